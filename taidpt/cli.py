@@ -1,0 +1,119 @@
+"""The command line: a table of command name → dotted path, each loaded when called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from taidpt import __version__
+from taidpt.runtime.errors import TaidptError
+
+__all__ = ["COMMANDS", "cli", "export_main", "main"]
+
+# name → (module:attribute, one line of help); the line stands here so that --help loads nothing.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "tune": ("taidpt.commands:tune", "Tune prompts for your tags from a text file."),
+    "texts": ("taidpt.commands:texts", "Report which tags your texts name, and how often."),
+    "eval": ("taidpt.commands:evaluate", "Evaluate scores or a bundle on labelled pictures."),
+    "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
+    "demo": ("taidpt.export.commands:demo", "Do the whole line on the embedded toy world."),
+    "tag": ("taidpt.runtime.commands:tag", "Tag pictures, folders and videos."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now; None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module_name), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command table without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="taidpt")
+def cli() -> None:
+    """Tag pictures and video with your own list of tags, tuned from text alone."""
+
+
+def main() -> NoReturn:
+    """Entry point of `taidpt`."""
+    _run(cli, "taidpt")
+
+
+def export_main() -> NoReturn:
+    """Entry point of `taidpt-export`, the same as `taidpt export`."""
+    command = cli.get_command(click.Context(cli), "export")
+    assert command is not None
+    _run(command, "taidpt-export")
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived and the command did not handle it itself."""
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _run(command: click.Command, name: str) -> NoReturn:
+    """Run a command and end the process with the documented exit code.
+
+    0 done, 1 a check failed, 2 bad input or usage, 3 no engine, 130 interrupted; SIGTERM and a
+    closed standard output end with 0.
+    """
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        result = command.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        code = _say("interrupted", 130)
+    except KeyboardInterrupt:
+        code = _say("interrupted", 130)
+    except _Terminated:
+        code = 0
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except TaidptError as error:
+        code = _say(f"error: {error}", error.exit_code)
+    except BrokenPipeError:
+        code = 0
+    _leave(code)
+
+
+def _say(line: str, code: int) -> int:
+    print(line, file=sys.stderr)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End without Python's complaint about a standard output that nobody reads any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
