@@ -1,0 +1,44 @@
+# make demo   the main job with the embedded model, start to end
+# make test   the tests
+# make lint   ruff and mypy
+# make bench  the benchmarks that need no GPU
+# All of them make .venv first; PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := build/demo
+
+.PHONY: demo test lint format bench clean
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 14) else "taidpt needs Python 3.10 to 3.13, this is %d.%d: make PYTHON=python3.12 …" % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV): PyTorch is large, the first time takes some minutes."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/taidpt demo --output $(DEMO)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python scripts/type_check.py
+
+format: $(STAMP)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/tuning_step.py
+	@$(BIN)/python benchmarks/tagger_overhead.py
+	@$(BIN)/python benchmarks/install_size.py
+
+clean:
+	rm -rf build dist $(VENV) *.egg-info

@@ -1,0 +1,85 @@
+"""The command table: every command's help, exit codes, and what a light command may load."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from taidpt.cli import COMMANDS
+
+TAIDPT = [sys.executable, "-m", "taidpt"]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TAIDPT, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_help_lists_every_command() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_loads_no_heavy_package(name: str) -> None:
+    code = (
+        "import sys\n"
+        "from taidpt.cli import cli\n"
+        f"cli.main([{name!r}, '--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'open_clip', 'av', 'PIL', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_unknown_command_is_a_usage_error() -> None:
+    done = run("tagg")
+    assert done.returncode == 2
+    assert "tagg" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_our_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
+    done = run("tag", str(tmp_path / "nothing.taidpt"), str(tmp_path / "nothing.mp4"))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "nothing.taidpt" in done.stderr
+
+
+def test_export_is_a_command_of_its_own() -> None:
+    code = "import sys; sys.argv = ['taidpt-export', '--help']; from taidpt.cli import export_main; export_main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].startswith("Usage: taidpt-export")
+    assert done.stdout.splitlines()[1:] == run("export", "--help").stdout.splitlines()[1:]
+
+
+def test_interrupt_ends_with_130() -> None:
+    """A command that waits (reading a caption list from a pipe nobody fills) is interrupted."""
+    code = (
+        "import sys, time, click\n"
+        "from taidpt import cli\n"
+        "@cli.cli.command('wait')\n"
+        "def wait():\n"
+        "    print('waiting', flush=True)\n"
+        "    time.sleep(30)\n"
+        "cli._run(wait, 'wait')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, ], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr.strip().splitlines()[-1] == "interrupted"
