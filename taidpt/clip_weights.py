@@ -1,0 +1,235 @@
+"""Weights of a CLIP from a file, read without running anything that the file brings along.
+
+Safetensors and `.pt` files (restricted unpickler of torch, `weights_only=True`) are plain data.
+OpenAI's originals are TorchScript archives: a zip of code, a pickle of the module tree and raw
+storages. Only the last two are read here, by an unpickler that knows tensors and nothing else, so
+no code of the archive is compiled or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tempfile
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+
+from taidpt.runtime.errors import InputError
+
+__all__ = [
+    "file_sha256",
+    "is_torchscript_archive",
+    "licence_note",
+    "load_weights",
+    "read_state_dict",
+    "state_sha256",
+]
+
+# What the publishers state on their model pages; the note is a pointer, not legal advice.
+_LICENCES: tuple[tuple[str, str], ...] = (
+    ("openai", "MIT (OpenAI CLIP)"),
+    ("laion", "MIT (LAION)"),
+    ("frozen_laion", "MIT (LAION)"),
+    ("datacompdr", "Apple ML research licence (MobileCLIP): research use, see its model card"),
+    ("datacomp", "MIT (DataComp)"),
+    ("commonpool", "MIT (DataComp)"),
+    ("metaclip", "CC BY-NC 4.0 (MetaCLIP): no commercial use"),
+    ("dfn", "Apple sample code licence (DFN), see its model card"),
+    ("webli", "Apache-2.0 (SigLIP)"),
+    ("meta", "Apache-2.0 (Perception Encoder)"),
+    ("merged2b", "MIT (EVA-CLIP)"),
+    ("random", "none needed (random weights)"),
+    ("embedded", "MIT (part of taidpt), trained on Noto Color Emoji pictures, see NOTICE"),
+)
+_UNKNOWN_LICENCE = "unknown, see the source"
+
+
+def licence_note(pretrained: str) -> str:
+    """What is known of the licence of an open_clip tag; unknown ones say so."""
+    for prefix, note in _LICENCES:
+        if pretrained.startswith(prefix):
+            return note
+    return _UNKNOWN_LICENCE
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bytes of a state dict, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a weight file into an open_clip model; every weight must find its place.
+
+    Raises:
+        InputError: the file is unreadable, or not of this architecture.
+    """
+    state = read_state_dict(path)
+    try:
+        _hand_to_open_clip(model, state)
+    except (RuntimeError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:240]
+        raise InputError(
+            f"weights {path} do not fit this model: {reason}; name the model they were trained as"
+        ) from error
+
+
+def _hand_to_open_clip(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Through a safetensors file: open_clip's loader knows all old layouts, but takes only paths.
+
+    It never sees the user's own file, which it might unpickle without restriction on old torch.
+    """
+    from open_clip import load_checkpoint
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:
+        copy = Path(folder) / "weights.safetensors"
+        save_file({name: value.clone().contiguous() for name, value in state.items()}, copy)
+        load_checkpoint(model, str(copy), strict=True)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict of a weight file: safetensors, `.pt` of plain tensors, TorchScript archive.
+
+    Raises:
+        InputError: missing, unreadable, or holding other things than tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"weights {path}: no such file")
+    try:
+        state = _read_any(path)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"weights {path}: cannot be read as tensors alone ({reason}); "
+            "expected .safetensors, a .pt state dict, or OpenAI's archive"
+        ) from error
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"weights {path}: holds no tensors")
+    return tensors
+
+
+def _read_any(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    if is_torchscript_archive(path):
+        return dict(_read_torchscript(path))
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise InputError(f"weights {path}: a {type(content).__name__}, expected a state dict")
+    return content
+
+
+def is_torchscript_archive(path: Path) -> bool:
+    """Whether the file is a TorchScript zip (OpenAI's originals are)."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        root = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        with archive.open(root) as stream:
+            tree = _TreeUnpickler(stream, archive, root.removesuffix("data.pkl")).load()
+    # Not weights: sizes that OpenAI stored beside them, and the causal mask.
+    skipped = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+    return {
+        name: value for name, value in _flatten(tree, "") if name.rpartition(".")[2] not in skipped
+    }
+
+
+class _Module:
+    """A node of the archive's module tree: its attributes and no behaviour."""
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = attributes
+
+
+def _flatten(node: Any, prefix: str) -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor]] = []
+    for name, value in getattr(node, "attributes", {}).items():
+        if isinstance(value, Tensor):
+            found.append((prefix + name, value))
+        elif isinstance(value, _Module):
+            found.extend(_flatten(value, f"{prefix}{name}."))
+    return found
+
+
+_STORAGE_DTYPES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
+}
+
+
+class _TreeUnpickler(pickle.Unpickler):
+    """Reads the module tree of a TorchScript archive; any other class is refused."""
+
+    def __init__(self, stream: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(stream)
+        self._archive = archive
+        self._root = root
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return _Module
+        if module == "torch" and name in _STORAGE_DTYPES:
+            return _STORAGE_DTYPES[name]
+        known = {
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch.jit._pickle", "build_intlist"): list,
+            ("torch.jit._pickle", "build_doublelist"): list,
+            ("torch.jit._pickle", "build_boollist"): list,
+            ("torch.jit._pickle", "build_tensorlist"): list,
+            ("torch.jit._pickle", "restore_type_tag"): _without_type_tag,
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"refused {module}.{name}")
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, dtype, key, *_ = pid
+        raw = bytearray(self._archive.read(f"{self._root}data/{key}"))
+        return torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+
+
+def _rebuild_tensor(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
+    return torch.as_strided(storage, size, stride, offset)
+
+
+def _without_type_tag(value: Any, _: str) -> Any:
+    return value

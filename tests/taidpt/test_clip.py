@@ -1,0 +1,137 @@
+"""Loading CLIPs: random weights, files of three kinds, and what is said when it cannot be done."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from taidpt.clip import load_clip
+from taidpt.clip_weights import file_sha256, is_torchscript_archive, licence_note, read_state_dict
+from taidpt.runtime.errors import InputError
+from tests.taidpt.tiny import RESNET, make_clip
+
+SMALL = "taidpt-test-RN"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Register a small architecture with open_clip, the way its users add their own."""
+    config = {"embed_dim": 32, "vision_cfg": RESNET, "text_cfg": {"width": 64, "layers": 1}}
+    path = tmp_path_factory.mktemp("configs") / f"{SMALL}.json"
+    path.write_text(json.dumps(config), "utf-8")
+    open_clip.add_model_config(path)
+
+
+def test_random_weights_are_seeded_and_named_so() -> None:
+    first, again = load_clip(SMALL, "random", seed=3), load_clip(SMALL, "random:3")
+    other = load_clip(SMALL, "random", seed=4)
+    assert first.pretrained == again.pretrained == "random:3"
+    assert first.weights_sha256 == again.weights_sha256 != other.weights_sha256
+    assert (first.image_size, first.embed_dim, first.context_length) == (96, 32, 77)
+    assert first.is_causal
+    assert not first.model.training
+    assert all(not p.requires_grad and p.dtype == torch.float32 for p in first.model.parameters())
+
+
+def test_random_weights_leave_the_callers_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    load_clip(SMALL, "random")
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "wrapped pt"])
+def test_local_files_give_their_weights_and_hash(tmp_path: Path, kind: str) -> None:
+    source = load_clip(SMALL, "random:1").model.state_dict()
+    path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
+    if kind == "safetensors":
+        save_file({name: value.contiguous() for name, value in source.items()}, path)
+    else:
+        content: Any = source
+        if kind == "wrapped pt":
+            content = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in source.items()}}
+        torch.save(content, path)
+    clip = load_clip(SMALL, str(path))
+    assert clip.weights_sha256 == file_sha256(path)
+    assert clip.pretrained == str(path)
+    loaded = clip.model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in source.items())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_a_torchscript_archive_is_read_without_its_code(tmp_path: Path) -> None:
+    model = make_clip().model
+    path = tmp_path / "archive.pt"
+    # fp16 like OpenAI's originals; the image tower alone is enough to have nested modules.
+    traced = torch.jit.trace(
+        model.visual.half(), torch.zeros(1, 3, 96, 96).half(), check_trace=False
+    )
+    torch.jit.save(traced, path)
+    assert is_torchscript_archive(path)
+    state = read_state_dict(path)
+    expected = model.visual.state_dict()
+    wanted = {name for name in expected if not name.endswith("num_batches_tracked")}
+    assert wanted <= set(state)
+    assert all(torch.equal(state[name], expected[name]) for name in wanted)
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("bomb-went-off"),))
+
+
+def test_no_pickle_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": _Bomb()}, tmp_path / "bomb.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(_Bomb()))
+    for name in ("bomb.pt", "raw.pt"):
+        with pytest.raises(InputError, match=f"{name}: cannot be read as tensors alone"):
+            load_clip(SMALL, str(tmp_path / name))
+    assert not (tmp_path / "bomb-went-off").exists()
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"visual.conv1.weight": torch.zeros(3)}, path)
+    with pytest.raises(InputError, match=r"other.safetensors do not fit this model"):
+        load_clip(SMALL, str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("RN50-quickgelo", "openai", "unknown model 'RN50-quickgelo': did you mean RN50-quickgelu"),
+        ("RN50-quickgelu", "opnai", r"no weights 'opnai'.*openai.*random"),
+        ("RN50", "openai", "trained with QuickGELU: use --model RN50-quickgelu"),
+        (SMALL, "random:x", "expected random or random:SEED"),
+        ("RN50", "embedded", "--model toyworld --pretrained embedded"),
+    ],
+)
+def test_wrong_names_say_what_is_right(name: str, pretrained: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_clip(name, pretrained)
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"could not be fetched .* give a local file"):
+        load_clip("RN50-quickgelu", "openai")
+
+
+def test_licences_are_known_or_said_to_be_unknown() -> None:
+    assert licence_note("openai").startswith("MIT")
+    assert "no commercial" in licence_note("metaclip_400m")
+    assert licence_note("yfcc15m") == "unknown, see the source"
