@@ -82,9 +82,7 @@ def _run(command: click.Command, name: str) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        result = command.main(prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
-        code = result if isinstance(result, int) else 0
+        code = _invoke(command, name)
     except click.exceptions.Abort:
         code = _say("interrupted", 130)
     except KeyboardInterrupt:
@@ -99,6 +97,17 @@ def _run(command: click.Command, name: str) -> NoReturn:
     except BrokenPipeError:
         code = 0
     _leave(code)
+
+
+def _invoke(command: click.Command, name: str) -> int:
+    """Parse and call; not click's own `main`, which turns a closed standard output into exit 1."""
+    try:
+        with command.make_context(name, sys.argv[1:]) as context:
+            result = command.invoke(context)
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
 
 
 def _say(line: str, code: int) -> int:

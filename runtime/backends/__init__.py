@@ -1,1 +1,1 @@
-"""."""
+"""What runs the graph; every backend has the interface of `base.Backend`."""

@@ -1,0 +1,40 @@
+"""The command line of the runtime: parse, call the library, print."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["tag"]
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--jsonl", metavar="FILE", help="Write a JSON line a frame; - is standard output.")
+@click.option("--events", metavar="FILE", help="Write a JSON line when a tag goes on or off.")
+@click.option("--top", type=click.IntRange(min=1), help="Only the best tags of each frame.")
+@click.option("--threshold", type=float, help="One threshold for all tags, over the bundle's own.")
+@click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
+@click.option("--max-fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.")
+@click.option("--recursive", is_flag=True, help="Look into the folders of a folder too.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Frames in one run.")
+@click.option("--smoothing", type=click.FloatRange(min=0), default=0.3, help="Seconds.")
+@click.option("--min-on", type=click.FloatRange(min=0), default=0.2, help="Least seconds on.")
+@click.option("--min-off", type=click.FloatRange(min=0), default=0.5, help="Least seconds off.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    help="auto takes the best that works here; any other works or fails.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the inference.")
+@click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")
+@click.help_option("-h", "--help")
+def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
+    """Tag pictures, folders of pictures and videos with BUNDLE.
+
+    Without --jsonl or --events a person reads the tags: a line a picture, a timeline a video.
+    """
+    from taidpt.runtime.tagging import job_from_options, run_tag
+
+    run_tag(job_from_options(bundle, sources, options))

@@ -1,0 +1,227 @@
+"""What a frame gave: scores now, tags and heatmaps when asked for."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.bank import FloatArray
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.manifest import TagEntry
+
+__all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One tag of one frame.
+
+    Attributes:
+        name: the tag's name.
+        score: the merged score; comparable between frames, not between tags.
+        on: whether the score reaches the tag's threshold.
+        probability: None until the bundle is calibrated.
+    """
+
+    name: str
+    score: float
+    on: bool
+    probability: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "name": self.name,
+            "score": self.score,
+            "on": self.on,
+            "probability": self.probability,
+        }
+
+
+class RowSource(Protocol):
+    """Anything that knows the local class embeddings; the bundle, which reads them when asked."""
+
+    def local_row(self, index: int) -> FloatArray:
+        """The local class embedding of one tag, float32 [D]."""
+
+
+class Vocabulary:
+    """The tags, their thresholds and the patch grid, shared by all results of a tagger."""
+
+    def __init__(
+        self, tags: Sequence[TagEntry], grid: tuple[int, int], rows: RowSource | None = None
+    ) -> None:
+        self.names = tuple(tag.name for tag in tags)
+        self.on = np.array([tag.threshold.on for tag in tags])
+        self.off = np.array([tag.threshold.off for tag in tags])
+        self.grid = grid
+        self.maps: dict[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {
+            index: _probability_map(tag.probability)
+            for index, tag in enumerate(tags)
+            if tag.probability is not None
+        }
+        self._rows = rows
+
+    def with_threshold(self, on: float, off: float) -> Vocabulary:
+        """The same tags with one pair of thresholds for all."""
+        if off > on:
+            raise InputError(f"the off threshold must not exceed the on threshold, {off} > {on}")
+        changed = copy.copy(self)
+        changed.on = np.full(len(self.names), on)
+        changed.off = np.full(len(self.names), off)
+        return changed
+
+    def index(self, name: str) -> int:
+        """The row of a tag; InputError with close names when there is none."""
+        found = self._index.get(name)
+        if found is None:
+            close = difflib.get_close_matches(name, self.names, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"tags: {self._some()}"
+            raise InputError(f"this bundle has no tag {name!r}; {hint}")
+        return found
+
+    def probability(self, index: int, score: float) -> float | None:
+        """The calibrated probability of a score, between the map's points by a straight line."""
+        if index not in self.maps:
+            return None
+        return float(np.interp(score, *self.maps[index]))
+
+    def local_row(self, index: int) -> FloatArray:
+        """The local class embedding of one tag, float32 [D]."""
+        if self._rows is None:
+            raise InputError("these results carry no class bank, so they have no heatmaps")
+        return self._rows.local_row(index)
+
+    @functools.cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def _some(self) -> str:
+        return ", ".join(self.names[:8]) + (", …" if len(self.names) > 8 else "")
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class TagResult:
+    """Scores of one frame.
+
+    Attributes:
+        scores: merged scores in the order of the bundle's tags, float32 [C].
+        patch_features: unit rows, float32 [P, D].
+        global_features: unit length, float32 [D]; None when the graph does not give it.
+        vocabulary: names, thresholds and grid.
+    """
+
+    scores: FloatArray
+    patch_features: FloatArray
+    global_features: FloatArray | None
+    vocabulary: Vocabulary
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """All tags, best score first; equal scores in the bundle's order."""
+        return self.top(len(self.scores))
+
+    @property
+    def on(self) -> npt.NDArray[np.bool_]:
+        """Which tags reach their thresholds, bool [C], in the bundle's order."""
+        return np.asarray(self.scores >= self.vocabulary.on)
+
+    @property
+    def on_tags(self) -> tuple[Tag, ...]:
+        """The tags that are on, best score first."""
+        return tuple(tag for tag in self.tags if tag.on)
+
+    def top(self, count: int) -> tuple[Tag, ...]:
+        """The `count` best tags, best score first."""
+        order = np.argsort(-self.scores, kind="stable")[:count]
+        return tuple(self._tag(int(index)) for index in order)
+
+    def __getitem__(self, name: str) -> Tag:
+        return self._tag(self.vocabulary.index(name))
+
+    def heatmap(self, name: str) -> FloatArray:
+        """Where in the crop a tag is seen.
+
+        Args:
+            name: one of the bundle's tags.
+        Returns:
+            Similarity of each patch with the tag, float32 [rows, columns].
+        Raises:
+            InputError: there is no such tag.
+        """
+        row = self.vocabulary.local_row(self.vocabulary.index(name))
+        return (self.patch_features @ row).reshape(self.vocabulary.grid)
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """As plain JSON values: the tags, best first, or only the `top` best."""
+        count = len(self.scores) if top is None else top
+        return {"tags": [tag.to_dict() for tag in self.top(count)]}
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{tag.name} {tag.score:.2f}" for tag in self.top(3))
+        return f"TagResult({int(self.on.sum())} of {len(self.scores)} tags on; best: {best})"
+
+    def _tag(self, index: int) -> Tag:
+        score = float(self.scores[index])
+        words = self.vocabulary
+        return Tag(
+            name=words.names[index],
+            score=score,
+            on=bool(score >= words.on[index]),
+            probability=words.probability(index, score),
+        )
+
+
+class TagBatch(Sequence[TagResult]):
+    """Results of a batch, in its order; `scores` is the whole batch's matrix."""
+
+    __slots__ = ("outputs", "scores", "vocabulary")
+
+    def __init__(self, outputs: Mapping[str, FloatArray], vocabulary: Vocabulary) -> None:
+        """Wrap the graph's outputs: "scores" [N, C], "patch_features" [N, P, D], and others."""
+        self.outputs = outputs
+        self.scores = outputs["scores"]
+        self.vocabulary = vocabulary
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @overload
+    def __getitem__(self, index: int) -> TagResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> TagBatch: ...
+    def __getitem__(self, index: int | slice) -> TagResult | TagBatch:
+        if isinstance(index, slice):
+            part = {name: values[index] for name, values in self.outputs.items()}
+            return TagBatch(part, self.vocabulary)
+        features = self.outputs.get("global_features")
+        return TagResult(
+            scores=self.scores[index],
+            patch_features=self.outputs["patch_features"][index],
+            global_features=None if features is None else features[index],
+            vocabulary=self.vocabulary,
+        )
+
+    def __iter__(self) -> Iterator[TagResult]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"TagBatch({len(self)} frames, {self.scores.shape[1]} tags)"
+
+
+def _probability_map(document: Mapping[str, Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The JSON {"scores": ascending, "probabilities": of these} as two arrays."""
+    scores = np.asarray(document.get("scores", ()), float)
+    values = np.asarray(document.get("probabilities", ()), float)
+    if scores.ndim != 1 or scores.shape != values.shape or not scores.size:
+        raise InputError("a probability map needs as many probabilities as scores, at least one")
+    if (np.diff(scores) <= 0).any() or (values < 0).any() or (values > 1).any():
+        raise InputError("a probability map needs rising scores and probabilities in 0 … 1")
+    return scores, values

@@ -1,0 +1,87 @@
+"""One JSON object a line: frames with their tags, or events. The schemas are in docs/outputs.md."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from taidpt.runtime.events import Event, Interval
+from taidpt.runtime.sinks.line_file import LineFile
+from taidpt.runtime.stream import Moment
+
+__all__ = ["EVENT_SCHEMA", "FRAME_SCHEMA", "EventsSink", "JsonlSink"]
+
+FRAME_SCHEMA = "taidpt-frame/1"
+EVENT_SCHEMA = "taidpt-event/1"
+
+
+class _Lines:
+    """Writes each line at once, so that a kill costs no more than the line being written."""
+
+    def __init__(self, target: str | Path) -> None:
+        """Open a file anew, or standard output for "-".
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        self._file = None if str(target) == "-" else LineFile(target)
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Write a record as a line.
+
+        Raises:
+            InputError: the disk is full or the file is gone; the lines before stay valid.
+            BrokenPipeError: nobody reads standard output any more.
+        """
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+        if self._file is not None:
+            self._file.write(line.encode())
+        else:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+
+    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
+        """Nothing to do: every line stands alone."""
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self._file is not None:
+            self._file.close()
+
+
+class JsonlSink(_Lines):
+    """A line a frame: all tags, or the `top` best, best score first."""
+
+    def __init__(self, target: str | Path, top: int | None = None) -> None:
+        super().__init__(target)
+        self._top = top
+
+    def write(self, moment: Moment) -> None:
+        """Write one frame."""
+        frame = moment.frame
+        self.write_record(
+            {
+                "schema": FRAME_SCHEMA,
+                "source": frame.source,
+                "index": frame.index,
+                "time_s": frame.time_s,
+                "on": list(moment.on),
+                **moment.result.to_dict(self._top),
+            }
+        )
+
+
+class EventsSink(_Lines):
+    """A line an event: a tag went on or off."""
+
+    def write(self, moment: Moment) -> None:
+        """Write the events that this frame decided."""
+        for event in moment.events:
+            self.write_record(_event_record(moment.frame.source, event))
+
+
+def _event_record(source: str, event: Event) -> dict[str, Any]:
+    return {"schema": EVENT_SCHEMA, "source": source, **event.to_dict()}

@@ -1,0 +1,256 @@
+"""Where frames come from: pictures, folders, videos, arrays. One interface for all of them.
+
+A source is iterated once, hands out frames in order, and is closed by `with` or at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.errors import InputError
+
+__all__ = [
+    "ArraySource",
+    "Frame",
+    "ImageSource",
+    "Selector",
+    "Source",
+    "SourceOptions",
+    "open_source",
+]
+
+_LOG = logging.getLogger("taidpt.runtime")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame.
+
+    Attributes:
+        image: uint8 RGB [H, W, 3], upright; pictures may be grey, RGBA or 16-bit.
+        time_s: seconds on the source's own clock, from its start; None for pictures.
+        index: counts the source's frames from 0, those that were left out included.
+        source: what it comes from, without credentials: a path, a URL, "array".
+    """
+
+    image: npt.NDArray[Any]
+    time_s: float | None
+    index: int
+    source: str
+
+    def __repr__(self) -> str:
+        time = "" if self.time_s is None else f" at {self.time_s:.3f} s"
+        size = "x".join(map(str, self.image.shape[1::-1]))
+        return f"Frame({self.index}{time}, {size}, {self.source!r})"
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which frames of a source are wanted.
+
+    Attributes:
+        recursive: look into the folders of a folder too.
+        every: take each `every`-th frame.
+        max_fps: take no more frames a second than this; None takes all. Pictures are not limited.
+        fps: frames a second of arrays, which carry no time themselves; None gives no times.
+    """
+
+    recursive: bool = False
+    every: int = 1
+    max_fps: float | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"every should be at least 1, got {self.every}")
+        for name, rate in (("max_fps", self.max_fps), ("fps", self.fps)):
+            if rate is not None and not rate > 0:
+                raise InputError(f"{name} should be above 0, got {rate}")
+
+
+class Selector:
+    """Says of each frame, before it is converted, whether it is wanted."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        self._every = options.every
+        self._period = None if options.max_fps is None else 1.0 / options.max_fps
+        self._due = -np.inf
+
+    def wants(self, index: int, time_s: float | None) -> bool:
+        """Whether to take frame `index`; to be asked once a frame, in order."""
+        if index % self._every:
+            return False
+        if self._period is None or time_s is None:
+            return True
+        if time_s + 1e-6 < self._due:
+            return False
+        # keep the beat, so that 25 frames a second thinned to 10 are 10 and not 8.3
+        next_beat = self._due + self._period
+        self._due = next_beat if next_beat > time_s else time_s + self._period
+        return True
+
+
+class Source:
+    """Base of all sources: iterate it once.
+
+    Attributes:
+        name: what it is, without credentials.
+        live: frames come by the clock and may be dropped; files never drop.
+        total: about how many frames it will give, or None when nobody knows.
+    """
+
+    name = "source"
+    live = False
+    total: int | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames, in order."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of files and devices; may be called twice."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class ImageSource(Source):
+    """Picture files, in the order given.
+
+    One that cannot be read is named in the log and passed over; at the end that is an InputError.
+    A single picture fails at once.
+    """
+
+    def __init__(self, name: str, paths: list[Path], options: SourceOptions) -> None:
+        self.name = name
+        self._paths = paths
+        self._selector = Selector(options)
+        self.total = -(-len(paths) // options.every)
+
+    def frames(self) -> Iterator[Frame]:
+        """Read the pictures one by one."""
+        from taidpt.runtime.images import read_image
+
+        unread: list[str] = []
+        for index, path in enumerate(self._paths):
+            if not self._selector.wants(index, None):
+                continue
+            try:
+                image = read_image(path)
+            except InputError as error:
+                if len(self._paths) == 1:
+                    raise
+                _LOG.warning("passed over: %s", error)
+                unread.append(str(path))
+                continue
+            yield Frame(image, None, index, str(path))
+        if unread:
+            raise InputError(
+                f"{self.name}: {len(unread)} of {len(self._paths)} pictures could not be read, "
+                f"the first is {unread[0]}; the others were used"
+            )
+
+
+class ArraySource(Source):
+    """Arrays from an iterable."""
+
+    name = "array"
+
+    def __init__(self, arrays: Iterable[npt.NDArray[Any]], options: SourceOptions) -> None:
+        self._arrays = arrays
+        self._fps = options.fps
+        self._selector = Selector(options)
+        with contextlib.suppress(TypeError):
+            self.total = -(-len(arrays) // options.every)  # type: ignore[arg-type]
+
+    def frames(self) -> Iterator[Frame]:
+        """Number the arrays, and time them when the options give a rate."""
+        for index, array in enumerate(self._arrays):
+            time_s = None if self._fps is None else index / self._fps
+            if self._selector.wants(index, time_s):
+                yield Frame(array, time_s, index, self.name)
+
+
+def open_source(
+    spec: str | Path | npt.NDArray[Any] | Iterable[npt.NDArray[Any]],
+    options: SourceOptions | None = None,
+) -> Source:
+    """Open whatever the user named.
+
+    Args:
+        spec: a picture, a folder of pictures, a video; or one array [H, W, 3], a batch
+            [N, H, W, 3], or an iterable of arrays.
+        options: which frames are wanted.
+    Raises:
+        InputError: there is no such thing, or it cannot be opened as any of these.
+    """
+    options = options or SourceOptions()
+    if isinstance(spec, (str, Path)):
+        return _open_path(str(spec), options)
+    if isinstance(spec, np.ndarray):
+        return ArraySource(spec if spec.ndim == 4 else spec[None], options)
+    if isinstance(spec, Iterable):
+        return ArraySource(spec, options)
+    raise InputError(f"cannot take frames from {type(spec).__qualname__}")
+
+
+def _open_path(text: str, options: SourceOptions) -> Source:
+    path = Path(text)
+    try:
+        if path.is_dir():
+            return ImageSource(text, _pictures(path, options.recursive), options)
+        with path.open("rb") as stream:
+            empty = not stream.read(1)
+    except FileNotFoundError:
+        raise InputError(f"{text}: no such file or folder") from None
+    except OSError as error:
+        raise InputError(f"{text}: cannot be opened: {error.strerror}") from None
+    if empty:
+        raise InputError(f"{text}: the file is empty")
+    return _open_file(path, options)
+
+
+def _open_file(path: Path, options: SourceOptions) -> Source:
+    from taidpt.runtime.images import is_image
+
+    if is_image(path):
+        return ImageSource(str(path), [path], options)
+    from taidpt.runtime.video import VideoSource
+
+    return VideoSource(str(path), options)
+
+
+def _pictures(folder: Path, recursive: bool) -> list[Path]:
+    from taidpt.runtime.images import IMAGE_SUFFIXES
+
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    paths = sorted(
+        path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+    if not paths:
+        hint = "" if recursive else "; --recursive looks into its folders"
+        raise InputError(f"{folder}: no pictures in this folder{hint}")
+    return paths

@@ -1,0 +1,196 @@
+"""The tagger: a bundle and a backend behind one call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.backends.base import Backend, BackendOptions, ProviderSpec
+from taidpt.runtime.bank import FloatArray
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import BackendError, BundleError, InputError
+from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
+
+if TYPE_CHECKING:
+    from taidpt.runtime.stream import Stream, StreamInput, StreamSettings
+
+__all__ = ["Tagger"]
+
+FrameArray = npt.NDArray[Any]
+_LOAD_TRIES = 3
+
+
+class _BundleRows:
+    """Reads the class bank when the first heatmap is asked for."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    def local_row(self, index: int) -> FloatArray:
+        row: FloatArray = self._bundle.bank.local_embeddings[index]
+        return row
+
+
+class Tagger:
+    """Tags frames. One tagger may be called from several threads at once.
+
+    tagger = Tagger.load("street.taidpt")
+    result = tagger(frame)          # uint8 RGB [H, W, 3] of any size
+    result.tags                     # sorted by score: name, score, on
+    result.heatmap("dog")           # float32 [rows, columns]
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.preprocess = Preprocessor(bundle.manifest.input)
+        self.vocabulary = _vocabulary(bundle)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        providers: Sequence[ProviderSpec] | None = None,
+        threads: int | None = None,
+        trust_engine: bool = False,
+    ) -> Tagger:
+        """Open a bundle on a device.
+
+        Args:
+            path: the folder `NAME.taidpt`.
+            device: "auto" takes the best that works and logs which; "cpu", "cuda" and "tensorrt"
+                work or fail.
+            providers: ONNX Runtime providers in order, overriding `device`.
+            threads: threads inside one call; None leaves it to the backend.
+            trust_engine: load engines and plugin libraries that this machine has no record of.
+        Raises:
+            InputError: no such bundle, or an unknown option.
+            BundleError: the bundle is damaged or newer.
+            BackendError: the device cannot be used here.
+        """
+        options = BackendOptions(device, providers, threads, trust_engine)
+        for attempt in range(_LOAD_TRIES):
+            bundle = Bundle.load(path)
+            try:
+                tagger = cls(bundle, _open_backend(bundle, options))
+            except BundleError:
+                # an export may have put another folder in place after its files were checked
+                if bundle.is_current() or attempt == _LOAD_TRIES - 1:
+                    raise
+                continue
+            if bundle.is_current():
+                return tagger
+            tagger.close()
+        raise BundleError(f"{path}: is being replaced again and again; try again")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags' names, in the order of `scores`."""
+        return self.vocabulary.names
+
+    # A 3-dimensional array is a frame and a 4-dimensional one a batch, which array types do not
+    # tell apart: `tag` and `tag_batch` are the calls whose types a checker can follow.
+    @overload
+    def __call__(self, frames: FrameArray) -> Any: ...
+    @overload
+    def __call__(self, frames: Sequence[FrameArray]) -> TagBatch: ...
+    def __call__(self, frames: FrameArray | Sequence[FrameArray]) -> Any:
+        """Tag a frame, or a batch: a list of frames of any sizes, or an array [N, H, W, 3].
+
+        Returns:
+            A TagResult for one frame, a TagBatch for a batch.
+        Raises:
+            InputError: it is no frame; see `Preprocessor`.
+            BackendError: the backend failed, or the scores are not finite.
+        """
+        if isinstance(frames, (list, tuple)):
+            return self.tag_batch(frames)
+        if isinstance(frames, np.ndarray) and frames.ndim == 4:
+            return self.tag_batch(frames)
+        return self.tag(frames)  # type: ignore[arg-type]  # an array; if not, told there
+
+    def tag(self, frame: FrameArray) -> TagResult:
+        """Tag one frame of any size; see `Preprocessor` for its types."""
+        crop = self.preprocess(frame)
+        return TagBatch(self._run(crop[None]), self.vocabulary)[0]
+
+    def tag_batch(self, frames: Sequence[FrameArray] | FrameArray) -> TagBatch:
+        """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run."""
+        array_or_list = frames if isinstance(frames, np.ndarray) else list(frames)
+        return TagBatch(self._run(self.preprocess.batch(array_or_list)), self.vocabulary)
+
+    def with_threshold(self, on: float, off: float | None = None) -> Tagger:
+        """A tagger of the same bundle and backend with one threshold for all tags.
+
+        Args:
+            on: a score of at least this turns a tag on.
+            off: a score below this turns it off again; None takes `on`.
+        """
+        changed = copy.copy(self)
+        changed.vocabulary = self.vocabulary.with_threshold(on, on if off is None else off)
+        return changed
+
+    def stream(
+        self, source: StreamInput, settings: StreamSettings | None = None, **options: Any
+    ) -> Stream:
+        """Decode, tag and smooth: iterate the result for moments.
+
+        Args:
+            source: a path, an open source, or arrays; see `open_source`.
+            settings: batch size, smoothing, least durations.
+            options: of `SourceOptions`: every, max_fps, recursive, fps.
+        Raises:
+            InputError: the source cannot be opened, or an option is wrong.
+        """
+        from taidpt.runtime.stream import open_stream
+
+        return open_stream(self, source, settings, options)
+
+    def close(self) -> None:
+        """Let go of the backend; the tagger must not be called afterwards."""
+        self.backend.close()
+
+    def __enter__(self) -> Tagger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Tagger({str(self.bundle.path)!r}, {len(self.names)} tags, {self.backend.name})"
+
+    def _run(self, frames: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
+        outputs = dict(self.backend.run(frames))
+        if not np.isfinite(outputs["scores"]).all():
+            raise BackendError(
+                f"{self.bundle.path}: {self.backend.name} gave scores that are not finite; export "
+                "with a higher precision"
+            )
+        return outputs
+
+
+def _vocabulary(bundle: Bundle) -> Vocabulary:
+    manifest = bundle.manifest
+    try:
+        return Vocabulary(manifest.tags, manifest.model.grid, _BundleRows(bundle))
+    except InputError as error:
+        raise BundleError(f"{bundle.path}: {error}") from None
+
+
+def _open_backend(bundle: Bundle, options: BackendOptions) -> Backend:
+    from taidpt.runtime.backends.onnx_runtime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(bundle, options)

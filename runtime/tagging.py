@@ -1,0 +1,173 @@
+"""The work behind `taidpt tag`: open everything, run every source, close everything."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from taidpt.runtime.backends.base import BackendOptions
+from taidpt.runtime.console import PersonSink, Progress, log_to_stderr
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.images import IMAGE_SUFFIXES
+from taidpt.runtime.sinks.base import Sink
+from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
+from taidpt.runtime.sources import ImageSource, Source, SourceOptions, open_source
+from taidpt.runtime.stream import Stream, StreamSettings
+from taidpt.runtime.tagger import Tagger
+
+__all__ = ["Outputs", "TagJob", "job_from_options", "run_tag"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go; with none of them a person reads them on standard output."""
+
+    jsonl: str | None = None
+    events: str | None = None
+    top: int | None = None
+
+    def open(self) -> list[Sink]:
+        """Open the sinks.
+
+        Raises:
+            InputError: a file cannot be written, or two outputs share one target.
+        """
+        targets = [target for target in (self.jsonl, self.events) if target is not None]
+        if len(set(targets)) != len(targets):
+            raise InputError(f"two outputs go to {targets[0]}; give each a file of its own")
+        sinks: list[Sink] = []
+        if self.jsonl is not None:
+            sinks.append(JsonlSink(self.jsonl, self.top))
+        if self.events is not None:
+            sinks.append(EventsSink(self.events))
+        return sinks or [PersonSink(self.top)]
+
+
+@dataclass(frozen=True)
+class TagJob:
+    """Everything that one `taidpt tag` was asked to do."""
+
+    bundle: str
+    sources: tuple[str, ...]
+    outputs: Outputs = field(default_factory=Outputs)
+    backend: BackendOptions = field(default_factory=BackendOptions)
+    source: SourceOptions = field(default_factory=SourceOptions)
+    stream: StreamSettings = field(default_factory=StreamSettings)
+    threshold: float | None = None
+
+
+def run_tag(job: TagJob) -> None:
+    """Tag every source of a job.
+
+    SIGTERM ends it after the frames that were read already. What was written before an error or
+    an interrupt stays valid.
+
+    Raises:
+        TaidptError: what the parts raise.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(log_to_stderr())
+        tagger = stack.enter_context(_open_tagger(job))
+        sources = _open_sources(job, stack)
+        sinks = job.outputs.open()
+        for sink in sinks:
+            stack.callback(sink.close)
+        stop = stack.enter_context(_StopOnSigterm())
+        for source in sources:
+            if not stop.asked:
+                _run_source(Stream(tagger, source, job.stream), sinks, stop)
+
+
+def _open_tagger(job: TagJob) -> Tagger:
+    options = job.backend
+    tagger = Tagger.load(
+        job.bundle,
+        device=options.device,
+        providers=options.providers,
+        threads=options.threads,
+        trust_engine=options.trust_engine,
+    )
+    return tagger if job.threshold is None else tagger.with_threshold(job.threshold)
+
+
+def _open_sources(job: TagJob, stack: contextlib.ExitStack) -> list[Source]:
+    """All sources, before a result is written; many pictures (`*.jpg`) are one source."""
+    paths = [Path(text) for text in job.sources]
+    if len(paths) > 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
+        return [ImageSource(f"{len(paths)} pictures", paths, job.source)]
+    return [stack.enter_context(open_source(text, job.source)) for text in job.sources]
+
+
+def _run_source(stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm) -> None:
+    stop.stream = stream
+    try:
+        with Progress(stream.source) as progress:
+            for moment in stream:
+                for sink in sinks:
+                    sink.write(moment)
+                progress.step(moment)
+    finally:
+        # a source that fails in the middle has given something too
+        with _quiet_after_error():
+            for sink in sinks:
+                sink.end_source(stream.source.name, stream.timeline(), stream.last_s)
+
+
+@contextlib.contextmanager
+def _quiet_after_error() -> Iterator[None]:
+    """A reader of standard output that has gone is told by the first error only."""
+    with contextlib.suppress(BrokenPipeError):
+        yield
+
+
+class _StopOnSigterm:
+    """While inside the `with`, SIGTERM asks the running stream to drain."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.stream: Stream | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> _StopOnSigterm:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if self.stream is not None:
+            self.stream.stop()
+
+
+def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> TagJob:
+    """A job from the command line's options."""
+    return TagJob(
+        bundle=bundle,
+        sources=sources,
+        outputs=Outputs(options["jsonl"], options["events"], options["top"]),
+        backend=BackendOptions(
+            device=options["device"],
+            threads=options["threads"],
+            trust_engine=options["trust_engine"],
+        ),
+        source=SourceOptions(
+            recursive=options["recursive"], every=options["every"], max_fps=options["max_fps"]
+        ),
+        stream=StreamSettings(
+            batch=options["batch"],
+            smoothing_s=options["smoothing"],
+            min_on_s=options["min_on"],
+            min_off_s=options["min_off"],
+        ),
+        threshold=options["threshold"],
+    )
