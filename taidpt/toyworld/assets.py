@@ -1,0 +1,100 @@
+"""Where the embedded model's shipped files are. Standard library only, so that any room may ask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from taidpt.runtime.errors import InputError
+
+__all__ = [
+    "FILES",
+    "captions_path",
+    "config_path",
+    "heldout_path",
+    "merges_path",
+    "notice_path",
+    "path",
+    "tags_path",
+    "timeline",
+    "video_path",
+    "weights_path",
+]
+
+_FOLDER = Path(__file__).resolve().parent / "files"
+
+FILES: tuple[str, ...] = (
+    "NOTICE.txt",
+    "demo.mp4",
+    "demo_timeline.json",
+    "heldout.zip",
+    "merges.txt.gz",
+    "model.json",
+    "model.safetensors",
+    "tags.yaml",
+    "tuning_captions.txt",
+)
+
+
+def path(name: str) -> Path:
+    """The path of one shipped file.
+
+    Raises:
+        InputError: no file of that name ships, or the installation has lost it.
+    """
+    if name not in FILES:
+        raise InputError(f"the toy world has no file {name!r}; it has {', '.join(FILES)}")
+    found = _FOLDER / name
+    if not found.is_file():
+        raise InputError(
+            f"{found} is missing from this installation: install taidpt again, or in a checkout "
+            "run `python -m taidpt.toyworld.build_files`"
+        )
+    return found
+
+
+def tags_path() -> Path:
+    """`tags.yaml`: the sixty tags with their synonyms."""
+    return path("tags.yaml")
+
+
+def captions_path() -> Path:
+    """Plain text, one tuning caption a line, unseen by the model."""
+    return path("tuning_captions.txt")
+
+
+def weights_path() -> Path:
+    """The model's weights, fp16 safetensors."""
+    return path("model.safetensors")
+
+
+def config_path() -> Path:
+    """The model's configuration as open_clip reads it."""
+    return path("model.json")
+
+
+def merges_path() -> Path:
+    """The byte-pair merges for open_clip's `SimpleTokenizer(bpe_path=…)`."""
+    return path("merges.txt.gz")
+
+
+def heldout_path() -> Path:
+    """Pictures with their labels: `labels.json` and WebP files in one zip."""
+    return path("heldout.zip")
+
+
+def video_path() -> Path:
+    """The demo video, H.264."""
+    return path("demo.mp4")
+
+
+def notice_path() -> Path:
+    """Where the emoji art and the merges come from, and their licences."""
+    return path("NOTICE.txt")
+
+
+def timeline() -> list[dict[str, Any]]:
+    """What is in the demo video when: `[{"tag": "dog", "start": 1.5, "end": 6.0}, …]`, seconds."""
+    spans: list[dict[str, Any]] = json.loads(path("demo_timeline.json").read_text("utf-8"))
+    return spans

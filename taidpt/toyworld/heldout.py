@@ -1,0 +1,38 @@
+"""The held-out pictures: scenes of seeds and background families that the model never saw."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from taidpt.toyworld import assets
+
+__all__ = ["load_heldout"]
+
+
+def load_heldout(
+    path: Path | None = None,
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64], tuple[str, ...]]:
+    """Read the held-out set.
+
+    Args:
+        path: another zip of the same form; None means the shipped one.
+    Returns:
+        Pictures uint8 RGB [H, W, 3]; labels 0 or 1, [N, C]; tag names, C of them.
+    """
+    with zipfile.ZipFile(path or assets.heldout_path()) as archive:
+        facts = json.loads(archive.read("labels.json"))
+        names = tuple(facts["tags"])
+        labels = np.zeros((len(facts["pictures"]), len(names)), np.int64)
+        images: list[NDArray[np.uint8]] = []
+        for row, picture in enumerate(facts["pictures"]):
+            stored = Image.open(io.BytesIO(archive.read(picture["file"])))
+            images.append(np.asarray(stored.convert("RGB")))
+            labels[row, [names.index(tag) for tag in picture["tags"]]] = 1
+    return images, labels, names
