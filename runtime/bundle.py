@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from taidpt.runtime.bank import ClassBank, Threshold, read_bank_names
-from taidpt.runtime.bundle_writer import MANIFEST_FILE, BundleWriter, recover_bundle
+from taidpt.runtime.bundle_writer import (
+    MANIFEST_FILE,
+    BundleWriter,
+    is_being_replaced,
+    recover_bundle,
+)
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import hold_lock, sha256_of, write_atomically
 from taidpt.runtime.manifest import (
@@ -52,7 +58,8 @@ MODEL_FILE = "model.onnx"
 BANK_FILE = "bank.safetensors"
 PARITY_FILE = "parity.json"
 _SMALL = 4 << 20
-_LOAD_TRIES = 3
+_LOAD_TRIES = 8
+_PAUSE_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -80,19 +87,17 @@ class Bundle:
             BundleError: it is damaged, incomplete, hand-edited into nonsense, or newer.
         """
         folder = Path(path)
-        recover_bundle(folder.absolute())
-        for attempt in range(_LOAD_TRIES):
+        for _ in range(_LOAD_TRIES):
+            recover_bundle(folder.absolute())
             before = _identity(folder)
             try:
-                manifest = _read_manifest(folder)
-                _check_files(folder, manifest)
-                _check_bank(folder, manifest)
-                return cls(folder, manifest, before)
+                return _load_once(folder)
             except (BundleError, InputError):
-                # another process may have exchanged the folder between two reads
-                if attempt == _LOAD_TRIES - 1 or _identity(folder) == before:
+                # another process may have put a new folder in place between two reads
+                if _identity(folder) == before and not is_being_replaced(folder.absolute()):
                     raise
-        raise BundleError(f"{folder}: is being replaced again and again; try again")
+            time.sleep(_PAUSE_S)
+        return _load_once(folder)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,10 +121,7 @@ class Bundle:
 
     def is_current(self) -> bool:
         """Whether the folder is still the one that was loaded."""
-        try:
-            return _identity(self.path) == self.identity
-        except InputError:
-            return False
+        return _identity(self.path) == self.identity
 
     def verify_hashes(self) -> tuple[str, ...]:
         """Hash every file; the names of those that differ from the manifest or are missing."""
@@ -158,13 +160,26 @@ class Bundle:
         return dataclasses.replace(self, manifest=manifest)
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _load_once(folder: Path) -> Bundle:
+    identity = _identity(folder)
+    if identity is None:
+        raise InputError(f"{folder}: no such bundle; make one with taidpt-export")
+    try:
+        manifest = _read_manifest(folder)
+        _check_files(folder, manifest)
+        _check_bank(folder, manifest)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+    return Bundle(folder, manifest, identity)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
     try:
         status = folder.stat()
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot open the bundle: {error.strerror}; make one with taidpt-export"
-        ) from None
+        raise InputError(f"{folder}: cannot be opened: {error.strerror}") from None
     return status.st_dev, status.st_ino
 
 
@@ -178,8 +193,6 @@ def _read_manifest(folder: Path) -> Manifest:
         ) from None
     except NotADirectoryError:
         raise InputError(f"{folder}: not a bundle: a bundle is a folder") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     return Manifest.from_bytes(data, str(path))
 
 

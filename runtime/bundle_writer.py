@@ -16,7 +16,7 @@ from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import exchange, fsync_folder, sha256_of, try_lock
 from taidpt.runtime.manifest import FileEntry, Manifest, check_file_name
 
-__all__ = ["MANIFEST_FILE", "BundleWriter", "recover_bundle"]
+__all__ = ["MANIFEST_FILE", "BundleWriter", "is_being_replaced", "recover_bundle"]
 
 MANIFEST_FILE = "manifest.json"
 _STALE_AFTER_S = 24 * 3600.0  # where folders have no locks
@@ -116,6 +116,11 @@ def recover_bundle(target: Path) -> None:
             with contextlib.suppress(OSError):
                 old.rename(target)
                 return
+
+
+def is_being_replaced(target: Path) -> bool:
+    """Whether a replacement by two renames is under way, or was cut."""
+    return target.parent.is_dir() and bool(_siblings(target, "old"))
 
 
 def _siblings(target: Path, role: str) -> list[Path]:

@@ -1,0 +1,304 @@
+"""The bundle: written in one step, checked at load, never half there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taidpt.runtime import bundle_writer
+from taidpt.runtime.bundle import (
+    BANK_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    PARITY_FILE,
+    Bundle,
+    BundleWriter,
+    Manifest,
+)
+from taidpt.runtime.errors import BundleError, InputError
+from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle, tiny_manifest
+from tests.support import REPOSITORY
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def path(tmp_path: Path, bundle_path: Path) -> Path:
+    return Path(shutil.copytree(bundle_path, tmp_path / "street.taidpt"))
+
+
+def edit(path: Path, change: Change) -> None:
+    document = json.loads((path / MANIFEST_FILE).read_text("utf-8"))
+    change(document)
+    (path / MANIFEST_FILE).write_text(json.dumps(document), "utf-8")
+
+
+def left_overs(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.parent.iterdir() if entry.name != path.name)
+
+
+def test_a_bundle_comes_back_as_it_was_written(path: Path) -> None:
+    bundle = Bundle.load(path)
+    assert bundle.names == NAMES
+    assert set(bundle.manifest.files) == {MODEL_FILE, BANK_FILE, PARITY_FILE}
+    assert bundle.verify_hashes() == ()
+    assert bundle.bank.names == NAMES
+    written = Manifest.from_bytes(bundle.manifest.to_bytes(), "again")
+    assert written == bundle.manifest
+    assert bundle.manifest.scoring.temperature == 40
+    assert bundle.manifest.tags[0].synonyms == ("alias of cat",)
+    assert left_overs(path) == []
+
+
+def test_unknown_keys_are_tolerated(path: Path) -> None:
+    def add(document: dict[str, Any]) -> None:
+        document["future"] = {"x": 1}
+        document["tags"][0]["colour"] = "red"
+        document["input"]["note"] = "later"
+
+    edit(path, add)
+    assert Bundle.load(path).names == NAMES
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(schema=2), "schema 2 is newer than this version"),
+        (lambda d: d.update(schema="1"), "'schema' should be a whole number"),
+        (lambda d: d.update(kind="zip"), "'kind' should be 'taidpt-bundle', got \"zip\""),
+        (lambda d: d.pop("scoring"), "'scoring' should be an object, got nothing"),
+        (lambda d: d["scoring"].update(temperature=0), "'temperature' should be positive"),
+        (lambda d: d["scoring"].update(merge_weight=2), "between 0 and 1"),
+        (lambda d: d["scoring"].update(score_transform="cube"), "one of none, center"),
+        (lambda d: d["input"].update(height=0), "'height' should be a whole number of at least 1"),
+        (lambda d: d["input"].update(mean=[1, 2]), "'mean' should be three numbers"),
+        (lambda d: d["input"].update(format="yuv"), "'format' should be one of rgb_u8_nhwc"),
+        (lambda d: d["model"].update(grid=[0, 1]), r"'grid' should be \[rows, columns\]"),
+        (lambda d: d["graph"].update(file="x.onnx"), "'x.onnx' is not in its files"),
+        (lambda d: d["graph"].update(outputs=["scores"]), "with scores and patch_features"),
+        (lambda d: d.update(tags=[]), "the tag list is empty"),
+        (lambda d: d["tags"][1].update(name="cat"), "'cat' is listed twice"),
+        (lambda d: d["tags"][1].update(name=" "), "tags\\[1\\]: 'name' should be a tag's name"),
+        (lambda d: d["tags"].reverse(), "its tags differ from those of bank.safetensors"),
+        (lambda d: d["tags"][2]["threshold"].update(off=9), "'off' should be at most"),
+        (lambda d: d["tags"][2]["threshold"].update(on="high"), "'on' should be a finite number"),
+        (lambda d: d["files"].pop(BANK_FILE), "lists no bank.safetensors"),
+        (lambda d: d["files"].update({"../x": {"size": 1, "sha256": ""}}), "stay inside"),
+        (lambda d: d["files"].update({"/etc/hosts": {"size": 1, "sha256": ""}}), "stay inside"),
+        (lambda d: d["files"].update({"a\\b": {"size": 1, "sha256": ""}}), "stay inside"),
+        (lambda d: d["files"].update({"gone": {"size": 1, "sha256": ""}}), "gone: missing"),
+        (lambda d: d["files"][MODEL_FILE].update(size=5), "the manifest says 5"),
+        (lambda d: d["files"][MODEL_FILE].update(sha256="0"), "its content was changed"),
+    ],
+)
+def test_a_hand_edited_manifest_is_refused_in_one_line(
+    path: Path, change: Change, message: str
+) -> None:
+    edit(path, change)
+    with pytest.raises(BundleError, match=message) as caught:
+        Bundle.load(path)
+    assert "\n" not in str(caught.value)
+    assert "street.taidpt" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": NaN}', "\udcff"])
+def test_a_manifest_that_is_no_json_object(path: Path, text: str) -> None:
+    (path / MANIFEST_FILE).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        Bundle.load(path)
+
+
+def test_truncated_missing_and_changed_files(path: Path) -> None:
+    model = path / MODEL_FILE
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1])
+    with pytest.raises(BundleError, match=r"model\.onnx: has \d+ bytes.*truncated"):
+        Bundle.load(path)
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(BundleError, match=r"model\.onnx: its content was changed"):
+        Bundle.load(path)
+    model.unlink()
+    with pytest.raises(BundleError, match=r"model\.onnx: missing"):
+        Bundle.load(path)
+
+
+def test_a_link_out_of_the_bundle_is_refused(path: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.onnx"
+    (path / MODEL_FILE).rename(outside)
+    (path / MODEL_FILE).symlink_to(outside)
+    with pytest.raises(BundleError, match="leads out of the bundle"):
+        Bundle.load(path)
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such bundle"):
+        Bundle.load(tmp_path / "none.taidpt")
+    with pytest.raises(BundleError, match=r"not a bundle, it has no manifest\.json"):
+        Bundle.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="a bundle is a folder"):
+        Bundle.load(tmp_path / "file")
+
+
+def test_verify_hashes_finds_what_the_quick_check_leaves_out(tmp_path: Path) -> None:
+    spec = TinySpec()
+    big = os.urandom(5 << 20)
+    path = tmp_path / "big.taidpt"
+    with BundleWriter(path, base=tiny_bundle(tmp_path / "base.taidpt", spec)) as writer:
+        writer.write("engines/big.plan", big)
+        writer.commit(tiny_manifest(spec, spec.bank()))
+    (path / "engines/big.plan").write_bytes(big[:-1] + bytes([big[-1] ^ 1]))
+    assert Bundle.load(path).verify_hashes() == ("engines/big.plan",)
+
+
+def test_replacing_leaves_no_trace_and_not_committing_changes_nothing(path: Path) -> None:
+    first = Bundle.load(path)
+    with BundleWriter(path) as writer:
+        writer.write(MODEL_FILE, b"half a model")
+    assert Bundle.load(path).manifest == first.manifest
+    tiny_bundle(path, TinySpec(seed=5))
+    second = Bundle.load(path)
+    assert second.manifest.files[MODEL_FILE] != first.manifest.files[MODEL_FILE]
+    assert not first.is_current()
+    assert second.is_current()
+    assert left_overs(path) == []
+
+
+def test_two_renames_do_the_same_where_exchange_is_not_known(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_writer, "exchange", lambda first, second: False)
+    tiny_bundle(path, TinySpec(names=("one", "two")))
+    assert Bundle.load(path).names == ("one", "two")
+    assert left_overs(path) == []
+
+
+def test_a_cut_between_two_renames_is_mended_at_load(path: Path) -> None:
+    path.rename(path.with_name(".street.taidpt.old-1234"))
+    assert Bundle.load(path).names == NAMES
+    assert left_overs(path) == []
+
+
+KILLED_EXPORT = """
+import os, signal, sys
+from pathlib import Path
+from taidpt.runtime.bundle import BundleWriter
+from tests.runtime.tiny import TinySpec, tiny_manifest
+spec = TinySpec(seed=9)
+writer = BundleWriter(Path(sys.argv[1]))
+writer.write("model.onnx", b"x" * 100000)
+spec.bank().save(writer.path("bank.safetensors"))
+if sys.argv[2] == "late":
+    import taidpt.runtime.bundle_writer as module
+    module._swap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    writer.commit(tiny_manifest(spec, spec.bank()))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moment", ["early", "late"])
+def test_a_killed_export_is_never_picked_up_and_cleaned_by_the_next(
+    path: Path, moment: str
+) -> None:
+    before = Bundle.load(path).manifest
+    command = [sys.executable, "-c", KILLED_EXPORT, str(path), moment]
+    done = subprocess.run(command, cwd=REPOSITORY, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(left_overs(path)) == 1
+    assert Bundle.load(path).manifest == before
+    tiny_bundle(path, TinySpec(seed=3))
+    assert left_overs(path) == []
+
+
+def test_another_writer_at_work_is_left_alone(path: Path) -> None:
+    with BundleWriter(path) as slow:
+        slow.write("model.onnx", b"x")
+        tiny_bundle(path, TinySpec(seed=3))
+        assert (slow.folder / "model.onnx").read_bytes() == b"x"
+    assert left_overs(path) == []
+
+
+def test_targets_that_must_not_be_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="exists and is not a bundle"):
+        BundleWriter(tmp_path / "notes")
+    with pytest.raises(InputError, match="does not exist"):
+        BundleWriter(tmp_path / "no" / "where.taidpt")
+    with BundleWriter(tmp_path / "new.taidpt") as writer:
+        with pytest.raises(BundleError, match="stay inside"):
+            writer.write("../evil", b"x")
+        with pytest.raises(BundleError, match=r"'model.onnx' is not in its files"):
+            writer.commit(tiny_manifest(TinySpec(), TinySpec().bank()))
+    assert not (tmp_path / "new.taidpt").exists()
+
+
+def test_files_are_added_manifest_last(path: Path) -> None:
+    bundle = Bundle.load(path).add_file("engines/sm_87.plan", b"plan")
+    assert bundle.file("engines/sm_87.plan").read_bytes() == b"plan"
+    again = Bundle.load(path)
+    assert again.manifest.files["engines/sm_87.plan"].size == 4
+    assert again.verify_hashes() == ()
+    assert again.add_file("engines/sm_87.plan", b"plan").manifest == again.manifest
+    with pytest.raises(BundleError, match="already, with other content"):
+        again.add_file("engines/sm_87.plan", b"other")
+    with pytest.raises(BundleError, match="stay inside"):
+        again.add_file("../x", b"")
+    with pytest.raises(BundleError, match="has no file 'nothing'"):
+        again.file("nothing")
+
+
+def test_a_base_is_taken_over_and_not_changed(path: Path, tmp_path: Path) -> None:
+    before = Bundle.load(path)
+    with BundleWriter(tmp_path / "copy.taidpt", base=path) as writer:
+        writer.write(PARITY_FILE, b'{"schema": 1, "new": true}')
+        writer.commit(before.manifest)
+    assert Bundle.load(path).verify_hashes() == ()
+    copy = Bundle.load(tmp_path / "copy.taidpt")
+    assert copy.file(PARITY_FILE).read_bytes() == b'{"schema": 1, "new": true}'
+    assert copy.manifest.files[MODEL_FILE] == before.manifest.files[MODEL_FILE]
+
+
+READER = """
+import sys, time
+from taidpt.runtime.bundle import Bundle
+end = time.monotonic() + 1.5
+count = 0
+while time.monotonic() < end:
+    bundle = Bundle.load(sys.argv[1])
+    assert bundle.names in {("one", "two"), ("three", "four", "five")}, bundle.names
+    count += 1
+print(count)
+"""
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_reader_never_sees_a_half_bundle(
+    tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "busy.taidpt"
+    specs = [TinySpec(names=("one", "two")), TinySpec(names=("three", "four", "five"))]
+    tiny_bundle(path, specs[0])
+    if not exchange:
+        monkeypatch.setattr(bundle_writer, "exchange", lambda first, second: False)
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    turn = 0
+    while reader.poll() is None:
+        turn += 1
+        tiny_bundle(path, specs[turn % 2])
+    output, _ = reader.communicate()
+    assert reader.returncode == 0
+    assert int(output) > 3
+    assert turn > 3
+    assert left_overs(path) == []
