@@ -46,12 +46,12 @@ def queries_keys_values(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def attend(block: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Multi-head attention [B, L, W] × [B, M, W] → [B, L, W], before the output projection."""
     heads = block.attn.num_heads
-    parts = [_split_heads(part, heads) for part in (query, key, value)]
-    return join_heads(F.scaled_dot_product_attention(*parts, attn_mask=mask))
+    query, key, value = (_split_heads(part, heads) for part in (query, key, value))
+    return join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(-3, -2)
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-3, -2)
 
 
 def join_heads(x: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from taidpt.clip_weights import (
-    file_sha256,
     is_torchscript_archive,
     licence_note,
     load_weights,
     state_sha256,
 )
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.files import sha256_of
 
 __all__ = ["EMBEDDED_MODEL", "ClipModel", "load_clip"]
 
@@ -252,7 +252,7 @@ def _load_embedded(name: str, pretrained: str) -> ClipModel:
     return _freeze(model, tokenizer, name, source)
 
 
-def _freeze(model: nn.Module, tokenizer: Any, name: str, source: _Source) -> ClipModel:
+def _freeze(model: Any, tokenizer: Any, name: str, source: _Source) -> ClipModel:
     model.float().eval().requires_grad_(False)
     tower = getattr(model, "text", model)
     projection = getattr(model.visual, "output_dim", None)
@@ -262,7 +262,7 @@ def _freeze(model: nn.Module, tokenizer: Any, name: str, source: _Source) -> Cli
         name=name,
         pretrained=source.label,
         weights_sha256=(
-            file_sha256(source.path) if source.path else state_sha256(model.state_dict())
+            sha256_of(source.path) if source.path else state_sha256(model.state_dict())
         ),
         licence=source.licence,
         image_size=_square(model.visual.image_size, name),

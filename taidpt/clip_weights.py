@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from taidpt.runtime.errors import InputError
 
 __all__ = [
-    "file_sha256",
     "is_torchscript_archive",
     "licence_note",
     "load_weights",
@@ -55,15 +54,6 @@ def licence_note(pretrained: str) -> str:
         if pretrained.startswith(prefix):
             return note
     return _UNKNOWN_LICENCE
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def state_sha256(state: dict[str, Tensor]) -> str:

@@ -175,7 +175,7 @@ class VitEncoder(ImageEncoder):
         )
 
     def _pool(self, tokens: Tensor) -> Tensor:
-        """open_clip's pooling of [B, L, W]: class token or mean of patches, norm before or after."""
+        """[B, L, W] → [B, W]: class token or mean of patches, final norm before or after."""
         visual = self.visual
         if not visual.final_ln_after_pool:
             tokens = visual.ln_post(tokens)

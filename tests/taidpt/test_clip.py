@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from taidpt.clip import load_clip
-from taidpt.clip_weights import file_sha256, is_torchscript_archive, licence_note, read_state_dict
+from taidpt.clip_weights import is_torchscript_archive, licence_note, read_state_dict
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.files import sha256_of
 from tests.taidpt.tiny import RESNET, make_clip
 
 SMALL = "taidpt-test-RN"
@@ -60,7 +61,7 @@ def test_local_files_give_their_weights_and_hash(tmp_path: Path, kind: str) -> N
             content = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in source.items()}}
         torch.save(content, path)
     clip = load_clip(SMALL, str(path))
-    assert clip.weights_sha256 == file_sha256(path)
+    assert clip.weights_sha256 == sha256_of(path)
     assert clip.pretrained == str(path)
     loaded = clip.model.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in source.items())
