@@ -91,7 +91,7 @@ def write_page(report: DemoReport, folder: Path) -> Path:
         "heatmap": _draw_heatmaps(report.heatmaps),
     }
     pictures = {name: _save(figure, folder / f"{name}.png") for name, figure in drawings.items()}
-    source = resources.files("taidpt.export").joinpath("files", "demo.html.j2").read_text("utf-8")
+    source = (resources.files("taidpt.export") / "files" / "demo.html.j2").read_text("utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         source
     )

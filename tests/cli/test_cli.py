@@ -16,7 +16,9 @@ TAIDPT = [sys.executable, "-m", "taidpt"]
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TAIDPT, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(
+        [*TAIDPT, *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
 
 
 def test_help_lists_every_command() -> None:
@@ -32,8 +34,9 @@ def test_help_of_each_command_loads_no_heavy_package(name: str) -> None:
         "import sys\n"
         "from taidpt.cli import cli\n"
         f"cli.main([{name!r}, '--help'], standalone_mode=False)\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'open_clip', 'av', 'PIL', 'numpy'} & set(sys.modules)\n"
-        "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'open_clip', 'av', 'PIL', 'numpy'}\n"
+        "loaded = sorted(heavy & set(sys.modules))\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -55,7 +58,10 @@ def test_our_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
 
 
 def test_export_is_a_command_of_its_own() -> None:
-    code = "import sys; sys.argv = ['taidpt-export', '--help']; from taidpt.cli import export_main; export_main()"
+    code = (
+        "import sys; sys.argv = ['taidpt-export', '--help']\n"
+        "from taidpt.cli import export_main; export_main()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].startswith("Usage: taidpt-export")
@@ -74,7 +80,14 @@ def test_interrupt_ends_with_130() -> None:
         "cli._run(wait, 'wait')"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, ], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [
+            sys.executable,
+            "-c",
+            code,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     process.stdout.readline()

@@ -16,7 +16,12 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
-ROOMS = {"taidpt": "taidpt", "export": "taidpt.export", "kernels": "taidpt.kernels", "runtime": "taidpt.runtime"}
+ROOMS = {
+    "taidpt": "taidpt",
+    "export": "taidpt.export",
+    "kernels": "taidpt.kernels",
+    "runtime": "taidpt.runtime",
+}
 
 
 def packages_on_disk() -> set[str]:
@@ -64,7 +69,16 @@ def test_wheel_is_small_and_whole(wheel: Path) -> None:
 
 def test_installed_wheel_imports_every_room(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+    ]
     subprocess.run([*command, str(wheel)], check=True)
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
