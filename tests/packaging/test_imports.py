@@ -46,8 +46,7 @@ def test_imports_run_down(room: str) -> None:
         f"{source.relative_to(REPOSITORY)}:{line} imports {other}"
         for source in sorted((REPOSITORY / room).rglob("*.py"))
         for line, other in our_imports(source)
-        if other not in ALLOWED[room]
-        and not (room == "runtime" and other == "taidpt" and _is_version(source, line))
+        if other not in ALLOWED[room] and not _asks_the_version(source, line)
     ]
     assert not wrong, "\n".join(wrong)
 
