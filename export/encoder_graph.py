@@ -1,0 +1,152 @@
+"""The image encoder alone as an ONNX graph: uint8 frames in, raw features out.
+
+The graph is exported and cleaned before anything else is added to it: no tool may run once the
+head's custom node is in (tools inline it, or break the function that spells it out).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from taidpt.export.graph_io import describe_opset, finish_graph, lower_opset, run_graph
+from taidpt.runtime.errors import BackendError, ParityError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["RAW_GLOBAL", "RAW_PATCHES", "EncoderInput", "FrameEncoder", "export_encoder"]
+
+RAW_GLOBAL = "raw_global_feature"
+RAW_PATCHES = "raw_patch_features"
+INPUT_NAME = "frames"
+DEFAULT_OPSET = 18
+_LEAST_EXPORTED = 18  # PyTorch writes none older, and its own conversion fails on ResNets
+    18  # PyTorch writes no older opset itself, and its own conversion fails on ResNets
+)
+_CLEAN_TOLERANCE = 1e-4  # of the largest feature; a clean-up may reorder sums, not change values
+
+
+@dataclass(frozen=True)
+class EncoderInput:
+    """What the encoder takes: its size in pixels, and the colours' mean and std (0 … 1)."""
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class FrameEncoder(nn.Module):
+    """An image encoder with the normalisation in front: one multiplication and one addition.
+
+    Args:
+        encoder: takes normalised pictures [B, 3, H, W], gives (global [B, D], patches [B, P, D]).
+        spec: the colours' mean and standard deviation.
+    """
+
+    def __init__(self, encoder: nn.Module, spec: EncoderInput) -> None:
+        super().__init__()
+        self.encoder = encoder
+        mean = torch.tensor(spec.mean, dtype=torch.float64).view(1, 3, 1, 1)
+        std = torch.tensor(spec.std, dtype=torch.float64).view(1, 3, 1, 1)
+        self.register_buffer("scale", (1 / (255 * std)).float())
+        self.register_buffer("shift", (-mean / std).float())
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw features of uint8 frames [B, H, W, 3]: global [B, D] and patches [B, P, D]."""
+        pixels = frames.permute(0, 3, 1, 2).to(torch.float32)
+        global_feature, patch_features = self.encoder(pixels * self.scale + self.shift)
+        return global_feature, patch_features
+
+
+def export_encoder(
+    encoder: nn.Module, spec: EncoderInput, opset: int = DEFAULT_OPSET
+) -> onnx.ModelProto:
+    """Export an image encoder, cleaned and checked.
+
+    Args:
+        encoder: as for `FrameEncoder`, in eval mode.
+        spec: the input's size and colours.
+        opset: 17 to 20; LayerNormalization is one node in all of them.
+    Returns:
+        A graph from `frames` uint8 [N, H, W, 3] to `raw_global_feature` [N, D] and
+        `raw_patch_features` [N, P, D], float32, N dynamic.
+    Raises:
+        InputError: the opset is not supported.
+        BackendError: PyTorch cannot export this encoder.
+        ParityError: the clean-up changed what the graph computes.
+    """
+    describe_opset(opset)
+    module = FrameEncoder(encoder, spec).eval()
+    exported = finish_graph(_export(module, spec, opset))
+    cleaned = finish_graph(_clean(exported))
+    _require_equal(exported, cleaned, spec)
+    return cleaned
+
+
+def _export(module: nn.Module, spec: EncoderInput, opset: int) -> onnx.ModelProto:
+    example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=max(opset, _LEAST_EXPORTED),
+                input_names=[INPUT_NAME],
+                output_names=[RAW_GLOBAL, RAW_PATCHES],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                verbose=False,
+            )
+    except Exception as error:  # PyTorch raises many kinds here, each with pages of advice
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BackendError(f"PyTorch cannot export this image encoder to ONNX: {first}") from error
+    if program is None:
+        raise BackendError("PyTorch's ONNX exporter returned nothing")
+    model = program.model_proto
+    return lower_opset(model) if opset < _LEAST_EXPORTED else model
+
+
+def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxslim
+
+    with _quiet():
+        cleaned: onnx.ModelProto = onnxslim.slim(model)
+    return cleaned
+
+
+def _require_equal(exported: onnx.ModelProto, cleaned: onnx.ModelProto, spec: EncoderInput) -> None:
+    """Run both on noise in a batch that the export has not seen."""
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)
+    before, after = (run_graph(model, {INPUT_NAME: frames}) for model in (exported, cleaned))
+    for name, values in before.items():
+        difference = float(np.abs(after[name] - values).max() / np.abs(values).max())
+        if not difference <= _CLEAN_TOLERANCE:
+            raise ParityError(
+                f"cleaning the graph changed {name} by {difference:.1e} of its largest value, "
+                f"allowed are {_CLEAN_TOLERANCE:.0e}; please report the model"
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' chatter off the user's screen; errors still come as exceptions."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

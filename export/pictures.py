@@ -1,0 +1,193 @@
+"""Reference pictures for the parity gate: generated always, shipped and own where there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.images import is_image, read_image
+from taidpt.runtime.preprocess import to_u8
+
+__all__ = ["Picture", "folder_pictures", "generated_pictures", "heldout_pictures"]
+
+Pixels = npt.NDArray[np.uint8]
+_HELDOUT = 8
+_MOST_OWN = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture, uint8 RGB [H, W, 3], and what to call it in a report."""
+
+    name: str
+    pixels: Pixels
+
+
+def generated_pictures(side: int) -> list[Picture]:
+    """Twelve pictures of varied content, the same at every call.
+
+    Colours lean to every side, so that swapped channels show; most hold detail finer than a
+    pixel of the model, so that a resize without antialiasing shows; sizes and shapes vary.
+
+    Args:
+        side: of the model's input, in pixels; the pictures are 1.1 to 3 times as large.
+    """
+    pictures = []
+    for index, (name, draw) in enumerate(_DRAWERS.items()):
+        generator = np.random.default_rng(1000 + index)
+        height, width = (round(side * factor) for factor in _SHAPES[index % len(_SHAPES)])
+        values = draw(height, width, generator)
+        pixels = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
+        pictures.append(Picture(f"generated/{name}", pixels))
+    return pictures
+
+
+def heldout_pictures() -> list[Picture]:
+    """Some of the shipped model's held-out pictures; none where they are not installed."""
+    from taidpt.toyworld import assets
+    from taidpt.toyworld.heldout import load_heldout
+
+    try:
+        path = assets.heldout_path()
+    except InputError:
+        return []
+    images, _, _ = load_heldout(path)
+    step = max(1, len(images) // _HELDOUT)
+    chosen = list(range(0, len(images), step))[:_HELDOUT]
+    return [Picture(f"heldout/{index}", images[index]) for index in chosen]
+
+
+def folder_pictures(folder: Path, limit: int = _MOST_OWN) -> list[Picture]:
+    """The user's own pictures: those of a folder, by name, evenly spaced when there are many.
+
+    Raises:
+        InputError: no such folder, no picture in it, or one that cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of pictures")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
+    if not paths:
+        raise InputError(f"{folder}: holds no pictures")
+    step = -(-len(paths) // limit)
+    return [
+        Picture(str(path.relative_to(folder)), _rgb(to_u8(read_image(path))))
+        for path in paths[::step]
+    ]
+
+
+def _rgb(pixels: Pixels) -> Pixels:
+    rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[:, :, :3]
+    return np.ascontiguousarray(rgb)
+
+
+Values = npt.NDArray[np.float64]
+_SHAPES = ((1.5, 2.0), (2.0, 1.3), (1.7, 1.7), (1.1, 3.0), (2.4, 1.6))
+
+
+def _grid(height: int, width: int) -> tuple[Values, Values]:
+    rows, columns = np.mgrid[0:height, 0:width]
+    return rows / height, columns / width
+
+
+def _cloud(height: int, width: int, generator: np.random.Generator) -> Values:
+    """Coloured noise of all sizes, strongest in the large ones, as photographs are."""
+    total = np.zeros((height, width, 3))
+    cells = 2
+    while cells <= max(height, width):
+        coarse = generator.standard_normal((cells, cells, 3))
+        rows = np.arange(height) * cells // height
+        columns = np.arange(width) * cells // width
+        total += coarse[rows][:, columns] / cells**0.7
+        cells *= 2
+    spread = total - total.min((0, 1))
+    return np.asarray(spread / spread.max((0, 1)))
+
+
+def _tinted(tint: tuple[float, float, float]) -> Callable[..., Values]:
+    def draw(height: int, width: int, generator: np.random.Generator) -> Values:
+        return _cloud(height, width, generator) * np.array(tint)
+
+    return draw
+
+
+def _checkers(height: int, width: int, generator: np.random.Generator) -> Values:
+    """Cells of one pixel and a half, fading to two sides: aliases to blotches without a filter."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    cells = (rows * 2 // 3 + columns * 2 // 3) % 2
+    fade = np.linspace(0, 1, width)[None, :, None] * np.linspace(1, 0.3, height)[:, None, None]
+    return np.asarray(cells[:, :, None] * np.array([1.0, 0.85, 0.2]) * fade)
+
+
+def _zone_plate(height: int, width: int, generator: np.random.Generator) -> Values:
+    """Rings that grow finer to the rim."""
+    rows, columns = _grid(height, width)
+    distance = (rows - 0.5) ** 2 + (columns - 0.4) ** 2
+    rings = 0.5 + 0.5 * np.cos(distance * max(height, width) * 1.6)
+    return np.stack([rings, 1 - rings, rings * rows], axis=2)
+
+
+def _stripes(height: int, width: int, generator: np.random.Generator) -> Values:
+    """Fine stripes over a cloud; alone, they average to a flat grey whose rounding would decide."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    fine = ((rows + columns * 2) % 5 < 2)[:, :, None] * np.array([0.15, 0.25, 0.4])
+    return _cloud(height, width, generator) * np.array([0.3, 0.3, 0.6]) + fine
+
+
+def _noise(height: int, width: int, generator: np.random.Generator) -> Values:
+    return generator.random((height, width, 3)) * np.array([1.0, 0.6, 0.8])
+
+
+def _ramp(height: int, width: int, generator: np.random.Generator) -> Values:
+    rows, columns = _grid(height, width)
+    return np.stack([columns, rows * 0.4, 1 - columns], axis=2)
+
+
+def _shapes(height: int, width: int, generator: np.random.Generator) -> Values:
+    """Flat discs and boxes in strong colours."""
+    rows, columns = _grid(height, width)
+    canvas = np.full((height, width, 3), generator.random(3))
+    for index in range(14):
+        y, x, size = *generator.random(2), 0.05 + 0.15 * generator.random()
+        disc = (rows - y) ** 2 + (columns - x) ** 2 < size**2
+        box = (abs(rows - y) < size) & (abs(columns - x) < size / 2)
+        canvas[disc if index % 2 else box] = generator.random(3)
+    return canvas
+
+
+def _page(height: int, width: int, generator: np.random.Generator) -> Values:
+    """Like a page of print: thin dark marks on warm white."""
+    marks = generator.random((height, width // 2 + 1)).repeat(2, axis=1)[:, :width] < 0.3
+    lines = (np.arange(height) // 3 % 3 == 0)[:, None]
+    ink = (marks & lines)[:, :, None]
+    return np.where(ink, np.array([0.1, 0.1, 0.25]), np.array([0.98, 0.95, 0.85]))
+
+
+def _night(height: int, width: int, generator: np.random.Generator) -> Values:
+    """Dark, with points of light."""
+    canvas = _cloud(height, width, generator) * 0.12
+    lights = generator.random((height, width)) < 0.01
+    canvas[lights] = np.array([1.0, 0.8, 0.3])
+    return canvas
+
+
+_DRAWERS: dict[str, Callable[..., Values]] = {
+    "warm cloud": _tinted((1.0, 0.6, 0.3)),
+    "checkers": _checkers,
+    "cold cloud": _tinted((0.2, 0.6, 1.0)),
+    "zone plate": _zone_plate,
+    "stripes": _stripes,
+    "green cloud": _tinted((0.4, 1.0, 0.4)),
+    "noise": _noise,
+    "ramp": _ramp,
+    "shapes": _shapes,
+    "page": _page,
+    "night": _night,
+    "grey cloud": lambda height, width, generator: np.repeat(
+        _cloud(height, width, generator)[:, :, :1], 3, axis=2
+    ),
+}

@@ -1,0 +1,52 @@
+"""Small encoders that every export test shares: random, fast, and of the real architectures."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from taidpt.export.encoder_graph import EncoderInput, export_encoder
+from taidpt.local_branch import ResNetEncoder, VitEncoder
+
+if TYPE_CHECKING:
+    import onnx
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+FAMILIES = ("resnet", "vit")
+
+
+@cache
+def small_encoder(family: str) -> torch.nn.Module:
+    """A real architecture of open_clip in its smallest size, with random weights."""
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if family == "resnet":
+            visual: Any = ModifiedResNet((1, 1, 1, 1), 32, 4, 64, 16)
+            encoder: torch.nn.Module = ResNetEncoder(visual.eval())
+        else:
+            visual = VisionTransformer(64, 16, 64, 2, 2, 4.0, output_dim=32)
+            encoder = VitEncoder(visual.eval())
+    return encoder.eval().requires_grad_(False)
+
+
+def small_input() -> EncoderInput:
+    """Its input: 64 × 64, with OpenAI's colours."""
+    return EncoderInput(64, 64, MEAN, STD)
+
+
+@cache
+def small_graph(family: str, opset: int = 18) -> onnx.ModelProto:
+    """The encoder's graph; do not change it."""
+    return export_encoder(small_encoder(family), small_input(), opset)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
