@@ -22,6 +22,7 @@ __all__ = [
     "ClassBank",
     "FloatArray",
     "Threshold",
+    "map_local_embeddings",
     "read_bank_names",
 ]
 
@@ -190,6 +191,28 @@ def read_bank_names(path: Path) -> tuple[str, ...]:
     return _read_header(path).strings("names")
 
 
+def map_local_embeddings(path: Path) -> FloatArray:
+    """The local class embeddings of a bank file, mapped: nothing is read until a row is used.
+
+    The map keeps its content when the file is replaced, so it stays one with a running graph.
+
+    Returns:
+        float32 [C, D], read-only.
+    Raises:
+        BundleError: the header is damaged.
+    """
+    outer, begin = _read_outer(path)
+    entry = JsonReader(outer.get("local_embeddings"), f"{path} (local_embeddings)")
+    entry.choice("dtype", ("F32",))
+    shape, offsets = entry.integers("shape"), entry.integers("data_offsets")
+    if len(shape) != 2 or len(offsets) != 2 or offsets[1] - offsets[0] != 4 * shape[0] * shape[1]:
+        raise BundleError(f"{path}: damaged bank (local_embeddings); export the bundle again")
+    try:
+        return np.memmap(path, np.float32, "r", begin + offsets[0], shape)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: damaged bank ({error}); export the bundle again") from None
+
+
 def _check_names(names: tuple[str, ...]) -> None:
     if not names:
         raise InputError("a bank needs at least one tag, got none")
@@ -215,13 +238,7 @@ def _check_array(
 
 def _read_header(path: Path) -> JsonReader:
     """The JSON beside the tensors; reads no tensor."""
-    try:
-        with path.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            raw = stream.read(size) if size <= _MAX_HEADER else b""
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the bank: {error.strerror}") from None
-    outer = parse_object(raw, f"{path} (a safetensors header)")
+    outer, _ = _read_outer(path)
     reader = JsonReader(outer.get("__metadata__"), f"{path} (its metadata)")
     inner = JsonReader(parse_object(reader.string("taidpt"), str(path)), str(path))
     inner.choice("kind", (BANK_KIND,))
@@ -231,6 +248,17 @@ def _read_header(path: Path) -> JsonReader:
             f"({BANK_SCHEMA}); update taidpt"
         )
     return inner
+
+
+def _read_outer(path: Path) -> tuple[dict[str, Any], int]:
+    """The safetensors header, and where in the file the tensors begin."""
+    try:
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            raw = stream.read(size) if size <= _MAX_HEADER else b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the bank: {error.strerror}") from None
+    return parse_object(raw, f"{path} (a safetensors header)"), 8 + size
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:

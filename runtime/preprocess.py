@@ -31,7 +31,9 @@ class CropPlan:
     top: int
     left: int
 
-    def box(self, frame_hw: tuple[int, int], crop_hw: tuple[int, int]) -> tuple[float, ...]:
+    def box(
+        self, frame_hw: tuple[int, int], crop_hw: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
         """The crop as (left, top, right, bottom) in pixels of the frame before resizing."""
         scale_y = frame_hw[0] / self.resized_height
         scale_x = frame_hw[1] / self.resized_width
@@ -144,13 +146,24 @@ def _as_rgb(pixels: U8Array) -> U8Array:
 
 
 def _resize_exact(pixels: U8Array, crop_hw: tuple[int, int]) -> U8Array:
-    """Pillow's own resize of no more than the crop."""
+    """Pillow's own resize of no more than the crop: rows first, then columns.
+
+    Pillow 13 may begin with the columns when a box is given; one call a direction keeps the order
+    in which it resizes whole pictures, and with it the rounding between the two.
+    """
     from PIL import Image
 
     frame_hw = pixels.shape[0], pixels.shape[1]
-    box = plan_crop(frame_hw, crop_hw).box(frame_hw, crop_hw)
-    plain = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    height, width = crop_hw
+    left, top, right, bottom = plan_crop(frame_hw, crop_hw).box(frame_hw, crop_hw)
+    reach = 2 * max((bottom - top) / height, 1.0) + 1
+    first, last = max(int(top - reach), 0), min(int(bottom + reach) + 1, frame_hw[0])
+    plain = pixels[first:last, :, 0] if pixels.shape[2] == 1 else pixels[first:last]
     image = Image.fromarray(np.ascontiguousarray(plain))
-    crop = image.resize((crop_hw[1], crop_hw[0]), Image.Resampling.BICUBIC, box=box)  # type: ignore[arg-type]
-    array = np.asarray(crop)
+    alpha = image.mode == "RGBA"
+    image = image.convert("RGBa") if alpha else image  # colours weigh by their alpha
+    bicubic = Image.Resampling.BICUBIC
+    image = image.resize((width, last - first), bicubic, box=(left, 0, right, last - first))
+    image = image.resize((width, height), bicubic, box=(0, top - first, width, bottom - first))
+    array = np.asarray(image.convert("RGBA") if alpha else image)
     return _as_rgb(array[:, :, None] if array.ndim == 2 else array)

@@ -7,7 +7,7 @@ import difflib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -45,18 +45,14 @@ class Tag:
         }
 
 
-class RowSource(Protocol):
-    """Anything that knows the local class embeddings; the bundle, which reads them when asked."""
-
-    def local_row(self, index: int) -> FloatArray:
-        """The local class embedding of one tag, float32 [D]."""
-
-
 class Vocabulary:
-    """The tags, their thresholds and the patch grid, shared by all results of a tagger."""
+    """The tags, their thresholds, the patch grid and the local class embeddings [C, D].
+
+    Shared by all results of a tagger.
+    """
 
     def __init__(
-        self, tags: Sequence[TagEntry], grid: tuple[int, int], rows: RowSource | None = None
+        self, tags: Sequence[TagEntry], grid: tuple[int, int], local_rows: FloatArray | None = None
     ) -> None:
         self.names = tuple(tag.name for tag in tags)
         self.on = np.array([tag.threshold.on for tag in tags])
@@ -67,7 +63,7 @@ class Vocabulary:
             for index, tag in enumerate(tags)
             if tag.probability is not None
         }
-        self._rows = rows
+        self._local_rows = local_rows
 
     def with_threshold(self, on: float, off: float) -> Vocabulary:
         """The same tags with one pair of thresholds for all."""
@@ -95,9 +91,9 @@ class Vocabulary:
 
     def local_row(self, index: int) -> FloatArray:
         """The local class embedding of one tag, float32 [D]."""
-        if self._rows is None:
+        if self._local_rows is None:
             raise InputError("these results carry no class bank, so they have no heatmaps")
-        return self._rows.local_row(index)
+        return np.asarray(self._local_rows[index])
 
     @functools.cached_property
     def _index(self) -> dict[str, int]:

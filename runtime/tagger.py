@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.backends.base import Backend, BackendOptions, ProviderSpec
-from taidpt.runtime.bank import FloatArray
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bank import FloatArray, map_local_embeddings
+from taidpt.runtime.bundle import BANK_FILE, Bundle
 from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.preprocess import Preprocessor
 from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
@@ -25,17 +25,6 @@ __all__ = ["Tagger"]
 
 FrameArray = npt.NDArray[Any]
 _LOAD_TRIES = 3
-
-
-class _BundleRows:
-    """Reads the class bank when the first heatmap is asked for."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-
-    def local_row(self, index: int) -> FloatArray:
-        row: FloatArray = self._bundle.bank.local_embeddings[index]
-        return row
 
 
 class Tagger:
@@ -185,7 +174,8 @@ class Tagger:
 def _vocabulary(bundle: Bundle) -> Vocabulary:
     manifest = bundle.manifest
     try:
-        return Vocabulary(manifest.tags, manifest.model.grid, _BundleRows(bundle))
+        rows = map_local_embeddings(bundle.file(BANK_FILE))
+        return Vocabulary(manifest.tags, manifest.model.grid, rows)
     except InputError as error:
         raise BundleError(f"{bundle.path}: {error}") from None
 

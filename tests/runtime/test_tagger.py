@@ -1,0 +1,235 @@
+"""The tagger on real sessions: values, batches, threads, errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taidpt.runtime.bank import ClassBank, Threshold
+from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, BundleWriter
+from taidpt.runtime.errors import BackendError, BundleError, InputError
+from taidpt.runtime.manifest import TagEntry
+from taidpt.runtime.results import Tag, TagResult, Vocabulary
+from taidpt.runtime.tagger import Tagger
+from tests.runtime.tiny import (
+    NAMES,
+    TinySpec,
+    reference_outputs,
+    tiny_bundle,
+    tiny_graph,
+    tiny_manifest,
+)
+
+
+def frames(count: int = 3, height: int = 16, width: int = 16, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def test_values_equal_a_plain_computation(tagger: Tagger) -> None:
+    batch = tagger(frames())
+    expected = reference_outputs(TinySpec(), frames())
+    np.testing.assert_allclose(batch.scores, expected["scores"], atol=1e-5)
+    np.testing.assert_allclose(batch[1].patch_features, expected["patch_features"][1], atol=1e-5)
+    np.testing.assert_allclose(batch[2].global_features, expected["global_features"][2], atol=1e-5)
+    rows = TinySpec().bank().local_embeddings
+    heat = (expected["patch_features"][1] @ rows[NAMES.index("dog")]).reshape(4, 4)
+    np.testing.assert_allclose(batch[1].heatmap("dog"), heat, atol=1e-5)
+    assert batch[1].heatmap("dog").dtype == np.float32
+
+
+def test_one_frame_a_list_and_an_array_agree(tagger: Tagger) -> None:
+    several = tagger(frames())
+    assert len(several) == 3
+    assert several.scores.shape == (3, 5)
+    np.testing.assert_array_equal(tagger(list(frames())).scores, several.scores)
+    np.testing.assert_array_equal(tagger.tag_batch(tuple(frames())).scores, several.scores)
+    for frame, result in zip(frames(), several, strict=True):
+        one = tagger(frame)
+        assert isinstance(one, TagResult)
+        np.testing.assert_allclose(one.scores, result.scores, atol=1e-6)
+    assert len(several[1:]) == 2
+    np.testing.assert_array_equal(several[1:].scores, several.scores[1:])
+
+
+def test_tags_are_sorted_and_on_follows_the_threshold(tmp_path: Path) -> None:
+    spec = TinySpec(thresholds=(0.5, 9.0))
+    with Tagger.load(tiny_bundle(tmp_path / "t.taidpt", spec), device="cpu") as tagger:
+        result = tagger(frames()[0])
+        scores = [tag.score for tag in result.tags]
+        assert scores == sorted(scores, reverse=True)
+        assert {tag.name for tag in result.tags} == set(NAMES)
+        for tag in result.tags:
+            index = NAMES.index(tag.name)
+            assert tag.on == (tag.score >= (0.5, 9.0)[index % 2])
+            assert tag.on == result.on[index]
+            assert tag.probability is None
+        assert result["dog"] == next(tag for tag in result.tags if tag.name == "dog")
+        assert result.to_dict(top=2)["tags"] == [tag.to_dict() for tag in result.tags[:2]]
+        assert json.loads(json.dumps(result.to_dict()))["tags"][0]["name"] == result.tags[0].name
+        assert "best: " + result.tags[0].name in repr(result)
+        everything = tagger.with_threshold(-99.0)
+        assert all(tag.on for tag in everything(frames()[0]).tags)
+        assert not all(tag.on for tag in tagger(frames()[0]).tags)
+
+
+def test_frames_of_any_size(tagger: Tagger) -> None:
+    big = frames(1, 90, 123)[0]
+    batch = tagger([big, frames()[0], big[:, :, 0]])
+    np.testing.assert_allclose(batch[0].scores, tagger(big).scores, atol=1e-6)
+    np.testing.assert_allclose(batch[1].scores, tagger(frames()[0]).scores, atol=1e-6)
+
+
+def test_an_unknown_tag_names_close_ones(tagger: Tagger) -> None:
+    with pytest.raises(InputError, match="no tag 'trafic light'; did you mean traffic"):
+        tagger(frames()[0]).heatmap("trafic light")
+    with pytest.raises(InputError, match="no tag 'xyz'; tags: cat, dog"):
+        tagger(frames()[0])["xyz"]
+
+
+def test_wrong_frames(tagger: Tagger) -> None:
+    with pytest.raises(InputError, match="float64"):
+        tagger(np.zeros((16, 16, 3)))
+    with pytest.raises(InputError, match="at least one frame"):
+        tagger([])
+    with pytest.raises(InputError, match="expected a NumPy array"):
+        tagger("photo.jpg")  # type: ignore[call-overload]
+
+
+def test_many_threads_give_what_one_gives(tagger: Tagger) -> None:
+    pictures = frames(40, 30, 40)
+    alone = [tagger(picture).scores for picture in pictures]
+    found: dict[int, np.ndarray] = {}
+
+    def work(start: int) -> None:
+        for index in range(start, len(pictures), 4):
+            found[index] = tagger(pictures[index]).scores
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(pictures)
+    for index, scores in found.items():
+        np.testing.assert_array_equal(scores, alone[index])
+
+
+def test_devices_that_are_not_here_fail_and_auto_says_what_it_took(
+    bundle_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    with caplog.at_level(logging.INFO, "taidpt.runtime"), Tagger.load(bundle_path) as tagger:
+        assert tagger.backend.device in ("cpu", "cuda")
+    assert "device auto: " in caplog.text
+    if "CUDAExecutionProvider" not in available:
+        with pytest.raises(BackendError, match="no CUDAExecutionProvider, it has"):
+            Tagger.load(bundle_path, device="cuda")
+    if "TensorrtExecutionProvider" not in available:
+        with pytest.raises(BackendError, match="no TensorrtExecutionProvider"):
+            Tagger.load(bundle_path, device="tensorrt")
+    with pytest.raises(BackendError, match="no NonsenseProvider"):
+        Tagger.load(bundle_path, providers=["NonsenseProvider"])
+    with pytest.raises(InputError, match="unknown device 'tpu'"):
+        Tagger.load(bundle_path, device="tpu")
+    with pytest.raises(InputError, match="threads should be at least 1"):
+        Tagger.load(bundle_path, threads=0)
+    with Tagger.load(bundle_path, providers=[("CPUExecutionProvider", {})]) as tagger:
+        assert tagger.backend.device == "cpu"
+
+
+def write_bundle(path: Path, graph: bytes, spec: TinySpec) -> Path:
+    with BundleWriter(path) as writer:
+        writer.write(MODEL_FILE, graph)
+        spec.bank().save(writer.path(BANK_FILE))
+        writer.commit(tiny_manifest(spec, spec.bank()))
+    return path
+
+
+def test_graphs_that_do_not_fit_their_manifest(tmp_path: Path) -> None:
+    spec = TinySpec()
+    path = write_bundle(tmp_path / "a.taidpt", b"not a graph", spec)
+    with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime .* refuses the graph"):
+        Tagger.load(path, device="cpu")
+    other = TinySpec(names=("one", "two"))
+    path = write_bundle(
+        tmp_path / "b.taidpt", tiny_graph(other, other.bank()).SerializeToString(), spec
+    )
+    with pytest.raises(BundleError, match="scores 2 tags, not 5"):
+        Tagger.load(path, device="cpu")
+    wide = TinySpec(width=32)
+    path = write_bundle(
+        tmp_path / "c.taidpt", tiny_graph(wide, spec.bank()).SerializeToString(), spec
+    )
+    with pytest.raises(BundleError, match=r"16, 32, 3\], the manifest says uint8 \[N, 16, 16, 3\]"):
+        Tagger.load(path, device="cpu")
+
+
+def test_scores_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    from onnx import numpy_helper
+
+    spec = TinySpec()
+    graph = tiny_graph(spec, spec.bank())
+    for weight in graph.graph.initializer:
+        if weight.name == "bias":
+            broken = np.array([0, np.inf, 0, 0, 0], np.float32)
+            weight.CopyFrom(numpy_helper.from_array(broken, "bias"))
+    path = write_bundle(tmp_path / "n.taidpt", graph.SerializeToString(), spec)
+    with (
+        Tagger.load(path, device="cpu") as tagger,
+        pytest.raises(BackendError, match="not finite; export with a higher precision"),
+    ):
+        tagger(frames()[0])
+
+
+def test_a_closed_tagger_says_so(bundle_path: Path) -> None:
+    tagger = Tagger.load(bundle_path, device="cpu")
+    assert "5 tags, onnxruntime" in repr(tagger)
+    tagger.close()
+    with pytest.raises(BackendError, match="closed; load the bundle again"):
+        tagger(frames()[0])
+
+
+def test_probabilities_come_from_the_map() -> None:
+    points = {"scores": [0.0, 1.0, 3.0], "probabilities": [0.1, 0.5, 0.9]}
+    tags = [
+        TagEntry("a", Threshold(1, 1, "calibrated"), probability=points),
+        TagEntry("b", Threshold(1, 1, "default")),
+    ]
+    scores = np.array([2.0, 2.0], np.float32)
+    result = TagResult(scores, np.zeros((1, 2), np.float32), None, Vocabulary(tags, (1, 1)))
+    assert result["a"] == Tag("a", 2.0, True, pytest.approx(0.7))
+    assert result["b"].probability is None
+    with pytest.raises(InputError, match="no class bank"):
+        result.heatmap("a")
+    with pytest.raises(InputError, match="rising scores"):
+        Vocabulary(
+            [TagEntry("a", Threshold(1, 1, "x"), probability={**points, "scores": [3, 2, 1]})],
+            (1, 1),
+        )
+
+
+def test_a_bundle_replaced_while_running_is_not_mixed_in(tmp_path: Path) -> None:
+    path = tiny_bundle(tmp_path / "t.taidpt")
+    with Tagger.load(path, device="cpu") as tagger:
+        before = tagger(frames()[0])
+        tiny_bundle(path, TinySpec(seed=8))
+        after = tagger(frames()[0])
+        np.testing.assert_array_equal(before.scores, after.scores)
+        np.testing.assert_array_equal(before.heatmap("dog"), after.heatmap("dog"))
+        rows = TinySpec().bank().local_embeddings
+        heat = (before.patch_features @ rows[NAMES.index("dog")]).reshape(4, 4)
+        np.testing.assert_allclose(after.heatmap("dog"), heat, atol=1e-6)
+
+
+def test_bank_of_the_bundle_is_the_one_saved(tagger: Tagger) -> None:
+    bank = tagger.bundle.bank
+    assert isinstance(bank, ClassBank)
+    np.testing.assert_array_equal(bank.local_embeddings, TinySpec().bank().local_embeddings)
