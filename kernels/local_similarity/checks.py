@@ -1,0 +1,125 @@
+"""Bad input, named with its shapes before anything is launched."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = ["check_finite", "check_input"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def check_input(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: object,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+) -> None:
+    """Raise when shapes, types or devices do not fit one another; looks at no value but τ.
+
+    Raises:
+        ValueError: wrong rank, mismatched sizes, nothing to compare, τ not positive and finite,
+            tensors on different devices.
+        TypeError: a tensor of the wrong type, or τ not a number.
+    """
+    if isinstance(temperature, torch.Tensor):
+        raise TypeError(
+            f"temperature: expected a number, received a tensor of shape {_shape(temperature)}; "
+            "pass float(temperature)"
+        )
+    if not isinstance(temperature, (int, float)):
+        raise TypeError(f"temperature: expected a number, received {type(temperature).__name__}")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature: expected a finite number above 0, received {temperature}")
+    _check_float("patches", patches)
+    _check_float("class_embeddings", class_embeddings)
+    if patches.ndim != 3:
+        raise ValueError(f"patches: expected [B, P, D], received shape {_shape(patches)}")
+    if class_embeddings.ndim != 2:
+        raise ValueError(
+            f"class_embeddings: expected [C, D], received shape {_shape(class_embeddings)}"
+        )
+    _check_sizes(patches, class_embeddings)
+    if mask is not None:
+        _check_mask(mask, patches)
+    if values is not None:
+        _check_values(values, class_embeddings)
+    for name, tensor in (
+        ("class_embeddings", class_embeddings),
+        ("mask", mask),
+        ("values", values),
+    ):
+        if tensor is not None and tensor.device != patches.device:
+            raise ValueError(
+                f"{name} {_shape(tensor)} lies on {tensor.device}, patches {_shape(patches)} on "
+                f"{patches.device}; move them to one device"
+            )
+
+
+def _check_float(name: str, tensor: torch.Tensor) -> None:
+    if tensor.dtype not in _FLOATS:
+        raise TypeError(
+            f"{name}: expected float16, bfloat16, float32 or float64, received {tensor.dtype} of "
+            f"shape {_shape(tensor)}"
+        )
+
+
+def _check_sizes(patches: torch.Tensor, class_embeddings: torch.Tensor) -> None:
+    if patches.shape[2] != class_embeddings.shape[1]:
+        raise ValueError(
+            f"D differs: patches {_shape(patches)} have D = {patches.shape[2]}, class_embeddings "
+            f"{_shape(class_embeddings)} have D = {class_embeddings.shape[1]}"
+        )
+    if patches.shape[1] == 0:
+        raise ValueError(f"patches {_shape(patches)}: P is 0, there is no patch to weigh")
+    if patches.shape[2] == 0:
+        raise ValueError(f"patches {_shape(patches)}: D is 0, there is no feature to compare")
+    if class_embeddings.shape[0] == 0:
+        raise ValueError(f"class_embeddings {_shape(class_embeddings)}: C is 0, there is no class")
+
+
+def _check_mask(mask: torch.Tensor, patches: torch.Tensor) -> None:
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask: expected bool, received {mask.dtype} of shape {_shape(mask)}")
+    if mask.shape != patches.shape[:2]:
+        raise ValueError(
+            f"mask: expected [B, P] = {tuple(patches.shape[:2])} after patches {_shape(patches)}, "
+            f"received shape {_shape(mask)}"
+        )
+
+
+def _check_values(values: torch.Tensor, class_embeddings: torch.Tensor) -> None:
+    _check_float("values", values)
+    if values.shape != class_embeddings.shape:
+        raise ValueError(
+            f"values: expected [C, D] = {_shape(class_embeddings)} like class_embeddings, received "
+            f"shape {_shape(values)}"
+        )
+
+
+def check_finite(**tensors: torch.Tensor | None) -> None:
+    """Raise when a tensor holds NaN or infinity. On a GPU this waits for the device.
+
+    Raises:
+        ValueError: names the tensor, its shape and how many of its elements are not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor is None or tensor.device.type == "meta":
+            continue
+        dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        # one pass without a temporary: a sum is finite only when its terms are
+        if math.isfinite(tensor.detach().sum(dtype=dtype).item()):
+            continue
+        wrong = int((~torch.isfinite(tensor)).sum())
+        if wrong:
+            raise ValueError(
+                f"{name} {_shape(tensor)}: {wrong} elements are NaN or infinite; "
+                "check what made them (half-precision overflow is the usual cause)"
+            )

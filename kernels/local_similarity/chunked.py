@@ -1,0 +1,143 @@
+"""The operator through PyTorch in blocks over classes: any device, memory O(B·C) and one block.
+
+The similarities `[B, P, C]` never exist whole: a block holds at most BLOCK_ELEMENTS of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from taidpt.kernels.local_similarity.naive import NORM_FLOOR
+
+__all__ = ["BLOCK_ELEMENTS", "Gradients", "backward", "forward"]
+
+# 4 MB of float32: a block, its exponentials and their product stay in a core's caches or near them.
+BLOCK_ELEMENTS = 1 << 20
+
+
+class Gradients(NamedTuple):
+    """Of the patches, the class embeddings and the values; None where not asked for."""
+
+    patches: torch.Tensor | None
+    class_embeddings: torch.Tensor | None
+    values: torch.Tensor | None
+
+
+class _Unit(NamedTuple):
+    rows: torch.Tensor  # x̂, [B, P, D]
+    lengths: torch.Tensor  # |x| but at least NORM_FLOOR, [B, P, 1]
+
+
+def _unit(patches: torch.Tensor, dtype: torch.dtype) -> _Unit:
+    rows = patches.to(dtype)
+    lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(NORM_FLOOR)
+    return _Unit(rows / lengths, lengths)
+
+
+def _working_dtype(patches: torch.Tensor) -> torch.dtype:
+    return torch.float64 if patches.dtype == torch.float64 else torch.float32
+
+
+def _blocks(batch: int, patches: int, classes: int) -> Iterator[tuple[slice, slice]]:
+    """Slices over images and classes; a block's images x patches x classes stay within bounds."""
+    images = max(1, BLOCK_ELEMENTS // (patches * min(classes, 256)))
+    step = max(1, BLOCK_ELEMENTS // (patches * max(1, min(images, batch))))
+    for first in range(0, batch, images):
+        for start in range(0, classes, step):
+            yield slice(first, first + images), slice(start, start + step)
+
+
+def forward(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None = None,
+    values: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarities and the log of the softmax's denominator, both [B, C], float32 (float64).
+
+    Arguments are those of the definition. The second output is +inf where an image has no patch,
+    so that every softmax weight made from it is 0.
+    """
+    dtype = _working_dtype(patches)
+    unit, bank = _unit(patches, dtype).rows, class_embeddings.to(dtype)
+    value_bank = None if values is None else values.to(dtype)
+    shape = (patches.shape[0], class_embeddings.shape[0])
+    result, log_sum = patches.new_empty(shape, dtype=dtype), patches.new_empty(shape, dtype=dtype)
+    for images, classes in _blocks(shape[0], patches.shape[1], shape[1]):
+        similarity = unit[images] @ bank[classes].T
+        weighed = similarity if value_bank is None else unit[images] @ value_bank[classes].T
+        logits = similarity * temperature
+        if mask is not None:
+            logits.masked_fill_(~mask[images, :, None], -torch.inf)
+        peak = logits.amax(1, keepdim=True).clamp_min(torch.finfo(dtype).min)
+        weights = logits.sub_(peak).exp_()
+        total = weights.sum(1)
+        result[images, classes] = weights.mul_(weighed).sum(1) / total.clamp_min(1e-30)
+        log_sum[images, classes] = torch.where(total > 0, peak[:, 0] + total.log(), torch.inf)
+    return result, log_sum
+
+
+def backward(
+    grad: torch.Tensor,
+    saved: tuple[torch.Tensor, torch.Tensor],
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None],
+    temperature: float,
+    needs: tuple[bool, bool, bool],
+) -> Gradients:
+    """Gradients of the inputs, in their own types.
+
+    With p the weights, u = x̂·v and Y = Σ p u: dY/ds = τ p (u − Y) and dY/du = p, which add up to
+    p (1 + τ (s − Y)) where the values are the class embeddings.
+
+    Args:
+        grad: of the similarities, [B, C].
+        saved: similarities and log denominators that forward gave, [B, C] each.
+        inputs: patches, class embeddings, mask, values as given to forward.
+        temperature: as given to forward.
+        needs: whether patches, class embeddings, values want a gradient.
+    """
+    patches, class_embeddings, mask, values = inputs
+    dtype = _working_dtype(patches)
+    unit, lengths = _unit(patches, dtype)
+    bank = class_embeddings.to(dtype)
+    value_bank = bank if values is None else values.to(dtype)
+    d_unit = torch.zeros_like(unit) if needs[0] else None
+    d_bank = torch.zeros_like(bank) if needs[1] else None
+    d_values = torch.zeros_like(bank) if needs[2] and values is not None else None
+    for images, classes in _blocks(grad.shape[0], patches.shape[1], grad.shape[1]):
+        rows = unit[images].flatten(0, 1)
+        similarity = unit[images] @ bank[classes].T
+        weighed = similarity if values is None else unit[images] @ value_bank[classes].T
+        result, log_sum = (tensor[images, None, classes] for tensor in saved)
+        weights = (similarity * temperature - log_sum).exp_()
+        if mask is not None:
+            weights.masked_fill_(~mask[images, :, None], 0.0)
+        weights *= grad[images, None, classes].to(dtype)
+        inner = (weighed - result).mul_(temperature)
+        if values is None:
+            inner += 1.0
+        d_similarity = inner.mul_(weights)
+        if d_bank is not None:
+            d_bank[classes] += d_similarity.flatten(0, 1).T @ rows
+        if d_unit is not None:
+            d_unit[images] += d_similarity @ bank[classes]
+        if values is not None and d_values is not None:
+            d_values[classes] += weights.flatten(0, 1).T @ rows
+        if values is not None and d_unit is not None:
+            d_unit[images] += weights @ value_bank[classes]
+    return Gradients(
+        None if d_unit is None else _through_norm(d_unit, unit, lengths).to(patches.dtype),
+        None if d_bank is None else d_bank.to(class_embeddings.dtype),
+        None if d_values is None or values is None else d_values.to(values.dtype),
+    )
+
+
+def _through_norm(d_unit: torch.Tensor, unit: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Gradient of x from that of x̂ = x / max(|x|, floor), all [B, P, D] but lengths [B, P, 1]."""
+    along = (d_unit * unit).sum(-1, keepdim=True)
+    inside = torch.where(lengths > NORM_FLOOR, along, 0.0)
+    return (d_unit - unit * inside) / lengths

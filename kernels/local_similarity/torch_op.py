@@ -1,0 +1,246 @@
+"""The operator as `torch.ops.taidpt.local_similarity`: CPU, CUDA, meta, autograd.
+
+Registered through torch.library, so that autograd, torch.compile and the exporter see one node.
+On a CPU it runs in blocks over classes; on CUDA through Triton, and in the same blocks where
+Triton is missing or the type is float64.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from typing import Any
+
+import torch
+
+from taidpt.kernels.local_similarity import chunked
+from taidpt.kernels.local_similarity.checks import check_finite, check_input
+
+__all__ = ["local_similarity"]
+
+Saved = tuple[torch.Tensor, torch.Tensor]
+
+
+def local_similarity(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None = None,
+    values: torch.Tensor | None = None,
+    *,
+    finite_checked: bool = False,
+) -> torch.Tensor:
+    """Spatially weighted patch–class similarity of the local branch.
+
+    `Y[b, c] = Σ_p softmax_p(τ · x̂[b, p] · t[c]) · (x̂[b, p] · v[c])`; `[B, P, C]` never exists.
+    Differentiable in patches, class embeddings and values.
+
+    Args:
+        patches: patch features, [B, P, D], any float type, any strides; need not be unit length.
+        class_embeddings: unit rows, [C, D].
+        temperature: softmax sharpness over patches, > 0 (40 for photographs in the paper).
+        mask: True where a patch counts, bool, [B, P]; an image with no patch gives 0, gradient 0.
+        values: what a patch is weighed for, [C, D]; the class embeddings themselves by default.
+        finite_checked: the caller knows that no value is NaN or infinite. Otherwise they are
+            looked at, which on a GPU waits for the device; never looked at under torch.compile.
+
+    Returns:
+        Similarities in [-1, 1], [B, C], float32 (float64 for float64 patches).
+
+    Raises:
+        ValueError: ranks, sizes or devices differ, P, C or D is 0, NaN or infinity somewhere.
+        TypeError: a tensor's type is not a float type (mask: bool).
+    """
+    check_input(patches, class_embeddings, temperature, mask, values)
+    if not finite_checked and not torch.compiler.is_compiling():
+        check_finite(patches=patches, class_embeddings=class_embeddings, values=values)
+    wants_gradient = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad
+        for tensor in (patches, class_embeddings, values)
+    )
+    result: torch.Tensor = torch.ops.taidpt.local_similarity(
+        patches, class_embeddings, float(temperature), mask, values, wants_gradient
+    )[0]
+    return result
+
+
+def _result_dtype(patches: torch.Tensor) -> torch.dtype:
+    return torch.float64 if patches.dtype == torch.float64 else torch.float32
+
+
+def _similarity_or_empty(log_sum: torch.Tensor, keep: bool) -> torch.Tensor:
+    return log_sum if keep else log_sum.new_empty((0,))
+
+
+@torch.library.custom_op("taidpt::local_similarity", mutates_args=(), device_types="cpu")
+def _forward(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+    keep_log_sum: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarities, and the log denominators [B, C] where they are kept for a backward pass."""
+    check_input(patches, class_embeddings, temperature, mask, values)
+    result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
+    return result, _similarity_or_empty(log_sum, keep_log_sum)
+
+
+@_forward.register_kernel("cuda")
+def _forward_cuda(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+    keep_log_sum: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    check_input(patches, class_embeddings, temperature, mask, values)
+    if not _runs_in_triton(patches, class_embeddings, values):
+        result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
+        return result, _similarity_or_empty(log_sum, keep_log_sum)
+    from taidpt.kernels.local_similarity.triton_launch import forward
+
+    return forward(patches, class_embeddings, temperature, mask, values, keep_log_sum)
+
+
+@_forward.register_fake
+def _forward_fake(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+    keep_log_sum: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (patches.shape[0], class_embeddings.shape[0])
+    result = patches.new_empty(shape, dtype=_result_dtype(patches))
+    return result, result.new_empty(shape if keep_log_sum else (0,))
+
+
+@torch.library.custom_op("taidpt::local_similarity_backward", mutates_args=(), device_types="cpu")
+def _backward(
+    grad: torch.Tensor,
+    result: torch.Tensor,
+    log_sum: torch.Tensor,
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+    needs: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of patches, class embeddings, values; empty where needs says no."""
+    inputs = (patches, class_embeddings, mask, values)
+    return _filled(
+        chunked.backward(grad, (result, log_sum), inputs, temperature, _three(needs)), inputs
+    )
+
+
+@_backward.register_kernel("cuda")
+def _backward_cuda(
+    grad: torch.Tensor,
+    result: torch.Tensor,
+    log_sum: torch.Tensor,
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+    needs: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    inputs = (patches, class_embeddings, mask, values)
+    where: Any = chunked
+    if _runs_in_triton(patches, class_embeddings, values):
+        where = importlib.import_module("taidpt.kernels.local_similarity.triton_launch")
+    gradients = where.backward(grad, (result, log_sum), inputs, temperature, _three(needs))
+    return _filled(gradients, inputs)
+
+
+@_backward.register_fake
+def _backward_fake(
+    grad: torch.Tensor,
+    result: torch.Tensor,
+    log_sum: torch.Tensor,
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+    needs: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    sources = (patches, class_embeddings, class_embeddings if values is None else values)
+    empties = [
+        tensor.new_empty(tensor.shape if wanted else (0,))
+        for tensor, wanted in zip(sources, needs, strict=True)
+    ]
+    return empties[0], empties[1], empties[2]
+
+
+def _three(needs: list[bool]) -> tuple[bool, bool, bool]:
+    return needs[0], needs[1], needs[2]
+
+
+def _filled(
+    gradients: chunked.Gradients, inputs: tuple[torch.Tensor, torch.Tensor, Any, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """An operator returns tensors only, so an unwanted gradient is an empty one."""
+    patches, class_embeddings, _, values = inputs
+    sources = (patches, class_embeddings, class_embeddings if values is None else values)
+    filled = [
+        source.new_empty((0,)) if gradient is None else gradient
+        for source, gradient in zip(sources, gradients, strict=True)
+    ]
+    return filled[0], filled[1], filled[2]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Saved) -> None:
+    patches, class_embeddings, temperature, mask, values, _ = inputs
+    ctx.save_for_backward(*output, patches, class_embeddings, mask, values)
+    ctx.temperature = temperature
+    ctx.mark_non_differentiable(output[1])
+
+
+def _autograd(ctx: Any, grad: torch.Tensor, _: torch.Tensor | None) -> tuple[Any, ...]:
+    result, log_sum, patches, class_embeddings, mask, values = ctx.saved_tensors
+    wants = ctx.needs_input_grad
+    needs = [wants[0], wants[1], wants[4] and values is not None]
+    if log_sum.numel() == 0 and result.numel() != 0:
+        raise RuntimeError(
+            "taidpt::local_similarity was run without keep_log_sum and cannot be differentiated; "
+            "call taidpt.kernels.local_similarity.local_similarity, which asks for it when needed"
+        )
+    gradients = torch.ops.taidpt.local_similarity_backward(
+        grad, result, log_sum, patches, class_embeddings, ctx.temperature, mask, values, needs
+    )
+    d_patches, d_bank, d_values = (
+        gradient if wanted else None for gradient, wanted in zip(gradients, needs, strict=True)
+    )
+    return d_patches, d_bank, None, None, d_values, None
+
+
+_forward.register_autograd(_autograd, setup_context=_setup_context)
+
+
+def _runs_in_triton(
+    patches: torch.Tensor, class_embeddings: torch.Tensor, values: torch.Tensor | None
+) -> bool:
+    tensors = (patches, class_embeddings, values)
+    if any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors):
+        return False
+    return _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    found = importlib.util.find_spec("triton") is not None
+    if not found:
+        warnings.warn(
+            "triton is not installed: local_similarity runs through PyTorch in blocks on this GPU "
+            "(pip install triton)",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return found
