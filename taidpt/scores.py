@@ -1,0 +1,111 @@
+"""The one place where a score is defined.
+
+Global: `4 · cos(g, T_G[c])`. Local: `4 · Σ_j softmax_j(τ · cos(f_j, T_L[c])) · cos(f_j, T_L[c])`.
+Merged: `(1 − w) · global + w · local`. A caption's tokens and a picture's patches are scored alike;
+CLIP's own logit scale is not used. Source: Guo et al. 2023, sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from taidpt.kernels.local_similarity import local_similarity
+from taidpt.runtime.errors import InputError
+
+__all__ = [
+    "SCORE_SCALE",
+    "SCORE_TRANSFORMS",
+    "Scoring",
+    "global_scores",
+    "local_scores",
+    "merged_scores",
+    "transform_scores",
+]
+
+SCORE_SCALE = 4.0
+SCORE_TRANSFORMS = ("none", "center", "log_softmax")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the two heads become one score.
+
+    Attributes:
+        temperature: sharpness of the local weights, > 0.
+        merge_weight: share of the local score, from 0 (global alone) to 1.
+        transform: what is done over a picture's tags, one of `SCORE_TRANSFORMS`.
+    """
+
+    temperature: float = 40.0
+    merge_weight: float = 0.5
+    transform: str = "none"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise InputError(f"temperature should be above 0, got {self.temperature}")
+        if not 0 <= self.merge_weight <= 1:
+            raise InputError(f"merge weight should be from 0 to 1, got {self.merge_weight}")
+        if self.transform not in SCORE_TRANSFORMS:
+            raise InputError(
+                f"score transform {self.transform!r}: expected one of {', '.join(SCORE_TRANSFORMS)}"
+            )
+
+
+def global_scores(features: Tensor, class_embeddings: Tensor) -> Tensor:
+    """Scores of whole pictures or captions.
+
+    Args:
+        features: unit rows, [B, D].
+        class_embeddings: unit rows, [C, D].
+    Returns:
+        [B, C], from −4 to 4.
+    """
+    return SCORE_SCALE * features @ class_embeddings.T
+
+
+def local_scores(
+    features: Tensor,
+    class_embeddings: Tensor,
+    temperature: float,
+    mask: Tensor | None = None,
+    values: Tensor | None = None,
+) -> Tensor:
+    """Scores of patches or tokens, weighted by how well each fits the class.
+
+    Args:
+        features: one row a patch or token, [B, P, D].
+        class_embeddings: unit rows, [C, D].
+        temperature: sharpness of the weights: 50 for captions, 40 for pictures in the paper.
+        mask: True where a row counts, [B, P].
+        values: second rows [C, D] that the weighted mean is taken of (DualCoOp).
+    Returns:
+        [B, C], from −4 to 4.
+    """
+    return SCORE_SCALE * local_similarity(features, class_embeddings, temperature, mask, values)
+
+
+def merged_scores(global_part: Tensor, local_part: Tensor, weight: float = 0.5) -> Tensor:
+    """`(1 − weight) · global + weight · local`, [B, C]."""
+    return (1.0 - weight) * global_part + weight * local_part
+
+
+def transform_scores(scores: Tensor, transform: str) -> Tensor:
+    """What is done to the scores [B, C] of one picture over its tags.
+
+    Args:
+        transform: "none"; "center", minus the mean over tags; "log_softmax" over tags.
+    Raises:
+        InputError: another word.
+    """
+    if transform == "none":
+        return scores
+    if transform == "center":
+        return scores - scores.mean(dim=-1, keepdim=True)
+    if transform == "log_softmax":
+        return torch.log_softmax(scores, dim=-1)
+    raise InputError(
+        f"score transform {transform!r}: expected one of {', '.join(SCORE_TRANSFORMS)}"
+    )
