@@ -1,0 +1,87 @@
+"""The shipped files: there, small, and true to what made them."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+import yaml
+
+from taidpt.runtime.errors import InputError
+from taidpt.toyworld import assets
+from taidpt.toyworld.backgrounds import TRAIN_FAMILIES
+from taidpt.toyworld.build_video import FRAMES_PER_SECOND, SIZE, demo_shots
+from taidpt.toyworld.heldout import load_heldout
+from taidpt.toyworld.things import TAG_NAMES, THINGS
+
+_MIB = 2**20
+
+
+@pytest.mark.parametrize("name", assets.FILES)
+def test_each_file_is_there(name: str) -> None:
+    assert assets.path(name).stat().st_size > 0
+
+
+def test_sizes_are_within_bounds() -> None:
+    assert assets.weights_path().stat().st_size <= 12 * _MIB
+    assert assets.heldout_path().stat().st_size <= 3 * _MIB
+    assert assets.video_path().stat().st_size <= 1 * _MIB
+    assert assets.captions_path().stat().st_size <= 400_000
+    assert sum(assets.path(name).stat().st_size for name in assets.FILES) <= 16 * _MIB
+
+
+def test_an_unknown_file_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"no file 'nothing\.bin'; it has NOTICE\.txt"):
+        assets.path("nothing.bin")
+
+
+def test_tags_file_lists_the_tags_with_every_word_that_captions_use() -> None:
+    entries = yaml.safe_load(assets.tags_path().read_text("utf-8"))["tags"]
+    assert [entry["name"] for entry in entries] == list(TAG_NAMES)
+    assert [tuple(entry.get("synonyms", ())) for entry in entries] == [t.synonyms for t in THINGS]
+
+
+def test_notice_names_the_licences() -> None:
+    notice = assets.notice_path().read_text("utf-8")
+    assert "SIL Open Font License" in notice
+    assert "MIT" in notice
+
+
+def test_heldout_has_twenty_pictures_of_each_tag() -> None:
+    images, labels, names = load_heldout()
+    assert names == TAG_NAMES
+    assert labels.shape == (len(images), 60)
+    assert labels.sum(0).min() >= 20
+    assert set(labels.sum(1).tolist()) <= {1, 2, 3, 4, 5}
+    assert all(image.dtype == np.uint8 and image.shape == (160, 160, 3) for image in images)
+
+
+def test_heldout_pictures_are_all_different() -> None:
+    images, _, _ = load_heldout()
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_video_is_as_long_as_its_script() -> None:
+    frames = 0
+    with av.open(str(assets.video_path())) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        for frame in container.decode(video=0):
+            frames += 1
+            assert (frame.width, frame.height) == (SIZE, SIZE)
+    seconds = demo_shots()[-1].end_s
+    assert frames == round(seconds * FRAMES_PER_SECOND)
+    assert 30 <= seconds <= 45
+
+
+def test_timeline_fits_the_video_and_its_tags() -> None:
+    end = demo_shots()[-1].end_s
+    spans = assets.timeline()
+    assert len(spans) == sum(len(shot.actors) for shot in demo_shots())
+    for span in spans:
+        assert span["tag"] in TAG_NAMES
+        assert 0 <= span["start"] < span["end"] <= end
+        assert span["end"] - span["start"] >= 1.0
+
+
+def test_video_stands_on_backgrounds_that_training_never_had() -> None:
+    assert {shot.family for shot in demo_shots()}.isdisjoint(TRAIN_FAMILIES)

@@ -1,0 +1,58 @@
+"""A few real training steps on a handful of scenes, and going on after a stop."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from taidpt.toyworld import assets
+from taidpt.toyworld.model import load_model
+from taidpt.toyworld.scene_store import SceneStore, render_store
+from taidpt.toyworld.scenes import FONT_PATH, font_installed
+from taidpt.toyworld.train import Stage, TrainSettings, train
+from tests.support import require
+
+
+@pytest.fixture(scope="module")
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require("noto-emoji", font_installed(), f"{FONT_PATH}: apt-get install fonts-noto-color-emoji")
+    folder = tmp_path_factory.mktemp("scenes")
+    render_store(folder, 48, size=96, processes=1)
+    return folder
+
+
+def test_store_gives_the_same_batch_for_the_same_seed(store_folder: Path) -> None:
+    store = SceneStore(store_folder)
+    assert len(store) == 48
+    first, again = (store.batch(np.arange(8), 5) for _ in range(2))
+    other = store.batch(np.arange(8), 6)
+    np.testing.assert_array_equal(first.images, again.images)
+    assert first.captions == again.captions
+    assert first.captions != other.captions
+    few = store.with_at_most(2)
+    assert 0 < len(few) < 48
+
+
+def test_training_goes_on_from_its_checkpoint(store_folder: Path, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for path in (assets.merges_path(), assets.heldout_path()):
+        shutil.copy(path, files / path.name)
+    work = tmp_path / "work"
+    shutil.copytree(store_folder, work)
+    stages = (Stage(64, 2), Stage(96, 2))
+    settings = TrainSettings(stages, batch=8, scenes=48, save_every=2)
+    torch.manual_seed(0)
+    train(settings, work, files)
+    whole = load_model(files / "model.safetensors", files / "model.json").state_dict()
+    (work / "checkpoint.pt").unlink()
+    train(TrainSettings(stages[:1], batch=8, scenes=48, warmup=100), work, files)
+    train(settings, work, files)
+    continued = load_model(files / "model.safetensors", files / "model.json").state_dict()
+    # 16-bit matrix products leave a little room for the order of sums.
+    for name, value in whole.items():
+        torch.testing.assert_close(continued[name], value, atol=2e-3, rtol=2e-2, msg=name)
