@@ -49,11 +49,12 @@ class VideoSource(Source):
 
     def frames(self) -> Iterator[Frame]:
         """Decode, convert and turn the wanted frames."""
+        aspect = _pixel_aspect(self._stream)
         index = -1
         for index, picture in enumerate(self._decode()):
             time_s = self._clock.time_of(picture)
             if self._selector.wants(index, time_s):
-                yield Frame(_upright_rgb(picture), time_s, index, self.name)
+                yield Frame(_upright_rgb(picture, aspect), time_s, index, self.name)
         if index < 0:
             raise InputError(f"{self.name}: no frame could be decoded; the file is damaged")
         self._check_end()
@@ -160,13 +161,10 @@ def _expected_frames(stream: Any, container: Any, options: SourceOptions) -> int
     return int(wanted)
 
 
-def _upright_rgb(picture: Any) -> npt.NDArray[np.uint8]:
+def _upright_rgb(picture: Any, pixel_aspect: float) -> npt.NDArray[np.uint8]:
     """A decoded picture as RGB, turned as its display matrix says, with square pixels."""
-    options: dict[str, Any] = {"format": "rgb24"}
-    aspect = getattr(picture, "sample_aspect_ratio", None)
-    if aspect and aspect != 1:
-        options["width"] = max(1, round(picture.width * float(aspect)))
-    image: npt.NDArray[np.uint8] = picture.to_ndarray(**options)
+    width = max(1, round(picture.width * pixel_aspect))
+    image: npt.NDArray[np.uint8] = picture.to_ndarray(format="rgb24", width=width)
     quarter_turns = round(_rotation(picture) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
@@ -180,4 +178,11 @@ def _rotation(picture: Any) -> float:
     if matrix is None:
         return 0.0
     a, b = struct.unpack("<2i", bytes(matrix)[:8])
-    return degrees(atan2(b, a)) if (a, b) != (0, 0) else 0.0
+    return -degrees(atan2(b, a)) if (a, b) != (0, 0) else 0.0
+
+
+def _pixel_aspect(stream: Any) -> float:
+    """Width of a pixel by its height; 1 where the stream does not say, or says nonsense."""
+    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    aspect = float(ratio) if ratio else 1.0
+    return aspect if 0.1 < aspect < 10 else 1.0
