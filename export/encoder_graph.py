@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,6 @@ RAW_PATCHES = "raw_patch_features"
 INPUT_NAME = "frames"
 DEFAULT_OPSET = 18
 _LEAST_EXPORTED = 18  # PyTorch writes none older, and its own conversion fails on ResNets
-    18  # PyTorch writes no older opset itself, and its own conversion fails on ResNets
-)
 _CLEAN_TOLERANCE = 1e-4  # of the largest feature; a clean-up may reorder sums, not change values
 
 
@@ -89,7 +87,7 @@ def export_encoder(
     describe_opset(opset)
     module = FrameEncoder(encoder, spec).eval()
     exported = finish_graph(_export(module, spec, opset))
-    cleaned = finish_graph(_clean(exported))
+    cleaned = finish_graph(_prefix_names(_clean(exported)))
     _require_equal(exported, cleaned, spec)
     return cleaned
 
@@ -123,6 +121,23 @@ def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
     with _quiet():
         cleaned: onnx.ModelProto = onnxslim.slim(model)
     return cleaned
+
+
+def _prefix_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put `encoder/` before all names but the inputs' and outputs': the head's are its own."""
+    graph = model.graph
+    kept = {"", *(value.name for value in (*graph.input, *graph.output))}
+
+    def prefixed(names: Iterable[str]) -> list[str]:
+        return [name if name in kept else f"encoder/{name}" for name in names]
+
+    for node in graph.node:
+        node.name = f"encoder/{node.name}"
+        node.input[:] = prefixed(node.input)
+        node.output[:] = prefixed(node.output)
+    for item in (*graph.initializer, *graph.value_info):
+        (item.name,) = prefixed([item.name])
+    return model
 
 
 def _require_equal(exported: onnx.ModelProto, cleaned: onnx.ModelProto, spec: EncoderInput) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
 from taidpt.export.encoder_graph import EncoderInput, export_encoder
+from taidpt.export.reference import TorchReference
 from taidpt.local_branch import ResNetEncoder, VitEncoder
+from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.manifest import InputSpec, Scoring
 
 if TYPE_CHECKING:
     import onnx
@@ -50,3 +54,27 @@ def small_graph(family: str, opset: int = 18) -> onnx.ModelProto:
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def small_bank(classes: int = 7, dim: int = 32, values: bool = False) -> ClassBank:
+    """Random unit rows, and scales and biases that differ from tag to tag."""
+    generator = np.random.default_rng(classes)
+
+    def rows() -> np.ndarray:
+        matrix = generator.standard_normal((classes, dim))
+        unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        return unit.astype(np.float32)
+
+    return ClassBank(
+        names=tuple(f"tag {index}" for index in range(classes)),
+        global_embeddings=rows(),
+        local_embeddings=rows(),
+        scale=generator.uniform(3, 5, classes).astype(np.float32),
+        bias=generator.uniform(-1, 1, classes).astype(np.float32),
+        value_embeddings=rows() * np.float32(3) if values else None,
+    )
+
+
+def small_reference(family: str, bank: ClassBank, scoring: Scoring) -> TorchReference:
+    spec = InputSpec(64, 64, MEAN, STD)
+    return TorchReference(small_encoder(family), spec, bank, scoring)

@@ -1,0 +1,62 @@
+"""Tuned prompts → class bank: the text tower runs once here, and never again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taidpt.clip import ClipModel
+from taidpt.prompts import TunedPrompts
+from taidpt.runtime.bank import ClassBank, FloatArray
+from taidpt.scores import SCORE_SCALE
+from taidpt.text_features import class_embeddings
+
+__all__ = ["bake", "bank_from_embeddings"]
+
+
+def bake(prompts: TunedPrompts, clip: ClipModel) -> ClassBank:
+    """The class bank of tuned prompts, scale 4 and bias 0 a tag.
+
+    Args:
+        prompts: where only the global prompt was tuned (TaI), it serves the local head as well.
+        clip: the model that they were tuned for.
+    Raises:
+        InputError: it is another model.
+    """
+    prompts.check_model(clip)
+    position = prompts.settings.name_position
+    rows = class_embeddings(clip, prompts.names, prompts.contexts, position)
+    return bank_from_embeddings(
+        prompts.names,
+        rows["global"],
+        rows.get("local", rows["global"]),
+        thresholds=prompts.thresholds,
+        metadata={"model": dict(prompts.model), "heads": sorted(prompts.contexts)},
+    )
+
+
+def bank_from_embeddings(
+    names: tuple[str, ...],
+    global_rows: Tensor,
+    local_rows: Tensor,
+    thresholds: tuple[Any, ...] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> ClassBank:
+    """A bank of any class embeddings [C, D], with the paper's scale."""
+    return ClassBank.from_rows(
+        names,
+        _unit_rows(global_rows),
+        _unit_rows(local_rows),
+        scale=np.full(len(names), SCORE_SCALE, np.float32),
+        thresholds=thresholds,
+        metadata=dict(metadata or {}),
+    )
+
+
+def _unit_rows(rows: Tensor) -> FloatArray:
+    unit = torch.nn.functional.normalize(rows.detach().double().cpu(), dim=-1)
+    return unit.float().contiguous().numpy()
