@@ -16,7 +16,8 @@ from tests.taidpt.plain import plain_ranking_loss
 def test_ranking_loss_by_hand() -> None:
     scores = torch.tensor([[2.0, 1.5, -1.0], [0.0, 0.5, 3.0]])
     labels = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
-    # caption 1: 1 − 2 + 1.5 = 0.5 and max(0, 1 − 2 − 1) = 0; caption 2: 1 − 0 + 3 = 4, 1 − 0.5 + 3 = 3.5
+    # caption 1: 1 − 2 + 1.5 = 0.5 and max(0, 1 − 2 − 1) = 0
+    # caption 2: 1 − 0 + 3 = 4 and 1 − 0.5 + 3 = 3.5
     torch.testing.assert_close(ranking_loss(scores, labels), torch.tensor((0.5 + 7.5) / 2))
 
 

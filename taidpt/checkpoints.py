@@ -1,0 +1,91 @@
+"""Where a tuning run stands, in one small file, so that a killed run goes on exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.files import write_atomically
+from taidpt.runtime.json_reader import JsonReader
+
+__all__ = ["Checkpoint"]
+
+_KIND = "taidpt-checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after a step.
+
+    Attributes:
+        tensors: contexts and momentum buffers by name.
+        epoch: epoch of the next step, from 0.
+        step: number of the next step in its epoch.
+        losses: mean loss of each finished epoch, then the running sum of this one.
+        run: what the run is of (model, tags, texts, settings); a resumed run must equal it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    epoch: int
+    step: int
+    losses: tuple[float, ...]
+    run: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write by temporary, fsync and rename.
+
+        Raises:
+            InputError: it cannot be written there.
+        """
+        from safetensors.torch import save
+
+        header = {
+            "kind": _KIND,
+            "epoch": self.epoch,
+            "step": self.step,
+            # hex keeps every bit, which JSON's decimals would too, but only by luck of the writer
+            "losses": [value.hex() for value in self.losses],
+            "run": dict(self.run),
+        }
+        tensors = {name: value.contiguous() for name, value in self.tensors.items()}
+        try:
+            write_atomically(path, save(tensors, metadata={"taidpt": json.dumps(header)}))
+        except OSError as error:
+            raise InputError(f"{path}: cannot write the checkpoint: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: missing, damaged, or something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as stream:
+                header = JsonReader(json.loads((stream.metadata() or {})["taidpt"]), str(path))
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            header.choice("kind", (_KIND,))
+            losses = tuple(float.fromhex(value) for value in header.strings("losses"))
+            place = header.integer("epoch"), header.integer("step")
+            return cls(tensors, *place, losses, header.child("run").document)
+        except (SafetensorError, OSError, ValueError, KeyError, BundleError) as error:
+            raise InputError(
+                f"{path}: cannot go on from this checkpoint ({error}); start again with --restart"
+            ) from None
+
+    def check_run(self, run: Mapping[str, Any], path: Path) -> None:
+        """Raise InputError unless the checkpoint is of this very run, naming what differs."""
+        changed = [key for key in run if self.run.get(key) != run[key]]
+        if changed:
+            raise InputError(
+                f"{path} is a checkpoint of another run: {', '.join(changed)} differ; give what "
+                "that run was started with, or --restart to begin anew"
+            )

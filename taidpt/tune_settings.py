@@ -1,0 +1,94 @@
+"""How to tune: the method, its numbers and its schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taidpt.losses import loss_by_name
+from taidpt.prompts import PromptSettings
+from taidpt.runtime.errors import InputError
+from taidpt.scores import Scoring
+
+__all__ = ["METHODS", "RunOptions", "TuneSettings", "learning_rate"]
+
+METHODS = {"taidpt": ("global", "local"), "tai": ("global",)}
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How to tune; the defaults are the paper's for VOC2007 and COCO2014.
+
+    Attributes:
+        method: "taidpt" tunes a global and a local context, "tai" the global one alone.
+        epochs, batch, lr: passes over the texts, texts a step, learning rate after the first epoch.
+        warmup_lr: learning rate of the first epoch.
+        momentum, weight_decay: of stochastic gradient descent.
+        loss: one of `taidpt.losses.LOSSES`.
+        text_temperature: sharpness of the local weights over a caption's tokens.
+        image_temperature: the same over a picture's patches, for those who use the prompts.
+        held_out: share of the texts that is kept from training for thresholds, 0 for none.
+        seed: of the contexts' first values, the shuffling and the held-out texts.
+        prompt: the prompts' shape.
+    """
+
+    method: str = "taidpt"
+    epochs: int = 20
+    batch: int = 512
+    lr: float = 1e-4
+    warmup_lr: float = 1e-5
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    loss: str = "ranking"
+    text_temperature: float = 50.0
+    image_temperature: float = 40.0
+    held_out: float = 0.1
+    seed: int = 0
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"method {self.method!r}: expected one of {', '.join(METHODS)}")
+        for name in ("epochs", "batch", "lr", "text_temperature", "image_temperature"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} should be above 0, got {getattr(self, name)}")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held-out share should be from 0 to below 1, got {self.held_out}")
+        loss_by_name(self.loss)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Which contexts are tuned."""
+        return METHODS[self.method]
+
+    @property
+    def scoring(self) -> Scoring:
+        """How pictures are scored with the result."""
+        return Scoring(self.image_temperature, 0.5 if "local" in self.heads else 0.0)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result: files and display.
+
+    Attributes:
+        checkpoint: where the run's state is kept, None for nowhere.
+        resume: go on from the checkpoint.
+        cache: a folder for caption features, None to keep them in memory.
+        cache_precision: "fp32" or "fp16" (which does change the result a little).
+        sources: names of the text files, for the record.
+    """
+
+    checkpoint: Path | None = None
+    resume: bool = False
+    cache: Path | None = None
+    cache_precision: str = "fp32"
+    sources: tuple[str, ...] = ()
+
+
+def learning_rate(epoch: int, settings: TuneSettings) -> float:
+    """The first epoch at the warm-up rate, then a cosine from the base rate (section 3)."""
+    if epoch == 0:
+        return settings.warmup_lr
+    return 0.5 * settings.lr * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))

@@ -1,0 +1,219 @@
+"""Tuning: equal to the plain way, exact after a kill, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from taidpt.caption_features import texts_sha256
+from taidpt.checkpoints import Checkpoint
+from taidpt.clip import ClipModel
+from taidpt.progress import SilentProgress
+from taidpt.prompts import PromptSettings, TunedPrompts
+from taidpt.runtime.errors import InputError
+from taidpt.tune_settings import RunOptions, TuneSettings, learning_rate
+from taidpt.tuner import _Run, tune
+from tests.support import REPOSITORY
+from tests.taidpt import plain
+from tests.taidpt.tiny import make_clip
+from tests.taidpt.tuning_case import SETTINGS, TAGS, TEXTS, run_case
+
+
+def assert_same(first: TunedPrompts, second: TunedPrompts) -> None:
+    for head, context in first.contexts.items():
+        assert torch.equal(context, second.contexts[head])
+    assert first.thresholds == second.thresholds
+    assert first.provenance["losses"] == second.provenance["losses"]
+
+
+def test_a_whole_run_equals_the_plain_way(resnet_clip: ClipModel) -> None:
+    settings = replace(SETTINGS, batch=32, lr=0.05, held_out=0.0)
+    seen: list[float] = []
+
+    class Watch(SilentProgress):
+        def advance(self, count: int = 1, detail: str = "") -> None:
+            if "loss" in detail:
+                seen.append(run.epoch_loss)
+
+    run = _Run(resnet_clip, TAGS, TEXTS, settings, RunOptions(), Watch())
+    start = [context.detach().clone() for context in run.contexts.values()]
+    steps = len(run.data) // settings.batch
+    batches = []
+    for run.epoch in range(settings.epochs):
+        order = run._shuffled()
+        cut = [order[k * settings.batch : (k + 1) * settings.batch] for k in range(steps)]
+        batches.append([[(run.data[i][0], _one_hot(run.data[i][1])) for i in rows] for rows in cut])
+    run.epoch = 0
+    run.train()
+    names = [tag.name for tag in TAGS]
+    losses, contexts = plain.plain_tuning(resnet_clip, names, batches, start, settings.lr)
+    assert len(losses) == steps * settings.epochs > 12
+    sums = torch.tensor(seen).view(settings.epochs, steps)  # running sums within each epoch
+    ours = torch.cat([sums[:, :1], sums.diff(dim=1)], dim=1).flatten()
+    torch.testing.assert_close(ours, torch.tensor(losses), rtol=1e-4, atol=0.0)
+    for first, ours_last, plain_last in zip(start, run.contexts.values(), contexts, strict=True):
+        moved = (plain_last - first).norm()
+        assert moved > 0.1 * first.norm()
+        assert (ours_last.detach() - plain_last).norm() < 1e-3 * moved
+
+
+def _one_hot(labels: Any) -> torch.Tensor:
+    found = torch.zeros(len(TAGS))
+    found[list(labels)] = 1.0
+    return found
+
+
+@pytest.mark.parametrize("epochs", [20, 7])
+def test_the_schedule_is_the_papers(epochs: int) -> None:
+    settings = TuneSettings(epochs=epochs, lr=3e-3)
+    for epoch in range(epochs):
+        expected = plain.learning_rate(epoch, 3e-3, epochs)
+        assert math.isclose(learning_rate(epoch, settings), expected, rel_tol=1e-12)
+    assert learning_rate(0, settings) == 1e-5
+    assert learning_rate(1, settings) == 3e-3
+
+
+def test_a_killed_run_goes_on_to_the_very_same_prompts(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.checkpoint"
+    command = [sys.executable, "-m", "tests.taidpt.tuning_case", str(checkpoint)]
+    process = subprocess.Popen(command, cwd=REPOSITORY)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.kill()
+    process.wait()
+    assert 0 < Checkpoint.load(checkpoint).epoch < SETTINGS.epochs
+    whole = run_case(tmp_path / "whole.checkpoint")
+    assert_same(run_case(checkpoint, resume=True), whole)
+    moved = (whole.contexts["global"] - run_start(whole)).norm()
+    assert moved > 0.01
+
+
+def run_start(prompts: TunedPrompts) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(SETTINGS.seed)
+    return 0.02 * torch.randn(prompts.contexts["global"].shape, generator=generator)
+
+
+class InterruptAt(SilentProgress):
+    """Ctrl-C in the middle of a run, between a step's update and its bookkeeping."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+        self.notes: list[str] = []
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        self.left -= "loss" in detail
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_an_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(
+    resnet_clip: ClipModel, tmp_path: Path, step: int
+) -> None:
+    checkpoint, progress = tmp_path / "run.checkpoint", InterruptAt(step)
+    options = RunOptions(checkpoint=checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        tune(resnet_clip, TAGS, TEXTS, SETTINGS, options, progress)
+    assert "the same command with --resume goes on" in progress.notes[-1]
+    resumed = tune(resnet_clip, TAGS, TEXTS, SETTINGS, replace(options, resume=True))
+    assert_same(resumed, tune(resnet_clip, TAGS, TEXTS, SETTINGS))
+
+
+def test_a_checkpoint_of_another_run_is_refused(resnet_clip: ClipModel, tmp_path: Path) -> None:
+    options = RunOptions(checkpoint=tmp_path / "run.checkpoint", resume=True)
+    with pytest.raises(InputError, match="no checkpoint to go on from"):
+        tune(resnet_clip, TAGS, TEXTS, SETTINGS, options)
+    tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, epochs=1), replace(options, resume=False))
+    with pytest.raises(InputError, match=r"another run: settings differ"):
+        tune(resnet_clip, TAGS, TEXTS, SETTINGS, options)
+    with pytest.raises(InputError, match=r"another run: texts differ"):
+        tune(resnet_clip, TAGS, TEXTS[1:], replace(SETTINGS, epochs=1), options)
+    (tmp_path / "run.checkpoint").write_bytes(b"half")
+    with pytest.raises(InputError, match="cannot go on from this checkpoint"):
+        tune(resnet_clip, TAGS, TEXTS, SETTINGS, options)
+
+
+def test_prompts_record_what_they_come_from(resnet_clip: ClipModel) -> None:
+    options = RunOptions(sources=("captions.txt",))
+    prompts = tune(resnet_clip, TAGS, [*TEXTS, ("nothing here", ())], SETTINGS, options)
+    texts = prompts.provenance["texts"]
+    assert texts["sha256"] == texts_sha256([text for text, _ in TEXTS])
+    assert texts["sources"] == ["captions.txt"]
+    assert texts["named"] == len(TEXTS)
+    assert 0.1 * len(TEXTS) < texts["held_out"] < 0.25 * len(TEXTS)
+    assert len(prompts.provenance["losses"]) == SETTINGS.epochs
+    assert prompts.model == resnet_clip.identity()
+    assert {threshold.source for threshold in prompts.thresholds} == {"from texts"}
+    prompts.check_model(resnet_clip)
+
+
+def test_tai_tunes_the_global_prompt_alone(resnet_clip: ClipModel) -> None:
+    settings = replace(SETTINGS, method="tai")
+    prompts = tune(resnet_clip, TAGS, TEXTS, settings)
+    assert set(prompts.contexts) == {"global"}
+    assert prompts.scoring.merge_weight == 0.0
+    both = tune(resnet_clip, TAGS, TEXTS, SETTINGS)
+    # the heads share no parameter, so the global one does not see the other
+    torch.testing.assert_close(prompts.contexts["global"], both.contexts["global"])
+
+
+def test_tuning_lowers_the_loss(resnet_clip: ClipModel) -> None:
+    settings = replace(SETTINGS, epochs=8)
+    losses = tune(resnet_clip, TAGS, TEXTS, settings).provenance["losses"]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_specific": True},
+        {"name_position": "front"},
+        {"name_position": "middle", "class_specific": True},
+    ],
+)
+def test_other_prompt_shapes_tune(resnet_clip: ClipModel, changes: dict[str, Any]) -> None:
+    shape = PromptSettings(context_tokens=4, **changes)
+    prompts = tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, epochs=6, prompt=shape))
+    losses = prompts.provenance["losses"]
+    assert losses[-1] < losses[0]
+    assert prompts.settings == shape
+
+
+def test_a_bidirectional_tower_tunes() -> None:
+    clip = make_clip(no_causal_mask=True, custom_text=True)
+    losses = tune(clip, TAGS, TEXTS, SETTINGS).provenance["losses"]
+    assert losses[-1] < losses[0]
+
+
+def test_few_texts_make_one_batch_and_it_is_said(resnet_clip: ClipModel) -> None:
+    progress = InterruptAt(10**9)
+    tune(resnet_clip, TAGS[:1], [("a dog", (0,))], TuneSettings(epochs=1), progress=progress)
+    assert any("fewer than a batch of 512" in line for line in progress.notes)
+
+
+def test_what_cannot_be_tuned_is_said(resnet_clip: ClipModel) -> None:
+    with pytest.raises(InputError, match="none of the texts names a tag"):
+        tune(resnet_clip, TAGS, [("nothing", ()), ("here", ())], SETTINGS)
+    with pytest.raises(
+        InputError, match=r"ran away to infinity in epoch \d: lower the learning rate"
+    ):
+        tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, lr=1e30))
+    with pytest.raises(InputError, match="expected one of taidpt, tai"):
+        TuneSettings(method="coop")
+    with pytest.raises(InputError, match="epochs should be above 0"):
+        TuneSettings(epochs=0)
+    with pytest.raises(InputError, match="held-out share"):
+        TuneSettings(held_out=1.0)
