@@ -129,8 +129,12 @@ class LabelReport:
             tag.name for tag, count in zip(self.tags, self.counts, strict=True) if not count
         )
 
-    def lines(self) -> Iterator[str]:
-        """The report for a reader: a summary, a line a tag (most named first), then a warning."""
+    def lines(self, examples: int = 1) -> Iterator[str]:
+        """The report for a reader: a summary, a line a tag (most named first), then a warning.
+
+        Args:
+            examples: how many texts to show a tag, at most three.
+        """
         labelled = self.texts - self.unnamed
         share = 100 * labelled / self.texts if self.texts else 0.0
         yield (
@@ -141,8 +145,10 @@ class LabelReport:
         order = sorted(range(len(self.tags)), key=lambda index: (-self.counts[index], index))
         for index in order:
             name, count = self.tags.names[index], self.counts[index]
-            example = _shortened(self.examples[index][0]) if count else ""
-            yield f"  {name:<{width}}  {count:>9,}  {example}".rstrip()
+            shown = [_shortened(text) for text in self.examples[index][:examples]]
+            yield f"  {name:<{width}}  {count:>9,}  {shown[0] if shown else ''}".rstrip()
+            for text in shown[1:]:
+                yield f"  {'':<{width}}  {'':>9}  {text}"
         if self.missing:
             yield self.warning()
 

@@ -1,0 +1,240 @@
+"""Saved scores evaluated with no model: the file's form, its heads, the table, and ensembles.
+
+A score file is an `.npz` with `targets`, `global` and `local`, each `[N, C]`, and if you like
+`names` `[C]`. Target 1 is positive, −1 negative, 0 difficult or unknown; in a file with no −1, 0 is
+negative.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
+from taidpt.runtime.errors import InputError
+
+__all__ = ["HEADS", "Evaluation", "ScoreFile", "ensemble_scores", "evaluate_scores"]
+
+HEADS = ("global", "local", "merged")
+_KEYS = ("targets", "global", "local")
+
+Matrix = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """Scores and truth of a data set.
+
+    Attributes:
+        targets: 1, 0 or −1, [N, C].
+        global_scores, local_scores: [N, C].
+        names: the classes' names; their numbers where the file gives none.
+        source: where it was read.
+    """
+
+    targets: Matrix
+    global_scores: Matrix
+    local_scores: Matrix
+    names: tuple[str, ...]
+    source: str = "the scores"
+
+    def __post_init__(self) -> None:
+        shapes = {self.targets.shape, self.global_scores.shape, self.local_scores.shape}
+        if len(shapes) != 1 or self.targets.ndim != 2:
+            raise InputError(
+                f"{self.source}: targets {self.targets.shape}, global {self.global_scores.shape} "
+                f"and local {self.local_scores.shape} should all be [N, C]"
+            )
+        if 0 in self.targets.shape:
+            raise InputError(f"{self.source}: no scores, its shape is {self.targets.shape}")
+        if len(self.names) != self.targets.shape[1]:
+            raise InputError(
+                f"{self.source}: {len(self.names)} names for {self.targets.shape[1]} classes"
+            )
+
+    def merged(self, weight: float = 0.5) -> Matrix:
+        """(1 − weight) · global + weight · local, [N, C]."""
+        merged: Matrix = (1 - weight) * self.global_scores + weight * self.local_scores
+        return merged
+
+    @classmethod
+    def load(cls, path: str | Path) -> ScoreFile:
+        """Read an `.npz`; nothing in it is unpickled.
+
+        Raises:
+            InputError: it is missing, damaged, lacks a matrix, or the matrices do not fit.
+        """
+        file = Path(path)
+        arrays = _read(file)
+        missing = [key for key in _KEYS if key not in arrays]
+        if missing:
+            raise InputError(f"{file}: no {', '.join(missing)}; it holds {sorted(arrays)}")
+        targets = arrays["targets"]
+        if targets.dtype.kind not in "iubf" or not np.isin(targets, (-1, 0, 1)).all():
+            raise InputError(f"{file}: targets should be 1, 0 or −1")
+        targets = targets.astype(np.int8)
+        if not (targets < 0).any():
+            targets = np.where(targets > 0, 1, -1).astype(np.int8)
+        scores = [arrays[key].astype(np.float64) for key in ("global", "local")]
+        columns = targets.shape[1] if targets.ndim == 2 else 0
+        names = arrays.get("names", np.arange(columns)).astype(str).tolist()
+        return cls(targets, scores[0], scores[1], tuple(names), str(file))
+
+    def save(self, path: str | Path) -> None:
+        """Write the same form."""
+        np.savez_compressed(
+            path,
+            targets=self.targets,
+            names=np.array(self.names),
+            **{"global": self.global_scores, "local": self.local_scores},
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """mAP of each head.
+
+    Attributes:
+        heads: "global", "local" and "merged" → mAP.
+        names: the classes.
+        merge_weight: the local head's share in "merged".
+        settings: which mAP.
+        source: where the scores came from.
+    """
+
+    heads: dict[str, MeanAveragePrecision]
+    names: tuple[str, ...]
+    merge_weight: float
+    settings: MapSettings
+    source: str
+
+    @property
+    def empty_classes(self) -> tuple[str, ...]:
+        """Names of the classes with no positive, whose average precision is undefined."""
+        return tuple(self.names[index] for index in self.heads["merged"].empty)
+
+    def lines(self, per_class: bool = False) -> Iterator[str]:
+        """For a reader: a line a head, then the classes."""
+        for head, found in self.heads.items():
+            yield f"{head:<7} mAP {found.value:.3f}"
+        if self.empty_classes:
+            yield self._empty_note()
+        if per_class:
+            width = max(map(len, self.names))
+            yield f"{'':<{width}}  " + "  ".join(f"{head:>7}" for head in self.heads)
+            for index, name in enumerate(self.names):
+                values = (found.per_class[index] for found in self.heads.values())
+                yield f"{name:<{width}}  " + "  ".join(f"{value:7.3f}" for value in values)
+
+    def markdown(self) -> str:
+        """A Markdown table of the heads."""
+        rows = [f"| {head} | {found.value:.3f} |" for head, found in self.heads.items()]
+        return "\n".join(["| head | mAP |", "|---|---|", *rows]) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; undefined ones are null."""
+        return {
+            "schema": 1,
+            "source": self.source,
+            "merge_weight": self.merge_weight,
+            "difficult": self.settings.difficult,
+            "interpolation": self.settings.interpolation,
+            "empty_class": self.settings.empty_class,
+            "empty_classes": list(self.empty_classes),
+            "heads": {
+                head: {
+                    "map": _number(found.value),
+                    "per_class": {
+                        name: _number(value)
+                        for name, value in zip(self.names, found.per_class, strict=True)
+                    },
+                }
+                for head, found in self.heads.items()
+            },
+        }
+
+    def _empty_note(self) -> str:
+        names = self.empty_classes
+        few = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        how = "left out" if self.settings.empty_class == "skip" else "counted as 0"
+        return f"{len(names)} of {len(self.names)} classes have no positive, {how}: {few}"
+
+
+def evaluate_scores(
+    scores: ScoreFile, merge_weight: float = 0.5, settings: MapSettings = MapSettings()
+) -> Evaluation:
+    """mAP of the global, the local and the merged scores.
+
+    Raises:
+        InputError: a score is NaN, or the weight is not in 0 … 1.
+    """
+    if not 0 <= merge_weight <= 1:
+        raise InputError(f"merge weight should be from 0 to 1, got {merge_weight}")
+    matrices = (scores.global_scores, scores.local_scores, scores.merged(merge_weight))
+    heads = {}
+    for head, matrix in zip(HEADS, matrices, strict=True):
+        try:
+            heads[head] = mean_average_precision(matrix, scores.targets, settings)
+        except InputError as error:
+            raise InputError(f"{scores.source}, {head}: {error}") from None
+    return Evaluation(heads, scores.names, merge_weight, settings, scores.source)
+
+
+def ensemble_scores(text: ScoreFile, image: ScoreFile, rate: float, weight: float = 0.5) -> Matrix:
+    """(1 − rate) · text-tuned + rate · image-tuned, both merged and min–max scaled as a whole.
+
+    Args:
+        text: scores of prompts tuned on texts.
+        image: scores of prompts tuned on images, of the same pictures and classes.
+        rate: the image-tuned share, 0 to 1 (0.9 for partial labels, 0.6 for few shots).
+        weight: the local head's share in each.
+    Raises:
+        InputError: the files do not describe the same pictures, or a matrix is constant.
+    Source: the ensemble of Guo et al. 2023, section 4.3.
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"rate should be from 0 to 1, got {rate}")
+    if text.targets.shape != image.targets.shape:
+        raise InputError(
+            f"{text.source} is {text.targets.shape} and {image.source} {image.targets.shape}; "
+            "an ensemble needs the same pictures and classes"
+        )
+    if not np.array_equal(text.targets, image.targets):
+        raise InputError(f"{text.source} and {image.source} have different targets")
+    combined: Matrix = (1 - rate) * _scaled(text, weight) + rate * _scaled(image, weight)
+    return combined
+
+
+def _scaled(scores: ScoreFile, weight: float) -> Matrix:
+    matrix = scores.merged(weight)
+    low, high = float(matrix.min()), float(matrix.max())
+    if not high > low:
+        raise InputError(f"{scores.source}: its scores are constant or NaN, nothing to scale")
+    scaled: Matrix = (matrix - low) / (high - low)
+    return scaled
+
+
+def _read(file: Path) -> dict[str, Matrix]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{file}: a bare array; expected an .npz with {', '.join(_KEYS)}")
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"{file}: there is no such file") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: not a readable .npz file ({error})") from None
+    except TypeError:
+        raise InputError(f"{file}: expected an .npz with {', '.join(_KEYS)}") from None
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,146 @@
+"""Score files: conventions, the command's figures, ensembles, and bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taidpt.evaluation import ScoreFile, ensemble_scores, evaluate_scores
+from taidpt.metrics import MapSettings
+from taidpt.runtime.errors import InputError
+
+TARGETS = np.array([[1, -1], [0, 1], [-1, -1]])
+GLOBAL = np.array([[0.8, 0.1], [0.9, 0.9], [0.1, 0.5]])
+LOCAL = np.array([[0.9, 0.9], [0.1, 0.1], [0.2, 0.2]])
+
+
+def save(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def score_path(tmp_path: Path) -> Path:
+    arrays = {"targets": TARGETS, "global": GLOBAL, "local": LOCAL}
+    return save(tmp_path / "scores.npz", **arrays)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "taidpt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_heads_by_hand(score_path: Path) -> None:
+    found = evaluate_scores(ScoreFile.load(score_path)).heads
+    # Global: class 0 has its positive at rank 2 behind a difficult one; class 1 at rank 1.
+    assert found["global"].value == pytest.approx((50 + 100) / 2)
+    # Local: class 0 at rank 1, class 1 at rank 3.
+    assert found["local"].value == pytest.approx((100 + 100 / 3) / 2)
+    # Merged: class 0 is 0.85 before 0.5; class 1 is 0.5, 0.5, 0.35, and the tie keeps file order.
+    assert found["merged"].value == pytest.approx((100 + 50) / 2)
+
+
+def test_difficult_can_be_left_out(score_path: Path) -> None:
+    settings = MapSettings(difficult="ignore")
+    found = evaluate_scores(ScoreFile.load(score_path), settings=settings).heads
+    assert found["global"].value == pytest.approx(100)
+
+
+def test_a_file_without_minus_one_has_zeros_as_negatives(tmp_path: Path) -> None:
+    arrays = {"targets": (TARGETS > 0).astype(np.uint8), "global": GLOBAL, "local": LOCAL}
+    scores = ScoreFile.load(save(tmp_path / "binary.npz", **arrays))
+    assert scores.targets.min() == -1
+    settings = MapSettings(difficult="ignore")
+    found = evaluate_scores(scores, settings=settings)
+    assert found.heads["global"].value == pytest.approx(75)
+
+
+def test_merge_weight_reaches_from_global_to_local(score_path: Path) -> None:
+    scores = ScoreFile.load(score_path)
+    for weight, head in ((0.0, "global"), (1.0, "local")):
+        found = evaluate_scores(scores, weight).heads
+        assert found["merged"].value == found[head].value
+    with pytest.raises(InputError, match="merge weight"):
+        evaluate_scores(scores, 1.5)
+
+
+def test_ensemble_by_hand() -> None:
+    text = ScoreFile(TARGETS, GLOBAL, GLOBAL, ("a", "b"))
+    image = ScoreFile(TARGETS, LOCAL, LOCAL, ("a", "b"))
+    combined = ensemble_scores(text, image, 0.25)
+    expected = 0.75 * (GLOBAL - 0.1) / 0.8 + 0.25 * (LOCAL - 0.1) / 0.8
+    np.testing.assert_allclose(combined, expected)
+    with pytest.raises(InputError, match="constant"):
+        ensemble_scores(text, ScoreFile(TARGETS, LOCAL * 0, LOCAL * 0, ("a", "b")), 0.5)
+    other = ScoreFile(-TARGETS, LOCAL, LOCAL, ("a", "b"), "other.npz")
+    with pytest.raises(InputError, match=r"other\.npz have different targets"):
+        ensemble_scores(text, other, 0.5)
+
+
+def test_commands_print_three_decimals(score_path: Path, tmp_path: Path) -> None:
+    json_path = tmp_path / "out.json"
+    done = run("eval", "--scores", str(score_path), "--json", str(json_path))
+    assert done.stdout.splitlines() == [
+        "global  mAP 75.000",
+        "local   mAP 66.667",
+        "merged  mAP 75.000",
+    ]
+    assert json.loads(json_path.read_text())["heads"]["local"]["per_class"]["1"] == pytest.approx(
+        100 / 3
+    )
+    done = run("ensemble", str(score_path), str(score_path), "--rate", "0.9")
+    assert done.stdout == "ensemble at rate 0.9  mAP 75.000\n"
+
+
+def test_a_class_without_positives_is_named(tmp_path: Path) -> None:
+    targets = np.array([[1, -1], [-1, -1]])
+    zeros = np.zeros((2, 2))
+    names = np.array(["dog", "cat"])
+    arrays = {"targets": targets, "global": zeros, "local": zeros, "names": names}
+    path = save(tmp_path / "s.npz", **arrays)
+    done = run("eval", "--scores", str(path))
+    assert "1 of 2 classes have no positive, left out: cat" in done.stdout
+    done = run("eval", "--scores", str(path), "--empty-class", "zero", "--json", "-")
+    found = json.loads(done.stdout)
+    assert found["heads"]["global"] == {"map": 50.0, "per_class": {"dog": 100.0, "cat": None}}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"targets": TARGETS, "global": GLOBAL}, "no local"),
+        ({"targets": TARGETS, "global": GLOBAL[:2], "local": LOCAL}, "should all be"),
+        ({"targets": TARGETS * 3, "global": GLOBAL, "local": LOCAL}, "targets should be"),
+        ({"targets": TARGETS, "global": GLOBAL * np.nan, "local": LOCAL}, "NaN"),
+        (
+            {"targets": TARGETS[:0], "global": GLOBAL[:0], "local": LOCAL[:0]},
+            "no scores",
+        ),
+    ],
+)
+def test_bad_files_are_one_line_and_exit_code_two(
+    tmp_path: Path, arrays: dict[str, np.ndarray], expected: str
+) -> None:
+    path = save(tmp_path / "bad.npz", **arrays)
+    done = run("eval", "--scores", str(path))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert expected in done.stderr
+    assert str(path) in done.stderr
+
+
+def test_what_is_no_npz_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(b"PK\x03\x04 not really")
+    bare = tmp_path / "bare.npy"
+    np.save(bare, GLOBAL)
+    pickled = tmp_path / "pickled.npz"
+    np.savez(pickled, targets=np.array([{}], dtype=object))
+    for path in (broken, bare, pickled, tmp_path / "nothing.npz"):
+        with pytest.raises(InputError, match=path.name):
+            ScoreFile.load(path)
