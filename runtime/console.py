@@ -108,24 +108,25 @@ class Progress:
         self._count = 0
         self._begun = time.monotonic()
         self._bar: Any = None
-        self._task: Any = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and not self._source.live:
-            self._bar = _rich_progress()
-            self._bar.start()
-            self._task = self._bar.add_task(self._source.name, total=self._source.total, tags="")
+            from tqdm import tqdm
+
+            name, total = self._source.name, self._source.total
+            self._bar = tqdm(desc=name, total=total, unit="frame", leave=False, dynamic_ncols=True)
         return self
 
     def step(self, moment: Moment) -> None:
         """Count one frame."""
         self._count += 1
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, tags=", ".join(moment.on[:4]))
+            self._bar.set_postfix_str(", ".join(moment.on[:4]), refresh=False)
+            self._bar.update()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
         if kind is not None and issubclass(kind, BrokenPipeError):
             return  # whoever read the output has gone: end in silence
         seconds = max(time.monotonic() - self._begun, 1e-9)
@@ -135,22 +136,6 @@ class Progress:
                 f"frames a second: {self._count / seconds:.1f}",
                 file=sys.stderr,
             )
-
-
-def _rich_progress() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    return RichProgress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[tags]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
 
 
 @contextlib.contextmanager
