@@ -28,6 +28,12 @@ __all__ = ["tag"]
     help="auto takes the best that works here; any other works or fails.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the inference.")
+@click.option(
+    "--resize",
+    type=click.Choice(["exact", "fast"]),
+    default="exact",
+    help="exact is open_clip's resize to one grey level; fast is a few levels away at edges.",
+)
 @click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")
 @click.help_option("-h", "--help")
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:

@@ -36,10 +36,10 @@ class Tagger:
     result.heatmap("dog")           # float32 [rows, columns]
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, resize: str = "exact") -> None:
         self.bundle = bundle
         self.backend = backend
-        self.preprocess = Preprocessor(bundle.manifest.input)
+        self.preprocess = Preprocessor(bundle.manifest.input, resize)
         self.vocabulary = _vocabulary(bundle)
 
     @classmethod
@@ -50,6 +50,7 @@ class Tagger:
         providers: Sequence[ProviderSpec] | None = None,
         threads: int | None = None,
         trust_engine: bool = False,
+        resize: str = "exact",
     ) -> Tagger:
         """Open a bundle on a device.
 
@@ -60,6 +61,7 @@ class Tagger:
             providers: ONNX Runtime providers in order, overriding `device`.
             threads: threads inside one call; None leaves it to the backend.
             trust_engine: load engines and plugin libraries that this machine has no record of.
+            resize: "exact" as open_clip does it, or "fast"; see `Preprocessor`.
         Raises:
             InputError: no such bundle, or an unknown option.
             BundleError: the bundle is damaged or newer.
@@ -69,7 +71,7 @@ class Tagger:
         for attempt in range(_LOAD_TRIES):
             bundle = Bundle.load(path)
             try:
-                tagger = cls(bundle, _open_backend(bundle, options))
+                tagger = cls(bundle, _open_backend(bundle, options), resize)
             except BundleError:
                 # an export may have put another folder in place after its files were checked
                 if bundle.is_current() or attempt == _LOAD_TRIES - 1:

@@ -60,6 +60,7 @@ class TagJob:
     source: SourceOptions = field(default_factory=SourceOptions)
     stream: StreamSettings = field(default_factory=StreamSettings)
     threshold: float | None = None
+    resize: str = "exact"
 
 
 def run_tag(job: TagJob) -> None:
@@ -92,6 +93,7 @@ def _open_tagger(job: TagJob) -> Tagger:
         providers=options.providers,
         threads=options.threads,
         trust_engine=options.trust_engine,
+        resize=job.resize,
     )
     return tagger if job.threshold is None else tagger.with_threshold(job.threshold)
 
@@ -170,4 +172,5 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
             min_off_s=options["min_off"],
         ),
         threshold=options["threshold"],
+        resize=options["resize"],
     )

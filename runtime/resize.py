@@ -1,0 +1,225 @@
+"""Bicubic, antialiased resize and crop in NumPy, by banded matrices: no more than the crop.
+
+Each output pixel is a weighted sum of a few input pixels, so the resize matrix is a narrow band.
+Cut into blocks of a few outputs it becomes small dense products, which the BLAS does quickly.
+
+- exact: rows first, rounded to 8 bits, then columns: what Pillow does to whole pictures. At most
+  one grey level from it.
+- fast: columns first, one rounding at the end: fewer bytes to touch, at most a few levels away
+  at hard edges, where Pillow's rounding in between clips the overshoot.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BandedResize", "CropPlan", "plan_crop"]
+
+U8Array = npt.NDArray[np.uint8]
+F32Array = npt.NDArray[np.float32]
+
+_REACH = 2.0  # bicubic reaches two pixels of the coarser grid to either side
+_SHARPNESS = -0.5  # Pillow's bicubic
+# Outputs of a block: measured on 1080p, 224 × 224, one core (4 … 28): 8 is the fastest for both.
+_BLOCK = 8
+_ROW_BLOCK_EXACT = 16
+# Floats in the row buffer of the exact order, about what a second-level cache holds.
+_BUFFER = 128 * 3240
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """Where the crop lies: the resized frame's size, and the crop's top left corner in it."""
+
+    resized_height: int
+    resized_width: int
+    top: int
+    left: int
+
+    def box(
+        self, frame_hw: tuple[int, int], crop_hw: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """The crop as (left, top, right, bottom) in pixels of the frame before resizing."""
+        scale_y = frame_hw[0] / self.resized_height
+        scale_x = frame_hw[1] / self.resized_width
+        return (
+            self.left * scale_x,
+            self.top * scale_y,
+            min((self.left + crop_hw[1]) * scale_x, frame_hw[1]),
+            min((self.top + crop_hw[0]) * scale_y, frame_hw[0]),
+        )
+
+
+def plan_crop(frame_hw: tuple[int, int], crop_hw: tuple[int, int]) -> CropPlan:
+    """Resize the short side to the crop and centre the rest, rounding as torchvision does.
+
+    Args:
+        frame_hw: the frame's height and width, in pixels.
+        crop_hw: the crop's height and width, in pixels.
+    """
+    (height, width), (crop_height, crop_width) = frame_hw, crop_hw
+    if crop_height * width >= crop_width * height:  # the height is the side that must fit
+        resized = crop_height, max(int(crop_height * width / height), crop_width)
+    else:
+        resized = max(int(crop_width * height / width), crop_height), crop_width
+    top = round((resized[0] - crop_height) / 2.0)
+    left = round((resized[1] - crop_width) / 2.0)
+    return CropPlan(resized[0], resized[1], top, left)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Outputs [begin, end) come from inputs [low, high) by `weights` [high − low, end − begin]."""
+
+    low: int
+    high: int
+    begin: int
+    end: int
+    weights: F32Array
+
+
+class BandedResize:
+    """Resizes and crops frames of one size; may be called from several threads at once."""
+
+    def __init__(
+        self,
+        frame_hw: tuple[int, int],
+        crop_hw: tuple[int, int],
+        channels: int,
+        exact: bool = True,
+    ) -> None:
+        self._crop_hw, self._channels, self._exact = crop_hw, channels, exact
+        plan = plan_crop(frame_hw, crop_hw)
+        across = _blocks(frame_hw[1], plan.resized_width, plan.left, crop_hw[1], _BLOCK)
+        row_block = _ROW_BLOCK_EXACT if exact else _BLOCK
+        down = _blocks(frame_hw[0], plan.resized_height, plan.top, crop_hw[0], row_block)
+        self._columns = across[0].low, max(block.high for block in across)
+        self._rows = down[0].low, max(block.high for block in down)
+        self._across = [_interleaved(block, self._columns[0], channels) for block in across]
+        self._down = [_transposed(block, self._rows[0]) for block in down]
+        self._scratch = threading.local()
+
+    def __call__(self, frame: U8Array) -> U8Array:
+        """Resize a frame uint8 [H, W, channels] to uint8 [height, width, channels]."""
+        window = frame[slice(*self._rows), slice(*self._columns)]
+        out = self._rows_first(window) if self._exact else self._columns_first(window)
+        _to_levels(out)
+        return out.astype(np.uint8).reshape(*self._crop_hw, self._channels)
+
+    def _rows_first(self, window: U8Array) -> F32Array:
+        height = len(window)
+        wide = window.shape[1] * self._channels
+        step = min(max(_BUFFER // wide, _BLOCK), height)
+        buffer, middle, out = self._buffers((step, wide), (height, self._out_width()))
+        for top in range(0, height, step):
+            part = window[top : top + step]
+            pixels = buffer[: len(part)]
+            pixels.reshape(part.shape)[...] = part
+            levels = middle[top : top + len(part)]
+            for block in self._across:
+                source = pixels[:, block.low : block.high]
+                np.matmul(source, block.weights, out=levels[:, block.begin : block.end])
+            _to_levels(levels)
+        for block in self._down:
+            np.matmul(
+                block.weights, middle[block.low : block.high], out=out[block.begin : block.end]
+            )
+        return out
+
+    def _columns_first(self, window: U8Array) -> F32Array:
+        wide = window.shape[1] * self._channels
+        tallest = max(block.high - block.low for block in self._down)
+        buffer, middle, out = self._buffers((tallest, wide), (self._crop_hw[0], wide))
+        for block in self._down:
+            part = window[block.low : block.high]
+            pixels = buffer[: len(part)]
+            pixels.reshape(part.shape)[...] = part
+            np.matmul(block.weights, pixels, out=middle[block.begin : block.end])
+        for block in self._across:
+            source = middle[:, block.low : block.high]
+            np.matmul(source, block.weights, out=out[:, block.begin : block.end])
+        return out
+
+    def _out_width(self) -> int:
+        return self._crop_hw[1] * self._channels
+
+    def _buffers(
+        self, buffer: tuple[int, int], middle: tuple[int, int]
+    ) -> tuple[F32Array, F32Array, F32Array]:
+        """This thread's scratch arrays, kept from call to call."""
+        if not hasattr(self._scratch, "arrays"):
+            shapes = buffer, middle, (self._crop_hw[0], self._out_width())
+            self._scratch.arrays = tuple(np.empty(shape, np.float32) for shape in shapes)
+        arrays: tuple[F32Array, F32Array, F32Array] = self._scratch.arrays
+        return arrays
+
+
+def _to_levels(values: F32Array) -> None:
+    """Round and clip to 0 … 255, in place."""
+    np.rint(values, out=values)
+    np.clip(values, 0, 255, out=values)
+
+
+def _blocks(size: int, resized: int, first: int, count: int, block: int) -> list[_Block]:
+    """The band for outputs [first, first + count) of a resize from `size` to `resized`."""
+    scale = size / resized
+    coarse = max(scale, 1.0)
+    centres = (np.arange(first, first + count) + 0.5) * scale
+    low = np.maximum((centres - _REACH * coarse + 0.5).astype(int), 0)
+    high = np.minimum((centres + _REACH * coarse + 0.5).astype(int), size)
+    taps = low[:, None] + np.arange((high - low).max())
+    weights = _bicubic((taps - centres[:, None] + 0.5) / coarse) * (taps < high[:, None])
+    weights /= weights.sum(axis=1, keepdims=True)
+    return [
+        _block(low, high, weights, begin, min(begin + block, count))
+        for begin in range(0, count, block)
+    ]
+
+
+def _block(
+    low: npt.NDArray[np.intp],
+    high: npt.NDArray[np.intp],
+    weights: npt.NDArray[np.float64],
+    begin: int,
+    end: int,
+) -> _Block:
+    start, stop = int(low[begin:end].min()), int(high[begin:end].max())
+    dense = np.zeros((stop - start, end - begin), np.float32)
+    for output in range(begin, end):
+        count = high[output] - low[output]
+        offset = low[output] - start
+        dense[offset : offset + count, output - begin] = weights[output, :count]
+    return _Block(start, stop, begin, end, dense)
+
+
+def _interleaved(block: _Block, first: int, channels: int) -> _Block:
+    """The same block for pixels whose channels lie side by side."""
+    taps, outputs = block.weights.shape
+    wide = np.zeros((taps, channels, outputs, channels), np.float32)
+    for channel in range(channels):
+        wide[:, channel, :, channel] = block.weights
+    return _Block(
+        (block.low - first) * channels,
+        (block.high - first) * channels,
+        block.begin * channels,
+        block.end * channels,
+        wide.reshape(taps * channels, outputs * channels),
+    )
+
+
+def _transposed(block: _Block, first: int) -> _Block:
+    weights = np.ascontiguousarray(block.weights.T)
+    return _Block(block.low - first, block.high - first, block.begin, block.end, weights)
+
+
+def _bicubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Keys' cubic with a = −0.5, zero from 2 on."""
+    x = np.abs(x)
+    a = _SHARPNESS
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
