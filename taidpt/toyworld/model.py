@@ -77,6 +77,7 @@ def save_model(model: Any, target: Path) -> None:
     }
     partial = target.with_suffix(".partial")
     save_file(state, str(partial), metadata={"format": "pt"})
+    partial.chmod(0o644)  # safetensors writes for the owner alone; a package is read by all
     partial.replace(target)
 
 

@@ -29,15 +29,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taidpt.toyworld.heldout import load_heldout
 from taidpt.toyworld.model import build_model, encode_images, encode_texts, model_config, save_model
+from taidpt.toyworld.probe import evaluate, prepare_images
 from taidpt.toyworld.scene_store import SceneStore, render_store
 from taidpt.toyworld.tokenizer import load_tokenizer
 
-__all__ = ["Stage", "TrainSettings", "evaluate", "train"]
-
-_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's, open_clip's default for a new model
-_STD = (0.26862954, 0.26130258, 0.27577711)
+__all__ = ["Stage", "TrainSettings", "clip_loss", "train"]
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,9 @@ class TrainSettings:
 
     stages: tuple[Stage, ...] = (
         Stage(96, 500, 2),
-        Stage(96, 1300),
-        Stage(128, 700),
-        Stage(160, 500),
+        Stage(96, 1000),
+        Stage(128, 800),
+        Stage(160, 700),
     )
     batch: int = 256
     learning_rate: float = 1e-3
@@ -105,16 +102,6 @@ class TrainSettings:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def prepare_images(images: NDArray[np.uint8], size: int) -> Tensor:
-    """uint8 [B, S, S, 3] → normalised float [B, 3, size, size], channels last in memory."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    if pixels.shape[-1] != size:
-        pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    mean = torch.tensor(_MEAN).view(1, 3, 1, 1) * 255
-    std = torch.tensor(_STD).view(1, 3, 1, 1) * 255
-    return (pixels.float() - mean) / std
-
-
 def _dim(pixels: Tensor, seed: int) -> Tensor:
     """Brightness and contrast of each picture jittered, on normalised pixels."""
     chance = torch.Generator().manual_seed(seed)
@@ -139,57 +126,6 @@ def _optimizer(model: Any, settings: TrainSettings) -> torch.optim.AdamW:
         {"params": plain, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
-def _average_precision(scores: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    order = np.argsort(-scores, kind="stable")
-    hits = truth[order]
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / max(hits.sum(), 1))
-
-
-def mean_average_precision(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Macro mean over tags of non-interpolated average precision, × 100; both [N, C]."""
-    return 100 * float(
-        np.mean([_average_precision(scores[:, c], labels[:, c]) for c in range(labels.shape[1])])
-    )
-
-
-@torch.no_grad()
-def evaluate(model: Any, tokenizer: Any, size: int, temperature: float = 40.0) -> dict[str, float]:
-    """mAP on the held-out set with "a photo of a {}.", by way of scoring a picture.
-
-    Args:
-        model: an open_clip `CLIP`; left in the mode it was in.
-        tokenizer: its tokenizer.
-        size: picture side in pixels; the positional embedding is used only at the model's own.
-        temperature: softmax sharpness over patches of the local branch.
-    """
-    images, labels, names = load_heldout()
-    was_training = model.training
-    model.eval()
-    bank = F.normalize(
-        encode_texts(model, tokenizer([f"a photo of a {n}." for n in names])), dim=-1
-    )
-    scores: dict[str, list[Tensor]] = {"positional": [], "global": [], "local": [], "merged": []}
-    for start in range(0, len(images), 128):
-        pixels = prepare_images(np.stack(images[start : start + 128]), size)
-        feature, patches = encode_images(model, pixels, positional=False)
-        similar = F.normalize(patches, dim=-1) @ bank.T
-        local = (torch.softmax(temperature * similar, 1) * similar).sum(1)
-        plain = F.normalize(feature, dim=-1) @ bank.T
-        scores["global"].append(plain)
-        scores["local"].append(local)
-        scores["merged"].append((plain + local) / 2)
-        if size == model.visual.image_size:
-            located, _ = encode_images(model, pixels, positional=True)
-            scores["positional"].append(F.normalize(located, dim=-1) @ bank.T)
-    model.train(was_training)
-    return {
-        name: round(mean_average_precision(torch.cat(parts).numpy(), labels), 2)
-        for name, parts in scores.items()
-        if parts
-    }
 
 
 def _save_checkpoint(path: Path, model: Any, optimizer: torch.optim.AdamW, step: int) -> None:
@@ -232,13 +168,34 @@ def _step(
     return clip_loss(image.float(), text.float(), model.logit_scale.exp())
 
 
+def _update(model: Any, optimizer: torch.optim.AdamW, loss: Tensor, rate: float) -> float:
+    """One optimiser step at this learning rate; the loss as a number."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    model.logit_scale.data.clamp_(max=math.log(100))
+    return loss.item()
+
+
+def _report(settings: TrainSettings, step: int, losses: list[float], seconds: float) -> None:
+    left_min = (settings.steps - step) * seconds / 60
+    print(
+        f"step {step}/{settings.steps} size {settings.stage_at(step - 1).size} "
+        f"loss {np.mean(losses[-20:]):.3f} {seconds:.2f} s/step left {left_min:.0f} min",
+        flush=True,
+    )
+
+
 def train(settings: TrainSettings, work: Path, files: Path) -> None:
     """Train, or go on from the last checkpoint, and write the weights.
 
     Args:
         settings: the run.
-        work: git-ignored folder for scenes, checkpoints and the log.
-        files: where `merges.txt.gz` and `heldout.zip` are and `model.*` go.
+        work: git-ignored folder for scenes and checkpoints.
+        files: where `merges.txt.gz` is and `model.json` and `model.safetensors` go.
     Raises:
         MissingDependencyError: scenes have to be rendered and the emoji font is not installed.
     """
@@ -248,34 +205,21 @@ def train(settings: TrainSettings, work: Path, files: Path) -> None:
     config = model_config(tokenizer.vocab_size)
     (files / "model.json").write_text(json.dumps(config, indent=2) + "\n")
     torch.manual_seed(settings.seed)
-    model = build_model(config).to(memory_format=torch.channels_last)
+    model = build_model(config).to(memory_format=torch.channels_last).train()
     optimizer = _optimizer(model, settings)
     checkpoint = work / "checkpoint.pt"
     first = _resume(checkpoint, model, optimizer)
-    model.train()
-    began, losses = time.monotonic(), []
-    for step in range(first, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate_at(step)
-        loss = _step(model, tokenizer, store, settings, step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        model.logit_scale.data.clamp_(max=math.log(100))
-        losses.append(loss.item())
-        if (step + 1) % 20 == 0:
-            rate = (time.monotonic() - began) / (step + 1 - first)
-            print(
-                f"step {step + 1}/{settings.steps} size {settings.stage_at(step).size} "
-                f"loss {np.mean(losses[-20:]):.3f} scale {model.logit_scale.exp().item():.1f} "
-                f"{rate:.2f} s/step left {rate * (settings.steps - step - 1) / 60:.0f} min",
-                flush=True,
-            )
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _save_checkpoint(checkpoint, model, optimizer, step + 1)
+    began = time.monotonic()
+    losses: list[float] = []
+    for step in range(first + 1, settings.steps + 1):
+        loss = _step(model, tokenizer, store, settings, step - 1)
+        losses.append(_update(model, optimizer, loss, settings.rate_at(step - 1)))
+        if step % 20 == 0:
+            _report(settings, step, losses, (time.monotonic() - began) / (step - first))
+        if step % settings.save_every == 0 or step == settings.steps:
+            _save_checkpoint(checkpoint, model, optimizer, step)
             save_model(model, work / "model.safetensors")
-            print(step + 1, evaluate(model, tokenizer, settings.stage_at(step).size), flush=True)
+            print(step, evaluate(model, tokenizer, settings.stage_at(step - 1).size), flush=True)
     save_model(model, files / "model.safetensors")
 
 
