@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from taidpt.clip_weights import (
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.files import sha256_of
 
-__all__ = ["EMBEDDED_MODEL", "ClipModel", "load_clip"]
+__all__ = ["EMBEDDED_MODEL", "ClipModel", "check_clip_source", "load_clip"]
 
 EMBEDDED_MODEL = "toyworld"
 _EMBEDDED_WEIGHTS = "embedded"
@@ -90,6 +90,7 @@ class _Source:
     label: str
     licence: str
     path: Path | None = None
+    tag: str | None = None
     mean: tuple[float, float, float] = _OPENAI_MEAN
     std: tuple[float, float, float] = _OPENAI_STD
 
@@ -108,11 +109,20 @@ def load_clip(name: str, pretrained: str, seed: int = 0) -> ClipModel:
     if name == EMBEDDED_MODEL or pretrained == _EMBEDDED_WEIGHTS:
         return _load_embedded(name, pretrained)
     _check_name(name)
-    source = _resolve(name, pretrained, seed)
+    source = _fetch(name, _resolve(name, pretrained, seed))
     model = _build(name, source)
     if source.path is not None:
         load_weights(model, source.path)
     return _freeze(model, _tokenizer(name), name, source)
+
+
+def check_clip_source(name: str, pretrained: str) -> None:
+    """Raise InputError when `load_clip` is sure to; fetches and builds nothing."""
+    if name == EMBEDDED_MODEL or pretrained == _EMBEDDED_WEIGHTS:
+        _check_embedded(name, pretrained)
+        return
+    _check_name(name)
+    _resolve(name, pretrained, 0)
 
 
 def _check_name(name: str) -> None:
@@ -135,7 +145,7 @@ def _resolve(name: str, pretrained: str, seed: int) -> _Source:
             raise InputError(f"random weights {pretrained!r}: expected random or random:SEED")
         mean, std = _normalisation(name)
         label = f"random:{int(number) if number else seed}"
-        return _Source(label, licence_note("random"), None, mean, std)
+        return _Source(label, licence_note("random"), mean=mean, std=std)
     if Path(pretrained).is_file():
         return _file_source(name, pretrained)
     settings = get_pretrained_cfg(name, pretrained)
@@ -147,7 +157,7 @@ def _resolve(name: str, pretrained: str, seed: int) -> _Source:
         )
     _check_activation(name, bool(settings.get("quick_gelu")), pretrained)
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
-    return _Source(pretrained, licence_note(pretrained), _fetch(name, pretrained), mean, std)
+    return _Source(pretrained, licence_note(pretrained), None, pretrained, mean, std)
 
 
 def _file_source(name: str, pretrained: str) -> _Source:
@@ -155,7 +165,7 @@ def _file_source(name: str, pretrained: str) -> _Source:
     if is_torchscript_archive(path):  # only OpenAI published those, all with QuickGELU
         _check_activation(name, True, pretrained)
     mean, std = _normalisation(name)
-    return _Source(pretrained, licence_note(""), path, mean, std)
+    return _Source(pretrained, licence_note(""), path, mean=mean, std=std)
 
 
 def _normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -177,19 +187,22 @@ def _check_activation(name: str, quick_gelu: bool, pretrained: str) -> None:
         raise InputError(f"weights {pretrained} were trained with QuickGELU: use --model {twin}")
 
 
-def _fetch(name: str, tag: str) -> Path:
+def _fetch(name: str, source: _Source) -> _Source:
+    """The source with its file on this machine."""
+    if source.tag is None:
+        return source
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
     try:
         with _quiet():
-            path = download_pretrained(get_pretrained_cfg(name, tag))
+            path = download_pretrained(get_pretrained_cfg(name, source.tag))
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"weights {tag} of {name} could not be fetched ({reason}); "
+            f"weights {source.tag} of {name} could not be fetched ({reason}); "
             "give a local file as --pretrained instead"
         ) from error
-    return Path(path)
+    return replace(source, path=Path(path))
 
 
 @contextmanager
@@ -230,13 +243,17 @@ def _tokenizer(name: str) -> Any:
         raise InputError(f"the tokenizer of {name} could not be loaded: {reason}") from error
 
 
-def _load_embedded(name: str, pretrained: str) -> ClipModel:
-    """The shipped toy-world model: an open_clip CLIP with a cut vocabulary."""
+def _check_embedded(name: str, pretrained: str) -> None:
     if (name, pretrained) != (EMBEDDED_MODEL, _EMBEDDED_WEIGHTS):
         raise InputError(
             f"the shipped model is --model {EMBEDDED_MODEL} --pretrained {_EMBEDDED_WEIGHTS}, "
             f"got --model {name} --pretrained {pretrained}"
         )
+
+
+def _load_embedded(name: str, pretrained: str) -> ClipModel:
+    """The shipped toy-world model: an open_clip CLIP with a cut vocabulary."""
+    _check_embedded(name, pretrained)
     from open_clip.model import CLIP
     from open_clip.tokenizer import SimpleTokenizer
 
