@@ -21,6 +21,9 @@ _TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
 _POSSESSIVE = re.compile(r"['’]s?\b|['’]")
 _EXAMPLES = 3
 
+# Where simplemma's table picks the rarer word: nobody skies, and "bare" is no old past of "bear".
+_EXCEPTIONS = {"skies": "sky", "bare": "bare"}
+
 LabelledText = tuple[str, tuple[int, ...]]
 
 
@@ -35,7 +38,7 @@ class TextLabeler:
     """
 
     def __init__(self, tags: TagSet) -> None:
-        self._lemmas: dict[str, str] = {}
+        self._lemmas: dict[str, str] = dict(_EXCEPTIONS)
         self._lemmatize = _load_lemmatizer()
         self._names: dict[tuple[str, ...], int] = {}
         for index, tag in enumerate(tags):
@@ -46,15 +49,19 @@ class TextLabeler:
             if len(tokens) > 1:
                 self._names.setdefault(("".join(tokens),), index)
         self._lengths = sorted({len(tokens) for tokens in self._names}, reverse=True)
+        self._firsts = {tokens[0] for tokens in self._names}
 
     def labels(self, text: str) -> tuple[int, ...]:
         """The tags that a text names, as ascending indices."""
         tokens: list[str | None] = list(self._tokens(text))
+        starts = [start for start, token in enumerate(tokens) if token in self._firsts]
         found = set()
-        for length in self._lengths:
-            for start in range(len(tokens) - length + 1):
-                index = self._names.get(tuple(tokens[start : start + length]))  # type: ignore[arg-type]
-                if index is not None:
+        for length in self._lengths if starts else ():
+            for start in starts:
+                name = tuple(tokens[start : start + length])
+                index = self._names.get(name)  # type: ignore[arg-type]
+                # At the end of the text a slice is shorter: its turn comes.
+                if index is not None and len(name) == length:
                     found.add(index)
                     # A gap, not a join: the neighbours of what was found stay apart.
                     tokens[start : start + length] = [None] * length
@@ -70,14 +77,17 @@ class TextLabeler:
             )
 
     def _tokens(self, text: str) -> tuple[str, ...]:
-        words = _TOKEN.findall(_POSSESSIVE.sub("", text.lower()))
-        return tuple(self._lemma(word) for word in words if word != "-")
+        text = text.lower()
+        if "'" in text or "’" in text:
+            text = _POSSESSIVE.sub("", text)
+        lemmas = self._lemmas
+        return tuple(
+            lemmas.get(word) or self._lemma(word) for word in _TOKEN.findall(text) if word != "-"
+        )
 
     def _lemma(self, word: str) -> str:
-        lemma = self._lemmas.get(word)
-        if lemma is None:
-            lemma = self._lemmatize(word).lower()
-            self._lemmas[word] = lemma
+        lemma = self._lemmatize(word).lower()
+        self._lemmas[word] = lemma
         return lemma
 
 

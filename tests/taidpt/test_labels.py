@@ -53,6 +53,18 @@ def test_what_is_left_of_a_found_name_does_not_join() -> None:
     assert TextLabeler(tags).labels("a red hot dog stand") == (0,)
 
 
+def test_equally_long_names_go_from_left_to_right_up_to_the_end() -> None:
+    tags = TagSet.from_names(["one two three four", "red bus", "bus stop", "stop"])
+    assert TextLabeler(tags).labels("a red bus stop") == (1, 3)
+
+
+def test_words_that_the_lemmatizer_gets_wrong() -> None:
+    tags = TagSet.from_names(["skis", "sky", "bear", "left hand"])
+    labeler = TextLabeler(tags)
+    assert labeler.labels("bare feet under cloudy skies, the left hands up") == (1, 3)
+    assert labeler.labels("a man skis past bears") == (0, 2)
+
+
 def test_tags_that_read_the_same_are_refused() -> None:
     with pytest.raises(InputError, match="'glass' and 'glasses' read the same"):
         TextLabeler(TagSet.from_names(["glass", "glasses"]))
