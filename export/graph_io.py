@@ -28,9 +28,11 @@ __all__ = [
     "open_session",
     "require_export_packages",
     "run_graph",
+    "save_graph",
     "sort_nodes",
 ]
 
+_LARGEST_FILE = 2_000_000_000
 IR_VERSION = 10  # onnxruntime 1.23, the newest for Python 3.10 (JetPack 6), refuses 12 and newer
 OPSETS = (17, 18, 19, 20)
 _CHANGED_IN_18 = ("GroupNormalization", "LpPool", "Mish", "Pad", "Resize", "ScatterND")
@@ -179,6 +181,16 @@ def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     sort_nodes(model)
     check_graph(model)
     return model
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph; weights beyond protobuf's 2 GB go into `NAME.onnx.data` beside it."""
+    import onnx
+
+    if model.ByteSize() < _LARGEST_FILE:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return
+    onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
 def open_session(

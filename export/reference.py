@@ -28,7 +28,7 @@ from taidpt.scores import (
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["TorchReference", "graph_outputs"]
+__all__ = ["Arrays", "TorchReference", "graph_outputs"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]

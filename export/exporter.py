@@ -1,0 +1,279 @@
+"""The whole export as one readable function: tuned prompts in, a bundle out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taidpt import __version__
+from taidpt.clip import ClipModel, load_clip
+from taidpt.export.bake import bake
+from taidpt.export.encoder_graph import DEFAULT_OPSET, EncoderInput, export_encoder
+from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
+from taidpt.export.graph_io import IR_VERSION, describe_opset, save_graph
+from taidpt.export.head_graph import BANK_INPUTS, OUTPUTS, append_head
+from taidpt.export.parity import BOUND, ParityReport, Sides, compare
+from taidpt.export.pictures import (
+    Picture,
+    folder_pictures,
+    generated_pictures,
+    heldout_pictures,
+)
+from taidpt.export.reference import Arrays, TorchReference, graph_outputs
+from taidpt.local_branch import ImageEncoder, image_encoder
+from taidpt.progress import Progress, SilentProgress
+from taidpt.prompts import TunedPrompts
+from taidpt.runtime.bank import ClassBank, Threshold
+from taidpt.runtime.bundle import (
+    BANK_FILE,
+    MODEL_FILE,
+    PARITY_FILE,
+    BundleWriter,
+    GraphInfo,
+    InputSpec,
+    Manifest,
+    ModelInfo,
+    Scoring,
+    TagEntry,
+)
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.files import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ExportOptions", "ExportResult", "default_thresholds", "export_bundle", "write_bundle"]
+
+_PACKAGES = ("torch", "open_clip_torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export; None takes what the prompts say.
+
+    Attributes:
+        score_transform: "none", "center" or "log_softmax" over a picture's tags.
+        merge_weight: share of the local score, 0 to 1.
+        temperature: sharpness of the local weights over patches.
+        opset: 17 to 20.
+        bank: "constant" in the graph, or its "input".
+        images: a folder of the user's own pictures for the parity gate.
+        pretrained: weights to load instead of those that the prompts name (same hash).
+        parity_bound: least centred cosine with PyTorch, 0.999 or stricter.
+        force: write the bundle even when parity fails; its parity.json says so.
+    """
+
+    score_transform: str | None = None
+    merge_weight: float | None = None
+    temperature: float | None = None
+    opset: int = DEFAULT_OPSET
+    bank: str = "constant"
+    images: Path | None = None
+    pretrained: str | None = None
+    parity_bound: float = BOUND
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        describe_opset(self.opset)
+        if not self.parity_bound >= BOUND:
+            raise InputError(f"parity bound {self.parity_bound}: expected {BOUND} or more")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, and how well it agrees with PyTorch."""
+
+    path: Path
+    manifest: Manifest
+    parity: ParityReport
+
+
+def export_bundle(
+    prompts_path: str | Path,
+    out: str | Path,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Turn tuned prompts into a portable bundle.
+
+    Args:
+        prompts_path: the file that `taidpt tune` wrote.
+        out: the bundle's folder; a bundle that stands there is replaced in one step.
+        options: defaults are the prompts' own.
+        progress: told about each stage.
+    Raises:
+        InputError: something of the user's is missing, damaged or does not fit.
+        ParityError: the bundle would not give PyTorch's results; nothing was written.
+    """
+    options, progress = options or ExportOptions(), progress or SilentProgress()
+    prompts_path = Path(prompts_path)
+    prompts = TunedPrompts.load(prompts_path)
+    progress.start("Loading the model", 1)
+    clip = load_clip(
+        str(prompts.model["name"]), options.pretrained or str(prompts.model["pretrained"])
+    )
+    progress.advance()
+    source = {"name": prompts_path.name, "sha256": sha256_of(prompts_path)}
+    return write_bundle(prompts, clip, out, options, progress, source)
+
+
+def write_bundle(
+    prompts: TunedPrompts,
+    clip: ClipModel,
+    out: str | Path,
+    options: ExportOptions,
+    progress: Progress,
+    source: dict[str, str] | None = None,
+) -> ExportResult:
+    """The export of prompts and a model that are in memory; `export_bundle` says the rest."""
+    own = folder_pictures(options.images) if options.images else []
+    scoring = _scoring(prompts, options)
+    with _open_writer(out) as writer:
+        progress.start("Baking class embeddings", 1)
+        bank = _with_thresholds(bake(prompts, clip), prompts, scoring)
+        progress.advance()
+
+        progress.start("Exporting the image encoder", 1)
+        encoder, spec = image_encoder(clip), _input_spec(clip)
+        colours = EncoderInput(spec.height, spec.width, spec.mean, spec.std)
+        graph = export_encoder(encoder, colours, options.opset)
+        graph = append_head(graph, bank, scoring, options.bank)
+        save_graph(graph, writer.path(MODEL_FILE))
+        del graph
+        bank.save(writer.path(BANK_FILE))
+        progress.advance()
+
+        progress.start("Comparing with PyTorch", 1)
+        pictures = [*generated_pictures(clip.image_size), *heldout_pictures(), *own]
+        reference = TorchReference(encoder, spec, bank, scoring)
+        expected, found = _both_sides(reference, writer.folder / MODEL_FILE, pictures)
+        parity = compare(expected, found, _sides(pictures), options.parity_bound)
+        progress.advance()
+        if not options.force:
+            parity.require()
+        stored = Expectations.choose(pictures, expected)
+        writer.write(EXPECTATIONS_FILE, stored.to_bytes())
+        writer.write(PARITY_FILE, parity.to_bytes())
+
+        manifest = Manifest(
+            tags=_tag_entries(prompts, bank),
+            model=_model_info(clip, encoder),
+            scoring=scoring,
+            input=spec,
+            graph=_graph_info(options),
+            provenance=_provenance(prompts, options, source),
+        )
+        return ExportResult(writer.target, writer.commit(manifest), parity)
+
+
+def _open_writer(out: str | Path) -> AbstractContextManager[BundleWriter]:
+    """A writer whose system errors (a full disk, a lost mount) name the bundle in one line."""
+
+    @contextmanager
+    def opened() -> Iterator[BundleWriter]:
+        try:
+            with BundleWriter(out) as writer:
+                yield writer
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"{out}: cannot be written: {reason}; nothing was changed") from error
+
+    return opened()
+
+
+def _scoring(prompts: TunedPrompts, options: ExportOptions) -> Scoring:
+    chosen = prompts.scoring
+    changes = {
+        "transform": options.score_transform,
+        "merge_weight": options.merge_weight,
+        "temperature": options.temperature,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    chosen = dataclasses.replace(chosen, **given)  # type: ignore[arg-type]  # checked by itself
+    return Scoring(chosen.temperature, chosen.merge_weight, chosen.transform)
+
+
+def _both_sides(
+    reference: TorchReference, graph: Path, pictures: Sequence[Picture]
+) -> tuple[Arrays, Arrays]:
+    pixels = [picture.pixels for picture in pictures]
+    found = graph_outputs(graph, reference.spec, pixels, reference.bank)
+    return reference.outputs(pixels), found
+
+
+def _sides(pictures: Sequence[Picture]) -> Sides:
+    return Sides(
+        f"PyTorch {metadata.version('torch')} with open_clip's transform",
+        f"onnxruntime {metadata.version('onnxruntime')} (CPUExecutionProvider)",
+        tuple(picture.name for picture in pictures),
+    )
+
+
+def _with_thresholds(bank: ClassBank, prompts: TunedPrompts, scoring: Scoring) -> ClassBank:
+    """The prompts' own thresholds where they are on this scale of scores, else defaults."""
+    if bank.thresholds and prompts.scoring.transform == scoring.score_transform:
+        return bank
+    return dataclasses.replace(bank, thresholds=default_thresholds(bank, scoring.score_transform))
+
+
+def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]:
+    """A start where nothing better is known: a cosine of 0.25, or 0.1 above the picture's mean."""
+    step = bank.scale.astype(float)
+    if transform == "none":
+        on, off = bank.bias + 0.25 * step, bank.bias + 0.24 * step
+    else:
+        even = -math.log(len(bank.names)) if transform == "log_softmax" else 0.0
+        on, off = even + 0.1 * step, even + 0.08 * step
+    return tuple(
+        Threshold(float(high), float(low), "default") for high, low in zip(on, off, strict=True)
+    )
+
+
+def _input_spec(clip: ClipModel) -> InputSpec:
+    return InputSpec(clip.image_size, clip.image_size, clip.mean, clip.std)
+
+
+def _tag_entries(prompts: TunedPrompts, bank: ClassBank) -> tuple[TagEntry, ...]:
+    return tuple(
+        TagEntry(tag.name, threshold, tag.synonyms)
+        for tag, threshold in zip(prompts.tags, bank.thresholds, strict=True)
+    )
+
+
+def _model_info(clip: ClipModel, encoder: ImageEncoder) -> ModelInfo:
+    return ModelInfo(
+        name=clip.name,
+        pretrained=clip.pretrained,
+        weights_sha256=clip.weights_sha256,
+        licence=clip.licence,
+        embed_dim=clip.embed_dim,
+        grid=encoder.grid(clip.image_size, clip.image_size),
+    )
+
+
+def _graph_info(options: ExportOptions) -> GraphInfo:
+    inputs = ("frames", *BANK_INPUTS) if options.bank == "input" else ("frames",)
+    return GraphInfo(options.opset, IR_VERSION, MODEL_FILE, options.bank, inputs, OUTPUTS)
+
+
+def _provenance(
+    prompts: TunedPrompts, options: ExportOptions, source: dict[str, str] | None
+) -> dict[str, Any]:
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "taidpt": __version__,
+        "prompts": source,
+        "tuning": dict(prompts.provenance),
+        "precision": "fp32",
+        "forced": options.force,
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }

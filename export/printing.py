@@ -1,0 +1,75 @@
+"""What the export commands print."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taidpt.progress import Progress, RichProgress, SilentProgress
+
+if TYPE_CHECKING:
+    from taidpt.export.demo import DemoResult
+    from taidpt.export.exporter import ExportResult
+    from taidpt.export.parity import ParityReport
+
+__all__ = ["folder_size", "parity_lines", "print_demo", "print_result", "progress_for"]
+
+
+def progress_for(quiet: bool) -> AbstractContextManager[Progress]:
+    """Progress on standard error, or none."""
+    return nullcontext(SilentProgress()) if quiet else RichProgress()
+
+
+def print_result(result: ExportResult) -> None:
+    """Where the bundle is, what it holds and how well it agrees with PyTorch."""
+    manifest = result.manifest
+    click.echo(
+        f"{result.path}: {len(manifest.tags)} tags, {manifest.model.name}, "
+        f"{folder_size(result.path) / 1e6:.1f} MB"
+    )
+    for line in parity_lines(result.parity):
+        click.echo(f"  {line}")
+    if not result.parity.passed:
+        click.echo("  FAILED the parity check; written because of --force")
+    source = manifest.tags[0].threshold.source
+    if source == "default":
+        click.echo("  thresholds are defaults: scores rank tags, on and off mean little yet")
+
+
+def parity_lines(report: ParityReport) -> list[str]:
+    """A report in a few lines."""
+    figures = ", ".join(f"{head.name} {head.minimum:.6f}" for head in report.heads)
+    return [
+        f"least centred cosine over {len(report.pictures)} pictures: {figures}",
+        f"largest score difference: {report.head('scores').largest_difference:.1e}",
+    ]
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def print_demo(result: DemoResult) -> None:
+    """The video's timeline, the table of methods, and where everything lies."""
+    from taidpt.runtime.console import timeline_lines
+    from taidpt.runtime.events import Interval
+
+    report = result.report
+    click.echo("A toy world: rendered emoji and a tiny CLIP trained on them. No photograph here.")
+    end_s = max(span.end_s for span in (*report.truth, *report.found))
+    for title, spans in (("truth", report.truth), ("found", report.found)):
+        click.echo(f"\nTimeline, {title}:")
+        intervals = [Interval(span.tag, span.start_s, span.end_s) for span in spans]
+        for line in timeline_lines(intervals, end_s):
+            click.echo(f"  {line}")
+    click.echo("\nmAP on held-out pictures, %:")
+    width = max(len(score.name) for score in report.scores)
+    for score in report.scores:
+        value = score.mean_average_precision
+        click.echo(f"  {score.name:<{width}}  {value:5.1f}  {score.explanation}")
+    click.echo(f"\nprompts  {result.prompts}\nbundle   {result.bundle}\ntags     {result.jsonl}")
+    click.echo(f"page     {result.page}")

@@ -1,0 +1,235 @@
+"""The whole export: what stands in the bundle, and what is left when it fails or is killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from taidpt.clip import load_clip
+from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
+from taidpt.export.exporter import ExportOptions, ExportResult, export_bundle, write_bundle
+from taidpt.progress import SilentProgress
+from taidpt.prompts import TunedPrompts
+from taidpt.runtime import Bundle, Tagger
+from taidpt.runtime.bank import Threshold
+from taidpt.runtime.errors import InputError, ParityError
+from taidpt.tags import Tag
+from tests.taidpt.tiny import make_clip
+
+TAGS = (Tag("dog", ("puppy",)), Tag("traffic light"), Tag("umbrella"))
+
+
+def some_prompts(clip: object, heads: tuple[str, ...] = ("global", "local")) -> TunedPrompts:
+    generator = torch.Generator().manual_seed(0)
+    width = clip.model.token_embedding.weight.shape[1]  # type: ignore[attr-defined]
+    contexts = {head: torch.randn(16, width, generator=generator) * 0.02 for head in heads}
+    thresholds = tuple(Threshold(0.5 + i, 0.4 + i, "from texts") for i in range(3))
+    identity = clip.identity()  # type: ignore[attr-defined]
+    return TunedPrompts(contexts, TAGS, thresholds, identity, provenance={"method": "none"})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    clip = make_clip()
+    out = tmp_path_factory.mktemp("bundles") / "street.taidpt"
+    return write_bundle(some_prompts(clip), clip, out, ExportOptions(), SilentProgress())
+
+
+@pytest.fixture(scope="module")
+def prompts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "street.safetensors"
+    some_prompts(load_clip("toyworld", "embedded")).save(path)
+    return path
+
+
+def test_bundle_is_whole(exported: ExportResult) -> None:
+    bundle = Bundle.load(exported.path)
+    assert bundle.verify_hashes() == ()
+    manifest = bundle.manifest
+    assert manifest.names == ("dog", "traffic light", "umbrella")
+    assert manifest.tags[0].synonyms == ("puppy",)
+    assert manifest.tags[1].threshold == Threshold(1.5, 1.4, "from texts")
+    assert manifest.tags[1].probability is None
+    assert manifest.scoring.temperature == 40
+    assert manifest.scoring.score_transform == "none"
+    assert (manifest.graph.opset, manifest.graph.ir_version) == (18, 10)
+    assert manifest.model.grid == (3, 3)
+    assert manifest.provenance["tuning"] == {"method": "none"}
+    assert manifest.provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+    np.testing.assert_array_equal(bundle.bank.scale, 4)
+    np.testing.assert_array_equal(bundle.bank.bias, 0)
+    lengths = np.linalg.norm(bundle.bank.local_embeddings, axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-6)
+
+
+def test_graph_passes_the_full_check_and_says_what_the_manifest_says(
+    exported: ExportResult,
+) -> None:
+    model = onnx.load(exported.path / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    graph = exported.manifest.graph
+    assert model.ir_version == graph.ir_version
+    assert tuple(value.name for value in model.graph.input) == graph.inputs
+    assert tuple(value.name for value in model.graph.output) == graph.outputs
+
+
+def test_the_tagger_runs_it(exported: ExportResult) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+    with Tagger.load(exported.path) as tagger:
+        result = tagger.tag(frame)
+        assert {tag.name for tag in result.tags} == {"dog", "traffic light", "umbrella"}
+        assert result.heatmap("dog").shape == (3, 3)
+
+
+def test_parity_and_expectations_are_in_the_bundle(exported: ExportResult) -> None:
+    bundle = Bundle.load(exported.path)
+    parity = json.loads(bundle.file("parity.json").read_text())
+    assert parity["passed"] is True
+    assert parity["outputs"]["patch_features"]["minimum"] > 0.999
+    expected = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+    assert len(expected.pictures) >= 4
+    with Tagger.load(exported.path) as tagger:
+        scores = tagger.tag_batch([picture.pixels for picture in expected.pictures]).scores
+    np.testing.assert_allclose(scores, expected.outputs["scores"], atol=0.02)
+    assert bundle.file(EXPECTATIONS_FILE).stat().st_size < 2e6
+
+
+def test_only_a_global_prompt(tmp_path: Path) -> None:
+    clip = make_clip()
+    prompts = some_prompts(clip, ("global",))
+    options = ExportOptions(score_transform="center", merge_weight=0.2, temperature=7.0, opset=17)
+    result = write_bundle(prompts, clip, tmp_path / "a.taidpt", options, SilentProgress())
+    bank = Bundle.load(result.path).bank
+    np.testing.assert_array_equal(bank.local_embeddings, bank.global_embeddings)
+    scoring = result.manifest.scoring
+    assert (scoring.score_transform, scoring.merge_weight) == ("center", 0.2)
+    assert result.manifest.graph.opset == 17
+    # the prompts' thresholds are of scores without the transform
+    assert {tag.threshold.source for tag in result.manifest.tags} == {"default"}
+
+
+def test_failing_parity_leaves_the_old_bundle(tmp_path: Path) -> None:
+    clip = make_clip()
+    out = tmp_path / "a.taidpt"
+    strict = ExportOptions(parity_bound=2.0)
+    with pytest.raises(ParityError, match=r"expected at least 2\.0"):
+        write_bundle(some_prompts(clip), clip, out, strict, SilentProgress())
+    assert list(tmp_path.iterdir()) == []
+    forced = dataclasses.replace(strict, force=True)
+    result = write_bundle(some_prompts(clip), clip, out, forced, SilentProgress())
+    assert not result.parity.passed
+    assert json.loads((out / "parity.json").read_text())["passed"] is False
+    assert Bundle.load(out).manifest.provenance["forced"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 16}, "opset 16 is not one of 17, 18, 19, 20"),
+        ({"parity_bound": 0.5}, "parity bound 0.5: expected 0.999 or more"),
+        ({"temperature": -1.0}, "temperature should be above 0, got -1.0"),
+        ({"merge_weight": 2.0}, "merge weight should be from 0 to 1, got 2.0"),
+        ({"images": Path("nowhere")}, "nowhere: no such folder of pictures"),
+    ],
+)
+def test_bad_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    clip = make_clip()
+    with pytest.raises(InputError, match=message):
+        write_bundle(
+            some_prompts(clip),
+            clip,
+            tmp_path / "a.taidpt",
+            ExportOptions(**options),  # type: ignore[arg-type]
+            SilentProgress(),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_of_another_model(tmp_path: Path) -> None:
+    clip = make_clip()
+    other = dataclasses.replace(clip, weights_sha256="1" * 64)
+    with pytest.raises(InputError, match="tuned for tiny with weights random:0"):
+        write_bundle(
+            some_prompts(clip), other, tmp_path / "a.taidpt", ExportOptions(), SilentProgress()
+        )
+
+
+def test_own_pictures_count(tmp_path: Path, prompts_file: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for index in range(2):
+        pixels = np.random.default_rng(index).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    Image.new("L", (80, 80), 90).save(folder / "grey.png")
+    out = tmp_path / "a.taidpt"
+    result = export_bundle(prompts_file, out, ExportOptions(images=folder))
+    assert {"0.png", "1.png", "grey.png"} <= set(result.parity.pictures)
+    stored = Expectations.load(out / EXPECTATIONS_FILE)
+    assert not any(picture.name.endswith(".png") for picture in stored.pictures)
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match=r"broken\.png"):
+        export_bundle(prompts_file, out, ExportOptions(images=folder))
+
+
+def run_export(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "taidpt", "export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_command(tmp_path: Path, prompts_file: Path) -> None:
+    out = tmp_path / "street.taidpt"
+    done = run_export(prompts_file, "-o", out, "--score-transform", "center", "-q")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{out}: 3 tags, toyworld")
+    assert "least centred cosine over" in done.stdout
+    assert done.stderr == ""
+    assert Bundle.load(out).manifest.scoring.score_transform == "center"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.safetensors"], "missing.safetensors: no such file"),
+        ([__file__], "damaged or not a prompts file"),
+    ],
+)
+def test_command_tells_bad_input_in_one_line(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = run_export(*arguments, "-o", tmp_path / "a.taidpt")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_export_leaves_nothing_that_is_picked_up(tmp_path: Path, prompts_file: Path) -> None:
+    """Kill -9 as soon as the first file of the bundle is on disk."""
+    out = tmp_path / "street.taidpt"
+    command = [sys.executable, "-m", "taidpt", "export", str(prompts_file), "-o", str(out), "-q"]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob(".street.taidpt.tmp-*/model.onnx")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert not out.exists()
+    assert run_export(prompts_file, "-o", out, "-q").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["street.taidpt"]
+    assert Bundle.load(out).verify_hashes() == ()

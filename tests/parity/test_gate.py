@@ -1,0 +1,179 @@
+"""The gate has teeth: each classic silent fault fails it, on random and on embedded weights."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from taidpt.clip import ClipModel
+from taidpt.export.encoder_graph import EncoderInput, export_encoder
+from taidpt.export.head_graph import append_head
+from taidpt.export.parity import ParityReport, Sides, centred_cosines, compare
+from taidpt.export.pictures import generated_pictures, heldout_pictures
+from taidpt.export.reference import TorchReference, graph_outputs
+from taidpt.local_branch import image_encoder
+from taidpt.runtime.errors import InputError, ParityError
+from taidpt.runtime.manifest import InputSpec, Scoring
+from taidpt.runtime.preprocess import plan_crop
+from tests.export.conftest import small_bank
+from tests.taidpt.tiny import make_clip
+
+WEIGHTS = ("random", "embedded")
+Arrays = dict[str, np.ndarray]
+
+
+class Line:
+    """An exported model beside its PyTorch original, and pictures of full size."""
+
+    def __init__(self, clip: ClipModel, pictures: list[np.ndarray]) -> None:
+        size = clip.image_size
+        self.spec = InputSpec(size, size, clip.mean, clip.std)
+        encoder = image_encoder(clip)
+        bank, scoring = small_bank(9, clip.embed_dim), Scoring(40.0)
+        graph = export_encoder(encoder, EncoderInput(size, size, clip.mean, clip.std))
+        self.graph = append_head(graph, bank, scoring)
+        self.pictures = pictures
+        self.expected = TorchReference(encoder, self.spec, bank, scoring).outputs(pictures)
+
+    def compare(self, found: Arrays) -> ParityReport:
+        names = tuple(map(str, range(len(self.pictures))))
+        return compare(self.expected, found, Sides("PyTorch", "the graph", names))
+
+
+@cache
+def line(weights: str) -> Line:
+    if weights == "random":
+        clip, pictures = make_clip(), generated_pictures(96)
+    else:
+        from taidpt.clip import load_clip
+
+        clip = load_clip("toyworld", "embedded")
+        pictures = [*generated_pictures(clip.image_size), *heldout_pictures()]
+    return Line(clip, [picture.pixels for picture in pictures])
+
+
+@pytest.fixture(params=WEIGHTS)
+def subject(request: pytest.FixtureRequest) -> Line:
+    return line(request.param)
+
+
+def require_failure(report: ParityReport) -> None:
+    for name in ("global_features", "patch_features", "scores"):
+        assert report.head(name).minimum < 0.99, name
+    with pytest.raises(ParityError, match="disagrees with PyTorch: centred cosine scores"):
+        report.require()
+    assert ParityError.exit_code == 1
+
+
+def test_a_faithful_graph_passes(subject: Line) -> None:
+    report = subject.compare(graph_outputs(subject.graph, subject.spec, subject.pictures))
+    report.require()
+    assert report.passed
+    for head in report.heads:
+        assert head.minimum > 0.9995, head.name
+    assert report.head("scores").largest_difference < 0.02
+
+
+def test_swapped_channels_fail(subject: Line) -> None:
+    swapped = [np.ascontiguousarray(pixels[..., ::-1]) for pixels in subject.pictures]
+    require_failure(subject.compare(graph_outputs(subject.graph, subject.spec, swapped)))
+
+
+def test_missing_normalisation_fails(subject: Line) -> None:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(subject.graph)
+    plain = {"encoder/scale": 1 / 255, "encoder/shift": 0.0}
+    for tensor in graph.graph.initializer:
+        if tensor.name in plain:
+            value = np.full((1, 3, 1, 1), plain.pop(tensor.name), np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    assert not plain, "the normalisation has other names now"
+    require_failure(subject.compare(graph_outputs(graph, subject.spec, subject.pictures)))
+
+
+def test_resize_without_antialiasing_fails(subject: Line) -> None:
+    size = subject.spec.height
+    aliased = [resize_without_filter(pixels, size) for pixels in subject.pictures]
+    report = subject.compare(graph_outputs(subject.graph, subject.spec, aliased))
+    require_failure(report)
+
+
+def resize_without_filter(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bicubic as many a runtime does it, and the same crop."""
+    plan = plan_crop((pixels.shape[0], pixels.shape[1]), (size, size))
+    image = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        image, (plan.resized_height, plan.resized_width), mode="bicubic", antialias=False
+    )
+    crop = resized[0, :, plan.top : plan.top + size, plan.left : plan.left + size]
+    return crop.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def test_plain_cosine_would_not_see_it() -> None:
+    """Why the mean is subtracted: without that the swap of red and blue all but passes."""
+    subject = line("random")
+    swapped = [np.ascontiguousarray(pixels[..., ::-1]) for pixels in subject.pictures]
+    found = graph_outputs(subject.graph, subject.spec, swapped)["global_features"]
+    plain = (found * subject.expected["global_features"]).sum(axis=1)
+    centred = centred_cosines(subject.expected["global_features"], found)
+    assert plain.min() > 0.95
+    assert centred.min() < 0.5
+
+
+def test_report_holds_every_value(subject: Line) -> None:
+    report = subject.compare(graph_outputs(subject.graph, subject.spec, subject.pictures))
+    document = report.to_json()
+    assert document["schema"] == 1
+    assert document["passed"] is True
+    for name in ("scores", "global_features", "patch_features"):
+        output = document["outputs"][name]
+        assert len(output["per_picture"]) == len(subject.pictures)
+        assert output["minimum"] == min(output["per_picture"])
+
+
+def test_a_constant_offset_shows() -> None:
+    generator = np.random.default_rng(0)
+    reference = generator.standard_normal((6, 4, 8))
+    np.testing.assert_allclose(centred_cosines(reference, reference), 1)
+    assert centred_cosines(reference, reference + 2).min() < 0.9
+
+
+def test_degenerate_values() -> None:
+    ones = np.ones((3, 4, 8), np.float32)
+    np.testing.assert_array_equal(centred_cosines(ones, ones), 1)
+    broken = ones.copy()
+    broken[1, 2] = np.nan
+    assert centred_cosines(ones, broken)[1, 2] == -1
+    with pytest.raises(InputError, match="at least two pictures"):
+        centred_cosines(ones[:1], ones[:1])
+    with pytest.raises(ParityError, match="differ in shape"):
+        centred_cosines(ones, ones[:, :2])
+
+
+def test_not_finite_results_fail_and_are_written_as_json() -> None:
+    subject = line("random")
+    found = {name: values.copy() for name, values in subject.expected.items()}
+    found["scores"][3, 0] = np.nan
+    report = subject.compare(found)
+    assert [head.name for head in report.failures()] == ["scores"]
+    assert b"NaN" not in report.to_bytes()
+
+
+def test_missing_output_fails() -> None:
+    subject = line("random")
+    found = {name: v for name, v in subject.expected.items() if name != "patch_features"}
+    with pytest.raises(ParityError, match="no output patch_features"):
+        subject.compare(found)
+
+
+def test_pictures_are_the_same_every_time_and_larger_than_the_model() -> None:
+    first, second = generated_pictures(96), generated_pictures(96)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert min(one.pixels.shape[:2]) > 96
+        assert one.pixels.dtype == np.uint8
+    assert len({picture.pixels.shape for picture in first}) >= 4
