@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-__all__ = ["ensemble", "evaluate", "texts"]
+__all__ = ["ensemble", "evaluate", "texts", "tune"]
 
 FILE = click.Path(path_type=Path)
 
@@ -127,3 +128,73 @@ def _write(path: Path | None, text: str) -> None:
     from taidpt.runtime.files import write_atomically
 
     write_atomically(path, text.encode())
+
+
+def _setting(flag: str, kind: Any, text: str, **more: Any) -> Any:
+    """An option of tuning; without it the library's default stands, which the text names."""
+    return click.option(flag, type=kind, default=None, help=text, **more)
+
+
+@click.command()
+@click.option("--model", required=True, help="open_clip's model name, or toyworld.")
+@click.option(
+    "--pretrained", required=True, help="Weights: an open_clip tag, a file, random, or embedded."
+)
+@click.option("--tags", required=True, type=FILE, help="tags.yaml.")
+@click.option(
+    "--texts",
+    multiple=True,
+    type=FILE,
+    help="Captions: text, JSONL or COCO JSON, .gz too. May be repeated.",
+)
+@click.option("--from-names", is_flag=True, help="Make texts from the tags' names.")
+@click.option("-o", "--output", required=True, type=FILE, help="Prompts file.")
+@_setting("--method", click.Choice(["taidpt", "tai"]), "Both prompts, or the global one. [taidpt]")
+@_setting("--epochs", click.IntRange(1), "Passes over the texts. [20]")
+@_setting("--batch", click.IntRange(1), "Texts a step. [512]")
+@_setting("--lr", float, "Learning rate after the first epoch. [1e-4]")
+@_setting("--held-out", float, "Share of the texts kept for thresholds. [0.1]")
+@_setting("--text-temperature", float, "Sharpness over a caption's tokens. [50]")
+@_setting("--image-temperature", float, "Sharpness over a picture's patches. [40]")
+@_setting("--seed", click.IntRange(0), "Seed of everything random. [0]")
+@click.option(
+    "--context-tokens", type=click.IntRange(1), default=16, show_default=True, help="A prompt."
+)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint beside the output.")
+@click.option("--restart", is_flag=True, help="Begin anew although there is a checkpoint.")
+@click.option("--cache", type=FILE, help="Folder for caption features.")
+@click.option(
+    "--cache-precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads. [torch's choice]")
+def tune(output: Path, context_tokens: int, threads: int | None, **given: Any) -> None:
+    """Tune prompts for your tags on texts alone.
+
+    Prints the loss and the time left on standard error. A run that is stopped or killed goes on
+    with --resume, to the very prompts that it would have given (on the CPU, with equal --threads).
+    """
+    import torch
+
+    from taidpt.progress import RichProgress
+    from taidpt.prompts import PromptSettings
+    from taidpt.tune_job import TuneJob, run_job
+    from taidpt.tune_settings import TuneSettings
+
+    if threads:
+        torch.set_num_threads(threads)
+    fields = TuneSettings.__dataclass_fields__
+    numbers = {name: given.pop(name) for name in list(given) if name in fields}
+    numbers = {name: value for name, value in numbers.items() if value is not None}
+    settings = TuneSettings(prompt=PromptSettings(context_tokens), **numbers)
+    with RichProgress() as progress:
+        prompts = run_job(TuneJob(output=output, settings=settings, **given), progress)
+    losses = prompts.provenance["losses"]
+    click.echo(
+        f"{output}: {len(prompts.tags)} tags, mean loss {losses[0]:.4g} in the first epoch, "
+        f"{losses[-1]:.4g} in the last",
+        err=True,
+    )
+    click.echo(f"next: taidpt-export {output} -o {output.with_suffix('.taidpt')}", err=True)
