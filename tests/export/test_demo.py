@@ -1,0 +1,98 @@
+"""The whole line on the embedded world, once: what `make demo` shows has to be there and be true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taidpt.export.demo import DemoResult, run_demo
+from taidpt.export.demo_page import Span
+from taidpt.progress import SilentProgress
+from taidpt.prompts import TunedPrompts
+from taidpt.runtime.tagger import Tagger
+from taidpt.toyworld import assets
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    return run_demo(tmp_path_factory.mktemp("demo"), SilentProgress())
+
+
+def test_tuning_on_texts_alone_beats_every_template(result: DemoResult) -> None:
+    found = {score.name: score.mean_average_precision for score in result.report.scores}
+    templates = [
+        "zero-shot CLIP",
+        "zero-shot CLIP, 80 templates",
+        "CLIP-DPT",
+        "CLIP-DPT, 80 templates",
+    ]
+    assert found["TaI-DPT"] > max(found[name] for name in templates)
+    assert found["TaI-DPT"] > found["TaI"]
+
+
+def test_prompts_and_bundle_are_whole(result: DemoResult) -> None:
+    prompts = TunedPrompts.load(result.prompts)
+    with Tagger.load(result.bundle, device="cpu") as tagger:
+        assert tagger.names == prompts.names
+        assert tagger.bundle.verify_hashes() == ()
+    sources = {tag.threshold.source for tag in tagger.bundle.manifest.tags}
+    assert sources == {"from texts"}
+
+
+def test_timeline_follows_the_truth(result: DemoResult) -> None:
+    """Of the tag-seconds on either timeline, most are on both."""
+    step, end_s = 0.1, max(span.end_s for span in result.report.truth)
+    tags = sorted({span.tag for span in (*result.report.truth, *result.report.found)})
+    truth = rows(result.report.truth, tags, end_s, step)
+    found = rows(result.report.found, tags, end_s, step)
+    overlap = 2 * (truth & found).sum() / (truth.sum() + found.sum())
+    assert overlap > 0.5
+
+
+def rows(spans: tuple[Span, ...], tags: list[str], end_s: float, step: float) -> np.ndarray:
+    grid = np.zeros((len(tags), int(end_s / step) + 1), bool)
+    for span in spans:
+        grid[tags.index(span.tag), int(span.start_s / step) : int(span.end_s / step)] = True
+    return grid
+
+
+def test_every_frame_has_its_line(result: DemoResult) -> None:
+    lines = [json.loads(line) for line in result.jsonl.read_text("utf-8").splitlines()]
+    times = [line["time_s"] for line in lines]
+    assert times == sorted(times)
+    assert {line["schema"] for line in lines} == {"taidpt-frame/1"}
+    last = max(span["end"] for span in assets.timeline())
+    assert times[-1] >= last - 1
+
+
+def test_page_stands_alone(result: DemoResult) -> None:
+    page = result.page.read_text("utf-8")
+    assert "toy world" in page
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page
+    for score in result.report.scores:
+        assert f"{score.mean_average_precision:.1f}" in page
+    for name in ("frames", "timeline", "heatmap"):
+        with Image.open(result.page.with_name(f"{name}.png")) as picture:
+            pixels = np.asarray(picture.convert("L"))
+        assert pixels.std() > 10
+        assert min(pixels.shape) > 200
+
+
+def test_nothing_but_the_demo_is_left(result: DemoResult) -> None:
+    expected = {
+        "frames.png",
+        "heatmap.png",
+        "index.html",
+        "tags.jsonl",
+        "timeline.png",
+        "toyworld.safetensors",
+        "toyworld.taidpt",
+    }
+    assert {path.name for path in Path(result.page.parent).iterdir()} == expected
