@@ -26,9 +26,10 @@ _REACH = 2.0  # bicubic reaches two pixels of the coarser grid to either side
 _SHARPNESS = -0.5  # Pillow's bicubic
 # Outputs of a block: measured on 1080p, 224 × 224, one core (4 … 28): 8 is the fastest for both.
 _BLOCK = 8
-_ROW_BLOCK_EXACT = 16
-# Floats in the row buffer of the exact order, about what a second-level cache holds.
-_BUFFER = 128 * 3240
+# OpenBLAS hands products above this many multiplications to its threads, which wait spinning: on
+# a busy machine that made one resize 50 times slower. Below it, a product stays on its thread.
+_LARGEST_PRODUCT = 1 << 18
+_LEAST_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class BandedResize:
         self._crop_hw, self._channels, self._exact = crop_hw, channels, exact
         plan = plan_crop(frame_hw, crop_hw)
         across = _blocks(frame_hw[1], plan.resized_width, plan.left, crop_hw[1], _BLOCK)
-        row_block = _ROW_BLOCK_EXACT if exact else _BLOCK
-        down = _blocks(frame_hw[0], plan.resized_height, plan.top, crop_hw[0], row_block)
+        down = _blocks(frame_hw[0], plan.resized_height, plan.top, crop_hw[0], _BLOCK)
         self._columns = across[0].low, max(block.high for block in across)
         self._rows = down[0].low, max(block.high for block in down)
         self._across = [_interleaved(block, self._columns[0], channels) for block in across]
@@ -113,7 +113,7 @@ class BandedResize:
     def _rows_first(self, window: U8Array) -> F32Array:
         height = len(window)
         wide = window.shape[1] * self._channels
-        step = min(max(_BUFFER // wide, _BLOCK), height)
+        step = min(_rows_at_once(self._across), height)
         buffer, middle, out = self._buffers((step, wide), (height, self._out_width()))
         for top in range(0, height, step):
             part = window[top : top + step]
@@ -125,9 +125,7 @@ class BandedResize:
                 np.matmul(source, block.weights, out=levels[:, block.begin : block.end])
             _to_levels(levels)
         for block in self._down:
-            np.matmul(
-                block.weights, middle[block.low : block.high], out=out[block.begin : block.end]
-            )
+            _combine_rows(block, middle[block.low : block.high], out)
         return out
 
     def _columns_first(self, window: U8Array) -> F32Array:
@@ -138,10 +136,13 @@ class BandedResize:
             part = window[block.low : block.high]
             pixels = buffer[: len(part)]
             pixels.reshape(part.shape)[...] = part
-            np.matmul(block.weights, pixels, out=middle[block.begin : block.end])
-        for block in self._across:
-            source = middle[:, block.low : block.high]
-            np.matmul(source, block.weights, out=out[:, block.begin : block.end])
+            _combine_rows(block, pixels, middle)
+        step = _rows_at_once(self._across)
+        for top in range(0, len(middle), step):
+            rows = slice(top, top + step)
+            for block in self._across:
+                source = middle[rows, block.low : block.high]
+                np.matmul(source, block.weights, out=out[rows, block.begin : block.end])
         return out
 
     def _out_width(self) -> int:
@@ -156,6 +157,19 @@ class BandedResize:
             self._scratch.arrays = tuple(np.empty(shape, np.float32) for shape in shapes)
         arrays: tuple[F32Array, F32Array, F32Array] = self._scratch.arrays
         return arrays
+
+
+def _rows_at_once(across: list[_Block]) -> int:
+    largest = max(block.weights.size for block in across)
+    return max(_LARGEST_PRODUCT // largest, _LEAST_ROWS)
+
+
+def _combine_rows(block: _Block, source: F32Array, out: F32Array) -> None:
+    """One block of the pass over columns, some columns at a time."""
+    step = max(_LARGEST_PRODUCT // block.weights.size, _LEAST_ROWS)
+    for left in range(0, source.shape[1], step):
+        columns = slice(left, left + step)
+        np.matmul(block.weights, source[:, columns], out=out[block.begin : block.end, columns])
 
 
 def _to_levels(values: F32Array) -> None:

@@ -32,10 +32,16 @@ def normalised(crop: np.ndarray) -> np.ndarray:
 
 def open_clip_crop(image: Image.Image, size: int) -> np.ndarray:
     """What open_clip's own transform gives, normalised, [size, size, 3]."""
+    import torch
     from open_clip.transform import image_transform
 
     transform = image_transform(size, is_train=False, mean=MEAN, std=STD)
-    return np.asarray(transform(image).permute(1, 2, 0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # they wait spinning, which starves a busy machine
+    try:
+        return np.asarray(transform(image).permute(1, 2, 0))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def generated(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -63,15 +69,14 @@ def test_generated_frames_equal_open_clip(hw: tuple[int, int], size: int) -> Non
 
 def test_photographs_equal_open_clip() -> None:
     photos = sorted(shared_data("data/photos").glob("*.jpg"))
-    preprocess = Preprocessor(spec())
-    worst = {
-        path.name: np.abs(
-            normalised(preprocess(read_image(path))) - open_clip_crop(Image.open(path), 224)
-        ).max()
-        for path in photos
-    }
-    assert len(worst) > 20
-    assert max(worst.values()) <= BOUND, worst
+    exact, fast = Preprocessor(spec()), Preprocessor(spec(), "fast")
+    assert len(photos) > 20
+    for path in photos:
+        frame, theirs = read_image(path), open_clip_crop(Image.open(path), 224)
+        assert np.abs(normalised(exact(frame)) - theirs).max() <= BOUND, path
+        difference = np.abs(normalised(fast(frame)) - theirs)
+        assert np.quantile(difference, 0.999) <= BOUND, path
+        assert difference.max() <= 0.1, path
 
 
 def natural(height: int, width: int) -> np.ndarray:
@@ -93,17 +98,8 @@ def test_the_fast_resize_keeps_its_bound(hw: tuple[int, int]) -> None:
     frame = natural(*hw)
     theirs = open_clip_crop(Image.fromarray(frame), 224)
     difference = np.abs(normalised(Preprocessor(spec(), "fast")(frame)) - theirs)
-    assert np.quantile(difference, 0.999) <= 0.0301
+    assert np.quantile(difference, 0.999) <= BOUND
     assert difference.max() <= 0.1
-
-
-def test_the_fast_resize_of_photographs_keeps_its_bound() -> None:
-    preprocess = Preprocessor(spec(), "fast")
-    for path in sorted(shared_data("data/photos").glob("*.jpg"))[::2]:
-        theirs = open_clip_crop(Image.open(path), 224)
-        difference = np.abs(normalised(preprocess(read_image(path))) - theirs)
-        assert np.quantile(difference, 0.999) <= 0.0301, path
-        assert difference.max() <= 0.1, path
 
 
 def test_an_unknown_resize_is_refused() -> None:
