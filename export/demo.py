@@ -188,8 +188,8 @@ def _shown_frames(moments: Sequence[Moment]) -> tuple[TaggedFrame, ...]:
 
 
 def _shown_heatmaps(moments: Sequence[Moment]) -> tuple[Heatmap, ...]:
-    """The best tag's heatmap in frames where several tags are on; where none are, in any."""
-    several = [moment for moment in moments if len(moment.on) > 1] or list(moments)
+    """The best tag's heatmap, in frames where that tag is on; where none is, in any."""
+    several = [moment for moment in moments if moment.result.on_tags] or list(moments)
     step = max(1, len(several) // _SHOWN_HEATMAPS)
     chosen = several[step // 2 :: step][:_SHOWN_HEATMAPS]
     return tuple(

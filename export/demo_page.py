@@ -115,7 +115,8 @@ def _new_figure(width: float, height: float) -> Figure:
 def _draw_frames(frames: Sequence[TaggedFrame]) -> Figure:
     columns = min(3, max(1, len(frames)))
     rows = -(-len(frames) // columns) or 1
-    figure = _new_figure(4.0 * columns, 2.9 * rows)
+    aspect = frames[0].image.shape[1] / frames[0].image.shape[0] if frames else 1.0
+    figure = _new_figure(3.3 * aspect * columns, 3.6 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
@@ -157,7 +158,8 @@ def _draw_bars(
 
 
 def _draw_heatmaps(heatmaps: Sequence[Heatmap]) -> Figure:
-    figure = _new_figure(4.0 * max(1, len(heatmaps)), 2.9)
+    image = heatmaps[0].image if heatmaps else np.zeros((1, 1, 3), np.uint8)
+    figure = _new_figure(3.3 * image.shape[1] / image.shape[0] * max(1, len(heatmaps)), 3.6)
     axes = figure.subplots(1, max(1, len(heatmaps)), squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")

@@ -1,4 +1,4 @@
-"""The whole line on the embedded world, once: what `make demo` shows has to be there and be true."""
+"""The whole line on the embedded world, once: what `make demo` shows is there and true."""
 
 from __future__ import annotations
 
