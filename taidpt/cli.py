@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "texts": ("taidpt.commands:texts", "Report which tags your texts name, and how often."),
     "eval": ("taidpt.commands:evaluate", "Evaluate saved scores: mAP of each head."),
     "ensemble": ("taidpt.commands:ensemble", "Combine text-tuned and image-tuned scores."),
+    "datasets": ("taidpt.commands:datasets", "Look for the benchmark data sets in a folder."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
     "demo": ("taidpt.export.commands:demo", "Do the whole line on the embedded toy world."),
     "tag": ("taidpt.runtime.commands:tag", "Tag pictures, folders and videos."),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["ensemble", "evaluate", "texts", "tune"]
+__all__ = ["datasets", "ensemble", "evaluate", "texts", "tune"]
 
 FILE = click.Path(path_type=Path)
 
@@ -117,6 +117,29 @@ def ensemble(
     combined = ensemble_scores(text, image, rate, merge_weight)
     found = mean_average_precision(combined, text.targets, MapSettings(difficult))
     click.echo(f"ensemble at rate {rate:g}  mAP {found.value:.3f}")
+
+
+@click.group("datasets")
+def datasets() -> None:
+    """Benchmark data sets in their official layouts."""
+
+
+@datasets.command("check")
+@click.argument("root", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(root: Path, as_json: bool) -> None:
+    """Say what is there below ROOT, what is missing, and where each file comes from."""
+    import json
+
+    from taidpt.datasets import check_root
+
+    checked = check_root(root)
+    if as_json:
+        click.echo(json.dumps([found.to_json() for found in checked], indent=2))
+        return
+    for found in checked:
+        for line in found.lines():
+            click.echo(line)
 
 
 def _write(path: Path | None, text: str) -> None:

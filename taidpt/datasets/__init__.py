@@ -1,0 +1,12 @@
+"""Data sets in their official folder layouts, read into pictures, targets and groups of classes.
+
+`load_dataset(name, root)` knows them all; `check_root(root)` says what is there and what is not.
+"""
+
+from __future__ import annotations
+
+from taidpt.datasets.base import LabelledImages, class_tags
+from taidpt.datasets.check import check_root
+from taidpt.datasets.registry import DATASET_NAMES, load_dataset
+
+__all__ = ["DATASET_NAMES", "LabelledImages", "check_root", "class_tags", "load_dataset"]

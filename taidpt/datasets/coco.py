@@ -1,0 +1,161 @@
+"""COCO: <split>/ with pictures, annotations/instances_<split>.json and captions_<split>.json.
+
+Source: Lin et al. 2014. As TaI-DPT's authors evaluate it: every picture of the split counts, those
+without any object included, and crowds count as shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taidpt.datasets.base import LabelledImages, class_tags, find_root, require_pictures
+from taidpt.runtime.errors import InputError, MissingDependencyError
+
+__all__ = [
+    "COCO_PLACES",
+    "COCO_SOURCE",
+    "coco_captions",
+    "coco_folder",
+    "image_ids",
+    "load_coco",
+    "read_coco",
+]
+
+COCO_SOURCE = "https://cocodataset.org/#download"
+COCO_PLACES = (".", "coco", "COCO", "coco2014", "mscoco")
+
+
+def coco_folder(root: str | Path, annotations: str) -> Path:
+    """The folder that holds annotations/<file>."""
+    return find_root(root, COCO_PLACES, f"annotations/{annotations}", COCO_SOURCE)
+
+
+def load_coco(root: str | Path, split: str = "val2014") -> LabelledImages:
+    """Read a split of COCO with the 80 classes.
+
+    Args:
+        root: the folder of the data sets, or of COCO itself.
+        split: "val2014", "train2014", "val2017" or "train2017".
+    Raises:
+        InputError: files are missing or damaged, or an annotation is of an unknown class or
+            picture.
+        MissingDependencyError: pycocotools is not installed.
+    """
+    name = f"instances_{split}.json"
+    folder = coco_folder(root, name)
+    tags = class_tags("coco2014")
+    coco = read_coco(folder / "annotations" / name)
+    columns = _columns(coco, tags.names, folder / "annotations" / name)
+    rows = {image: row for row, image in enumerate(coco.imgs)}
+    targets = np.full((len(rows), len(tags)), -1, np.int8)
+    for annotation in coco.anns.values():
+        targets[rows[annotation["image_id"]], columns[annotation["category_id"]]] = 1
+    paths = tuple(folder / split / image["file_name"] for image in coco.imgs.values())
+    require_pictures(paths, COCO_SOURCE)
+    ids = tuple(map(str, coco.imgs))
+    return LabelledImages(f"coco {split}", tags.names, ids, paths, targets)
+
+
+def read_coco(path: Path) -> Any:
+    """A pycocotools index of an annotation file, checked.
+
+    Raises:
+        InputError: the file is damaged, or an annotation is of an unknown picture or class.
+    """
+    try:
+        from pycocotools.coco import COCO
+    except ImportError:
+        raise MissingDependencyError(
+            "COCO's annotations need pycocotools: pip install 'taidpt[datasets]'"
+        ) from None
+    document = _read_json(path)
+    missing = [key for key in ("images", "annotations", "categories") if key not in document]
+    if missing:
+        raise InputError(f"{path}: no {', '.join(missing)}; expected COCO's instances")
+    _check_annotations(document, path)
+    coco = COCO()
+    coco.dataset = document
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def image_ids(path: Path) -> set[int]:
+    """The ids of the pictures in a COCO file; 2014 and 2017 share one numbering."""
+    return {int(image["id"]) for image in _read_json(path).get("images", [])}
+
+
+def coco_captions(
+    path: Path, one_a_picture: bool = True, leave_out: Collection[int] = ()
+) -> Iterator[str]:
+    """Captions in file order of the pictures.
+
+    Args:
+        path: captions_<split>.json.
+        one_a_picture: the first caption of each picture, as TaI-DPT's authors take them; else all.
+        leave_out: pictures whose captions are not wanted. With the ids of val2014, train2017's
+            captions lose those of its test pictures (about 35,500).
+    Raises:
+        InputError: a picture has no caption, or the file is damaged.
+    """
+    document = _read_json(path)
+    captions: dict[int, list[str]] = {image["id"]: [] for image in document.get("images", [])}
+    if not captions:
+        raise InputError(f"{path}: no pictures under `images`; expected COCO's captions")
+    for annotation in document.get("annotations", []):
+        image, caption = annotation.get("image_id"), annotation.get("caption")
+        if image not in captions or not isinstance(caption, str):
+            what = "no caption" if image in captions else f"the unknown picture {image}"
+            raise InputError(f"{path}: annotation {annotation.get('id')} has {what}")
+        captions[image].append(caption.strip())
+    bare = [image for image, texts in captions.items() if not texts]
+    if bare:
+        raise InputError(f"{path}: {len(bare)} pictures have no caption, the first is {bare[0]}")
+    for image, texts in captions.items():
+        if image not in leave_out:
+            yield from texts[:1] if one_a_picture else texts
+
+
+def _columns(coco: Any, names: tuple[str, ...], path: Path) -> dict[int, int]:
+    """Category id → column."""
+    columns = {name: index for index, name in enumerate(names)}
+    unknown = [item["name"] for item in coco.cats.values() if item["name"] not in columns]
+    if unknown:
+        raise InputError(f"{path}: unknown classes {', '.join(unknown[:5])}; COCO has 80 others")
+    return {number: columns[item["name"]] for number, item in coco.cats.items()}
+
+
+def _check_annotations(document: dict[str, Any], path: Path) -> None:
+    images = {image["id"] for image in document["images"]}
+    categories = {category["id"] for category in document["categories"]}
+    for annotation in document["annotations"]:
+        if annotation["category_id"] not in categories:
+            raise InputError(
+                f"{path}: annotation {annotation.get('id')} is of the unknown class "
+                f"{annotation['category_id']}"
+            )
+        if annotation["image_id"] not in images:
+            raise InputError(
+                f"{path}: annotation {annotation.get('id')} is of the unknown picture "
+                f"{annotation['image_id']}"
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            document = json.load(stream)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; it comes from {COCO_SOURCE}") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error})") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(document).__name__}")
+    return document

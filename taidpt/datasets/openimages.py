@@ -1,0 +1,40 @@
+"""OpenImages' localized narratives as texts: *localized_narratives*.jsonl, a `caption` a line.
+
+Source: Pont-Tuset et al. 2020. TaI-DPT takes them for NUS-WIDE, at most 1,000 a class; see
+`taidpt.labels.balance_texts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from taidpt.captions import read_texts
+from taidpt.runtime.errors import InputError
+
+__all__ = ["NARRATIVES_PLACES", "NARRATIVES_SOURCE", "narrative_files", "narratives"]
+
+NARRATIVES_SOURCE = "https://google.github.io/localized-narratives/"
+NARRATIVES_PLACES = (".", "openimages", "OpenImages", "open_images", "localized_narratives")
+
+
+def narrative_files(root: str | Path) -> tuple[Path, ...]:
+    """The files of localized narratives below a root, in name order.
+
+    Raises:
+        InputError: there is none.
+    """
+    base = Path(root)
+    for place in NARRATIVES_PLACES:
+        files = sorted((base / place).glob("*localized_narratives*.jsonl*"))
+        if files:
+            return tuple(files)
+    raise InputError(
+        f"{base}: no open_images_*_localized_narratives*.jsonl; they come from {NARRATIVES_SOURCE}"
+    )
+
+
+def narratives(root: str | Path) -> Iterator[str]:
+    """Stream all narratives, file by file."""
+    for path in narrative_files(root):
+        yield from read_texts(path)

@@ -1,0 +1,161 @@
+"""COCO's splits of classes: LaSO's 64/16 with its few-shot episodes, and 48 seen / 17 unseen.
+
+Sources: Alfassy et al. 2019 (LaSO), whose repository's `data_for_augmentation/` holds the episodes;
+Bansal et al. 2018 for 48/17, in the files that DualCoOp (Sun et al. 2022) gives out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taidpt.datasets.base import LabelledImages, class_tags, find_root, require_pictures
+from taidpt.datasets.coco import COCO_SOURCE, coco_folder, load_coco, read_coco
+from taidpt.datasets.plain_pickle import load_plain_pickle
+from taidpt.runtime.errors import InputError
+
+__all__ = [
+    "LASO_PLACES",
+    "LASO_SOURCE",
+    "ZERO_SHOT_SOURCE",
+    "Episode",
+    "load_coco_zero_shot",
+    "load_laso",
+]
+
+LASO_SOURCE = "https://github.com/leokarlin/LaSO (data_for_augmentation/)"
+ZERO_SHOT_SOURCE = "the Google Drive folder named in https://github.com/sunxm2357/DualCoOp"
+LASO_PLACES = (".", "data_for_augmentation", "LaSO/data_for_augmentation")
+_ZERO_SHOT_FILES = {
+    "train": "instances_train2014_seen_48_17.json",
+    "test": "instances_val2014_gzsi_48_17.json",
+    "unseen": "instances_val2014_unseen_48_17.json",
+}
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A few pictures of each novel class.
+
+    Attributes:
+        images: the pictures of the episode, each once, with all 80 classes' targets.
+        novel: indices of the 16 novel classes.
+        shots: rows of `images` for each novel class, at least as many as the episode's shots where
+            the official file gives them.
+    """
+
+    images: LabelledImages
+    novel: tuple[int, ...]
+    shots: dict[int, tuple[int, ...]]
+
+
+def load_laso(root: str | Path, shots: int = 1, run: int = 1) -> Episode:
+    """An official few-shot episode over train2014.
+
+    Args:
+        root: the folder that holds COCO and data_for_augmentation/.
+        shots: 1 or 5.
+        run: 1 to 10.
+    Raises:
+        InputError: a file is missing or does not fit COCO's train2014.
+    """
+    name = f"{shots}shotRun{run}ClassIdxDict.pkl"
+    path = find_root(root, LASO_PLACES, name, LASO_SOURCE) / name
+    chosen = load_plain_pickle(path, LASO_SOURCE)
+    images = load_coco(root, "train2014")
+    _check_episode(chosen, len(images), path)
+    # The official numbers are positions among train2014's pictures in the file's order.
+    positions = sorted({row for rows in chosen.values() for row in rows})
+    place = {row: number for number, row in enumerate(positions)}
+    episode = {index: tuple(place[row] for row in chosen[index]) for index in sorted(chosen)}
+    novel = tuple(episode)
+    seen = tuple(index for index in range(len(images.classes)) if index not in episode)
+    few = replace(
+        images.subset(positions),
+        name=f"coco laso {shots}-shot run {run}",
+        groups={"novel": novel, "base": seen},
+    )
+    return Episode(few, novel, episode)
+
+
+def _check_episode(chosen: Any, pictures: int, path: Path) -> None:
+    if not isinstance(chosen, dict) or not chosen:
+        raise InputError(
+            f"{path}: expected classes and their pictures, got {type(chosen).__name__}"
+        )
+    classes = len(class_tags("coco2014"))
+    outside = [index for index in chosen if not 0 <= index < classes]
+    if outside:
+        raise InputError(f"{path}: class {outside[0]} is not one of COCO's {classes}")
+    last = max((row for rows in chosen.values() for row in rows), default=0)
+    if last >= pictures:
+        raise InputError(f"{path}: names picture {last}, but train2014 has {pictures}")
+
+
+def load_coco_zero_shot(root: str | Path, split: str = "test") -> LabelledImages:
+    """COCO with 48 seen and 17 unseen classes; groups "seen" and "unseen".
+
+    The classes are those of the official files alone, in COCO's order.
+
+    Args:
+        root: the folder that holds COCO with the official files among its annotations.
+        split: "train" (seen classes), "test" (seen and unseen) or "unseen".
+    Raises:
+        InputError: a file is missing or does not fit.
+    """
+    if split not in _ZERO_SHOT_FILES:
+        raise InputError(f"48/17 has the splits {', '.join(_ZERO_SHOT_FILES)}, got {split!r}")
+    name = _ZERO_SHOT_FILES[split]
+    try:
+        folder = coco_folder(root, name)
+    except InputError:
+        raise InputError(
+            f"annotations/{name} not found; it comes from {ZERO_SHOT_SOURCE}"
+        ) from None
+    seen, unseen = _zero_shot_classes(folder / "annotations" / "cls_ids.pickle")
+    used = sorted({"train": seen, "test": seen | unseen, "unseen": unseen}[split])
+    coco = read_coco(folder / "annotations" / name)
+    columns = _zero_shot_columns(coco, used, folder / "annotations" / name)
+    rows = {image: row for row, image in enumerate(coco.imgToAnns)}
+    targets = np.full((len(rows), len(used)), -1, np.int8)
+    for annotation in coco.anns.values():
+        targets[rows[annotation["image_id"]], columns[annotation["category_id"]]] = 1
+    year = "train2014" if split == "train" else "val2014"
+    paths = tuple(folder / year / coco.imgs[image]["file_name"] for image in rows)
+    require_pictures(paths, COCO_SOURCE)
+    names = class_tags("coco2014").names
+    groups = {
+        group: tuple(column for column, index in enumerate(used) if index in members)
+        for group, members in (("seen", seen), ("unseen", unseen))
+    }
+    classes = tuple(names[index] for index in used)
+    return LabelledImages(
+        f"coco 48/17 {split}", classes, tuple(map(str, rows)), paths, targets, groups
+    )
+
+
+def _zero_shot_classes(path: Path) -> tuple[set[int], set[int]]:
+    """The official seen and unseen classes as indices into COCO's 80."""
+    split = load_plain_pickle(path, ZERO_SHOT_SOURCE)
+    if not isinstance(split, dict) or not {"train", "test"} <= set(split):
+        raise InputError(f"{path}: expected the classes under 'train' and 'test'")
+    seen, unseen = ({int(index) for index in split[key]} for key in ("train", "test"))
+    if seen & unseen or not seen | unseen <= set(range(80)):
+        raise InputError(f"{path}: seen and unseen classes overlap or are not COCO's")
+    return seen, unseen
+
+
+def _zero_shot_columns(coco: Any, used: list[int], path: Path) -> dict[int, int]:
+    """Category id → column; the file's categories in order are the split's classes in order."""
+    categories = sorted(coco.cats)
+    if len(categories) != len(used):
+        raise InputError(f"{path}: {len(categories)} classes, cls_ids.pickle has {len(used)}")
+    names = class_tags("coco2014").names
+    for category, index in zip(categories, used, strict=True):
+        name = coco.cats[category].get("name", names[index])
+        if name != names[index]:
+            raise InputError(f"{path}: class {name!r} stands where {names[index]!r} should")
+    return {category: column for column, category in enumerate(categories)}
