@@ -1,0 +1,104 @@
+"""Triton kernels beside the forward one: lengths of patches, gradient of the similarities."""
+
+# A kernel's arguments have Triton's types, which Python annotations do not name.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from taidpt.kernels.local_similarity.triton_kernels import FLOOR_SQUARED, LOG2_E, dot_tile
+
+__all__ = ["gradient_kernel", "inverse_length_kernel"]
+
+
+@triton.jit
+def inverse_length_kernel(x_ptr, out_ptr, stride_image, stride_patch, P, D, BLOCK_D: tl.constexpr):
+    """1 / max(|x|, floor) of one patch a program; grid (B * P,)."""
+    row = tl.program_id(0).to(tl.int64)
+    start_ptr = x_ptr + (row // P) * stride_image + (row % P) * stride_patch
+    squares = tl.zeros((BLOCK_D,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        column = start + tl.arange(0, BLOCK_D)
+        x = tl.load(start_ptr + column, mask=column < D, other=0.0).to(tl.float32)
+        squares += x * x
+    tl.store(out_ptr + row, 1.0 / tl.sqrt(tl.maximum(tl.sum(squares, axis=0), FLOOR_SQUARED)))
+
+
+@triton.jit
+def gradient_kernel(
+    x_ptr,
+    bank_ptr,
+    mask_ptr,
+    inverse_ptr,
+    result_ptr,
+    log_sum_ptr,
+    grad_ptr,
+    grad_scale_ptr,
+    to_rows_ptr,
+    stride_image,
+    stride_patch,
+    stride_bank,
+    rows,
+    P,
+    C,
+    D,
+    first_class,
+    chunk,
+    temperature,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dL/d(x̂·t) / |x| of `chunk` classes from `first_class` on, [rows = B * P, chunk].
+
+    The similarities are computed again; two plain matrix products of what is written here give
+    the gradients of T and X. Values are multiplied by the scalar at `grad_scale_ptr`.
+    """
+    row_blocks = tl.cdiv(rows, BLOCK_R)
+    class_blocks = tl.cdiv(chunk, BLOCK_C)
+    program = tl.program_id(0)
+    wave = program // (GROUP * class_blocks)
+    group_size = tl.minimum(row_blocks - wave * GROUP, GROUP)
+    inner = program % (GROUP * class_blocks)
+    row = (wave * GROUP + inner % group_size) * BLOCK_R + tl.arange(0, BLOCK_R)
+    local = (inner // group_size) * BLOCK_C + tl.arange(0, BLOCK_C)
+    safe_row = tl.minimum(row, rows - 1).to(tl.int64)
+    classes = (first_class + tl.minimum(local, chunk - 1)).to(tl.int64)
+    x_rows = x_ptr + (safe_row // P) * stride_image + (safe_row % P) * stride_patch
+    bank_rows = bank_ptr + classes * stride_bank
+    # rows of X take the M side here: nothing is reduced, and classes lie side by side in memory
+    products, _, _ = dot_tile(
+        bank_rows,
+        x_rows,
+        x_rows,
+        D,
+        BLOCK_R,
+        BLOCK_C,
+        BLOCK_D,
+        EVEN_D,
+        False,
+        False,
+        DTYPE,
+        PRECISION,
+    )
+    inverse = tl.load(inverse_ptr + safe_row)
+    if HAS_MASK:
+        seen = tl.load(mask_ptr + safe_row) != 0
+        weighing = tl.where(seen, inverse, 0.0) * tl.load(grad_scale_ptr)
+    else:
+        weighing = inverse * tl.load(grad_scale_ptr)
+    similarity = products * inverse[:, None]
+    place = (safe_row // P)[:, None] * C + classes[None, :]
+    result = tl.load(result_ptr + place)
+    weight = tl.exp2((similarity * temperature - tl.load(log_sum_ptr + place)) * LOG2_E)
+    inner_grad = weight * (1.0 + temperature * (similarity - result)) * tl.load(grad_ptr + place)
+    inside = (row[:, None] < rows) & (local[None, :] < chunk)
+    target = to_rows_ptr + row[:, None].to(tl.int64) * chunk + local[None, :]
+    tl.store(target, (inner_grad * weighing[:, None]).to(to_rows_ptr.dtype.element_ty), mask=inside)

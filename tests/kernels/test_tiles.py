@@ -1,0 +1,65 @@
+"""The heuristic table: whatever the shape, what it names fits the architecture."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from taidpt.kernels.local_similarity.tiles import (
+    SHARED_LIMITS,
+    Shape,
+    candidates,
+    check_shared,
+    choose,
+    shared_bytes,
+    tails,
+)
+
+SHAPES = [
+    Shape(batch, patches, classes, dim, item, valued)
+    for batch, patches, classes, dim, item, valued in itertools.product(
+        (1, 8, 64, 512),
+        (1, 20, 49, 196, 197, 784),
+        (1, 80, 20000),
+        (256, 1280),
+        (2, 4),
+        (False, True),
+    )
+]
+
+
+@pytest.mark.parametrize("architecture", [70, *SHARED_LIMITS, 121])
+def test_choices_fit(architecture: int) -> None:
+    limit = SHARED_LIMITS.get(architecture, 99 * 1024 if architecture == 121 else 64 * 1024)
+    for shape in SHAPES:
+        tiles = choose(architecture, shape)
+        assert shared_bytes(tiles, shape.item_bytes, shape.has_values) <= limit
+        assert tiles.splits == 1 or tiles.tails == (0, 0)
+        assert min(tiles.block_c, tiles.images * tiles.block_p, tiles.block_d) >= 16
+
+
+def test_candidates_begin_with_the_choice_and_differ() -> None:
+    shape = Shape(64, 196, 20000, 1024)
+    options = list(candidates(90, shape))
+    assert options[0] == choose(90, shape)
+    assert len(set(options)) == len(options) > 5
+
+
+@pytest.mark.parametrize(("patches", "expected"), [(256, (0, 0)), (196, (64, 16)), (197, (64, 16))])
+def test_tails_cover_with_little_padding(patches: int, expected: tuple[int, int]) -> None:
+    assert tails(patches, 128) == expected
+
+
+def test_every_rest_is_covered() -> None:
+    for patches in range(1, 800):
+        rest = patches % 128
+        assert sum(tails(patches, 128)) >= rest
+
+
+def test_limits_are_named() -> None:
+    check_shared(75, 65536, "kernel")
+    with pytest.raises(ValueError, match=r"tile needs 98304 bytes.*sm_75 has 65536"):
+        check_shared(75, 98304, "tile")
+    with pytest.raises(ValueError, match="sm_88: unsupported architecture; supported: sm_72"):
+        check_shared(88, 1, "tile")

@@ -1,0 +1,192 @@
+"""The Triton kernels against the definition in float64: on a GPU, else in the interpreter.
+
+The interpreter takes milliseconds an operation whatever its size, so its tiles are large; it
+checks values only. Shared memory is checked ahead of time, real tiles in the GPU suite.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from taidpt.kernels.local_similarity import chunked
+from taidpt.kernels.local_similarity import triton_launch as launch
+from taidpt.kernels.local_similarity.tiles import Tiles
+from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
+from tests.kernels.triton_device import DEVICE, INTERPRETED
+
+PATCHES = (49, 50, 196, 197, 784)
+CLASSES = (1, 20, 80, 81, 1000)
+DIMS = (256, 512, 768, 1024, 1280)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def pairwise() -> list[Case]:
+    """Every two of (P, C, D, type, mask, values) meet in some case: a Latin square of 25."""
+    cases = []
+    for i, j in itertools.product(range(5), range(5)):
+        options = {"masked": (i + j) % 2 == 1, "valued": (2 * i + j) % 4 == 3}
+        sizes = (1 + (i + j) % 2, PATCHES[i], CLASSES[(i + j) % 5], DIMS[j])
+        cases.append(Case(*sizes, DTYPES[(i + 2 * j) % 3], **options))
+    return cases
+
+
+# the two longest lists of classes meet one other size each
+LONG = [Case(1, 49, 4585, 512, torch.bfloat16), Case(1, 50, 20000, 256, torch.float16, True)]
+
+
+def wide(case: Case) -> Inputs:
+    """The same values in float64."""
+    inputs = make_inputs(case)
+    return inputs._replace(
+        patches=inputs.patches.double(),
+        class_embeddings=inputs.class_embeddings.double(),
+        values=None if inputs.values is None else inputs.values.double(),
+    )
+
+
+def on_device(inputs: Inputs) -> Inputs:
+    moved = [value.to(DEVICE) if isinstance(value, torch.Tensor) else value for value in inputs]
+    return Inputs(*moved)
+
+
+def large_tiles(case: Case) -> Tiles | None:
+    """Few programs for the interpreter; on a GPU the table's own choice."""
+    if not INTERPRETED:
+        return None
+    block_c = min(4096, max(16, 1 << (case.classes - 1).bit_length()))
+    block_p = min(256, 1 << (case.patches - 1).bit_length())
+    return Tiles(block_c, 1, block_p, 512, warps=4, stages=1)
+
+
+def assert_forward(case: Case, tiles: Tiles | None, **keep: bool) -> None:
+    expected, log_sum = chunked.forward(*wide(case))
+    operands = launch.prepared(*on_device(make_inputs(case)))
+    outputs = launch.launch_forward(operands, tiles=tiles, **keep)
+    atol, rtol = TOLERANCES["forward", case.dtype, "triton"]
+    torch.testing.assert_close(outputs.result.cpu().double(), expected, atol=atol, rtol=rtol)
+    if outputs.log_sum is not None:
+        found = outputs.log_sum.cpu().double()
+        torch.testing.assert_close(found, log_sum, atol=1e-4, rtol=1e-5)
+    if outputs.best is not None:
+        assert_best(wide(case), outputs.best.cpu().long())
+
+
+def assert_best(inputs: Inputs, best: torch.Tensor) -> None:
+    """The named patch is as similar as the most similar one; -1 exactly where there is none."""
+    unit = torch.nn.functional.normalize(inputs.patches, dim=-1)
+    similarity = unit @ inputs.class_embeddings.T
+    if inputs.mask is not None:
+        similarity.masked_fill_(~inputs.mask[:, :, None], -torch.inf)
+        assert torch.equal((best < 0).all(1), ~inputs.mask.any(1))
+    named = similarity.gather(1, best[:, None].clamp_min(0))[:, 0]
+    torch.testing.assert_close(named, similarity.amax(1), atol=1e-5, rtol=0)
+
+
+def test_the_square_is_pairwise() -> None:
+    cases = pairwise()
+    for left, right in itertools.combinations(("patches", "classes", "dim", "dtype"), 2):
+        met = {(getattr(case, left), getattr(case, right)) for case in cases}
+        ones, others = ({pair[side] for pair in met} for side in (0, 1))
+        assert len(met) == len(ones) * len(others), (left, right)
+    assert {(case.masked, case.valued) for case in cases} == set(
+        itertools.product((False, True), repeat=2)
+    )
+
+
+@pytest.mark.parametrize("case", [*pairwise(), *LONG], ids=str)
+def test_forward(case: Case) -> None:
+    assert_forward(case, large_tiles(case))
+
+
+TILES = [
+    Tiles(32, 2, 32, 32, 4, 2),
+    Tiles(32, 1, 64, 64, 4, 2, tails=(32, 16)),
+    Tiles(16, 1, 16, 32, 4, 2, splits=3, fuse_length=True),
+    Tiles(64, 4, 128, 64, 4, 2, fuse_length=True, group=2),
+]
+
+
+@pytest.mark.parametrize("tiles", TILES, ids=lambda tiles: str(TILES.index(tiles)))
+@pytest.mark.parametrize("masked", [False, True])
+def test_tiles_tails_splits_and_images(tiles: Tiles, masked: bool) -> None:
+    """D is no multiple of a tile, B none of the images, C none of the classes."""
+    case = Case(3, 105, 37, 72, torch.float32, masked, valued=masked)
+    assert_forward(case, tiles, keep_log_sum=True, keep_best=True)
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_scores_are_merged_in_the_kernel(splits: int) -> None:
+    case = Case(2, 20, 33, 64, masked=True)
+    similarity, _ = chunked.forward(*wide(case))
+    generator = torch.Generator().manual_seed(1)
+    whole = torch.randn(similarity.shape, generator=generator)
+    scale, bias = (torch.randn(33, generator=generator) for _ in range(2))
+    parts = [tensor.to(DEVICE) for tensor in (whole, scale, bias)]
+    epilogue = launch.Epilogue(parts[0], 0.3, parts[1], parts[2])
+    tiles = Tiles(64, 1, 16, 64, 4, 1, splits=splits)
+    operands = launch.prepared(*on_device(make_inputs(case)))
+    found = launch.launch_forward(operands, epilogue, tiles=tiles).result.cpu().double()
+    expected = scale * (0.7 * whole + 0.3 * similarity) + bias
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def gradients(case: Case, seed: int = 2) -> tuple[list[Any], list[Any]]:
+    """The kernel's and the definition's, of patches and class embeddings."""
+    exact = wide(case)
+    grad = torch.randn(case.batch, case.classes, generator=torch.Generator().manual_seed(seed))
+    saved = chunked.forward(*exact)
+    needs = (True, True, False)
+    inputs = (exact.patches, exact.class_embeddings, exact.mask, None)
+    expected = chunked.backward(grad.double(), saved, inputs, case.temperature, needs)
+    here = on_device(make_inputs(case))
+    saved_here = tuple(tensor.float().to(DEVICE) for tensor in saved)
+    inputs = (here.patches, here.class_embeddings, here.mask, None)
+    found = launch.backward(grad.to(DEVICE), saved_here, inputs, case.temperature, needs)
+    return [each.cpu().double() for each in found[:2]], list(expected[:2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("sizes", "masked"), [((3, 20, 81, 64), True), ((2, 49, 80, 72), False)])
+def test_backward(sizes: tuple[int, int, int, int], masked: bool, dtype: torch.dtype) -> None:
+    case = Case(*sizes, dtype, masked)
+    atol, _ = TOLERANCES["backward", dtype, "triton"]
+    for found, expected in zip(*gradients(case), strict=True):
+        assert (found - expected).norm() <= atol * expected.norm()
+        if masked and found.ndim == 3:
+            assert found[0].abs().max() == 0
+
+
+def test_backward_in_chunks_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_chunk", lambda batch, patches, classes: 64)
+    for found, expected in zip(*gradients(Case(2, 9, 150, 32)), strict=True):
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_memory_of_a_chunk_is_bounded() -> None:
+    assert launch._chunk(512, 20, 5000) * 512 * 20 <= 4 * 512 * 5000
+    assert launch._chunk(1, 49, 80) == 80
+
+
+def test_a_nan_behind_the_mask_stays_there() -> None:
+    inputs = make_inputs(Case(2, 20, 17, 32, masked=True))
+    assert inputs.mask is not None
+    clean = launch.launch_forward(launch.prepared(*on_device(inputs))).result
+    inputs.patches[~inputs.mask] = float("nan")
+    dirty = launch.launch_forward(launch.prepared(*on_device(inputs))).result
+    assert torch.equal(clean, dirty)
+
+
+def test_strides_are_taken_as_they_come() -> None:
+    inputs = make_inputs(Case(3, 10, 17, 32))
+    tiles = Tiles(32, 1, 16, 32, 4, 1)
+    plain = launch.launch_forward(launch.prepared(*on_device(inputs)), tiles=tiles).result
+    turned = inputs._replace(
+        patches=inputs.patches.transpose(0, 1).contiguous().transpose(0, 1),
+        class_embeddings=inputs.class_embeddings.T.contiguous().T,
+    )
+    found = launch.launch_forward(launch.prepared(*on_device(turned)), tiles=tiles).result
+    assert torch.equal(plain, found)
