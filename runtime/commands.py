@@ -12,6 +12,12 @@ __all__ = ["tag"]
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--jsonl", metavar="FILE", help="Write a JSON line a frame; - is standard output.")
 @click.option("--events", metavar="FILE", help="Write a JSON line when a tag goes on or off.")
+@click.option("--csv", metavar="FILE", help="Write a table: a row a frame, a column a tag.")
+@click.option("--vtt", metavar="FILE", help="Write WebVTT subtitles of a video.")
+@click.option("--srt", metavar="FILE", help="Write SRT subtitles of a video.")
+@click.option("--overlay", metavar="FILE", help="Write a video with the tags painted on.")
+@click.option("--heatmap", metavar="TAG", help="Paint where TAG is seen onto the overlay.")
+@click.option("--report", metavar="FILE", help="Write an HTML page: timeline and pictures.")
 @click.option("--top", type=click.IntRange(min=1), help="Only the best tags of each frame.")
 @click.option("--threshold", type=float, help="One threshold for all tags, over the bundle's own.")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
@@ -39,7 +45,8 @@ __all__ = ["tag"]
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     """Tag pictures, folders of pictures and videos with BUNDLE.
 
-    Without --jsonl or --events a person reads the tags: a line a picture, a timeline a video.
+    Without an output a person reads the tags: a line a picture, a timeline a video. Several
+    outputs may be given at once.
     """
     from taidpt.runtime.tagging import job_from_options, run_tag
 

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +17,10 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import IMAGE_SUFFIXES
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
+from taidpt.runtime.sinks.overlay import OverlaySink
+from taidpt.runtime.sinks.report import ReportSink
+from taidpt.runtime.sinks.subtitles import SubtitleSink
+from taidpt.runtime.sinks.table import CsvSink
 from taidpt.runtime.sources import ImageSource, Source, SourceOptions, open_source
 from taidpt.runtime.stream import Stream, StreamSettings
 from taidpt.runtime.tagger import Tagger
@@ -26,27 +30,63 @@ __all__ = ["Outputs", "TagJob", "job_from_options", "run_tag"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go; with none of them a person reads them on standard output."""
+    """Where results go: files, "-" for standard output where lines are written.
+
+    With none of them a person reads the tags on standard output.
+    """
 
     jsonl: str | None = None
     events: str | None = None
+    csv: str | None = None
+    vtt: str | None = None
+    srt: str | None = None
+    overlay: str | None = None
+    report: str | None = None
+    heatmap: str | None = None
     top: int | None = None
 
-    def open(self) -> list[Sink]:
-        """Open the sinks.
+    def open(self, tagger: Tagger, stack: contextlib.ExitStack) -> list[Sink]:
+        """Open the sinks; each is closed with the stack.
 
         Raises:
             InputError: a file cannot be written, or two outputs share one target.
         """
-        targets = [target for target in (self.jsonl, self.events) if target is not None]
-        if len(set(targets)) != len(targets):
-            raise InputError(f"two outputs go to {targets[0]}; give each a file of its own")
+        names = ("jsonl", "events", "csv", "vtt", "srt", "overlay", "report")
+        targets = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        _check_targets(targets, self.heatmap, tagger)
         sinks: list[Sink] = []
-        if self.jsonl is not None:
-            sinks.append(JsonlSink(self.jsonl, self.top))
-        if self.events is not None:
-            sinks.append(EventsSink(self.events))
+        for name, target in targets.items():
+            sinks.append(self._open_one(name, target, tagger))
+            stack.callback(sinks[-1].close)
         return sinks or [PersonSink(self.top)]
+
+    def _open_one(self, name: str, target: str, tagger: Tagger) -> Sink:
+        if name == "jsonl":
+            return JsonlSink(target, self.top)
+        if name == "events":
+            return EventsSink(target)
+        if name == "csv":
+            return CsvSink(target)
+        if name in ("vtt", "srt"):
+            return SubtitleSink(target, name)
+        if name == "report":
+            return ReportSink(target, f"Tags by {tagger.bundle.path.name}")
+        spec = tagger.bundle.manifest.input
+        return OverlaySink(target, (spec.height, spec.width), self.heatmap)
+
+
+def _check_targets(targets: Mapping[str, str], heatmap: str | None, tagger: Tagger) -> None:
+    by_target: dict[str, str] = {}
+    for name, target in targets.items():
+        if target == "-" and name not in ("jsonl", "events"):
+            raise InputError(f"--{name} needs a file; only --jsonl and --events write to -")
+        if target in by_target:
+            raise InputError(f"--{by_target[target]} and --{name} both go to {target}")
+        by_target[target] = name
+    if heatmap is not None:
+        tagger.vocabulary.index(heatmap)
+        if "overlay" not in targets:
+            raise InputError("--heatmap is painted on a video; name it with --overlay FILE")
 
 
 @dataclass(frozen=True)
@@ -76,9 +116,7 @@ def run_tag(job: TagJob) -> None:
         stack.enter_context(log_to_stderr())
         tagger = stack.enter_context(_open_tagger(job))
         sources = _open_sources(job, stack)
-        sinks = job.outputs.open()
-        for sink in sinks:
-            stack.callback(sink.close)
+        sinks = job.outputs.open(tagger, stack)
         stop = stack.enter_context(_StopOnSigterm())
         for source in sources:
             if not stop.asked:
@@ -156,7 +194,7 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
     return TagJob(
         bundle=bundle,
         sources=sources,
-        outputs=Outputs(options["jsonl"], options["events"], options["top"]),
+        outputs=Outputs(**{item.name: options[item.name] for item in fields(Outputs)}),
         backend=BackendOptions(
             device=options["device"],
             threads=options["threads"],

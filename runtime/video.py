@@ -15,7 +15,7 @@ from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources import Frame, Selector, Source, SourceOptions
 
-__all__ = ["VideoSource"]
+__all__ = ["VideoSource", "import_av"]
 
 _LOG = logging.getLogger("taidpt.runtime")
 _MISSING_TAIL_S = 1.0
@@ -35,7 +35,7 @@ class VideoSource(Source):
             InputError: not a video, damaged, or without a video stream.
         """
         self.name = redact(url)
-        self._av = _import_av()
+        self._av = import_av()
         self._container = self._open(url)
         if not self._container.streams.video:
             self.close()
@@ -131,7 +131,8 @@ class _Clock:
         return self.last_s
 
 
-def _import_av() -> Any:
+def import_av() -> Any:
+    """PyAV, or a MissingDependencyError that says how to get it."""
     try:
         import av
         import av.error

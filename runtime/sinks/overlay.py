@@ -1,0 +1,111 @@
+"""A video with the tags, their bars and a heatmap painted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.events import Interval
+from taidpt.runtime.sinks.drawing import draw_tags, paint_heatmap, rgb_image
+from taidpt.runtime.stream import Moment
+from taidpt.runtime.video import import_av
+
+__all__ = ["OverlaySink"]
+
+_TIME_BASE = Fraction(1, 1000)
+_PICTURE_S = 2.0
+_TAGS_SHOWN = 6
+_CODECS = ("libx264", "h264", "mpeg4")
+
+
+class OverlaySink:
+    """Encodes the frames with what was found, at their own times.
+
+    The file is cut into fragments, so that a kill leaves all but the last second playable.
+    """
+
+    def __init__(
+        self, path: str | Path, input_hw: tuple[int, int], heatmap: str | None = None
+    ) -> None:
+        """Open the file anew.
+
+        Args:
+            path: an .mp4 or .mkv file.
+            input_hw: height and width of the model's input.
+            heatmap: a tag whose heatmap is painted too.
+        Raises:
+            InputError: it cannot be written.
+        """
+        self._path, self._input_hw, self._heatmap = str(path), input_hw, heatmap
+        self._av = import_av()
+        self._stream: Any = None
+        self._last_ms = -1
+        self._offset_s = 0.0
+        try:
+            Path(path).open("wb").close()  # PyAV finds out only at the first frame
+            options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+            self._container = self._av.open(self._path, "w", options=options)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._path}: cannot be written as a video: {error}") from None
+
+    def write(self, moment: Moment) -> None:
+        """Paint and encode one frame.
+
+        Raises:
+            InputError: the disk is full, or the tag of the heatmap is unknown.
+        """
+        image = rgb_image(moment.frame.image)
+        if self._heatmap is not None:
+            image = paint_heatmap(image, moment.result, self._heatmap, self._input_hw)
+        image = draw_tags(image, list(moment.result.top(_TAGS_SHOWN)), moment.on)
+        if self._stream is None:
+            self._stream = self._open_stream(image.width, image.height)
+        size = self._stream.width, self._stream.height
+        if image.size != size:  # an odd size, or a stream that changed its own
+            image = image.resize(size)
+        picture = self._av.VideoFrame.from_image(image)
+        picture.pts, picture.time_base = self._next_ms(moment.time), _TIME_BASE
+        self._mux(picture)
+
+    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
+        """Let the next source follow behind this one."""
+        self._offset_s = (self._last_ms + 40) / 1000
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._stream is not None and self._last_ms >= 0:
+            self._mux(None)
+        try:
+            self._container.close()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._path}: could not be finished: {error}") from None
+
+    def _next_ms(self, time_s: float | None) -> int:
+        if time_s is None:
+            wanted = self._last_ms + 1 if self._last_ms < 0 else self._last_ms + _PICTURE_S * 1000
+        else:
+            wanted = (self._offset_s + time_s) * 1000
+        self._last_ms = max(round(wanted), self._last_ms + 1)
+        return self._last_ms
+
+    def _open_stream(self, width: int, height: int) -> Any:
+        for codec in _CODECS:
+            if codec in self._av.codecs_available:
+                stream = self._container.add_stream(codec, rate=30)
+                stream.width, stream.height = max(width // 2, 1) * 2, max(height // 2, 1) * 2
+                stream.pix_fmt = "yuv420p"
+                stream.options = {"preset": "veryfast"} if codec == "libx264" else {}
+                stream.codec_context.time_base = stream.time_base = _TIME_BASE
+                stream.codec_context.gop_size = 30
+                stream.codec_context.max_b_frames = 0  # they would shift the first time
+                return stream
+        raise InputError(f"{self._path}: this PyAV has no video encoder ({', '.join(_CODECS)})")
+
+    def _mux(self, picture: Any) -> None:
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._path}: cannot be written: {error}") from None

@@ -1,0 +1,153 @@
+"""One HTML page: the timeline of every source, and a picture of each tag at its best moment."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taidpt.runtime.console import clock_text
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.events import Interval
+from taidpt.runtime.files import write_atomically
+from taidpt.runtime.sinks.drawing import jpeg, rgb_image
+from taidpt.runtime.stream import Moment
+
+__all__ = ["ReportSink"]
+
+_MOST_PICTURES = 200
+_PICTURE_WIDTH = 240
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+  color: #1b2430; background: #fff }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem; overflow-wrap: anywhere }
+svg { width: 100%; height: auto } .quiet { color: #667 }
+.cards { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0; width: 15rem }
+figure img { width: 100%; border-radius: 6px; display: block } figcaption { font-size: .85rem }
+@media (prefers-color-scheme: dark) { body { background: #14181d; color: #dde3ea }
+  svg text { fill: #dde3ea } .quiet { color: #93a } }
+"""
+
+
+@dataclass
+class _Best:
+    """A tag's best moment so far."""
+
+    score: float
+    time_s: float | None
+    picture: bytes
+
+
+@dataclass
+class _Source:
+    frames: int = 0
+    best: dict[str, _Best] = field(default_factory=dict)
+    intervals: tuple[Interval, ...] = ()
+    end_s: float = 0.0
+
+
+class ReportSink:
+    """Collects while tagging, and writes the page when closed; it opens without a network."""
+
+    def __init__(self, path: str | Path, title: str = "Tags") -> None:
+        """Write an empty page at once, to find out early whether that works.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        self._path, self._title = Path(path), title
+        self._sources: dict[str, _Source] = {}
+        self._save()
+
+    def write(self, moment: Moment) -> None:
+        """Keep a small picture where a tag that is on is better seen than before."""
+        timed = moment.time is not None
+        source = self._sources.setdefault(moment.frame.source if timed else "Pictures", _Source())
+        source.frames += 1
+        better = [name for name in moment.on if self._is_better(source, moment, name)]
+        if not better:
+            return
+        picture = jpeg(rgb_image(moment.frame.image), _PICTURE_WIDTH)
+        for name in better:
+            score = moment.result[name].score
+            source.best[name] = _Best(score, moment.time, picture)
+
+    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
+        """Keep the timeline."""
+        if source in self._sources:
+            self._sources[source].intervals = tuple(intervals)
+            self._sources[source].end_s = end_s
+
+    def close(self) -> None:
+        """Write the page."""
+        self._save()
+
+    def _is_better(self, source: _Source, moment: Moment, name: str) -> bool:
+        known = source.best.get(name)
+        if known is None:
+            return sum(len(other.best) for other in self._sources.values()) < _MOST_PICTURES
+        return moment.result[name].score > known.score
+
+    def _save(self) -> None:
+        body = "".join(_section(name, source) for name, source in self._sources.items())
+        page = (
+            '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{html.escape(self._title)}</title><style>{_STYLE}</style>"
+            f"<h1>{html.escape(self._title)}</h1>{body or '<p>No frames.</p>'}</html>\n"
+        )
+        try:
+            write_atomically(self._path, page.encode())
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+
+def _section(name: str, source: _Source) -> str:
+    length = f", {clock_text(source.end_s)}" if source.end_s else ""
+    head = f"<h2>{html.escape(name)}</h2><p class=quiet>{source.frames} frames{length}</p>"
+    ranked = sorted(source.best.items(), key=lambda item: item[1].time_s or 0.0)
+    cards = "".join(_card(tag, best) for tag, best in ranked)
+    empty = "<p>No tag reached its threshold.</p>"
+    return f"{head}{_drawing(source)}<div class=cards>{cards or empty}</div>"
+
+
+def _card(tag: str, best: _Best) -> str:
+    data = base64.b64encode(best.picture).decode()
+    when = "" if best.time_s is None else f" at {clock_text(best.time_s)}"
+    name = html.escape(tag)
+    return (
+        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{data}">'
+        f"<figcaption><b>{name}</b> {best.score:.2f}{when}</figcaption></figure>"
+    )
+
+
+def _drawing(source: _Source) -> str:
+    """The timeline as SVG: a row a tag."""
+    if not source.intervals or source.end_s <= 0:
+        return ""
+    tags = list(dict.fromkeys(interval.tag for interval in source.intervals))
+    left, width, row = 170, 1000, 22
+    scale = (width - left) / source.end_s
+    bars = [_bar(item, left, tags.index(item.tag) * row, scale) for item in source.intervals]
+    words = [
+        f'<text x="{left - 8}" y="{index * row + 16}" text-anchor="end">{html.escape(tag)}</text>'
+        for index, tag in enumerate(tags)
+    ]
+    height = row * len(tags) + 24
+    ends = (
+        f'<text x="{left}" y="{height - 4}">0:00</text><text x="{width}" y="{height - 4}" '
+        f'text-anchor="end">{clock_text(source.end_s)}</text>'
+    )
+    head = f'<svg viewBox="0 0 {width} {height}" font-size="13" role="img" aria-label="timeline">'
+    return head + "".join(words + bars) + ends + "</svg>"
+
+
+def _bar(item: Interval, left: int, top: int, scale: float) -> str:
+    x, width = left + item.start_s * scale, max((item.end_s - item.start_s) * scale, 2)
+    times = f"{item.tag}: {clock_text(item.start_s)}–{clock_text(item.end_s)}"
+    return (
+        f'<rect x="{x:.1f}" y="{top + 4}" width="{width:.1f}" height="14" rx="3" fill="#2f9e68">'
+        f"<title>{html.escape(times)}</title></rect>"
+    )

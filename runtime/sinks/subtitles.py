@@ -1,0 +1,92 @@
+"""WebVTT and SRT: what was on from when to when, beside the video in any player."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.events import Interval
+from taidpt.runtime.sinks.line_file import LineFile
+from taidpt.runtime.stream import Moment
+
+__all__ = ["Cue", "SubtitleSink", "cues"]
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A stretch of time in which the same tags were on."""
+
+    start_s: float
+    end_s: float
+    tags: tuple[str, ...]
+
+
+def cues(intervals: Sequence[Interval]) -> list[Cue]:
+    """Cut overlapping intervals into stretches that never overlap.
+
+    Tags stand in the order in which they came on.
+    """
+    edges = sorted({edge for item in intervals for edge in (item.start_s, item.end_s)})
+    found = []
+    for start_s, end_s in itertools.pairwise(edges):
+        on = [item.tag for item in intervals if item.start_s <= start_s and item.end_s >= end_s]
+        if on:
+            found.append(Cue(start_s, end_s, tuple(dict.fromkeys(on))))
+    return found
+
+
+class SubtitleSink:
+    """One subtitle file of one video, `form` "vtt" or "srt"; written when the video ends."""
+
+    def __init__(self, path: str | Path, form: str) -> None:
+        """Open the file anew; it is a valid empty one at once.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        self._path, self._form = path, form
+        self._file = LineFile(path)
+        self._source: str | None = None
+        if form == "vtt":
+            self._file.write(b"WEBVTT\n\n")
+
+    def write(self, moment: Moment) -> None:
+        """Look only whether the frames have times, and come from one source.
+
+        Raises:
+            InputError: they do not.
+        """
+        if moment.time is None:
+            raise InputError(f"{self._path}: subtitles need a video; pictures have no times")
+        if self._source not in (None, moment.frame.source):
+            raise InputError(f"{self._path}: subtitles are for one video; give one source")
+        self._source = moment.frame.source
+
+    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
+        """Write the cues."""
+        for number, cue in enumerate(cues(intervals), start=1):
+            self._file.write(self._text(number, cue).encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _text(self, number: int, cue: Cue) -> str:
+        mark = "." if self._form == "vtt" else ","
+        times = f"{_stamp(cue.start_s, mark)} --> {_stamp(cue.end_s, mark)}"
+        words = ", ".join(" ".join(tag.split()) for tag in cue.tags)
+        if self._form == "vtt":
+            words = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        else:  # SRT has no escapes
+            words = words.replace("<", "‹").replace(">", "›")
+        return f"{number}\n{times}\n{words}\n\n"
+
+
+def _stamp(seconds: float, mark: str) -> str:
+    milliseconds = max(round(seconds * 1000), 0)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
