@@ -17,11 +17,13 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from taidpt.runtime.errors import InputError
 
 __all__ = ["read_texts"]
+
+Stream: TypeAlias = IO[bytes] | gzip.GzipFile
 
 _FLICKR_KEY = re.compile(r"^\S+#\d+\t")
 _JSONL = {".jsonl", ".ndjson"}
@@ -52,7 +54,7 @@ def read_texts(path: str | Path) -> Iterator[str]:
         raise InputError(f"{file}: holds no text; give a caption a line")
 
 
-def _open(file: Path, packed: bool) -> IO[bytes]:
+def _open(file: Path, packed: bool) -> Stream:
     try:
         stream = file.open("rb")
     except FileNotFoundError:
@@ -68,7 +70,7 @@ def _open(file: Path, packed: bool) -> IO[bytes]:
     return gzip.open(file, "rb")
 
 
-def _texts(stream: IO[bytes], form: str, file: Path) -> Iterator[str]:
+def _texts(stream: Stream, form: str, file: Path) -> Iterator[str]:
     if form == ".json":
         yield from _coco_captions(stream.read(), file)
         return

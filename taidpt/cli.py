@@ -20,9 +20,9 @@ __all__ = ["COMMANDS", "cli", "export_main", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("taidpt.commands:tune", "Tune prompts for your tags from a text file."),
     "texts": ("taidpt.commands:texts", "Report which tags your texts name, and how often."),
-    "eval": ("taidpt.commands:evaluate", "Evaluate saved scores: mAP of each head."),
-    "ensemble": ("taidpt.commands:ensemble", "Combine text-tuned and image-tuned scores."),
-    "datasets": ("taidpt.commands:datasets", "Look for the benchmark data sets in a folder."),
+    "eval": ("taidpt.evaluation_commands:evaluate", "Evaluate saved scores: mAP of each head."),
+    "ensemble": ("taidpt.evaluation_commands:ensemble", "Combine two score files."),
+    "datasets": ("taidpt.evaluation_commands:datasets", "Look for the benchmark data sets."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
     "demo": ("taidpt.export.commands:demo", "Do the whole line on the embedded toy world."),
     "tag": ("taidpt.runtime.commands:tag", "Tag pictures, folders and videos."),

@@ -8,23 +8,59 @@ negative.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
+from taidpt.metrics import (
+    MapSettings,
+    MeanAveragePrecision,
+    PrecisionRecall,
+    mean_average_precision,
+    precision_recall,
+    top_k_predictions,
+)
 from taidpt.runtime.errors import InputError
 
-__all__ = ["HEADS", "Evaluation", "ScoreFile", "ensemble_scores", "evaluate_scores"]
+__all__ = ["HEADS", "Decision", "Evaluation", "ScoreFile", "ensemble_scores", "evaluate_scores"]
 
 HEADS = ("global", "local", "merged")
 _KEYS = ("targets", "global", "local")
 
 Matrix = npt.NDArray[Any]
+
+
+_PRECISION_RECALL = (
+    ("CP", "class_precision"),
+    ("CR", "class_recall"),
+    ("CF1", "class_f1"),
+    ("OP", "overall_precision"),
+    ("OR", "overall_recall"),
+    ("OF1", "overall_f1"),
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How scores become decisions: the k best of each picture, or all from a threshold on."""
+
+    top_k: int | None = None
+    threshold: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Such as "top-3" or "≥ 0.5"."""
+        return f"≥ {self.threshold:g}" if self.top_k is None else f"top-{self.top_k}"
+
+    def __call__(self, scores: Matrix) -> npt.NDArray[np.bool_]:
+        """Decisions, [N, C]."""
+        if self.top_k is not None:
+            return top_k_predictions(scores, self.top_k)
+        return np.asarray(scores >= self.threshold)
 
 
 @dataclass(frozen=True)
@@ -88,12 +124,13 @@ class ScoreFile:
 
     def save(self, path: str | Path) -> None:
         """Write the same form."""
-        np.savez_compressed(
-            path,
-            targets=self.targets,
-            names=np.array(self.names),
-            **{"global": self.global_scores, "local": self.local_scores},
-        )
+        arrays: dict[str, Any] = {
+            "targets": self.targets,
+            "names": np.array(self.names),
+            "global": self.global_scores,
+            "local": self.local_scores,
+        }
+        np.savez_compressed(path, **arrays)
 
 
 @dataclass(frozen=True)
@@ -106,6 +143,7 @@ class Evaluation:
         merge_weight: the local head's share in "merged".
         settings: which mAP.
         source: where the scores came from.
+        decisions: decision → head → precision, recall and F1, over the classes that count.
     """
 
     heads: dict[str, MeanAveragePrecision]
@@ -113,6 +151,7 @@ class Evaluation:
     merge_weight: float
     settings: MapSettings
     source: str
+    decisions: dict[str, dict[str, PrecisionRecall]] = field(default_factory=dict)
 
     @property
     def empty_classes(self) -> tuple[str, ...]:
@@ -123,6 +162,12 @@ class Evaluation:
         """For a reader: a line a head, then the classes."""
         for head, found in self.heads.items():
             yield f"{head:<7} mAP {found.value:.3f}"
+        for label, found_by_head in self.decisions.items():
+            for head, rates in found_by_head.items():
+                values = "  ".join(
+                    f"{key} {getattr(rates, at):.3f}" for key, at in _PRECISION_RECALL
+                )
+                yield f"{head:<7} {label}  {values}"
         if self.empty_classes:
             yield self._empty_note()
         if per_class:
@@ -147,6 +192,10 @@ class Evaluation:
             "interpolation": self.settings.interpolation,
             "empty_class": self.settings.empty_class,
             "empty_classes": list(self.empty_classes),
+            "decisions": {
+                label: {head: asdict(rates) for head, rates in by_head.items()}
+                for label, by_head in self.decisions.items()
+            },
             "heads": {
                 head: {
                     "map": _number(found.value),
@@ -167,23 +216,48 @@ class Evaluation:
 
 
 def evaluate_scores(
-    scores: ScoreFile, merge_weight: float = 0.5, settings: MapSettings = MapSettings()
+    scores: ScoreFile,
+    merge_weight: float = 0.5,
+    settings: MapSettings = MapSettings(),
+    decisions: Sequence[Decision] = (),
 ) -> Evaluation:
-    """mAP of the global, the local and the merged scores.
+    """mAP of the global, the local and the merged scores; F1 and its parts for decisions.
 
     Raises:
         InputError: a score is NaN, or the weight is not in 0 … 1.
     """
     if not 0 <= merge_weight <= 1:
         raise InputError(f"merge weight should be from 0 to 1, got {merge_weight}")
-    matrices = (scores.global_scores, scores.local_scores, scores.merged(merge_weight))
+    matrices = dict(
+        zip(
+            HEADS,
+            (scores.global_scores, scores.local_scores, scores.merged(merge_weight)),
+            strict=True,
+        )
+    )
     heads = {}
-    for head, matrix in zip(HEADS, matrices, strict=True):
+    for head, matrix in matrices.items():
         try:
             heads[head] = mean_average_precision(matrix, scores.targets, settings)
         except InputError as error:
             raise InputError(f"{scores.source}, {head}: {error}") from None
-    return Evaluation(heads, scores.names, merge_weight, settings, scores.source)
+    rates = {
+        decision.label: {
+            head: _rates(decision(matrix), scores.targets, settings)
+            for head, matrix in matrices.items()
+        }
+        for decision in decisions
+    }
+    return Evaluation(heads, scores.names, merge_weight, settings, scores.source, rates)
+
+
+def _rates(
+    predicted: npt.NDArray[np.bool_], targets: Matrix, settings: MapSettings
+) -> PrecisionRecall:
+    """Over the classes that mAP counts too."""
+    shown = np.flatnonzero((targets > 0).any(axis=0)).tolist()
+    classes = shown if settings.empty_class == "skip" else None
+    return precision_recall(predicted, targets, classes, settings.difficult)
 
 
 def ensemble_scores(text: ScoreFile, image: ScoreFile, rate: float, weight: float = 0.5) -> Matrix:

@@ -135,7 +135,10 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    predicted: npt.NDArray[np.bool_], targets: Targets, classes: Sequence[int] | None = None
+    predicted: npt.NDArray[np.bool_],
+    targets: Targets,
+    classes: Sequence[int] | None = None,
+    difficult: str = "negative",
 ) -> PrecisionRecall:
     """Precision and recall of decisions.
 
@@ -143,18 +146,20 @@ def precision_recall(
         predicted: [N, C].
         targets: [N, C]; positive where above 0.
         classes: the classes that count, None for all.
+        difficult: pairs with target 0 are "negative" or left out ("ignore").
     """
     columns = slice(None) if classes is None else list(classes)
     decided, truth = predicted[:, columns], targets[:, columns] > 0
+    if difficult == "ignore":
+        decided = decided & (targets[:, columns] != 0)
     right = (decided & truth).sum(0).astype(float)
     said, there = decided.sum(0), truth.sum(0)
     precision, recall = _ratio(right, said), _ratio(right, there)
     overall = float(_ratio(right.sum(), said.sum())), float(_ratio(right.sum(), there.sum()))
     by_class = float(precision.mean()), float(recall.mean())
-    return PrecisionRecall(
-        *(100 * value for value in (*overall, _f1(*overall), *by_class, _f1(*by_class))),
-        macro_f1=100 * float(_ratio(2 * right, said + there).mean()),
-    )
+    macro = float(_ratio(2 * right, said + there).mean())
+    rates = (*overall, _f1(*overall), *by_class, _f1(*by_class), macro)
+    return PrecisionRecall(*(100 * rate for rate in rates))
 
 
 def top_k_predictions(scores: Scores, k: int) -> npt.NDArray[np.bool_]:
@@ -180,7 +185,9 @@ def _check(scores: Scores, targets: Targets) -> None:
 
 def _ratio(part: Any, whole: Any) -> npt.NDArray[np.float64]:
     whole = np.asarray(whole, float)
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    found: npt.NDArray[np.float64] = np.zeros_like(whole)
+    np.divide(part, whole, out=found, where=whole > 0)
+    return found
 
 
 def _f1(precision: float, recall: float) -> float:

@@ -144,3 +144,23 @@ def test_what_is_no_npz_is_named(tmp_path: Path) -> None:
     for path in (broken, bare, pickled, tmp_path / "nothing.npz"):
         with pytest.raises(InputError, match=path.name):
             ScoreFile.load(path)
+
+
+def test_f1_of_the_best_tags_and_from_a_threshold_on(score_path: Path) -> None:
+    options = ("--top-k", "1", "--threshold", "0.4")
+    lines = run("eval", "--scores", str(score_path), *options).stdout.splitlines()
+    # The best tag of each row of the global scores: class 0, class 0 (a tie), class 1.
+    expected = "CP 25.000  CR 50.000  CF1 33.333  OP 33.333  OR 50.000  OF1 40.000"
+    assert lines[3] == f"global  top-1  {expected}"
+    # From 0.4 on: class 0 in rows 0 and 1, class 1 in rows 1 and 2.
+    expected = "CP 50.000  CR 100.000  CF1 66.667  OP 50.000  OR 100.000  OF1 66.667"
+    assert lines[6] == f"global  ≥ 0.4  {expected}"
+    ignoring = run("eval", "--scores", str(score_path), *options, "--difficult", "ignore")
+    # Row 1 of class 0 is difficult: its decision is not a mistake any more.
+    assert "global  ≥ 0.4  CP 75.000  CR 100.000" in ignoring.stdout
+
+
+def test_a_file_of_scores_has_to_be_given() -> None:
+    done = run("eval")
+    assert done.returncode == 2
+    assert "--scores" in done.stderr
