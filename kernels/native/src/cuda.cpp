@@ -1,0 +1,293 @@
+// Launches the embedded kernels through the driver, which is opened at run time and never linked.
+#include <dlfcn.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "internal.h"
+
+#ifdef TAIDPT_HAS_KERNELS
+#include "taidpt_kernels.h"
+#else
+#define TAIDPT_KERNEL_PARAMETERS 0
+#define TAIDPT_KERNEL_COUNT 0
+#endif
+
+namespace taidpt {
+
+int kernel_count() { return TAIDPT_KERNEL_COUNT; }
+
+#if TAIDPT_KERNEL_COUNT == 0
+
+namespace {
+Status no_kernels() {
+  return {TAIDPT_UNSUPPORTED,
+          "this build of taidpt holds no GPU kernels; build it where Python finds triton, or with "
+          "-DTAIDPT_AOT_DIR=<output of python -m taidpt.kernels.aot>"};
+}
+}  // namespace
+
+Status run_on_cuda(const taidpt_local_similarity_args &) { return no_kernels(); }
+Status prepare_cuda(int) { return no_kernels(); }
+
+#else
+
+namespace {
+
+// The driver's types and numbers that are used, as its ABI has them.
+using Result = int;
+using Context = void *;
+using Module = void *;
+using Function = void *;
+constexpr int kMultiprocessors = 16;
+constexpr int kCapabilityMajor = 75;
+constexpr int kCapabilityMinor = 76;
+constexpr int kMaxDynamicShared = 8;
+// Above this a kernel's shared memory must be asked for.
+constexpr unsigned kFreeShared = 49152;
+
+struct Driver {
+  Result (*init)(unsigned);
+  Result (*device_get)(int *, int);
+  Result (*attribute)(int *, int, int);
+  Result (*current)(Context *);
+  Result (*current_device)(int *);
+  Result (*retain)(Context *, int);
+  Result (*push)(Context);
+  Result (*pop)(Context *);
+  Result (*load)(Module *, const void *);
+  Result (*function)(Function *, Module, const char *);
+  Result (*set_attribute)(Function, int, int);
+  Result (*launch)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                   void *, void **, void **);
+  Result (*error_name)(Result, const char **);
+  std::string problem;  // empty: the driver is there and initialised
+};
+
+template <typename Pointer>
+bool resolve(void *library, const char *name, Pointer &pointer) {
+  pointer = reinterpret_cast<Pointer>(dlsym(library, name));
+  return pointer != nullptr;
+}
+
+Driver open_driver() {
+  Driver driver{};
+  void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    driver.problem = "no NVIDIA driver on this machine (libcuda.so.1 was not found)";
+    return driver;
+  }
+  const bool whole = resolve(library, "cuInit", driver.init) &&
+                     resolve(library, "cuDeviceGet", driver.device_get) &&
+                     resolve(library, "cuDeviceGetAttribute", driver.attribute) &&
+                     resolve(library, "cuCtxGetCurrent", driver.current) &&
+                     resolve(library, "cuCtxGetDevice", driver.current_device) &&
+                     resolve(library, "cuDevicePrimaryCtxRetain", driver.retain) &&
+                     resolve(library, "cuCtxPushCurrent_v2", driver.push) &&
+                     resolve(library, "cuCtxPopCurrent_v2", driver.pop) &&
+                     resolve(library, "cuModuleLoadData", driver.load) &&
+                     resolve(library, "cuModuleGetFunction", driver.function) &&
+                     resolve(library, "cuFuncSetAttribute", driver.set_attribute) &&
+                     resolve(library, "cuLaunchKernel", driver.launch) &&
+                     resolve(library, "cuGetErrorName", driver.error_name);
+  if (!whole) {
+    driver.problem = "libcuda.so.1 is no NVIDIA driver that taidpt knows";
+  } else if (const Result result = driver.init(0); result != 0) {
+    driver.problem = "cuInit failed with " + std::to_string(result) + ": no GPU can be used";
+  }
+  return driver;
+}
+
+const Driver &driver() {
+  static const Driver opened = open_driver();
+  return opened;
+}
+
+Status failed(const char *call, Result result) {
+  const char *name = nullptr;
+  driver().error_name(result, &name);
+  return {TAIDPT_CUDA_FAILED, std::string(call) + " failed: " + (name ? name : "unknown error")};
+}
+
+// Makes a device's context current for a while.
+class Scope {
+ public:
+  Status enter(int device) {
+    if (!driver().problem.empty()) return {TAIDPT_UNSUPPORTED, driver().problem};
+    if (device == TAIDPT_CUDA_CURRENT) return enter_current();
+    int handle = 0;
+    if (const Result result = driver().device_get(&handle, device); result != 0) {
+      return failed("cuDeviceGet", result);
+    }
+    Context primary = nullptr;
+    if (const Result result = driver().retain(&primary, handle); result != 0) {
+      return failed("cuDevicePrimaryCtxRetain", result);
+    }
+    if (const Result result = driver().push(primary); result != 0) {
+      return failed("cuCtxPushCurrent", result);
+    }
+    pushed_ = true;
+    context = primary;
+    this->device = handle;
+    return {};
+  }
+
+  ~Scope() {
+    Context ignored = nullptr;
+    if (pushed_) driver().pop(&ignored);
+  }
+
+  Context context = nullptr;
+  int device = 0;
+
+ private:
+  Status enter_current() {
+    const Result result = driver().current(&context);
+    if (result != 0) return failed("cuCtxGetCurrent", result);
+    if (context == nullptr) return {TAIDPT_UNSUPPORTED, "no CUDA context is current"};
+    const Result asked = driver().current_device(&device);
+    return asked == 0 ? Status{} : failed("cuCtxGetDevice", asked);
+  }
+
+  bool pushed_ = false;
+};
+
+int attribute(int device, int which) {
+  int value = 0;
+  return driver().attribute(&value, which, device) == 0 ? value : 0;
+}
+
+int architecture_of(int device) {
+  return 10 * attribute(device, kCapabilityMajor) + attribute(device, kCapabilityMinor);
+}
+
+// The exact architecture's machine code, else PTX that the driver compiles for a newer one.
+const taidpt_kernel *find(int architecture, int dtype, int kind) {
+  const taidpt_kernel *fallback = nullptr;
+  for (const taidpt_kernel &kernel : taidpt_kernels) {
+    if (kernel.dtype != dtype || kernel.kind != kind) continue;
+    if (kernel.is_ptx == 0 && kernel.architecture == architecture) return &kernel;
+    if (kernel.is_ptx != 0 && kernel.architecture <= architecture) fallback = &kernel;
+  }
+  return fallback;
+}
+
+Status unsupported(int architecture) {
+  std::string known;
+  int before = 0;
+  for (const taidpt_kernel &kernel : taidpt_kernels) {
+    if (kernel.is_ptx != 0 || kernel.architecture == before) continue;
+    before = kernel.architecture;
+    known += (known.empty() ? "sm_" : ", sm_") + std::to_string(before);
+  }
+  return {TAIDPT_UNSUPPORTED, "no kernel for sm_" + std::to_string(architecture) + ": this build has " +
+                                  known + ", and PTX for sm_80 and newer"};
+}
+
+Status load(Context context, const taidpt_kernel &kernel, Function &function) {
+  static std::mutex mutex;
+  static std::map<std::pair<Context, const taidpt_kernel *>, Function> loaded;
+  const std::lock_guard<std::mutex> lock(mutex);
+  Function &entry = loaded[{context, &kernel}];
+  if (entry == nullptr) {
+    Module module = nullptr;
+    if (const Result result = driver().load(&module, kernel.image); result != 0) {
+      return failed("cuModuleLoadData", result);
+    }
+    Function found = nullptr;
+    if (const Result result = driver().function(&found, module, kernel.entry); result != 0) {
+      return failed("cuModuleGetFunction", result);
+    }
+    if (kernel.shared_bytes > kFreeShared) {
+      const Result result = driver().set_attribute(found, kMaxDynamicShared,
+                                                   static_cast<int>(kernel.shared_bytes));
+      if (result != 0) return failed("cuFuncSetAttribute", result);
+    }
+    entry = found;
+  }
+  function = entry;
+  return {};
+}
+
+bool aligned(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+unsigned blocks(const taidpt_local_similarity_args &args, const taidpt_kernel &kernel) {
+  return ((args.class_count + kernel.block_c - 1) / kernel.block_c) *
+         ((args.batch + kernel.images - 1) / kernel.images);
+}
+
+const taidpt_kernel *choose(const taidpt_local_similarity_args &args, int device) {
+  const int architecture = architecture_of(device);
+  const bool packed = args.values == nullptr && args.dim % 64 == 0 && aligned(args.patches) &&
+                      aligned(args.class_embeddings);
+  if (!packed) return find(architecture, args.dtype, TAIDPT_GENERAL);
+  const taidpt_kernel *wide = find(architecture, args.dtype, TAIDPT_WIDE);
+  // large tiles only where they fill the GPU
+  const unsigned processors = static_cast<unsigned>(attribute(device, kMultiprocessors));
+  if (wide != nullptr && blocks(args, *wide) >= processors) return wide;
+  return find(architecture, args.dtype, TAIDPT_NARROW);
+}
+
+Status launch(const taidpt_local_similarity_args &args, const taidpt_kernel &kernel,
+              Function function) {
+  const void *x = args.patches;
+  const void *bank = args.class_embeddings;
+  const void *values = args.values == nullptr ? bank : args.values;
+  const void *mask = args.mask;
+  void *out = args.similarities;
+  int32_t stride_image = args.patch_count * args.dim;
+  int32_t stride = args.dim;
+  int32_t use_mask = mask == nullptr ? 0 : 1;
+  int32_t batch = args.batch;
+  int32_t patches = args.patch_count;
+  int32_t classes = args.class_count;
+  int32_t dim = args.dim;
+  float temperature = args.temperature;
+  void *reserved = nullptr;
+  void *parameters[] = {&x,        &bank,   &values,  &mask,     &out,     &stride_image,
+                        &stride,   &stride, &stride,  &use_mask, &batch,   &patches,
+                        &classes,  &dim,    &temperature, &reserved, &reserved};
+  static_assert(sizeof parameters / sizeof parameters[0] == TAIDPT_KERNEL_PARAMETERS,
+                "the kernels were compiled for other parameters");
+  const Result result = driver().launch(function, blocks(args, kernel), 1, 1, kernel.threads, 1, 1,
+                                        kernel.shared_bytes, args.stream, parameters, nullptr);
+  return result == 0 ? Status{} : failed("cuLaunchKernel", result);
+}
+
+}  // namespace
+
+Status run_on_cuda(const taidpt_local_similarity_args &args) {
+  Scope scope;
+  if (Status status = scope.enter(args.device); status.code != TAIDPT_OK) return status;
+  const taidpt_kernel *kernel = choose(args, scope.device);
+  if (kernel == nullptr) return unsupported(architecture_of(scope.device));
+  Function function = nullptr;
+  if (Status status = load(scope.context, *kernel, function); status.code != TAIDPT_OK) {
+    return status;
+  }
+  return launch(args, *kernel, function);
+}
+
+Status prepare_cuda(int device) {
+  Scope scope;
+  if (Status status = scope.enter(device); status.code != TAIDPT_OK) return status;
+  const int architecture = architecture_of(scope.device);
+  for (const int dtype : {TAIDPT_F32, TAIDPT_F16}) {
+    for (const int kind : {TAIDPT_WIDE, TAIDPT_NARROW, TAIDPT_GENERAL}) {
+      const taidpt_kernel *kernel = find(architecture, dtype, kind);
+      if (kernel == nullptr) return unsupported(architecture);
+      Function ignored = nullptr;
+      if (Status status = load(scope.context, *kernel, ignored); status.code != TAIDPT_OK) {
+        return status;
+      }
+    }
+  }
+  return {};
+}
+
+#endif
+
+}  // namespace taidpt
