@@ -23,6 +23,7 @@ __all__ = ["tag"]
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
 @click.option("--max-fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.")
 @click.option("--recursive", is_flag=True, help="Look into the folders of a folder too.")
+@click.option("--roi", metavar="X,Y,W,H", help="Use this part of each frame, in pixels.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Frames in one run.")
 @click.option("--smoothing", type=click.FloatRange(min=0), default=0.3, help="Seconds.")
 @click.option("--min-on", type=click.FloatRange(min=0), default=0.2, help="Least seconds on.")
@@ -41,9 +42,13 @@ __all__ = ["tag"]
     help="exact is open_clip's resize to one grey level; fast is a few levels away at edges.",
 )
 @click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")
+@click.option("--profile", is_flag=True, help="Print how long each stage takes, at the end.")
 @click.help_option("-h", "--help")
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
-    """Tag pictures, folders of pictures and videos with BUNDLE.
+    """Tag pictures, folders, videos, cameras and streams with BUNDLE.
+
+    A SOURCE is a picture, a folder, a video, a camera (/dev/video0), a stream (rtsp://…) or a
+    GStreamer pipeline (gst:…).
 
     Without an output a person reads the tags: a line a picture, a timeline a video. Several
     outputs may be given at once.

@@ -61,16 +61,23 @@ def _span_text(stretches: Sequence[Interval]) -> str:
 
 
 class PersonSink:
-    """Prints to standard output: pictures line by line, videos as a timeline at their end."""
+    """Prints to standard output: pictures line by line, videos as a timeline at their end.
 
-    def __init__(self, top: int | None = None) -> None:
+    Of live sources each event is printed when it is decided.
+    """
+
+    def __init__(self, top: int | None = None, live: bool = False) -> None:
         self._top = top or 3
+        self._live = live
         self._best: dict[str, float] = {}
 
     def write(self, moment: Moment) -> None:
         """Print a picture's tags; remember a video's best scores."""
         if moment.time is None:
             print(f"{moment.frame.source}: {_picture_text(moment, self._top)}", flush=True)
+            return
+        if self._live:
+            _print_events(moment)
             return
         for tag in moment.result.top(self._top):
             self._best[tag.name] = max(tag.score, self._best.get(tag.name, tag.score))
@@ -90,6 +97,13 @@ class PersonSink:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _print_events(moment: Moment) -> None:
+    for event in moment.events:
+        print(
+            f"{moment.frame.source} {clock_text(event.time_s)} {event.tag} {event.kind}", flush=True
+        )
 
 
 def _picture_text(moment: Moment, top: int) -> str:

@@ -6,6 +6,7 @@ A source is iterated once, hands out frames in order, and is closed by `with` or
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.pipeline import merge
 
 __all__ = [
     "ArraySource",
     "Frame",
     "ImageSource",
+    "MergedSource",
+    "RegionSource",
     "Selector",
     "Source",
     "SourceOptions",
@@ -62,12 +66,14 @@ class SourceOptions:
         every: take each `every`-th frame.
         max_fps: take no more frames a second than this; None takes all. Pictures are not limited.
         fps: frames a second of arrays, which carry no time themselves; None gives no times.
+        roi: x, y, width, height of the part of each frame that is used, in pixels.
     """
 
     recursive: bool = False
     every: int = 1
     max_fps: float | None = None
     fps: float | None = None
+    roi: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -75,6 +81,8 @@ class SourceOptions:
         for name, rate in (("max_fps", self.max_fps), ("fps", self.fps)):
             if rate is not None and not rate > 0:
                 raise InputError(f"{name} should be above 0, got {rate}")
+        if self.roi is not None and (min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
+            raise InputError(f"roi should be x,y,width,height, got {_comma(self.roi)}")
 
 
 class Selector:
@@ -105,11 +113,13 @@ class Source:
     Attributes:
         name: what it is, without credentials.
         live: frames come by the clock and may be dropped; files never drop.
+        threaded: whether another thread may read it ahead.
         total: about how many frames it will give, or None when nobody knows.
     """
 
     name = "source"
     live = False
+    threaded = True
     total: int | None = None
 
     def frames(self) -> Iterator[Frame]:
@@ -175,9 +185,10 @@ class ImageSource(Source):
 
 
 class ArraySource(Source):
-    """Arrays from an iterable."""
+    """Arrays from an iterable, taken in the thread that asks for them."""
 
     name = "array"
+    threaded = False
 
     def __init__(self, arrays: Iterable[npt.NDArray[Any]], options: SourceOptions) -> None:
         self._arrays = arrays
@@ -194,6 +205,68 @@ class ArraySource(Source):
                 yield Frame(array, time_s, index, self.name)
 
 
+class RegionSource(Source):
+    """A part of each frame of another source."""
+
+    def __init__(self, source: Source, roi: tuple[int, int, int, int]) -> None:
+        self.name, self.live, self.threaded = source.name, source.live, source.threaded
+        self.total = source.total
+        self._source, self._roi = source, roi
+
+    def frames(self) -> Iterator[Frame]:
+        """Cut the part out of each frame; InputError when it does not lie inside."""
+        x, y, width, height = self._roi
+        for frame in self._source:
+            rows, columns = frame.image.shape[:2]
+            if x + width > columns or y + height > rows:
+                raise InputError(
+                    f"{self.name}: the roi {_comma(self._roi)} does not lie inside the frame of "
+                    f"{columns}x{rows}"
+                )
+            part = frame.image[y : y + height, x : x + width]
+            yield dataclasses.replace(frame, image=part)
+
+    def close(self) -> None:
+        """Close the other source."""
+        self._source.close()
+
+
+class MergedSource(Source):
+    """Several sources at once: each is read in a thread of its own, their frames take turns.
+
+    A source that fails is named in the log and the others go on; when all have ended, the first
+    failure is raised.
+    """
+
+    threaded = False  # its sources have threads already
+
+    def __init__(self, sources: list[Source]) -> None:
+        self.name = f"{len(sources)} sources"
+        self.live = any(source.live for source in sources)
+        self._sources = sources
+        totals = [source.total for source in sources]
+        known = [total for total in totals if total is not None]
+        self.total = sum(known) if len(known) == len(totals) else None
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames of all sources, each source's in order."""
+        failures: list[Exception] = []
+
+        def report(number: int, error: Exception) -> None:
+            failures.append(error)
+            _LOG.warning("ended: %s", error)
+
+        live = [source.live for source in self._sources]
+        yield from merge(list(self._sources), 2, live.__getitem__, report)
+        if failures:
+            raise failures[0]
+
+    def close(self) -> None:
+        """Close all."""
+        for source in self._sources:
+            source.close()
+
+
 def open_source(
     spec: str | Path | npt.NDArray[Any] | Iterable[npt.NDArray[Any]],
     options: SourceOptions | None = None,
@@ -201,20 +274,53 @@ def open_source(
     """Open whatever the user named.
 
     Args:
-        spec: a picture, a folder of pictures, a video; or one array [H, W, 3], a batch
-            [N, H, W, 3], or an iterable of arrays.
-        options: which frames are wanted.
+        spec: a picture, a folder of pictures, a video file; a stream's URL (rtsp, http, …), a
+            camera (/dev/video0), or a GStreamer pipeline (`gst:v4l2src ! videoconvert`); or one
+            array [H, W, 3], a batch [N, H, W, 3], or an iterable of arrays.
+        options: which frames are wanted, and which part of them.
     Raises:
         InputError: there is no such thing, or it cannot be opened as any of these.
     """
     options = options or SourceOptions()
+    source = _open_any(spec, options)
+    return source if options.roi is None else RegionSource(source, options.roi)
+
+
+def _open_any(spec: Any, options: SourceOptions) -> Source:
     if isinstance(spec, (str, Path)):
-        return _open_path(str(spec), options)
+        return _open_text(str(spec), options)
     if isinstance(spec, np.ndarray):
         return ArraySource(spec if spec.ndim == 4 else spec[None], options)
     if isinstance(spec, Iterable):
         return ArraySource(spec, options)
     raise InputError(f"cannot take frames from {type(spec).__qualname__}")
+
+
+def _open_text(text: str, options: SourceOptions) -> Source:
+    if text.startswith("gst:"):
+        from taidpt.runtime.gstreamer import open_pipeline
+
+        return open_pipeline(text, options)
+    if "://" in text or text.startswith("/dev/video"):
+        return _open_url(text, options)
+    return _open_path(text, options)
+
+
+def _open_url(text: str, options: SourceOptions) -> Source:
+    from taidpt.runtime.live import LiveSource, is_live_url
+    from taidpt.runtime.redact import redact
+
+    if text.startswith("file://"):
+        return _open_path(text.removeprefix("file://"), options)
+    if not is_live_url(text):
+        raise InputError(f"{redact(text)}: unknown scheme; try rtsp://, http://, file:// or a path")
+    source = LiveSource(text, options)
+    if not source.finite:
+        return source
+    source.close()
+    from taidpt.runtime.video import VideoSource
+
+    return VideoSource(text, options)
 
 
 def _open_path(text: str, options: SourceOptions) -> Source:
@@ -226,11 +332,19 @@ def _open_path(text: str, options: SourceOptions) -> Source:
             empty = not stream.read(1)
     except FileNotFoundError:
         raise InputError(f"{text}: no such file or folder") from None
-    except OSError as error:
-        raise InputError(f"{text}: cannot be opened: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{text}: cannot be opened: {_reason(error)}") from None
     if empty:
         raise InputError(f"{text}: the file is empty")
     return _open_file(path, options)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _comma(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _open_file(path: Path, options: SourceOptions) -> Source:

@@ -1,19 +1,30 @@
-"""A source through a tagger: frames in, moments out (tags, and events when frames have times)."""
+"""A source through a tagger: frames in, moments out (tags, and events when frames have times).
+
+Reading, preprocessing and inference run in a thread each and overlap; whoever iterates the stream
+does the rest (events, sinks). The order of frames is kept, and an error of the source comes out
+after the frames before it.
+"""
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Event, EventMachine, EventSettings, Interval, timeline
+from taidpt.runtime.pipeline import Prefetch
+from taidpt.runtime.preprocess import U8Array
 from taidpt.runtime.results import Tag, TagResult
 from taidpt.runtime.sources import Frame, Source, SourceOptions, open_source
+from taidpt.runtime.timing import Profile
 
 if TYPE_CHECKING:
     from taidpt.runtime.tagger import Tagger
@@ -21,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Moment", "Stream", "StreamInput", "StreamSettings", "open_stream"]
 
 StreamInput = str | Path | Source | npt.NDArray[Any] | Iterable[npt.NDArray[Any]]
+
+# Frames that may wait before each stage, beside a whole batch: enough to even out a slow frame,
+# few enough that a live stream stays live.
+_WAITING = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +85,20 @@ class StreamSettings:
     """How a stream is run.
 
     Attributes:
-        batch: frames in one run of the graph.
+        batch: frames in one run of the graph; a live source does not wait for a whole batch.
         smoothing_s: time constant of the scores' smoothing, in seconds.
         min_on_s, min_off_s: least durations of a tag and of a gap, in seconds.
+        overlap: whether the stages run in threads of their own.
+        keep_events: whether the events are kept for `timeline`; None keeps those of files, and
+            not those of cameras, which run for months.
     """
 
     batch: int = 1
     smoothing_s: float = 0.3
     min_on_s: float = 0.2
     min_off_s: float = 0.5
+    overlap: bool = True
+    keep_events: bool | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -89,41 +109,91 @@ class StreamSettings:
         return EventSettings(on, off, self.smoothing_s, self.min_on_s, self.min_off_s)
 
 
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A frame that was preprocessed."""
+
+    frame: Frame
+    crop: U8Array
+    since: float
+
+
+class _SourceState:
+    """Smoothing and events of one source."""
+
+    def __init__(self, machine: EventMachine) -> None:
+        self.machine = machine
+        self.events: list[Event] = []
+        self.last_s = 0.0
+
+
 class Stream:
     """A running stream: iterate it for moments, once; close it or use it in a `with`.
 
     Attributes:
         source: where the frames come from.
-        machine: smoothing and hysteresis; its state can be saved and loaded.
-        last_s: the last frame's time.
+        profile: times of each stage.
     """
 
     def __init__(self, tagger: Tagger, source: Source, settings: StreamSettings) -> None:
         self.source = source
+        self.profile = Profile()
         self._tagger = tagger
         self._settings = settings
-        words = tagger.vocabulary
-        self.machine = EventMachine(words.names, settings.event_settings(words.on, words.off))
-        self.last_s = 0.0
-        self._events: list[Event] = []
+        self._states: dict[str, _SourceState] = {}
+        keep = settings.keep_events
+        self._keeps_events = not source.live if keep is None else keep
         self._stopped = False
+        self._stages: list[Prefetch[Any]] = []
 
     def __iter__(self) -> Iterator[Moment]:
-        for frames in self._batches():
-            batch = self._tagger.tag_batch([frame.image for frame in frames])
-            for frame, result in zip(frames, batch, strict=True):
-                yield self._moment(frame, result)
+        try:
+            for frames, results in self._tagged():
+                for frame, result in zip(frames, results, strict=True):
+                    with self.profile.timed("post"):
+                        moment = self._moment(frame, result)
+                    yield moment
+        finally:
+            self._close_stages()
+
+    @property
+    def dropped(self) -> int:
+        """Frames of a live source that were not tagged, because newer ones had come."""
+        return sum(stage.dropped for stage in self._stages)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources that have given frames with times."""
+        return tuple(self._states)
+
+    def last_s(self, source: str | None = None) -> float:
+        """The time of the last frame of one source (None: of this stream's own)."""
+        return self._state(self.source.name if source is None else source).last_s
+
+    def machine(self, source: str | None = None) -> EventMachine:
+        """Smoothing and hysteresis of one source (None: of this stream's own).
+
+        Its state can be saved, and loaded before the first frame.
+        """
+        return self._state(self.source.name if source is None else source).machine
 
     def stop(self) -> None:
         """End after the frames that were read already; may be called from a signal handler."""
         self._stopped = True
+        for stage in self._stages[:1]:
+            stage.stop()
 
-    def timeline(self) -> tuple[Interval, ...]:
-        """What was on from when to when, so far."""
-        return timeline(self._events, self.last_s)
+    def timeline(self, source: str | None = None) -> tuple[Interval, ...]:
+        """What was on from when to when, so far, in one source (None: in this stream's own)."""
+        state = self._state(self.source.name if source is None else source)
+        return timeline(state.events, state.last_s)
 
     def close(self) -> None:
-        """Close the source."""
+        """Close the source and end the threads."""
+        self._stopped = True
+        if self.source.live:
+            self.source.close()  # it may be waiting for a camera
+        self._close_stages()
         self.source.close()
 
     def __enter__(self) -> Stream:
@@ -137,34 +207,91 @@ class Stream:
     ) -> None:
         self.close()
 
-    def _batches(self) -> Iterator[list[Frame]]:
-        """Frames in groups; those read before the source failed come out before its error."""
-        waiting: list[Frame] = []
+    def _tagged(self) -> Iterator[tuple[list[Frame], Iterable[TagResult]]]:
+        """Frames with their results, batch by batch."""
+        size = self._settings.batch + (0 if self.source.live else _WAITING)
+        frames = self._stage(self._read(), size, drop_oldest=self.source.live)
+        ready = self._stage(self._prepare(frames), size)
+        yield from self._stage(self._infer(self._batches(ready)), _WAITING)
+
+    def _stage(self, items: Iterator[Any], size: int, drop_oldest: bool = False) -> Iterator[Any]:
+        if not (self._settings.overlap and self.source.threaded):
+            return items
+        self._stages.append(Prefetch(items, size, drop_oldest))
+        return self._stages[-1]
+
+    def _read(self) -> Iterator[Frame]:
         frames = iter(self.source)
         while not self._stopped:
+            begun = time.perf_counter()
             try:
-                waiting.append(next(frames))
+                frame = next(frames)
             except StopIteration:
-                break
+                return
+            self.profile.add("decode", time.perf_counter() - begun)
+            yield frame
+
+    def _prepare(self, frames: Iterator[Frame]) -> Iterator[_Ready]:
+        for frame in frames:
+            with self.profile.timed("preprocess"):
+                crop = self._tagger.preprocess(frame.image)
+            yield _Ready(frame, crop, time.perf_counter())
+
+    def _batches(self, ready: Iterator[_Ready]) -> Iterator[list[_Ready]]:
+        """Groups of frames; those read before the source failed come out before its error."""
+        size = self._settings.batch
+        while True:
+            batch: list[_Ready] = []
+            try:
+                batch.append(next(ready))
+                if self.source.live and isinstance(ready, Prefetch):
+                    batch.extend(ready.take_ready(size - 1))
+                else:
+                    batch.extend(itertools.islice(ready, size - 1))
+            except StopIteration:
+                return
             except InputError:
-                if waiting:
-                    yield waiting
+                if batch:
+                    yield batch
                 raise
-            if len(waiting) == self._settings.batch:
-                yield waiting
-                waiting = []
-        if waiting:
-            yield waiting
+            yield batch
+
+    def _infer(
+        self, batches: Iterator[list[_Ready]]
+    ) -> Iterator[tuple[list[Frame], Iterable[TagResult]]]:
+        for batch in batches:
+            begun = time.perf_counter()
+            for item in batch:
+                self.profile.add("wait", begun - item.since)
+            crops = batch[0].crop[None] if len(batch) == 1 else np.stack([b.crop for b in batch])
+            with self.profile.timed("inference"):
+                results = self._tagger.tag_batch(crops)
+            yield [item.frame for item in batch], results
 
     def _moment(self, frame: Frame, result: TagResult) -> Moment:
         if frame.time_s is None:
             return Moment(frame, result, (), tuple(tag.name for tag in result.on_tags))
-        events = self.machine.update([frame.time_s], result.scores[None])
-        self._events.extend(events)
-        self.last_s = frame.time_s
+        state = self._state(frame.source)
+        events = state.machine.update([frame.time_s], result.scores[None])
+        if self._keeps_events:
+            state.events.extend(events)
+        state.last_s = frame.time_s
         names = self._tagger.names
-        on = tuple(names[index] for index in self.machine.on.nonzero()[0])
+        on = tuple(names[index] for index in state.machine.on.nonzero()[0])
         return Moment(frame, result, tuple(events), on)
+
+    def _state(self, source: str) -> _SourceState:
+        if source not in self._states:
+            words = self._tagger.vocabulary
+            settings = self._settings.event_settings(words.on, words.off)
+            self._states[source] = _SourceState(EventMachine(words.names, settings))
+        return self._states[source]
+
+    def _close_stages(self) -> None:
+        for stage in self._stages:
+            stage.stop()
+        for stage in reversed(self._stages):
+            stage.close()
 
 
 def open_stream(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -21,11 +24,19 @@ from taidpt.runtime.sinks.overlay import OverlaySink
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.sinks.subtitles import SubtitleSink
 from taidpt.runtime.sinks.table import CsvSink
-from taidpt.runtime.sources import ImageSource, Source, SourceOptions, open_source
+from taidpt.runtime.sources import (
+    ImageSource,
+    MergedSource,
+    Source,
+    SourceOptions,
+    open_source,
+)
 from taidpt.runtime.stream import Stream, StreamSettings
 from taidpt.runtime.tagger import Tagger
 
-__all__ = ["Outputs", "TagJob", "job_from_options", "run_tag"]
+__all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi", "run_tag"]
+
+_LOG = logging.getLogger("taidpt.runtime")
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,12 @@ class Outputs:
     heatmap: str | None = None
     top: int | None = None
 
-    def open(self, tagger: Tagger, stack: contextlib.ExitStack) -> list[Sink]:
+    @property
+    def need_timeline(self) -> bool:
+        """Whether an output is written from the whole timeline."""
+        return any(name is not None for name in (self.vtt, self.srt, self.report))
+
+    def open(self, tagger: Tagger, stack: contextlib.ExitStack, live: bool) -> list[Sink]:
         """Open the sinks; each is closed with the stack.
 
         Raises:
@@ -58,7 +74,7 @@ class Outputs:
         for name, target in targets.items():
             sinks.append(self._open_one(name, target, tagger))
             stack.callback(sinks[-1].close)
-        return sinks or [PersonSink(self.top)]
+        return sinks or [PersonSink(self.top, live)]
 
     def _open_one(self, name: str, target: str, tagger: Tagger) -> Sink:
         if name == "jsonl":
@@ -101,6 +117,7 @@ class TagJob:
     stream: StreamSettings = field(default_factory=StreamSettings)
     threshold: float | None = None
     resize: str = "exact"
+    profile: bool = False
 
 
 def run_tag(job: TagJob) -> None:
@@ -116,11 +133,20 @@ def run_tag(job: TagJob) -> None:
         stack.enter_context(log_to_stderr())
         tagger = stack.enter_context(_open_tagger(job))
         sources = _open_sources(job, stack)
-        sinks = job.outputs.open(tagger, stack)
+        sinks = job.outputs.open(tagger, stack, any(source.live for source in sources))
         stop = stack.enter_context(_StopOnSigterm())
         for source in sources:
-            if not stop.asked:
-                _run_source(Stream(tagger, source, job.stream), sinks, stop)
+            if stop.asked:
+                break
+            stream = stack.enter_context(Stream(tagger, source, _stream_settings(job)))
+            _run_source(stream, sinks, stop)
+            if job.profile:
+                print("\n".join(stream.profile.lines()), file=sys.stderr)
+
+
+def _stream_settings(job: TagJob) -> StreamSettings:
+    keep = True if job.outputs.need_timeline else None
+    return dataclasses.replace(job.stream, keep_events=keep)
 
 
 def _open_tagger(job: TagJob) -> Tagger:
@@ -137,11 +163,17 @@ def _open_tagger(job: TagJob) -> Tagger:
 
 
 def _open_sources(job: TagJob, stack: contextlib.ExitStack) -> list[Source]:
-    """All sources, before a result is written; many pictures (`*.jpg`) are one source."""
+    """All sources, before a result is written.
+
+    Many pictures (`*.jpg`) are one source, and so are several when one of them is live.
+    """
     paths = [Path(text) for text in job.sources]
     if len(paths) > 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
         return [ImageSource(f"{len(paths)} pictures", paths, job.source)]
-    return [stack.enter_context(open_source(text, job.source)) for text in job.sources]
+    sources = [stack.enter_context(open_source(text, job.source)) for text in job.sources]
+    if len(sources) > 1 and any(source.live for source in sources):
+        return [MergedSource(sources)]
+    return sources
 
 
 def _run_source(stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm) -> None:
@@ -149,14 +181,18 @@ def _run_source(stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm) -> 
     try:
         with Progress(stream.source) as progress:
             for moment in stream:
-                for sink in sinks:
-                    sink.write(moment)
+                with stream.profile.timed("sinks"):
+                    for sink in sinks:
+                        sink.write(moment)
                 progress.step(moment)
     finally:
         # a source that fails in the middle has given something too
         with _quiet_after_error():
-            for sink in sinks:
-                sink.end_source(stream.source.name, stream.timeline(), stream.last_s)
+            for name in stream.sources or (stream.source.name,):
+                for sink in sinks:
+                    sink.end_source(name, stream.timeline(name), stream.last_s(name))
+        if stream.dropped:
+            _LOG.warning("%s: %d frames dropped", stream.source.name, stream.dropped)
 
 
 @contextlib.contextmanager
@@ -189,6 +225,22 @@ class _StopOnSigterm:
             self.stream.stop()
 
 
+def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
+    """`x,y,width,height` as numbers.
+
+    Raises:
+        InputError: it is not four whole numbers.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    try:
+        x, y, width, height = (int(part) for part in parts)
+    except ValueError:
+        raise InputError(f"--roi should be x,y,width,height in pixels, got {text!r}") from None
+    return x, y, width, height
+
+
 def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> TagJob:
     """A job from the command line's options."""
     return TagJob(
@@ -201,7 +253,10 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
             trust_engine=options["trust_engine"],
         ),
         source=SourceOptions(
-            recursive=options["recursive"], every=options["every"], max_fps=options["max_fps"]
+            recursive=options["recursive"],
+            every=options["every"],
+            max_fps=options["max_fps"],
+            roi=parse_roi(options["roi"]),
         ),
         stream=StreamSettings(
             batch=options["batch"],
@@ -211,4 +266,5 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
         ),
         threshold=options["threshold"],
         resize=options["resize"],
+        profile=options["profile"],
     )

@@ -15,7 +15,7 @@ from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources import Frame, Selector, Source, SourceOptions
 
-__all__ = ["VideoSource", "import_av"]
+__all__ = ["VideoSource", "import_av", "open_input", "pixel_aspect", "upright_rgb"]
 
 _LOG = logging.getLogger("taidpt.runtime")
 _MISSING_TAIL_S = 1.0
@@ -49,12 +49,12 @@ class VideoSource(Source):
 
     def frames(self) -> Iterator[Frame]:
         """Decode, convert and turn the wanted frames."""
-        aspect = _pixel_aspect(self._stream)
+        aspect = pixel_aspect(self._stream)
         index = -1
         for index, picture in enumerate(self._decode()):
             time_s = self._clock.time_of(picture)
             if self._selector.wants(index, time_s):
-                yield Frame(_upright_rgb(picture, aspect), time_s, index, self.name)
+                yield Frame(upright_rgb(picture, aspect), time_s, index, self.name)
         if index < 0:
             raise InputError(f"{self.name}: no frame could be decoded; the file is damaged")
         self._check_end()
@@ -66,7 +66,7 @@ class VideoSource(Source):
     def _open(self, url: str) -> Any:
         av = self._av
         try:
-            return av.open(url, metadata_errors="replace")
+            return open_input(url)
         except (av.error.InvalidDataError, av.error.EOFError):
             raise InputError(
                 f"{self.name}: not a video or a picture that can be read; it may be truncated"
@@ -162,7 +162,18 @@ def _expected_frames(stream: Any, container: Any, options: SourceOptions) -> int
     return int(wanted)
 
 
-def _upright_rgb(picture: Any, pixel_aspect: float) -> npt.NDArray[np.uint8]:
+def open_input(url: str, **options: Any) -> Any:
+    """PyAV's `open`, whatever bytes the metadata holds.
+
+    PyAV before 19 has an option for it and decodes strictly without; 19 has none and does not.
+    """
+    av = import_av()
+    if int(av.__version__.split(".")[0]) < 19:
+        options["metadata_errors"] = "replace"
+    return av.open(url, **options)
+
+
+def upright_rgb(picture: Any, pixel_aspect: float) -> npt.NDArray[np.uint8]:
     """A decoded picture as RGB, turned as its display matrix says, with square pixels."""
     width = max(1, round(picture.width * pixel_aspect))
     image: npt.NDArray[np.uint8] = picture.to_ndarray(format="rgb24", width=width)
@@ -182,7 +193,7 @@ def _rotation(picture: Any) -> float:
     return -degrees(atan2(b, a)) if (a, b) != (0, 0) else 0.0
 
 
-def _pixel_aspect(stream: Any) -> float:
+def pixel_aspect(stream: Any) -> float:
     """Width of a pixel by its height; 1 where the stream does not say, or says nonsense."""
     ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     aspect = float(ratio) if ratio else 1.0

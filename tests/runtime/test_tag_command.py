@@ -97,7 +97,7 @@ def test_pictures_and_top(lively: Path, tmp_path: Path) -> None:
         (["BUNDLE", "none.mp4"], "none.mp4: no such file or folder"),
         (["BUNDLE", "VIDEO", "--jsonl", "no/where.jsonl"], "no/where.jsonl: cannot be written"),
         (["BUNDLE", "VIDEO", "--device", "tensorrt"], "no TensorrtExecutionProvider"),
-        (["BUNDLE", "VIDEO", "--jsonl", "-", "--events", "-"], "two outputs go to -"),
+        (["BUNDLE", "VIDEO", "--jsonl", "-", "--events", "-"], "--jsonl and --events both go to -"),
         (["BUNDLE", "VIDEO", "--jsonl", "/dev/full"], "/dev/full: cannot be written: No space"),
     ],
 )

@@ -1,0 +1,178 @@
+"""Stages that overlap: each pulls from the stage before in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+__all__ = ["Prefetch", "merge"]
+
+T = TypeVar("T")
+
+_JOIN_S = 2.0
+_POLL_S = 0.05
+_CHECK_S = 0.5
+
+
+class Prefetch(Generic[T]):
+    """Runs an iterable in a thread and keeps a bounded number of its items ready.
+
+    An error of the iterable comes out after the items before it. With `drop_oldest` a full queue
+    loses its oldest item instead of holding the iterable up, and counts it.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[T],
+        size: int,
+        drop_oldest: bool = False,
+        wake: threading.Event | None = None,
+    ) -> None:
+        """Begin to run `items`.
+
+        Args:
+            items: what to run; only this thread's thread touches it from now on.
+            size: how many items may wait.
+            drop_oldest: for live sources.
+            wake: set whenever an item, the end or an error is there.
+        """
+        self.dropped = 0
+        self._items, self._size, self._drop_oldest = items, size, drop_oldest
+        self._wake = wake
+        self._ready: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._stopping = self._done = self._closed = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            while not (self._ready or self._done or self._stopping):
+                # a bounded wait, so that Ctrl-C is noticed on every system
+                self._changed.wait(_CHECK_S)
+            return self._take()
+
+    def take_ready(self, count: int) -> list[T]:
+        """Up to `count` items that are ready now, without waiting."""
+        with self._changed:
+            found = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+            self._changed.notify_all()
+            return found
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come, but perhaps an error."""
+        with self._changed:
+            return self._done and not self._ready
+
+    def stop(self) -> None:
+        """Take nothing more from the iterable; what is ready may still be taken.
+
+        Takes no lock, so that a signal handler may call it.
+        """
+        self._stopping = True
+
+    def close(self) -> None:
+        """Stop, forget what is ready, and wait a little for the thread.
+
+        A thread that hangs in a read of a dead camera ends when that read does.
+        """
+        with self._changed:
+            self._stopping = self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_S)
+
+    def _take(self) -> T:
+        if self._ready:
+            item = self._ready.popleft()
+            self._changed.notify_all()
+            return item
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        raise StopIteration
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            for item in self._items:
+                self._put(item)
+                if self._stopping:
+                    break
+        except BaseException as caught:  # handed to whoever takes the items
+            error = caught
+        with self._changed:
+            self._error, self._done = error, True
+            self._changed.notify_all()
+        self._signal()
+
+    def _put(self, item: T) -> None:
+        with self._changed:
+            while len(self._ready) >= self._size and not self._stopping:
+                if self._drop_oldest:
+                    self._ready.popleft()
+                    self.dropped += 1
+                else:
+                    self._changed.wait(_CHECK_S)
+            if not self._closed:
+                self._ready.append(item)
+            self._changed.notify_all()
+        self._signal()
+
+    def _signal(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+
+def merge(
+    sources: list[Iterable[T]],
+    size: int,
+    live: Callable[[int], bool],
+    on_error: Callable[[int, Exception], None],
+) -> Iterator[T]:
+    """Take from several iterables in turn, whichever has something ready.
+
+    Args:
+        sources: run in a thread each.
+        size: items that may wait, a source.
+        live: whether source number i drops its oldest item when it is full.
+        on_error: told of the error that ended source number i; the others go on.
+    """
+    wake = threading.Event()
+    fetchers = [Prefetch(source, size, live(number), wake) for number, source in enumerate(sources)]
+    open_numbers = list(range(len(fetchers)))
+    try:
+        while open_numbers:
+            wake.clear()
+            found = [item for number in open_numbers for item in fetchers[number].take_ready(1)]
+            yield from found
+            for number in list(open_numbers):
+                if fetchers[number].ended:
+                    open_numbers.remove(number)
+                    _report_end(fetchers[number], number, on_error)
+            if not found and open_numbers:
+                wake.wait(_POLL_S)
+    finally:
+        for fetcher in fetchers:
+            fetcher.stop()
+        for fetcher in fetchers:
+            fetcher.close()
+
+
+def _report_end(
+    fetcher: Prefetch[T], number: int, on_error: Callable[[int, Exception], None]
+) -> None:
+    try:
+        next(fetcher)
+    except StopIteration:
+        pass
+    except Exception as error:
+        on_error(number, error)

@@ -1,0 +1,56 @@
+"""How long each stage takes: the last few thousand times of each, and their percentiles."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+__all__ = ["STAGES", "Profile"]
+
+STAGES = ("decode", "wait", "preprocess", "inference", "post", "sinks")
+_KEPT = 10_000
+
+
+class Profile:
+    """Collects times by stage, in seconds; safe to fill from several threads."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
+        self._lock = threading.Lock()
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Note one time."""
+        with self._lock:
+            self._times[stage].append(seconds)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note how long the inside of a `with` took."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - begun)
+
+    def percentiles(self) -> dict[str, tuple[float, float, float]]:
+        """p50, p95 and p99 in milliseconds of each stage that was seen."""
+        with self._lock:
+            seen = {stage: np.array(times) * 1e3 for stage, times in self._times.items() if times}
+        return {
+            stage: tuple(float(value) for value in np.percentile(times, (50, 95, 99)))  # type: ignore[misc]
+            for stage, times in seen.items()
+        }
+
+    def lines(self) -> list[str]:
+        """A table for people."""
+        head = f"{'milliseconds':<14}{'p50':>9}{'p95':>9}{'p99':>9}"
+        rows = [
+            f"{stage:<14}{p50:>9.2f}{p95:>9.2f}{p99:>9.2f}"
+            for stage, (p50, p95, p99) in self.percentiles().items()
+        ]
+        return [head, *rows]

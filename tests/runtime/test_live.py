@@ -1,0 +1,233 @@
+"""Streams that break: reconnected over a real loopback server, on a clock that never falls."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.gstreamer import launch_command
+from taidpt.runtime.live import LiveClock, LiveSource, ReconnectPolicy
+from taidpt.runtime.sources import Frame, SourceOptions, open_source
+from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.video import VideoSource
+from tests.support import require
+
+QUICK = ReconnectPolicy(first_s=0.1, longest_s=0.3, timeout_s=2.0)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server(port: int, seconds: float, colour: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    script = Path(__file__).parent / "server.py"
+    command = [sys.executable, str(script), str(port), str(seconds), str(colour)]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def connect(port: int, policy: ReconnectPolicy = QUICK) -> LiveSource:
+    """The server needs a moment to listen."""
+    for _ in range(200):
+        try:
+            return LiveSource(f"tcp://127.0.0.1:{port}", SourceOptions(), policy)
+        except InputError:
+            time.sleep(0.1)
+    raise AssertionError("the test's server never listened")
+
+
+def test_a_stream_that_breaks_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    frames: list[Frame] = []
+    with caplog.at_level(logging.WARNING, "taidpt.runtime"):
+        with server(port, 60) as first:
+            source = connect(port)
+            numbered = iter(source)
+            frames.extend(next(numbered) for _ in range(20))
+            first.kill()
+            first.wait()
+        with server(port, 60, colour=100):
+            while source.reconnects == 0 or len(frames) < 60:
+                frames.append(next(numbered))
+            source.close()
+    assert source.reconnects >= 1
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    times = [frame.time_s or 0.0 for frame in frames]
+    assert times == sorted(times)
+    assert times[-1] < 60
+    assert np.diff(times)[:15].max() < 0.5
+    assert "lost (" in caplog.text
+    assert "open again" in caplog.text
+
+
+def test_a_stream_that_stays_away_ends_when_told_to() -> None:
+    port = free_port()
+    policy = ReconnectPolicy(first_s=0.05, longest_s=0.1, timeout_s=1.0, give_up_s=0.5)
+    with server(port, 60) as child:
+        source = connect(port, policy)
+        numbered = iter(source)
+        next(numbered)
+        child.kill()
+        child.wait()
+        with pytest.raises(InputError, match=r"no frame for \d+ s"):
+            for _ in numbered:
+                pass
+
+
+def test_threads_end_with_the_stream(tagger: Tagger) -> None:
+    before = threading.active_count()
+    port = free_port()
+    with server(port, 60):
+        with tagger.stream(connect(port)) as stream:
+            moments = [moment for moment, _ in zip(stream, range(10), strict=False)]
+        assert len(moments) == 10
+        deadline = time.monotonic() + 10
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert threading.active_count() == before
+
+
+def test_a_slow_tagger_drops_the_oldest_frames(tagger: Tagger) -> None:
+    port = free_port()
+    with server(port, 60), tagger.stream(connect(port)) as stream:
+        indexes = []
+        for moment in stream:
+            indexes.append(moment.frame.index)
+            time.sleep(0.2)
+            if len(indexes) == 12:
+                break
+        assert stream.dropped > 5
+    assert indexes == sorted(indexes)
+    assert indexes[-1] > 20
+
+
+def test_the_wrong_address_fails_at_once_and_hides_the_password() -> None:
+    url = f"rtsp://admin:hunter2@127.0.0.1:{free_port()}/cam"
+    with pytest.raises(InputError, match=r"rtsp://\*\*\*@127.*cannot be opened") as caught:
+        open_source(url)
+    assert "hunter2" not in str(caught.value)
+    assert "admin" not in str(caught.value)
+    with pytest.raises(InputError, match="unknown scheme"):
+        open_source("gopher://user:hunter2@x/1")
+
+
+def test_a_file_on_a_server_is_a_video_that_ends(video_path: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(video_path.parent))
+    web = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    try:
+        source = open_source(f"http://127.0.0.1:{web.server_port}/{video_path.name}")
+        assert isinstance(source, VideoSource)
+        assert len(list(source)) == 100
+    finally:
+        web.shutdown()
+
+
+def test_sigterm_ends_a_running_stream_quickly(bundle_path: Path, tmp_path: Path) -> None:
+    port = free_port()
+    out = tmp_path / "out.jsonl"
+    with server(port, 60):
+        time.sleep(1.0)
+        command = [sys.executable, "-m", "taidpt", "tag", str(bundle_path)]
+        url = f"tcp://127.0.0.1:{port}"
+        child = subprocess.Popen(
+            [*command, url, "--jsonl", str(out)], stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 40
+        while not (out.exists() and out.stat().st_size > 1000) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.terminate()
+        _, errors = child.communicate(timeout=20)
+    assert child.returncode == 0, errors
+    assert out.read_text().endswith("\n")
+
+
+finite = st.floats(-1e6, 1e6, allow_nan=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.none() | finite, st.floats(0, 20)), max_size=30))
+def test_the_clock_never_falls_and_never_runs_away(steps: list[tuple[float | None, float]]) -> None:
+    clock, wall, last = LiveClock(), 100.0, 0.0
+    for stream_s, pause_s in steps:
+        wall += pause_s
+        now = clock.time_of(stream_s, wall)
+        assert now >= last
+        assert now - last <= pause_s + 5.0 + 1e-6
+        last = now
+
+
+def test_the_clock_follows_the_stream_and_survives_jumps() -> None:
+    clock = LiveClock()
+    seen = [clock.time_of(t, w) for t, w in [(10.0, 0.0), (10.04, 0.1), (10.08, 0.1)]]
+    assert seen == pytest.approx([0.0, 0.04, 0.08])
+    assert clock.time_of(9000.0, 0.14) == pytest.approx(0.12)
+    assert clock.time_of(9000.04, 0.2) == pytest.approx(0.16)
+    assert clock.time_of(5.0, 0.3) == pytest.approx(0.26)
+    clock.restart()
+    assert clock.time_of(0.0, 10.3) == pytest.approx(10.26)
+
+
+GST = shutil.which("gst-launch-1.0") is not None
+PICTURES = "video/x-raw,width=160,height=120,framerate=20/1"
+
+
+def need_gstreamer() -> None:
+    require("gstreamer", GST, "gst-launch-1.0 is not installed (apt install gstreamer1.0-tools)")
+
+
+def test_a_gstreamer_pipeline_gives_frames_with_its_times() -> None:
+    need_gstreamer()
+    with open_source(f"gst:videotestsrc num-buffers=30 pattern=red ! {PICTURES}") as source:
+        frames = list(source)
+    assert len(frames) == 30
+    assert frames[0].image.shape == (120, 160, 3)
+    assert np.abs(frames[9].image.astype(int) - (254, 0, 0)).max() < 12
+    times = [frame.time_s or 0.0 for frame in frames]
+    assert np.diff(times) == pytest.approx(np.full(29, 0.05), abs=2e-3)
+
+
+def test_a_gstreamer_pipeline_that_cannot_start_says_why() -> None:
+    need_gstreamer()
+    with pytest.raises(InputError, match=r'cannot be opened: .*no element "nosuchthing"'):
+        open_source("gst:nosuchthing")
+
+
+def test_closing_a_gstreamer_source_ends_its_child() -> None:
+    need_gstreamer()
+    source = open_source(f"gst:videotestsrc ! {PICTURES}")
+    numbered = iter(source)
+    next(numbered)
+    child = source._child  # type: ignore[attr-defined]  # the process is what this is about
+    source.close()
+    assert child.poll() is not None
+
+
+def test_the_childs_command_line() -> None:
+    command = launch_command('gst:filesrc location="a b.mp4" ! decodebin !')
+    assert command[:5] == ["gst-launch-1.0", "-q", "filesrc", "location=a b.mp4", "!"]
+    assert command[-2:] == ["fdsink", "fd=1"]
+    assert command.count("!") == 5
