@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import secrets
-import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +99,8 @@ class BundleWriter:
 
     def close(self) -> None:
         """Remove the hidden folder: a bundle that was not committed, or the one replaced."""
+        import shutil
+
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -143,6 +143,8 @@ def _check_target(target: Path) -> None:
 
 def _remove_stale(target: Path) -> None:
     """Remove what killed writers of this name left; those still at work hold a lock."""
+    import shutil
+
     for folder in _siblings(target, "tmp") + _siblings(target, "old"):
         lock = try_lock(folder)
         if lock is None and time.time() - folder.stat().st_mtime < _STALE_AFTER_S:
@@ -153,7 +155,7 @@ def _remove_stale(target: Path) -> None:
 
 
 def _make_temporary(target: Path) -> tuple[Path, int | None]:
-    folder = target.with_name(f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    folder = target.with_name(f".{target.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}")
     try:
         folder.mkdir()
     except OSError as error:
@@ -162,6 +164,8 @@ def _make_temporary(target: Path) -> tuple[Path, int | None]:
 
 
 def _link_files(base: Path, folder: Path) -> None:
+    import shutil
+
     for source in sorted(path for path in base.rglob("*") if path.is_file()):
         copy = folder / source.relative_to(base)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +199,7 @@ def _swap(folder: Path, target: Path) -> None:
         if target.exists():
             if exchange(folder, target):
                 break
-            old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+            old = target.with_name(f".{target.name}.old-{os.urandom(4).hex()}")
             target.rename(old)
         try:
             folder.rename(target)
@@ -212,5 +216,7 @@ def _swap(folder: Path, target: Path) -> None:
 
 
 def _remove_stale_old(target: Path) -> None:
+    import shutil
+
     for old in _siblings(target, "old"):
         shutil.rmtree(old, ignore_errors=True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +39,7 @@ def fsync_folder(folder: Path) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file by a temporary sibling, fsync and rename."""
-    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.tmp-{os.urandom(4).hex()}")
     try:
         with temporary.open("wb") as stream:
             stream.write(data)
@@ -64,6 +62,8 @@ def exchange(first: Path, second: Path) -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
+    import ctypes
+
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +77,8 @@ class Vocabulary:
         """The row of a tag; InputError with close names when there is none."""
         found = self._index.get(name)
         if found is None:
+            import difflib
+
             close = difflib.get_close_matches(name, self.names, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"tags: {self._some()}"
             raise InputError(f"this bundle has no tag {name!r}; {hint}")
