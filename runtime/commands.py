@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-__all__ = ["tag"]
+__all__ = ["bench", "tag"]
 
 
 @click.command()
@@ -56,3 +56,31 @@ def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     from taidpt.runtime.tagging import job_from_options, run_tag
 
     run_tag(job_from_options(bundle, sources, options))
+
+
+def _batch_list(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected whole numbers as 1,2,4, got {value!r}") from None
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option("--batches", default="1,2,4,8", callback=_batch_list, help="Batch sizes to sweep.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="Each.")
+@click.option("--json", "target", metavar="FILE", help="Write the figures as JSON too.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="auto")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the inference.")
+@click.option("--resize", type=click.Choice(["exact", "fast"]), default="exact")
+@click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")
+@click.help_option("-h", "--help")
+def bench(bundle: str, batches: tuple[int, ...], seconds: float, **options: object) -> None:
+    """Measure BUNDLE on this machine, on synthetic frames.
+
+    The backend alone, the tagger on frames of the model's size, on 720p and 1080p frames, and a
+    whole stream, for each batch size; all take turns.
+    """
+    from taidpt.runtime.bench import bench_command
+
+    bench_command(bundle, batches, seconds, **options)  # type: ignore[arg-type]

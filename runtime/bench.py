@@ -1,0 +1,182 @@
+"""`taidpt bench`: how fast a bundle is on this machine, alone and with everything around it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.preprocess import U8Array
+from taidpt.runtime.sources import Frame, Source
+from taidpt.runtime.stream import Stream, StreamSettings
+from taidpt.runtime.tagger import Tagger
+
+__all__ = ["BenchRow", "SyntheticSource", "bench_lines", "bench_report", "run_bench"]
+
+FRAME_SIZES = {"720p": (720, 1280), "1080p": (1080, 1920)}
+_WARM_UP = 2
+_LEAST_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One batch size: median milliseconds a frame, and frames a second of a whole stream.
+
+    Attributes:
+        batch: frames in one run.
+        bare_ms: the backend alone, on frames of the model's size.
+        tagger_ms: the tagger on the same frames; `ratio` is this by `bare_ms`.
+        by_size_ms: the tagger on larger frames, which it also resizes.
+        stream_fps: a stream of 720p frames, its stages overlapping.
+    """
+
+    batch: int
+    bare_ms: float
+    tagger_ms: float
+    by_size_ms: dict[str, float]
+    stream_fps: float
+
+    @property
+    def ratio(self) -> float:
+        """What the tagger takes by what the backend alone takes."""
+        return self.tagger_ms / self.bare_ms
+
+
+class SyntheticSource(Source):
+    """Frames from memory, over and over, with times at a given rate."""
+
+    def __init__(self, height: int, width: int, count: int, fps: float = 30.0) -> None:
+        self.name = f"synthetic {width}x{height}"
+        self.total = count
+        self._fps = fps
+        self._pictures = _pictures(4, height, width)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield `count` frames."""
+        pictures = itertools.islice(itertools.cycle(self._pictures), self.total)
+        for index, picture in enumerate(pictures):
+            yield Frame(picture, index / self._fps, index, self.name)
+
+
+def run_bench(tagger: Tagger, batches: Sequence[int], seconds: float = 2.0) -> list[BenchRow]:
+    """Measure a tagger; the ways to run it take turns, so that a slow moment hits them all.
+
+    Args:
+        tagger: an open bundle.
+        batches: batch sizes to sweep.
+        seconds: about how long to measure each batch size.
+    Raises:
+        InputError: a batch size or the time is not positive.
+    """
+    if not batches or min(batches) < 1 or seconds <= 0:
+        raise InputError("bench needs batch sizes of at least 1, and a time above 0")
+    return [_bench_batch(tagger, batch, seconds) for batch in batches]
+
+
+def _bench_batch(tagger: Tagger, batch: int, seconds: float) -> BenchRow:
+    spec = tagger.bundle.manifest.input
+    ready = np.stack(_pictures(batch, spec.height, spec.width))
+    ways: dict[str, Callable[[], object]] = {
+        "bare": lambda: tagger.backend.run(ready),
+        "tagger": lambda: tagger.tag_batch(ready),
+    }
+    for name, (height, width) in FRAME_SIZES.items():
+        frames = _pictures(batch, height, width)
+        ways[name] = lambda frames=frames: tagger.tag_batch(frames)  # type: ignore[misc]
+    medians = {name: ms / batch for name, ms in _alternate(ways, seconds).items()}
+    return BenchRow(
+        batch=batch,
+        bare_ms=medians["bare"],
+        tagger_ms=medians["tagger"],
+        by_size_ms={name: medians[name] for name in FRAME_SIZES},
+        stream_fps=_stream_rate(tagger, batch, medians["720p"], seconds),
+    )
+
+
+def _alternate(ways: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Median milliseconds of each way."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(_WARM_UP):
+        for way in ways.values():
+            way()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["bare"]) < _LEAST_ROUNDS:
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            times[name].append((time.perf_counter() - begun) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _stream_rate(tagger: Tagger, batch: int, frame_ms: float, seconds: float) -> float:
+    height, width = FRAME_SIZES["720p"]
+    count = max(int(seconds * 1e3 / max(frame_ms, 1e-3)), 4 * batch)
+    source = SyntheticSource(height, width, count)
+    begun = time.perf_counter()
+    with Stream(tagger, source, StreamSettings(batch=batch)) as stream:
+        done = sum(1 for _ in stream)
+    return done / (time.perf_counter() - begun)
+
+
+def bench_lines(tagger: Tagger, rows: Sequence[BenchRow]) -> list[str]:
+    """A table for people."""
+    sizes = "".join(f"{name + ' ms':>11}" for name in FRAME_SIZES)
+    model = tagger.bundle.manifest.model.name
+    lines = [
+        f"{tagger.bundle.path.name}: {model}, {len(tagger.names)} tags, {tagger.backend.name}",
+        "milliseconds a frame, medians; frames a second of a 720p stream",
+        f"{'batch':>5}{'bare ms':>11}{'tagger ms':>11}{'ratio':>8}{sizes}{'stream/s':>10}",
+    ]
+    for row in rows:
+        larger = "".join(f"{ms:>11.2f}" for ms in row.by_size_ms.values())
+        lines.append(
+            f"{row.batch:>5}{row.bare_ms:>11.2f}{row.tagger_ms:>11.2f}{row.ratio:>8.3f}{larger}"
+            f"{row.stream_fps:>10.1f}"
+        )
+    return lines
+
+
+def bench_report(tagger: Tagger, rows: Sequence[BenchRow]) -> dict[str, Any]:
+    """Everything that a later reader needs to compare, as JSON values."""
+    return {
+        "bundle": tagger.bundle.path.name,
+        "model": tagger.bundle.manifest.model.to_json(),
+        "tags": len(tagger.names),
+        "backend": tagger.backend.name,
+        "machine": platform.machine(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
+    }
+
+
+def bench_command(
+    bundle: str, batches: Sequence[int], seconds: float, target: str | None, **options: Any
+) -> None:
+    """Open, measure, print, and write JSON when a file is named."""
+    with Tagger.load(bundle, **options) as tagger:
+        rows = run_bench(tagger, batches, seconds)
+        print("\n".join(bench_lines(tagger, rows)))
+        if target is not None:
+            text = json.dumps(bench_report(tagger, rows), indent=1)
+            try:
+                Path(target).write_text(text + "\n", encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"{target}: cannot be written: {error.strerror}") from None
+
+
+def _pictures(count: int, height: int, width: int) -> list[U8Array]:
+    generator = np.random.default_rng(0)
+    shape = height, width, 3
+    return [generator.integers(0, 256, shape, dtype=np.uint8) for _ in range(count)]
