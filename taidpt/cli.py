@@ -24,8 +24,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ensemble": ("taidpt.evaluation_commands:ensemble", "Combine two score files."),
     "datasets": ("taidpt.evaluation_commands:datasets", "Look for the benchmark data sets."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
+    "bank": ("taidpt.export.commands:bank", "Write the class bank of prompts as one file."),
+    "verify": ("taidpt.export.commands:verify", "Check that a bundle still gives the same tags."),
+    "doctor": ("taidpt.export.commands:doctor", "Show what this machine has and lacks."),
     "demo": ("taidpt.export.commands:demo", "Do the whole line on the embedded toy world."),
+    "calibrate": (
+        "taidpt.calibration.commands:calibrate",
+        "Set thresholds from unlabelled frames of your scene.",
+    ),
     "tag": ("taidpt.runtime.commands:tag", "Tag pictures, folders and videos."),
+    "bench": ("taidpt.runtime.commands:bench", "Measure a bundle on this machine."),
 }
 
 

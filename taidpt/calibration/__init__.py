@@ -1,0 +1,1 @@
+"""Thresholds and probabilities without labels: numpy and scipy, never torch."""

@@ -1,0 +1,95 @@
+"""Calibration of a bundle: score a scene's frames, and write what they say into the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.calibration.estimator import Calibration
+from taidpt.runtime.bundle import Bundle, Threshold
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.files import hold_lock
+
+if TYPE_CHECKING:
+    from taidpt.runtime.sources import Frame, Source
+    from taidpt.runtime.tagger import Tagger
+
+__all__ = ["SOURCE", "SceneScores", "score_frames", "write_calibration"]
+
+SOURCE = "calibrated"
+
+
+@dataclass(frozen=True, eq=False)
+class SceneScores:
+    """Scores of a scene's frames, [N, C], and what each frame is called."""
+
+    scores: npt.NDArray[np.float64]
+    frames: tuple[str, ...]
+
+
+def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 8) -> SceneScores:
+    """Score frames until there are `most`.
+
+    Args:
+        sources: open sources; pictures are called by their file's name, other frames by number.
+    Raises:
+        InputError: no frame came.
+    """
+    rows, frames = [], []
+    for group in _batches(sources, most, batch):
+        rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
+        frames += [_name(frame) for frame in group]
+    if not rows:
+        raise InputError("no frame to calibrate on; give pictures, a folder or a video")
+    return SceneScores(np.concatenate(rows).astype(np.float64), tuple(frames))
+
+
+def write_calibration(path: str | Path, calibration: Calibration) -> Bundle:
+    """Put thresholds and probability maps into a bundle's manifest, at once and whole.
+
+    Raises:
+        BundleError: the bundle has other tags.
+    """
+    with hold_lock(Path(path)):
+        bundle = Bundle.load(path)
+        manifest = bundle.manifest
+        learned = {tag.name: tag for tag in calibration.tags}
+        if set(learned) != set(manifest.names):
+            raise BundleError(f"{path}: its tags are not those that were calibrated")
+        tags = tuple(
+            dataclasses.replace(
+                entry,
+                threshold=Threshold(learned[entry.name].on, learned[entry.name].off, SOURCE),
+                probability=learned[entry.name].probability_map(),
+            )
+            for entry in manifest.tags
+        )
+        provenance = {**manifest.provenance, "calibration": {"frames": calibration.frames}}
+        changed = dataclasses.replace(manifest, tags=tags, provenance=provenance)
+        return bundle.with_manifest(changed)
+
+
+def _batches(sources: list[Source], most: int, batch: int) -> Iterator[list[Frame]]:
+    group: list[Frame] = []
+    taken = 0
+    for source in sources:
+        for frame in source:
+            if taken == most:
+                break
+            group.append(frame)
+            taken += 1
+            if len(group) == batch:
+                yield group
+                group = []
+    if group:
+        yield group
+
+
+def _name(frame: Frame) -> str:
+    return str(frame.index) if frame.time_s is not None else Path(frame.source).name

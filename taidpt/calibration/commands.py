@@ -1,0 +1,39 @@
+"""The command line of calibration: parse, call the library, print."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["calibrate"]
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(), required=False)
+@click.option(
+    "--frames", "sources", multiple=True, metavar="SOURCE", help="Your scene: DIR, video."
+)
+@click.option("--scores", metavar="FILE.npz", help="A matrix: global, local, maybe targets.")
+@click.option("--texts", metavar="FILE.npz", help="Scores of held-out captions, with targets.")
+@click.option("--labels", metavar="FILE.csv", help="A few labels: frame,tag,present.")
+@click.option("--report", is_flag=True, help="Compare with thresholds chosen with labels.")
+@click.option("--dry-run", is_flag=True, help="Print, and leave the bundle as it is.")
+@click.option("--json", "json_path", metavar="FILE", help="Write what was learned as JSON.")
+@click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
+@click.option("--max-frames", type=click.IntRange(min=1), default=5000, show_default=True)
+@click.option("--merge-weight", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@click.option(
+    "--score-transform",
+    type=click.Choice(["none", "center", "log_softmax"]),
+    default="none",
+    help="What --scores go through over tags; a bundle brings its own.",
+)
+@click.help_option("-h", "--help")
+def calibrate(bundle: str | None, **options: object) -> None:
+    """Set every tag's threshold from unlabelled frames of your own scene.
+
+    taidpt calibrate BUNDLE --frames clip.mp4 writes them into the bundle;
+    taidpt calibrate --scores FILE.npz --report only measures.
+    """
+    from taidpt.calibration.jobs import job_from_options, run_calibrate
+
+    run_calibrate(job_from_options(bundle, options))

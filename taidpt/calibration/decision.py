@@ -1,0 +1,80 @@
+"""From probabilities to switches: where to turn a tag on and off, and the map that ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.calibration.mixture import Sample
+
+__all__ = ["Decision", "decide"]
+
+Floats = npt.NDArray[np.float64]
+
+_MAP_POINTS = 33
+_BAND = (0.2, 0.8)
+_LEAST_STEP = 1e-6  # between two points of a map, in units of a tag's spread
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Switches of one tag in units of the sample.
+
+    Attributes:
+        on, off: thresholds. band: where the probability passes 0.2 and 0.8.
+        expected_f1: at `on`. expected_sightings: sum of probabilities over frames.
+        highest: the highest probability of any frame.
+        curve: rising scores and rising probabilities, at most 33 each.
+    """
+
+    on: float
+    off: float
+    band: tuple[float, float]
+    expected_f1: float
+    expected_sightings: float
+    highest: float
+    curve: tuple[Floats, Floats]
+
+
+def decide(sample: Sample, probabilities: Floats, off_share: float) -> list[Decision]:
+    """Thresholds with the best expected F1 of every tag.
+
+    Args:
+        probabilities: of the tag at each of the sample's values, [C, B].
+        off_share: `off` is the lowest threshold with this share of the best expected F1.
+    """
+    rising = np.maximum.accumulate(probabilities, axis=1)
+    return [
+        _decide(*row, off_share) for row in zip(sample.values, sample.counts, rising, strict=True)
+    ]
+
+
+def _decide(values: Floats, counts: Floats, rising: Floats, off_share: float) -> Decision:
+    hits = rising * counts
+    said = np.cumsum(counts[::-1])[::-1]
+    f1 = 2 * np.cumsum(hits[::-1])[::-1] / (said + hits.sum())
+    f1[1:][values[1:] == values[:-1]] = -1.0  # no threshold parts equal scores
+    cuts = np.append(values[0], (values[1:] + values[:-1]) / 2)
+    best = int(f1.argmax())
+    lowest = int(np.flatnonzero(f1 >= off_share * f1[best])[0])
+    band = tuple(float(np.interp(level, rising, values)) for level in _BAND)
+    return Decision(
+        on=float(cuts[best]),
+        off=float(cuts[min(lowest, best)]),
+        band=(band[0], band[1]),
+        expected_f1=float(f1[best]),
+        expected_sightings=float(hits.sum()),
+        highest=float(rising[-1]),
+        curve=_curve(values, rising),
+    )
+
+
+def _curve(values: Floats, rising: Floats) -> tuple[Floats, Floats]:
+    """Few points of the map: evenly over probability and over the scores."""
+    by_height = np.interp(np.linspace(rising[0], rising[-1], _MAP_POINTS - 12), rising, values)
+    by_score = np.quantile(values, np.linspace(0, 1, 12))
+    points = np.unique(np.concatenate([by_height, by_score]))
+    points = points[np.append(True, np.diff(points) > _LEAST_STEP)]
+    return points, np.interp(points, values, rising)

@@ -1,0 +1,206 @@
+"""Thresholds and probabilities of every tag from scores that nobody labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.calibration.decision import Decision, decide
+from taidpt.calibration.hierarchy import Family, Hint, compress, fit_family
+from taidpt.calibration.mixture import Parameter, Sample, responsibility
+from taidpt.calibration.score_matrix import checked_scores
+from taidpt.runtime.errors import InputError
+
+__all__ = ["MIN_FRAMES", "CalibrateSettings", "Calibration", "TagCalibration", "calibrate"]
+
+Floats = npt.NDArray[np.float64]
+
+MIN_FRAMES = 20
+_STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
+_SIGN = 0.5  # a tag that no frame has with this probability counts as not seen
+_SURE, _FAIRLY_SURE = 0.75, 0.5
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """How to calibrate.
+
+    Attributes:
+        off_share: a tag goes off where the expected F1 has fallen to this share of its best.
+    """
+
+    off_share: float = 0.95
+
+
+@dataclass(frozen=True)
+class TagCalibration:
+    """What was learned of one tag.
+
+    Attributes:
+        name: the tag.
+        on: at this score the expected F1 is best.
+        off: below this an active tag goes off.
+        band: scores between these two have probabilities from 0.2 to 0.8.
+        state: "seen", "not seen" (no sign of the tag in these frames) or "constant" (its scores
+            do not move, so nothing can be learned).
+        expected_share: estimated share of frames that have the tag.
+        expected_f1: F1 that the model expects at `on`; 0 when not seen.
+        sureness: "high", "medium" or "low".
+        scores, probabilities: the map from score to probability, straight between its points.
+    """
+
+    name: str
+    on: float
+    off: float
+    band: tuple[float, float]
+    state: str
+    expected_share: float
+    expected_f1: float
+    sureness: str
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    def probability_map(self) -> dict[str, Any]:
+        """The JSON of the map as a bundle's manifest holds it."""
+        return {
+            "scores": list(self.scores),
+            "probabilities": list(self.probabilities),
+            "band": list(self.band),
+            "state": self.state,
+            "expected_share": self.expected_share,
+            "sureness": self.sureness,
+        }
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All tags, in the order of the scores' columns, from how many frames."""
+
+    tags: tuple[TagCalibration, ...]
+    frames: int
+
+    @property
+    def on(self) -> Floats:
+        """The on thresholds, [C]."""
+        return np.array([tag.on for tag in self.tags])
+
+    @property
+    def expected_macro_f1(self) -> float:
+        """Mean expected F1 of the tags that are seen; NaN when none is."""
+        seen = [tag.expected_f1 for tag in self.tags if tag.state == "seen"]
+        return float(np.mean(seen)) if seen else float("nan")
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """Probabilities of scores [N, C], as the runtime gives them."""
+        columns = [
+            np.interp(scores[:, index], tag.scores, tag.probabilities)
+            for index, tag in enumerate(self.tags)
+        ]
+        return np.stack(columns, axis=1)
+
+
+def calibrate(
+    scores: npt.NDArray[Any],
+    names: tuple[str, ...] | None = None,
+    settings: CalibrateSettings | None = None,
+    hint: Hint | None = None,
+) -> Calibration:
+    """Find every tag's thresholds from scores alone.
+
+    Args:
+        scores: merged scores of unlabelled frames, [N, C], at least 20 frames.
+        names: C names; None numbers them.
+        hint: what texts say about each tag, in units of the tags' spreads.
+    Raises:
+        InputError: too few frames, or scores that are not finite.
+    """
+    settings = settings or CalibrateSettings()
+    values = checked_scores(scores, "scores")
+    if len(values) < MIN_FRAMES:
+        raise InputError(
+            f"{len(values)} frames are too few to calibrate on; give at least {MIN_FRAMES}, better "
+            "some hundreds"
+        )
+    names = names or tuple(f"tag {index}" for index in range(values.shape[1]))
+    centre, unit, moves = _scale(values)
+    found: dict[int, TagCalibration] = {}
+    if moves.any():
+        sample = compress((values[:, moves] - centre) / unit)
+        hint = None if hint is None else hint.of(moves)
+        family = fit_family(sample, hint)
+        chances = responsibility(family.fit.parameters, sample.values)
+        decisions = decide(sample, chances, settings.off_share)
+        for place, index in enumerate(np.flatnonzero(moves)):
+            one = _Learned(decisions[place], sample, family, place)
+            found[int(index)] = one.tag(names[index], centre, unit)
+    tags = [found.get(i) or _constant(names[i], values[:, i]) for i in range(len(names))]
+    return Calibration(tuple(tags), len(values))
+
+
+def _scale(values: Floats) -> tuple[float, float, npt.NDArray[np.bool_]]:
+    """The middle of all tags, the typical spread of one, and which tags move at all."""
+    middle = np.median(values, axis=0)
+    spread = 1.4826 * np.median(np.abs(values - middle), axis=0)
+    spread = np.where(spread > 0, spread, values.std(axis=0))
+    whole = max(float(np.ptp(values)), float(np.abs(values).max()), 1e-30)
+    moves = spread > _STEADY * whole
+    if not moves.any():
+        return 0.0, 1.0, moves
+    return float(np.median(middle[moves])), float(np.median(spread[moves])), moves
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """One tag's decision with the fit it came from."""
+
+    decision: Decision
+    sample: Sample
+    family: Family
+    place: int
+
+    def tag(self, name: str, centre: float, unit: float) -> TagCalibration:
+        decision = self.decision
+        seen = decision.highest >= _SIGN
+        on, off = (decision.on, decision.off) if seen else self._above_all()
+        points, probabilities = decision.curve
+
+        def back(value: float) -> float:
+            return float(centre + unit * value)
+
+        return TagCalibration(
+            name=name,
+            on=back(on),
+            off=back(off),
+            band=(back(decision.band[0]), back(decision.band[1])),
+            state="seen" if seen else "not seen",
+            expected_share=float(
+                decision.expected_sightings / self.sample.counts[self.place].sum()
+            ),
+            expected_f1=decision.expected_f1 if seen else 0.0,
+            sureness=_sureness(decision.expected_f1) if seen else "low",
+            scores=tuple(map(back, points.tolist())),
+            probabilities=tuple(probabilities.tolist()),
+        )
+
+    def _above_all(self) -> tuple[float, float]:
+        """For a tag with no sign of it: above all that was seen, where the prior expects it."""
+        theta = self.family.fit.parameters[self.place]
+        spread = np.exp((theta[Parameter.LOG_LEFT] + theta[Parameter.LOG_RIGHT]) / 2)
+        top = float(self.sample.values[self.place, -1]) + 0.25 * spread
+        return top, top - 0.5 * spread
+
+
+def _sureness(expected_f1: float) -> str:
+    if expected_f1 >= _SURE:
+        return "high"
+    return "medium" if expected_f1 >= _FAIRLY_SURE else "low"
+
+
+def _constant(name: str, values: Floats) -> TagCalibration:
+    """Scores that never move: the tag stays off, and the map says one half nowhere."""
+    top = float(values.max())
+    on = top + max(abs(top), 1.0) * 1e-3
+    return TagCalibration(name, on, on, (on, on), "constant", 0.0, 0.0, "low", (top,), (0.0,))

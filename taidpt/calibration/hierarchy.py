@@ -1,0 +1,159 @@
+"""Tags lend each other their shape: an empirical-Bayes prior over the mixtures of all tags.
+
+Where tags are alike the learned prior is narrow and a rare tag is cut where the others are; where
+they differ it is wide and each tag speaks for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.calibration.mixture import Fit, NormalPrior, Parameter, Sample, fit_tags
+
+__all__ = ["Family", "Hint", "compress", "fit_family"]
+
+Floats = npt.NDArray[np.float64]
+
+_ENDS = 64
+_BLOCKS = 128
+_ROUNDS = 14
+_RESTARTS = (1, 5)  # rounds that try other beginnings under what was learned
+_HINT_WEIGHT = 0.5  # texts differ from tag to tag more than pictures do
+_MAX_MEAN_STEP = 0.5
+# centre, log left, log right, log lift, log spread, logit share, log tail; spreads are of one tag
+_MEAN = np.array([0.0, 0.0, 0.05, np.log(3.5), 0.0, -2.7, np.log(15.0)])
+_SPREAD = np.array([0.2, 0.15, 0.15, 0.2, 0.15, 1.0, 0.3])
+_DOUBT = np.array([4.0, 0.6, 0.5, 0.3, 0.1, 1.0, 0.6])  # how sure we are of _MEAN itself
+_START = np.array([4.0, 0.6, 0.5, 0.4, 0.2, 1.6, 0.6])  # how wide the first prior is
+_STRENGTH = 6.0  # how many tags _SPREAD counts for
+
+
+@dataclass(frozen=True)
+class Hint:
+    """How far texts lift each tag above its background.
+
+    Only the differences between tags count: the level itself, which is where texts and pictures
+    part, is learned from the pictures.
+
+    Attributes:
+        log_lift: [C], NaN where no text names the tag.
+    """
+
+    log_lift: Floats
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> Hint:
+        """The same for some of the tags."""
+        return Hint(self.log_lift[chosen])
+
+    def offsets(self) -> Floats:
+        """What to add to the prior mean of each tag's log lift, [C]."""
+        known = np.isfinite(self.log_lift)
+        if not known.any():
+            return np.zeros(len(known))
+        middle = np.median(self.log_lift[known])
+        offsets = np.where(known, self.log_lift - middle, 0.0)
+        result: Floats = _HINT_WEIGHT * np.clip(offsets, -1, 1)
+        return result
+
+
+@dataclass(frozen=True)
+class Family:
+    """All tags' mixtures, and the prior that they share."""
+
+    fit: Fit
+    prior: NormalPrior
+
+
+def compress(scores: Floats) -> Sample:
+    """Scores [N, C] as few weighted values a tag: both ends one by one, the middle in blocks."""
+    ordered = np.sort(scores, axis=0).T
+    frames = ordered.shape[1]
+    if frames <= 2 * _ENDS + _BLOCKS:
+        return Sample(ordered, np.ones_like(ordered))
+    middle = np.linspace(_ENDS, frames - _ENDS, _BLOCKS + 1).astype(int)
+    edges = np.concatenate([np.arange(_ENDS), middle, np.arange(frames - _ENDS + 1, frames + 1)])
+    counts = np.diff(edges)
+    values = np.add.reduceat(ordered, edges[:-1], axis=1) / counts
+    return Sample(values, np.broadcast_to(counts, values.shape).astype(float))
+
+
+def fit_family(sample: Sample, hint: Hint | None = None) -> Family:
+    """Fit every tag's mixture and the prior in turns.
+
+    Args:
+        sample: scores in units of a tag's spread, about zero.
+        hint: how tags differ, where texts told it.
+    """
+    offset = np.zeros((len(sample.values), Parameter.COUNT))
+    if hint is not None:
+        offset[:, Parameter.LOG_LIFT] = hint.offsets()
+    prior = NormalPrior(_MEAN + offset, np.diag(_START**2))
+    fit = _best_of([fit_tags(sample, start, prior) for start in _starts(sample)])
+    for round_ in range(_ROUNDS):
+        prior = _learn_prior(fit, prior, offset)
+        starts = [fit.parameters]
+        if round_ in _RESTARTS:
+            starts += _starts_from(sample, prior)
+        fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
+    return Family(fit, prior)
+
+
+def _learn_prior(fit: Fit, prior: NormalPrior, offset: Floats) -> NormalPrior:
+    """One step on the mean by Newton, as expectation–maximisation crawls; one on the spread."""
+    tags = len(fit.parameters)
+    precision = np.linalg.inv(prior.covariance)
+    trust = np.diag(1 / _DOUBT**2)
+    mean = (prior.mean - offset)[0]
+    gradient = (fit.parameters - prior.mean).sum(0) @ precision + trust @ (_MEAN - mean)
+    curvature = tags * precision - precision @ fit.covariance.sum(0) @ precision + trust
+    step = np.linalg.solve(curvature, gradient)
+    moved = offset + mean + np.clip(step, -_MAX_MEAN_STEP, _MAX_MEAN_STEP)
+    away = fit.parameters - moved
+    scatter = np.einsum("ci,cj->ij", away, away) + fit.covariance.sum(0)
+    own = _STRENGTH * np.diag(_SPREAD**2)
+    return NormalPrior(moved, (scatter + own) / (tags + _STRENGTH))
+
+
+def _best_of(fits: list[Fit]) -> Fit:
+    best = fits[0]
+    for other in fits[1:]:
+        better = other.log_posterior > best.log_posterior
+        best = Fit(
+            np.where(better[:, None], other.parameters, best.parameters),
+            np.where(better[:, None, None], other.covariance, best.covariance),
+            np.where(better, other.log_posterior, best.log_posterior),
+        )
+    return best
+
+
+def _starts(sample: Sample) -> list[Floats]:
+    """A tag seen seldom, at times, and mostly."""
+    found = []
+    for low, high, share in ((0.5, 0.999, -4.0), (0.3, 0.9, -1.5), (0.1, 0.7, 1.0)):
+        centre, above = _quantile(sample, low), _quantile(sample, high)
+        theta = np.tile(_MEAN, (len(centre), 1))
+        theta[:, Parameter.CENTRE] = centre
+        theta[:, Parameter.LOG_LIFT] = np.log(np.maximum(above - centre, 1.0))
+        theta[:, Parameter.LOGIT_SHARE] = share
+        found.append(theta)
+    return found
+
+
+def _starts_from(sample: Sample, prior: NormalPrior) -> list[Floats]:
+    """Where the prior would put a tag that is seen seldom, and one that is seen mostly."""
+    seldom, mostly = prior.mean.copy(), prior.mean.copy()
+    seldom[:, Parameter.LOGIT_SHARE], mostly[:, Parameter.LOGIT_SHARE] = -3.0, 1.0
+    seldom[:, Parameter.CENTRE] = _quantile(sample, 0.5)
+    lift = np.exp(mostly[:, Parameter.LOG_LIFT])
+    mostly[:, Parameter.CENTRE] = _quantile(sample, 0.6) - lift
+    return [seldom, mostly]
+
+
+def _quantile(sample: Sample, level: float) -> Floats:
+    below = np.cumsum(sample.counts, axis=1) / sample.counts.sum(1, keepdims=True)
+    index = np.minimum((below < level).sum(1), sample.values.shape[1] - 1)
+    result: Floats = np.take_along_axis(sample.values, index[:, None], 1)[:, 0]
+    return result

@@ -1,0 +1,190 @@
+"""The work behind `taidpt calibrate`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.calibration.estimator import Calibration, TagCalibration, calibrate
+from taidpt.calibration.score_matrix import ScoreMatrix
+from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.files import write_atomically
+
+__all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrateJob:
+    """Everything that one `taidpt calibrate` was asked to do."""
+
+    bundle: str | None = None
+    sources: tuple[str, ...] = ()
+    scores: str | None = None
+    texts: str | None = None
+    labels: str | None = None
+    report: bool = False
+    dry_run: bool = False
+    json_path: str | None = None
+    every: int = 1
+    max_frames: int = 5000
+    merge_weight: float = 0.5
+    score_transform: str = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    scores: Floats
+    names: tuple[str, ...]
+    frames: tuple[str, ...]
+    targets: npt.NDArray[np.int8] | None
+    transform: str
+    merge_weight: float
+
+
+def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> CalibrateJob:
+    """The job of a command line.
+
+    Raises:
+        InputError: neither a bundle with frames nor a matrix of scores, or both.
+    """
+    job = CalibrateJob(bundle=bundle, **options)
+    if job.scores is not None and (job.bundle is not None or job.sources):
+        raise InputError("give a bundle with --frames, or --scores, not both")
+    if job.scores is None and (job.bundle is None or not job.sources):
+        raise InputError("nothing to calibrate: give a bundle with --frames, or --scores FILE.npz")
+    if job.report and job.scores is None:
+        raise InputError("--report compares with labels; give --scores FILE.npz with targets")
+    return job
+
+
+def run_calibrate(job: CalibrateJob) -> None:
+    """Calibrate, print a table, and write what was asked for.
+
+    Raises:
+        TaidptError: what the parts raise.
+    """
+    _need_packages()
+    given = _from_matrix(job) if job.scores is not None else _from_bundle(job)
+    if job.report and (given.targets is None or not (given.targets > 0).any()):
+        raise InputError(f"{job.scores}: --report needs targets with at least one positive")
+    calibration = calibrate(given.scores, given.names, hint=_hint(job, given))
+    if job.labels is not None:
+        from taidpt.calibration.few_labels import read_labels, refine
+
+        labels = read_labels(job.labels, given.frames, given.names)
+        calibration = refine(calibration, given.scores, labels)
+    _print(calibration)
+    if job.report:
+        _print_report(calibration, given)
+    if job.json_path is not None:
+        _write_json(job.json_path, calibration)
+    if job.bundle is not None and not job.dry_run:
+        from taidpt.calibration.bundles import write_calibration
+
+        write_calibration(job.bundle, calibration)
+        print(f"\nwrote thresholds and probability maps into {job.bundle}")
+
+
+def _need_packages() -> None:
+    try:
+        import scipy  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"calibration needs {error.name}; pip install 'taidpt[calibrate]'"
+        ) from None
+
+
+def _from_matrix(job: CalibrateJob) -> _Input:
+    matrix = ScoreMatrix.load(str(job.scores))
+    scores = matrix.merged(job.merge_weight, job.score_transform)
+    frames = tuple(str(index) for index in range(len(scores)))
+    return _Input(
+        scores, matrix.names, frames, matrix.targets, job.score_transform, job.merge_weight
+    )
+
+
+def _from_bundle(job: CalibrateJob) -> _Input:
+    from taidpt.calibration.bundles import score_frames
+    from taidpt.runtime.sources import SourceOptions, open_source
+    from taidpt.runtime.tagger import Tagger
+
+    with contextlib.ExitStack() as stack:
+        tagger = stack.enter_context(Tagger.load(str(job.bundle)))
+        options = SourceOptions(every=job.every)
+        sources = [stack.enter_context(open_source(text, options)) for text in job.sources]
+        scene = score_frames(tagger, sources, job.max_frames)
+        scoring = tagger.bundle.manifest.scoring
+    return _Input(
+        scene.scores,
+        tagger.names,
+        scene.frames,
+        None,
+        scoring.score_transform,
+        scoring.merge_weight,
+    )
+
+
+def _hint(job: CalibrateJob, given: _Input) -> Any:
+    if job.texts is None:
+        return None
+    from taidpt.calibration.texts import hint_from_texts
+
+    texts = ScoreMatrix.load(job.texts)
+    if texts.targets is None or texts.global_scores.shape[1] != len(given.names):
+        raise InputError(f"{job.texts}: expected targets and scores of {len(given.names)} tags")
+    return hint_from_texts(texts.merged(given.merge_weight, given.transform), texts.targets)
+
+
+def _print(calibration: Calibration) -> None:
+    print(f"{calibration.frames} frames, {len(calibration.tags)} tags\n")
+    width = max(4, *(len(tag.name) for tag in calibration.tags))
+    print(f"{'tag':{width}}  {'on':>8}  {'off':>8}  {'seen in':>8}  sure")
+    for tag in calibration.tags:
+        print(_row(tag, width))
+    unsure = sum(tag.sureness == "low" for tag in calibration.tags)
+    if unsure:
+        print(f"\n{unsure} tags are unsure: more frames, or a few labels (--labels), help")
+
+
+def _row(tag: TagCalibration, width: int) -> str:
+    share = f"{tag.expected_share:.1%}" if tag.state == "seen" else tag.state
+    return f"{tag.name:{width}}  {tag.on:8.3f}  {tag.off:8.3f}  {share:>8}  {tag.sureness}"
+
+
+def _print_report(calibration: Calibration, given: _Input) -> None:
+    from taidpt.calibration.report import compare
+
+    assert given.targets is not None
+    found = compare(given.scores, given.targets, calibration)
+    print("\nmacro-F1, % of tags with a positive")
+    for line, value in (
+        ("ours, no labels", found.ours),
+        ("one threshold, chosen with these labels", found.single),
+        ("a threshold a tag, chosen with these labels", found.oracle),
+        ("Otsu a tag, no labels", found.otsu),
+        ("two Gaussians a tag, no labels", found.gaussians),
+    ):
+        print(f"  {line:44}{100 * value:6.1f}")
+    print(f"expected calibration error of the probabilities {found.calibration_error:.4f}")
+    if np.isfinite(found.false_on):
+        print(f"tags that never occur are on in {found.false_on:.2%} of frames")
+
+
+def _write_json(path: str, calibration: Calibration) -> None:
+    document = {
+        "frames": calibration.frames,
+        "tags": [dataclasses.asdict(tag) for tag in calibration.tags],
+    }
+    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+    write_atomically(Path(path), text.encode() + b"\n")

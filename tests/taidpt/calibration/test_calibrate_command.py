@@ -1,0 +1,135 @@
+"""`taidpt calibrate` from the command line: reports, shuffled targets, a bundle, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from taidpt.calibration.score_matrix import ScoreMatrix
+from taidpt.calibration.simulator import Size, simulate
+from taidpt.cli import cli
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import TaidptError
+from taidpt.runtime.tagger import Tagger
+from tests.support import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def calibrate(*arguments: object) -> Done:
+    """The command inside this process; an error of ours becomes what the shell would see."""
+    result = CliRunner().invoke(cli, ["calibrate", *map(str, arguments)])
+    if isinstance(result.exception, TaidptError):
+        return Done(result.exception.exit_code, result.stdout, str(result.exception))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, "")
+
+
+@pytest.fixture
+def matrix_path(tmp_path: Path) -> Path:
+    simulate("shifted", 9, Size(300, 5)).save(tmp_path / "scores.npz")
+    return tmp_path / "scores.npz"
+
+
+def test_report_prints_ours_beside_the_rivals(matrix_path: Path) -> None:
+    done = calibrate("--scores", matrix_path, "--report")
+    assert done.returncode == 0, done.stderr
+    for word in ("ours, no labels", "one threshold", "Otsu", "two Gaussians", "calibration error"):
+        assert word in done.stdout
+
+
+def test_thresholds_do_not_change_when_targets_are_shuffled(
+    matrix_path: Path, tmp_path: Path
+) -> None:
+    matrix = ScoreMatrix.load(matrix_path)
+    assert matrix.targets is not None
+    shuffled = np.random.default_rng(0).permuted(matrix.targets, axis=0)
+    other = ScoreMatrix(shuffled, matrix.global_scores, matrix.local_scores, matrix.names)
+    other.save(tmp_path / "shuffled.npz")
+    for path, target in ((matrix_path, "a.json"), (tmp_path / "shuffled.npz", "b.json")):
+        done = calibrate("--scores", path, "--report", "--json", tmp_path / target)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_works_without_targets_and_the_report_asks_for_them(
+    matrix_path: Path, tmp_path: Path
+) -> None:
+    matrix = ScoreMatrix.load(matrix_path)
+    bare = ScoreMatrix(None, matrix.global_scores, matrix.local_scores, matrix.names)
+    bare.save(tmp_path / "bare.npz")
+    assert calibrate("--scores", tmp_path / "bare.npz").returncode == 0
+    done = calibrate("--scores", tmp_path / "bare.npz", "--report")
+    assert done.returncode == 2
+    assert "needs targets" in done.stderr
+
+
+def test_writes_into_a_bundle_what_the_tagger_then_uses(tmp_path: Path) -> None:
+    bundle = tmp_path / "scene.taidpt"
+    shutil.copytree(REPOSITORY / "tests" / "golden" / "schema1.taidpt", bundle)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(30):
+        frame = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(frame).save(pictures / f"{index:02}.png")
+    assert calibrate(bundle, "--frames", pictures, "--dry-run").returncode == 0
+    assert Bundle.load(bundle).manifest.tags[0].threshold.source != "calibrated"
+    (tmp_path / "few.csv").write_text(
+        f"frame,tag,present\n03.png,{Bundle.load(bundle).names[0]},1\n"
+    )
+    done = calibrate(bundle, "--frames", pictures, "--labels", tmp_path / "few.csv")
+    assert done.returncode == 0, done.stderr
+    loaded = Bundle.load(bundle)
+    assert loaded.verify_hashes() == ()
+    assert {tag.threshold.source for tag in loaded.manifest.tags} == {"calibrated"}
+    with Tagger.load(bundle, device="cpu") as tagger:
+        found = tagger.tag(np.asarray(Image.open(pictures / "03.png")))
+    assert all(tag.probability is not None for tag in found.tags)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((), "nothing to calibrate"),
+        (("a.taidpt",), "nothing to calibrate"),
+        (("a.taidpt", "--frames", "x", "--scores", "y.npz"), "not both"),
+        (("a.taidpt", "--frames", "x", "--report"), "--scores"),
+        (("a.taidpt", "--frames", "x"), "a.taidpt"),
+        (("--scores", "missing.npz"), "no such file"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: tuple[str, ...], word: str) -> None:
+    done = calibrate(*arguments)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "\n" not in done.stderr
+
+
+def test_as_a_process_an_error_is_one_line() -> None:
+    command = [sys.executable, "-m", "taidpt", "calibrate", "--scores", "missing.npz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_saved_json_reads_back(matrix_path: Path, tmp_path: Path) -> None:
+    assert calibrate("--scores", matrix_path, "--json", tmp_path / "a.json").returncode == 0
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["frames"] == 300
+    assert [tag["name"] for tag in document["tags"]] == [f"tag {i}" for i in range(5)]

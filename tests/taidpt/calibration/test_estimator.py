@@ -1,0 +1,111 @@
+"""Thresholds from scores alone: the goal, what must not matter, and bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from taidpt.calibration.baselines import best_single_threshold
+from taidpt.calibration.estimator import calibrate
+from taidpt.calibration.measures import expected_calibration_error, f1_scores, false_on_rate
+from taidpt.calibration.simulator import FAMILIES, Size, simulate
+from taidpt.runtime.errors import InputError
+
+SIZE = Size(frames=1200, tags=16)
+
+
+@pytest.mark.parametrize("family", ["shifted", "skewed", "heteroscedastic", "common", "mixed"])
+def test_reaches_the_best_single_labelled_threshold(family: str) -> None:
+    matrix = simulate(family, 200, SIZE)
+    scores, targets = matrix.merged(), matrix.targets
+    assert targets is not None
+    learned = calibrate(scores)
+    ours = np.nanmean(f1_scores(scores, targets, learned.on))
+    single = np.nanmean(f1_scores(scores, targets, best_single_threshold(scores, targets)))
+    assert ours >= single
+    assert expected_calibration_error(learned.probabilities(scores), targets) < 0.06
+
+
+def test_tags_that_never_occur_are_recognised_and_stay_off() -> None:
+    matrix = simulate("absent", 200, SIZE)
+    targets = matrix.targets
+    assert targets is not None
+    learned = calibrate(matrix.merged())
+    occurs = (targets > 0).any(axis=0)
+    called_absent = np.array([tag.state == "not seen" for tag in learned.tags])
+    assert called_absent[~occurs].mean() >= 0.8
+    assert called_absent[occurs].mean() <= 0.2
+    assert false_on_rate(matrix.merged(), targets, learned.on) < 0.002
+
+
+def test_is_the_same_again_and_follows_a_change_of_units() -> None:
+    scores = simulate("shifted", 201, Size(600, 8)).merged()
+    first, again = calibrate(scores), calibrate(scores)
+    moved = calibrate(scores * 10 - 3)
+    assert first == again
+    np.testing.assert_allclose(moved.on, first.on * 10 - 3, rtol=1e-6)
+
+
+def test_does_not_depend_on_the_order_of_frames() -> None:
+    scores = simulate("plain", 202, Size(600, 8)).merged()
+    order = np.random.default_rng(0).permutation(len(scores))
+    assert calibrate(scores) == calibrate(scores[order])
+
+
+def test_maps_rise_and_thresholds_are_ordered() -> None:
+    learned = calibrate(simulate("heavy-tailed", 203, Size(600, 8)).merged())
+    for tag in learned.tags:
+        assert (np.diff(tag.scores) > 0).all()
+        assert (np.diff(tag.probabilities) >= 0).all()
+        assert 0 <= tag.probabilities[0] <= tag.probabilities[-1] <= 1
+        assert tag.off <= tag.on
+        assert tag.band[0] <= tag.band[1]
+
+
+def test_one_tag_alone_and_twenty_frames_are_enough_to_run() -> None:
+    scores = simulate("plain", 204, Size(20, 1)).merged()
+    learned = calibrate(scores)
+    assert len(learned.tags) == 1
+    assert np.isfinite(learned.on).all()
+
+
+def test_constant_scores_stay_off_and_leave_the_others_alone() -> None:
+    scores = simulate("plain", 205, Size(600, 6)).merged()
+    scores[:, 2] = 0.5
+    learned = calibrate(scores)
+    assert learned.tags[2].state == "constant"
+    assert learned.tags[2].on > 0.5
+    assert learned.tags[0] == calibrate(np.delete(scores, 2, axis=1)).tags[0]
+
+
+def test_all_constant_scores_are_a_result_not_a_crash() -> None:
+    learned = calibrate(np.zeros((50, 3)))
+    assert [tag.state for tag in learned.tags] == ["constant"] * 3
+    assert (learned.on > 0).all()
+
+
+def test_scores_of_a_few_levels_do_not_break_it() -> None:
+    scores = np.random.default_rng(0).integers(0, 3, (200, 4)).astype(float)
+    assert np.isfinite(calibrate(scores).on).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "word"),
+    [
+        (np.zeros((1, 3)), "too few"),
+        (np.zeros((0, 3)), "at least one"),
+        (np.full((50, 3), np.nan), "not finite"),
+        (np.zeros(50), "at least one"),
+    ],
+)
+def test_bad_scores_are_refused(scores: np.ndarray, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        calibrate(scores)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_draws_the_same_again(family: str) -> None:
+    first, again = simulate(family, 3, Size(60, 12)), simulate(family, 3, Size(60, 12))
+    np.testing.assert_array_equal(first.global_scores, again.global_scores)
+    assert np.isfinite(first.merged()).all()
+    assert not np.array_equal(first.merged(), simulate(family, 4, Size(60, 12)).merged())

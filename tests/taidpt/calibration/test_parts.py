@@ -1,0 +1,201 @@
+"""The parts of calibration against hand-computed cases and finite differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taidpt.calibration.baselines import best_single_threshold, otsu_thresholds, two_gaussians
+from taidpt.calibration.decision import decide
+from taidpt.calibration.estimator import calibrate
+from taidpt.calibration.few_labels import read_labels, refine
+from taidpt.calibration.hierarchy import compress
+from taidpt.calibration.measures import (
+    best_f1_thresholds,
+    expected_calibration_error,
+    f1_scores,
+)
+from taidpt.calibration.mixture import Sample, log_densities
+from taidpt.calibration.score_matrix import ScoreMatrix, transformed
+from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.texts import hint_from_texts
+from taidpt.runtime.errors import InputError
+
+
+def test_f1_by_hand_leaves_out_the_difficult() -> None:
+    scores = np.array([[0.9], [0.8], [0.7], [0.1]])
+    targets = np.array([[1], [0], [-1], [1]], np.int8)
+    assert f1_scores(scores, targets, np.array([0.5]))[0] == pytest.approx(0.5)
+    assert best_f1_thresholds(scores, targets)[0] == pytest.approx(0.1)
+    assert f1_scores(scores, targets, np.array([0.1]))[0] == pytest.approx(0.8)
+
+
+def test_calibration_error_by_hand() -> None:
+    probabilities = np.array([[0.75], [0.75], [0.25], [0.25]])
+    targets = np.array([[1], [-1], [-1], [-1]], np.int8)
+    assert expected_calibration_error(probabilities, targets, bins=2) == pytest.approx(0.25)
+
+
+def test_baselines_part_two_heaps() -> None:
+    random = np.random.default_rng(0)
+    values = np.concatenate([random.normal(0, 0.1, 300), random.normal(2, 0.1, 200)])[:, None]
+    targets = np.where(np.arange(500) >= 300, 1, -1).astype(np.int8)[:, None]
+    for cut in (
+        otsu_thresholds(values),
+        two_gaussians(values),
+        best_single_threshold(values, targets),
+    ):
+        assert f1_scores(values, targets, cut)[0] == pytest.approx(1.0)
+
+
+def test_both_pieces_are_densities() -> None:
+    grid = np.linspace(-400, 400, 800_001)[None]
+    theta = np.array([[0.3, -0.2, 0.4, 1.1, 0.2, -2.0, np.log(4.0)]])
+    for part in log_densities(theta, grid):
+        assert np.trapezoid(np.exp(part[0]), grid[0]) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_gradient_of_the_likelihood_against_finite_differences() -> None:
+    from taidpt.calibration.mixture import _likelihood
+
+    random = np.random.default_rng(1)
+    theta = 0.5 * random.standard_normal((3, 7)) + [0, 0, 0, 0, 0, 0, 2]
+    values = 3 * random.standard_normal((3, 9))
+    slope = _likelihood(theta, values)[1]
+    for column in range(7):
+        step = np.zeros(7)
+        step[column] = 1e-6
+        high, low = _likelihood(theta + step, values)[0], _likelihood(theta - step, values)[0]
+        np.testing.assert_allclose(slope[..., column], (high - low) / 2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("frames", [5, 256, 257, 3001])
+def test_compressing_keeps_weight_mean_and_ends(frames: int) -> None:
+    scores = np.random.default_rng(2).normal(size=(frames, 3))
+    sample = compress(scores)
+    np.testing.assert_allclose(sample.counts.sum(1), frames)
+    np.testing.assert_allclose((sample.values * sample.counts).sum(1), scores.sum(0), atol=1e-9)
+    np.testing.assert_array_equal(sample.values[:, -1], scores.max(0))
+    assert (np.diff(sample.values, axis=1) >= 0).all()
+
+
+def test_decision_by_hand() -> None:
+    sample = Sample(np.array([[0.0, 1.0, 2.0, 3.0]]), np.ones((1, 4)))
+    decision = decide(sample, np.array([[0.0, 0.0, 1.0, 1.0]]), 0.95)[0]
+    assert decision.on == pytest.approx(1.5)
+    assert decision.expected_f1 == pytest.approx(1.0)
+    assert decision.expected_sightings == pytest.approx(2.0)
+
+
+def test_transforms_by_hand() -> None:
+    scores = np.array([[1.0, 3.0]])
+    np.testing.assert_allclose(transformed(scores, "center"), [[-1.0, 1.0]])
+    np.testing.assert_allclose(np.exp(transformed(scores, "log_softmax")).sum(), 1.0)
+    with pytest.raises(InputError, match="centre"):
+        transformed(scores, "centre")
+
+
+def test_targets_without_a_minus_one_are_zero_and_one(tmp_path: Path) -> None:
+    targets = np.array([[1, 0], [0, 1]])
+    np.savez(tmp_path / "s.npz", targets=targets, **{"global": np.eye(2), "local": np.eye(2)})
+    loaded = ScoreMatrix.load(tmp_path / "s.npz").targets
+    np.testing.assert_array_equal(loaded, [[1, -1], [-1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "word"),
+    [
+        ({"global": np.eye(2)}, "no array local"),
+        ({"global": np.eye(2), "local": np.eye(3)}, "one shape"),
+        ({"global": np.eye(2), "local": np.eye(2), "targets": np.eye(3)}, "one shape"),
+        ({"global": np.eye(2), "local": np.eye(2), "targets": 5 * np.eye(2)}, "targets should"),
+        ({"global": np.eye(2), "local": np.eye(2) * np.nan}, "not finite"),
+        ({"global": np.eye(2), "local": np.eye(2), "names": np.array(["a", "a"])}, "distinct"),
+    ],
+)
+def test_bad_matrices_are_refused(arrays: dict[str, np.ndarray], word: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", **arrays)
+    with pytest.raises(InputError, match=word):
+        ScoreMatrix.load(tmp_path / "s.npz")
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s.npz").write_bytes(b"not an archive")
+    with pytest.raises(InputError, match=r"not an \.npz"):
+        ScoreMatrix.load(tmp_path / "s.npz")
+    np.save(tmp_path / "s.npy", np.eye(2))
+    with pytest.raises(InputError, match=r"not an \.npz"):
+        ScoreMatrix.load(tmp_path / "s.npy")
+
+
+def test_labels_pull_a_threshold_the_right_way() -> None:
+    matrix = simulate("weak", 7, Size(800, 6))
+    assert matrix.targets is not None
+    scores = matrix.merged()
+    before = calibrate(scores)
+    labels = np.zeros(scores.shape, np.int8)
+    low = np.argsort(np.abs(scores[:, 0] - before.tags[0].on))[:40]
+    labels[low, 0] = 1
+    after = refine(before, scores, labels)
+    assert after.tags[0].on < before.tags[0].on
+    assert after.tags[1:] == before.tags[1:]
+
+
+def test_one_positive_of_a_tag_that_was_not_seen_makes_it_seen() -> None:
+    scores = np.random.default_rng(0).normal(size=(400, 3))
+    before = calibrate(scores)
+    assert before.tags[1].state == "not seen"
+    labels = np.zeros(scores.shape, np.int8)
+    labels[int(scores[:, 1].argmax()), 1] = 1
+    assert refine(before, scores, labels).tags[1].state == "seen"
+
+
+def test_many_labels_bend_the_map_towards_the_truth() -> None:
+    matrix = simulate("weak", 8, Size(2000, 6))
+    assert matrix.targets is not None
+    scores = matrix.merged()
+    labels = matrix.targets.copy()
+    labels[1000:] = 0
+    before = calibrate(scores)
+    after = refine(before, scores, labels)
+    rest = slice(1000, None)
+    errors = [
+        expected_calibration_error(one.probabilities(scores)[rest], matrix.targets[rest])
+        for one in (before, after)
+    ]
+    assert errors[1] < max(errors[0], 0.03)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("frame,tag\na,cat\n", "no column present"),
+        ("frame,tag,present\nz,cat,1\n", "no frame 'z'"),
+        ("frame,tag,present\na,cow,1\n", "no tag 'cow'"),
+        ("frame,tag,present\na,cat,maybe\n", "line 2: present"),
+    ],
+)
+def test_bad_labels_name_their_line(text: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text(text)
+    with pytest.raises(InputError, match=word):
+        read_labels(tmp_path / "few.csv", ("a", "b"), ("cat", "dog"))
+
+
+def test_labels_are_read(tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("frame,tag,present\na,cat,1\nb,dog,0\n")
+    labels = read_labels(tmp_path / "few.csv", ("a", "b"), ("cat", "dog"))
+    np.testing.assert_array_equal(labels, [[1, 0], [0, -1]])
+
+
+def test_texts_carry_differences_between_tags_and_not_the_level() -> None:
+    random = np.random.default_rng(0)
+    targets = np.where(random.random((600, 3)) < 0.2, 1, -1).astype(np.int8)
+    lift = np.array([2.0, 4.0, 8.0])
+    scores = random.normal(size=targets.shape) + lift * (targets > 0)
+    offsets = hint_from_texts(scores, targets).offsets()
+    assert offsets[0] < offsets[1] == 0.0 < offsets[2]
+    np.testing.assert_allclose(hint_from_texts(scores + 5, targets).offsets(), offsets)
+    with pytest.raises(InputError, match="more texts"):
+        hint_from_texts(scores, -np.ones_like(targets))
