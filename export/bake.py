@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +20,12 @@ __all__ = ["bake", "bank_from_embeddings"]
 
 
 def bake(prompts: TunedPrompts, clip: ClipModel) -> ClassBank:
-    """The class bank of tuned prompts, scale 4 and bias 0 a tag.
+    """The class bank of tuned prompts, with their scale (4 unless learned) and bias 0 a tag.
 
     Args:
-        prompts: where only the global prompt was tuned (TaI), it serves the local head as well.
+        prompts: where only the global prompt was tuned (TaI), it serves the local head as well;
+            of DualCoOp's two, the positive one weighs patches, and positive minus negative is
+            what they are weighed for.
         clip: the model that they were tuned for.
     Raises:
         InputError: it is another model.
@@ -30,12 +33,20 @@ def bake(prompts: TunedPrompts, clip: ClipModel) -> ClassBank:
     prompts.check_model(clip)
     position = prompts.settings.name_position
     rows = class_embeddings(clip, prompts.names, prompts.contexts, position)
+    metadata = {"model": dict(prompts.model), "heads": sorted(prompts.contexts)}
+    if "positive" in rows:
+        bank = bank_from_embeddings(
+            prompts.names, rows["positive"], rows["positive"], prompts.thresholds, metadata
+        )
+        values = (rows["positive"] - rows["negative"]).detach().float().cpu().contiguous().numpy()
+        scale = np.full(len(prompts.names), prompts.scoring.scale, np.float32)
+        return dataclasses.replace(bank, value_embeddings=values, scale=scale)
     return bank_from_embeddings(
         prompts.names,
         rows["global"],
         rows.get("local", rows["global"]),
-        thresholds=prompts.thresholds,
-        metadata={"model": dict(prompts.model), "heads": sorted(prompts.contexts)},
+        prompts.thresholds,
+        metadata,
     )
 
 

@@ -7,17 +7,41 @@ from typing import Any
 
 import click
 
-__all__ = ["demo", "export"]
+__all__ = ["bank", "demo", "doctor", "export", "verify"]
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="PROMPTS")
+@click.argument("source", type=click.Path(path_type=Path), metavar="PROMPTS|BUNDLE")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     help="The bundle to write, NAME.taidpt; the default is the prompts' name beside them.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "fp8"]),
+    help="Add an engine of this precision; on a machine with TensorRT, and no PyTorch needed.",
+)
+@click.option("--batch", default="1,1,8", show_default=True, help="Engine: least,usual,largest.")
+@click.option("--workspace", metavar="SIZE", help="Engine: scratch memory, such as 2G.")
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Pictures or a video like those it will see, for int8 and fp8.",
+)
+@click.option(
+    "--flavour",
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+    default="auto",
+    show_default=True,
+    help="Engine: which builder.",
+)
+@click.option("--target", metavar="SM", help="Engine: sm_86 and the like (TensorRT-RTX only).")
+@click.option("--dla", type=int, metavar="CORE", help="Engine: on a deep learning accelerator.")
+@click.option("--version-compatible", is_flag=True, help="Engine: runs on later TensorRTs.")
+@click.option("--hardware-compatible", is_flag=True, help="Engine: runs on other GPUs.")
 @click.option(
     "--score-transform",
     type=click.Choice(["none", "center", "log_softmax"]),
@@ -51,22 +75,23 @@ __all__ = ["demo", "export"]
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.help_option("-h", "--help")
 def export(source: Path, output: Path | None, quiet: bool, **options: Any) -> None:
-    """Turn tuned PROMPTS into a bundle that runs without PyTorch.
+    """Turn tuned PROMPTS into a bundle that runs without PyTorch, or give a BUNDLE an engine.
 
     The result is compared with PyTorch on reference pictures; a bundle that disagrees is not
-    written (exit code 1).
+    written (exit code 1). An engine that cannot be built here ends with exit code 3, after
+    everything portable was written.
     """
-    from taidpt.export.graph_io import require_export_packages
+    from taidpt.export.command_steps import engine_step, export_step, read_options
+    from taidpt.export.printing import progress_for
 
-    require_export_packages()
-    from taidpt.export.exporter import ExportOptions, export_bundle
-    from taidpt.export.printing import print_result, progress_for
-
+    request, settings = read_options(source, output, options)
     with progress_for(quiet) as progress:
-        result = export_bundle(
-            source, output or source.with_suffix(".taidpt"), ExportOptions(**options), progress
-        )
-    print_result(result)
+        bundle = source
+        if not source.is_dir():
+            bundle = output or source.with_suffix(".taidpt")
+            export_step(source, bundle, settings, progress)
+        if request is not None:
+            engine_step(bundle, request, progress)
 
 
 @click.command()
@@ -94,3 +119,72 @@ def demo(output: Path, seed: int, quiet: bool) -> None:
     with progress_for(quiet) as progress:
         result = run_demo(output, progress, dataclasses.replace(DEMO_SETTINGS, seed=seed))
     print_demo(result)
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="PROMPTS|BUNDLE")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write."
+)
+@click.option("--pretrained", metavar="FILE", help="The weights, where they lie elsewhere now.")
+@click.help_option("-h", "--help")
+def bank(source: Path, output: Path, pretrained: str | None) -> None:
+    """Write the class bank of tuned PROMPTS or of a BUNDLE as one file.
+
+    A graph or an engine whose bank is an input takes any such file, without a rebuild.
+    """
+    from taidpt.export.bank_command import make_bank
+
+    made = make_bank(source, output, pretrained)
+    click.echo(f"{output}: {len(made.names)} tags, {made.dim} dimensions")
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Real pictures to compare on, beside none: the ones stored in the bundle.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='What the pictures show, {"a.jpg": ["dog"]}, for the change of mAP.',
+)
+@click.option(
+    "--torch",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Whether PyTorch is the truth, or the answers stored in the bundle.",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report.")
+@click.help_option("-h", "--help")
+def verify(
+    bundle: Path, images: Path | None, labels: Path | None, torch: str, json_path: Path | None
+) -> None:
+    """Check a BUNDLE's files, and that all that can run here gives PyTorch's tags.
+
+    Ends with 1 when anything is past its bounds. Needs no PyTorch.
+    """
+    from taidpt.export.printing import print_verify
+    from taidpt.export.verify import VerifyOptions
+    from taidpt.export.verify import verify as run_verify
+
+    report = run_verify(bundle, VerifyOptions(images, labels, torch))
+    print_verify(report, json_path)
+    report.require()
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.help_option("-h", "--help")
+def doctor(bundle: Path | None, as_json: bool) -> None:
+    """Show what this machine has and lacks, and whether a BUNDLE's engines are fresh."""
+    from taidpt.export.doctor import examine, examine_bundle
+    from taidpt.export.printing import print_findings
+
+    print_findings([*examine(), *(examine_bundle(bundle) if bundle else [])], as_json)

@@ -18,16 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taidpt.export.graph_io import describe_opset, finish_graph, lower_opset, run_graph
+from taidpt.export.graph_io import (
+    RAW_GLOBAL,
+    RAW_PATCHES,
+    describe_opset,
+    finish_graph,
+    lower_opset,
+    run_graph,
+)
 from taidpt.runtime.errors import BackendError, ParityError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["RAW_GLOBAL", "RAW_PATCHES", "EncoderInput", "FrameEncoder", "export_encoder"]
+__all__ = ["DEFAULT_OPSET", "EncoderInput", "FrameEncoder", "export_encoder"]
 
-RAW_GLOBAL = "raw_global_feature"
-RAW_PATCHES = "raw_patch_features"
 INPUT_NAME = "frames"
 DEFAULT_OPSET = 18
 _LEAST_EXPORTED = 18  # PyTorch writes none older, and its own conversion fails on ResNets
@@ -62,7 +67,8 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Raw features of uint8 frames [B, H, W, 3]: global [B, D] and patches [B, P, D]."""
-        pixels = frames.permute(0, 3, 1, 2).to(torch.float32)
+        # floats first: TensorRT transposes no bytes
+        pixels = frames.to(torch.float32).permute(0, 3, 1, 2)
         global_feature, patch_features = self.encoder(pixels * self.scale + self.shift)
         return global_feature, patch_features
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from taidpt import __version__
 from taidpt.clip import ClipModel, load_clip
 from taidpt.export.bake import bake
+from taidpt.export.candidate import Arrays, graph_outputs
 from taidpt.export.encoder_graph import DEFAULT_OPSET, EncoderInput, export_encoder
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.graph_io import IR_VERSION, describe_opset, save_graph
@@ -27,7 +28,7 @@ from taidpt.export.pictures import (
     generated_pictures,
     heldout_pictures,
 )
-from taidpt.export.reference import Arrays, TorchReference, graph_outputs
+from taidpt.export.reference import TorchReference
 from taidpt.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
@@ -50,7 +51,14 @@ from taidpt.runtime.files import sha256_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ExportOptions", "ExportResult", "default_thresholds", "export_bundle", "write_bundle"]
+__all__ = [
+    "ExportOptions",
+    "ExportResult",
+    "default_thresholds",
+    "export_bundle",
+    "with_thresholds",
+    "write_bundle",
+]
 
 _PACKAGES = ("torch", "open_clip_torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "numpy")
 
@@ -138,7 +146,7 @@ def write_bundle(
     scoring = _scoring(prompts, options)
     with _open_writer(out) as writer:
         progress.start("Baking class embeddings", 1)
-        bank = _with_thresholds(bake(prompts, clip), prompts, scoring)
+        bank = with_thresholds(bake(prompts, clip), prompts, scoring.score_transform)
         progress.advance()
 
         progress.start("Exporting the image encoder", 1)
@@ -217,11 +225,11 @@ def _sides(pictures: Sequence[Picture]) -> Sides:
     )
 
 
-def _with_thresholds(bank: ClassBank, prompts: TunedPrompts, scoring: Scoring) -> ClassBank:
+def with_thresholds(bank: ClassBank, prompts: TunedPrompts, transform: str) -> ClassBank:
     """The prompts' own thresholds where they are on this scale of scores, else defaults."""
-    if bank.thresholds and prompts.scoring.transform == scoring.score_transform:
+    if bank.thresholds and prompts.scoring.transform == transform:
         return bank
-    return dataclasses.replace(bank, thresholds=default_thresholds(bank, scoring.score_transform))
+    return dataclasses.replace(bank, thresholds=default_thresholds(bank, transform))
 
 
 def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]:

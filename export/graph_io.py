@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "IR_VERSION",
     "OPSETS",
+    "RAW_GLOBAL",
+    "RAW_PATCHES",
     "check_graph",
     "count_ops",
     "describe_opset",
@@ -36,6 +38,10 @@ _LARGEST_FILE = 2_000_000_000
 IR_VERSION = 10  # onnxruntime 1.23, the newest for Python 3.10 (JetPack 6), refuses 12 and newer
 OPSETS = (17, 18, 19, 20)
 _CHANGED_IN_18 = ("GroupNormalization", "LpPool", "Mish", "Pad", "Resize", "ScatterND")
+
+# The encoder's outputs, which the head takes.
+RAW_GLOBAL = "raw_global_feature"
+RAW_PATCHES = "raw_patch_features"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

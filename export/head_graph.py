@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.encoder_graph import RAW_GLOBAL, RAW_PATCHES
-from taidpt.export.graph_io import check_graph
+from taidpt.export.graph_io import RAW_GLOBAL, RAW_PATCHES, check_graph
 from taidpt.kernels.local_similarity.onnx_node import attach_function, local_similarity_node
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.errors import InputError

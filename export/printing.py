@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +11,24 @@ from typing import TYPE_CHECKING
 import click
 
 from taidpt.progress import Progress, RichProgress, SilentProgress
+from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from taidpt.export.demo import DemoResult
+    from taidpt.export.doctor import Finding
     from taidpt.export.exporter import ExportResult
     from taidpt.export.parity import ParityReport
+    from taidpt.export.verify import Agreement, VerifyReport
 
-__all__ = ["folder_size", "parity_lines", "print_demo", "print_result", "progress_for"]
+__all__ = [
+    "folder_size",
+    "parity_lines",
+    "print_demo",
+    "print_findings",
+    "print_result",
+    "print_verify",
+    "progress_for",
+]
 
 
 def progress_for(quiet: bool) -> AbstractContextManager[Progress]:
@@ -63,7 +76,7 @@ def print_demo(result: DemoResult) -> None:
     end_s = max(span.end_s for span in (*report.truth, *report.found))
     for title, spans in (("truth", report.truth), ("found", report.found)):
         click.echo(f"\nTimeline, {title}:")
-        intervals = [Interval(span.tag, span.start_s, span.end_s) for span in spans]
+        intervals = [Interval(span.tag, span.start_s, span.end_s, peak=0.0) for span in spans]
         for line in timeline_lines(intervals, end_s):
             click.echo(f"  {line}")
     click.echo("\nmAP on held-out pictures, %:")
@@ -73,3 +86,47 @@ def print_demo(result: DemoResult) -> None:
         click.echo(f"  {score.name:<{width}}  {value:5.1f}  {score.explanation}")
     click.echo(f"\nprompts  {result.prompts}\nbundle   {result.bundle}\ntags     {result.jsonl}")
     click.echo(f"page     {result.page}")
+
+
+def print_verify(report: VerifyReport, json_path: Path | None) -> None:
+    """A table of everything that was compared; the whole report as JSON where asked."""
+    if json_path is not None:
+        from taidpt.runtime.files import write_atomically
+
+        text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
+        try:
+            write_atomically(json_path, text.encode() + b"\n")
+        except OSError as error:
+            raise InputError(f"{json_path}: cannot be written: {error.strerror}") from None
+    click.echo(
+        f"{report.bundle}: all files whole; {report.pictures} pictures, truth: {report.truth}"
+    )
+    for candidate in report.candidates:
+        click.echo(f"  {candidate.name}: {_verdict(candidate)}")
+
+
+def _verdict(candidate: Agreement) -> str:
+    if candidate.report is None:
+        return f"not run here ({candidate.reason}), unverified"
+    report = candidate.report
+    least = ", ".join(
+        f"{name.removesuffix('_features')} {report.head(name).minimum:.5f}" for name in report.gated
+    )
+    drop = "" if candidate.map_drop is None else f", mAP −{candidate.map_drop:.2f}"
+    return (
+        f"{'ok' if candidate.passed else 'FAILED'}; least centred cosine {least} "
+        f"(bound {report.bound}); scores differ by {report.head('scores').largest_difference:.1e}; "
+        f"top 5 agree {candidate.top5:.1%}, on/off {candidate.on:.1%}{drop}"
+    )
+
+
+def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
+    """One screen: what, state, and the way to mend it."""
+    if as_json:
+        click.echo(json.dumps([finding.to_json() for finding in findings], ensure_ascii=False))
+        return
+    width = max(len(finding.what) for finding in findings)
+    marks = {True: "ok", False: "!!", None: "--"}
+    for finding in findings:
+        mend = f"   → {finding.mend}" if finding.mend else ""
+        click.echo(f"{marks[finding.good]} {finding.what:{width}}  {finding.state}{mend}")

@@ -1,22 +1,19 @@
-"""The two sides of parity: PyTorch with open_clip's own transform, and the runtime's own path."""
+"""The truth of parity: PyTorch in fp32 behind open_clip's own transform."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taidpt.export.graph_io import open_session
+from taidpt.export.candidate import BATCH, Arrays, Pixels
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.manifest import InputSpec, Scoring
-from taidpt.runtime.preprocess import Preprocessor
 from taidpt.scores import (
     SCORE_SCALE,
     global_scores,
@@ -25,15 +22,9 @@ from taidpt.scores import (
     transform_scores,
 )
 
-if TYPE_CHECKING:
-    import onnx
+__all__ = ["TorchReference"]
 
-__all__ = ["Arrays", "TorchReference", "graph_outputs"]
-
-Arrays = dict[str, npt.NDArray[Any]]
-Pixels = npt.NDArray[np.uint8]
 _MATRICES = ("global_embeddings", "local_embeddings")
-_BATCH = 5  # of which twelve pictures are no multiple: a graph with a frozen batch shows
 
 
 @dataclass(frozen=True)
@@ -56,8 +47,8 @@ class TorchReference:
         transform = self._transform()
         images = [transform(_pil(pixels)) for pixels in pictures]
         parts = [
-            self._run(torch.stack(images[start : start + _BATCH]))
-            for start in range(0, len(images), _BATCH)
+            self._run(torch.stack(images[start : start + BATCH]))
+            for start in range(0, len(images), BATCH)
         ]
         return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
@@ -106,31 +97,3 @@ def _pil(pixels: Pixels) -> Any:
     from PIL import Image
 
     return Image.fromarray(pixels)
-
-
-def graph_outputs(
-    graph: onnx.ModelProto | str | Path,
-    spec: InputSpec,
-    pictures: Sequence[Pixels],
-    bank: ClassBank | None = None,
-) -> Arrays:
-    """What a device computes: the runtime's preprocessing, then the graph in ONNX Runtime.
-
-    Args:
-        graph: the whole graph with its head.
-        spec: of the manifest.
-        pictures: uint8 RGB [H, W, 3] of any size.
-        bank: fed to a graph whose bank is an input.
-    """
-    preprocess = Preprocessor(spec)
-    session = open_session(graph)
-    names = [output.name for output in session.get_outputs()]
-    wanted = {value.name for value in session.get_inputs()} - {spec.name}
-    fixed = {name: getattr(bank, name) for name in wanted}
-    parts = []
-    for start in range(0, len(pictures), _BATCH):
-        frames = preprocess.batch(list(pictures[start : start + _BATCH]))
-        parts.append(session.run(names, {spec.name: frames, **fixed}))
-    return {
-        name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)
-    }

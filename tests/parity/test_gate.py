@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from taidpt.clip import ClipModel
+from taidpt.export.candidate import graph_outputs
 from taidpt.export.encoder_graph import EncoderInput, export_encoder
 from taidpt.export.head_graph import append_head
 from taidpt.export.parity import ParityReport, Sides, centred_cosines, compare
 from taidpt.export.pictures import generated_pictures, heldout_pictures
-from taidpt.export.reference import TorchReference, graph_outputs
+from taidpt.export.reference import TorchReference
 from taidpt.local_branch import image_encoder
 from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.manifest import InputSpec, Scoring

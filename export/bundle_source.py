@@ -1,0 +1,106 @@
+"""An existing bundle as the source of an export: its encoder, alone again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taidpt.export.graph_io import RAW_GLOBAL, RAW_PATCHES
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import BundleError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["encoder_of", "load_graph", "require_onnx"]
+
+
+def require_onnx() -> None:
+    """Say in one line that `onnx` is missing.
+
+    Raises:
+        MissingDependencyError: it is.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingDependencyError("changing a graph's precision needs onnx: pip install onnx")
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Read a graph with its external data, which must lie beside it.
+
+    Raises:
+        BundleError: it is damaged, or its data leads out of its folder.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+        _check_locations(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except BundleError:
+        raise
+    except Exception as error:  # protobuf and onnx raise many kinds for damaged files
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{path}: not a readable graph ({reason}); export it again") from None
+    return model
+
+
+def _check_locations(model: onnx.ModelProto, path: Path) -> None:
+    """A hostile bundle must not make anyone read or write outside its folder."""
+    allowed = f"{path.name}.data"
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value != allowed:
+                raise BundleError(
+                    f"{path}: tensor {tensor.name!r} lies in {entry.value!r}, only {allowed!r} "
+                    "beside the graph is allowed; do not use this bundle"
+                )
+
+
+def encoder_of(bundle: Bundle) -> onnx.ModelProto:
+    """The encoder of a bundle's graph, as it was before the head was added.
+
+    Raises:
+        BundleError: the graph was not written by this exporter.
+    """
+    import onnx
+
+    path = bundle.file(bundle.manifest.graph.file)
+    model = load_graph(path)
+    graph = model.graph
+    nodes = [node for node in graph.node if node.name.startswith("encoder/")]
+    made = {name for node in nodes for name in node.output}
+    if not {RAW_GLOBAL, RAW_PATCHES} <= made:
+        raise BundleError(f"{path}: holds no encoder that can be taken out; export it again")
+    needed = {name for node in nodes for name in node.input}
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    known = {value.name: value for value in graph.value_info}
+    outputs = [_output(known, name, bundle) for name in (RAW_GLOBAL, RAW_PATCHES)]
+    frames = [value for value in graph.input if value.name == bundle.manifest.input.name]
+    alone = onnx.helper.make_graph(nodes, "taidpt", frames, outputs, weights)
+    alone.value_info.extend(value for name, value in known.items() if name in made)
+    return onnx.helper.make_model(
+        alone,
+        opset_imports=[entry for entry in model.opset_import if entry.domain == ""],
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+    )
+
+
+def _output(
+    known: dict[str, onnx.ValueInfoProto], name: str, bundle: Bundle
+) -> onnx.ValueInfoProto:
+    import onnx
+
+    if name in known:
+        return known.pop(name)
+    info = bundle.manifest.model
+    patches = info.grid[0] * info.grid[1]
+    shapes: dict[str, list[int | str]] = {
+        RAW_GLOBAL: ["batch", info.embed_dim],
+        RAW_PATCHES: ["batch", patches, info.embed_dim],
+    }
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shapes[name])

@@ -1,0 +1,52 @@
+"""What a device computes, for comparison with the truth: nothing here needs PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.export.graph_io import open_session
+from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.manifest import InputSpec
+from taidpt.runtime.preprocess import Preprocessor
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["BATCH", "Arrays", "Pixels", "graph_outputs"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+Pixels = npt.NDArray[np.uint8]
+BATCH = 5  # of which twelve pictures are no multiple: a graph with a frozen batch shows
+
+
+def graph_outputs(
+    graph: onnx.ModelProto | str | Path,
+    spec: InputSpec,
+    pictures: Sequence[Pixels],
+    bank: ClassBank | None = None,
+) -> Arrays:
+    """What a device computes: the runtime's preprocessing, then the graph in ONNX Runtime.
+
+    Args:
+        graph: the whole graph with its head.
+        spec: of the manifest.
+        pictures: uint8 RGB [H, W, 3] of any size.
+        bank: fed to a graph whose bank is an input.
+    """
+    preprocess = Preprocessor(spec)
+    session = open_session(graph)
+    names = [output.name for output in session.get_outputs()]
+    wanted = {value.name for value in session.get_inputs()} - {spec.name}
+    fixed = {name: getattr(bank, name) for name in wanted}
+    parts = []
+    for start in range(0, len(pictures), BATCH):
+        frames = preprocess.batch(list(pictures[start : start + BATCH]))
+        parts.append(session.run(names, {spec.name: frames, **fixed}))
+    return {
+        name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)
+    }

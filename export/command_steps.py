@@ -1,0 +1,111 @@
+"""What `taidpt-export` does, step by step; nothing here loads PyTorch unless prompts are given."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taidpt.progress import Progress
+from taidpt.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from taidpt.export.variants import EngineRequest
+
+__all__ = ["engine_step", "export_step", "parse_batch", "parse_size", "read_options"]
+
+_ENGINE_ONLY = (
+    "engine",
+    "batch",
+    "workspace",
+    "calibrate",
+    "flavour",
+    "target",
+    "dla",
+    "version_compatible",
+    "hardware_compatible",
+)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def read_options(
+    source: Path, output: Path | None, options: dict[str, Any]
+) -> tuple[EngineRequest | None, dict[str, Any]]:
+    """Split the command line into the engine's part and the export's, and check both early.
+
+    Raises:
+        InputError: the two do not fit the source.
+    """
+    engine = {name: options.pop(name) for name in _ENGINE_ONLY}
+    if source.is_dir() and output is not None:
+        raise InputError(
+            f"{source} is a bundle already: an engine goes into it, so leave out -o {output}"
+        )
+    if source.is_dir() and engine["engine"] is None:
+        raise InputError(f"{source} is a bundle already: --engine fp16 adds an engine to it")
+    return _engine_request(engine, bool(options["force"])), options
+
+
+def _engine_request(engine: dict[str, Any], force: bool) -> EngineRequest | None:
+    if engine["engine"] is None:
+        return None
+    from taidpt.export.engine import EngineOptions
+    from taidpt.export.variants import EngineRequest
+
+    options = EngineOptions(
+        precision=engine["engine"],
+        batch=parse_batch(engine["batch"]),
+        workspace=parse_size(engine["workspace"]) if engine["workspace"] else None,
+        flavour=engine["flavour"],
+        target=engine["target"],
+        dla=engine["dla"],
+        version_compatible=engine["version_compatible"],
+        hardware_compatible=engine["hardware_compatible"],
+    )
+    return EngineRequest(options, engine["calibrate"], force)
+
+
+def parse_batch(text: str) -> tuple[int, int, int]:
+    """ "1,4,16" → (1, 4, 16); "4" → (4, 4, 4)."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts) or len(parts) not in (1, 3):
+        raise InputError(f"batch {text!r}: expected least,usual,largest such as 1,4,16")
+    numbers = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
+    return numbers[0], numbers[1], numbers[2]
+
+
+def parse_size(text: str) -> int:
+    """ "2G" → bytes."""
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or int(match[1]) == 0:
+        raise InputError(f"workspace {text!r}: expected a size such as 512M or 2G")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def export_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
+    """Prompts → portable bundle, and what is to be said about it."""
+    from taidpt.export.graph_io import require_export_packages
+
+    require_export_packages()
+    from taidpt.export.exporter import ExportOptions, export_bundle
+    from taidpt.export.printing import print_result
+
+    print_result(export_bundle(source, output, ExportOptions(**settings), progress))
+
+
+def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> None:
+    """Bundle → engine in it, and what is to be said about that."""
+    from taidpt.export.variants import add_engine
+
+    result = add_engine(bundle, request, progress)
+    size = result.path.stat().st_size / 1e6
+    state = "built" if result.fresh else "is current, nothing to do"
+    click.echo(f"{result.path}: {size:.1f} MB, {state}")
+    key = result.key
+    click.echo(
+        f"  {key['flavour']} {key['version']}, {key['architecture']}, {key['precision']}, "
+        f"batch {','.join(map(str, key['batch']))}"
+    )
+    click.echo("  the engine itself was not run here: `taidpt verify` does where it can run")

@@ -1,0 +1,202 @@
+"""`taidpt doctor`: what this machine has and lacks, each lack with the command that mends it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from taidpt.export.engine import FLAVOURS, gpu_architecture
+from taidpt.runtime.bundle import MODEL_FILE, Bundle
+from taidpt.runtime.errors import TaidptError
+
+__all__ = ["Finding", "examine", "examine_bundle"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the screen.
+
+    Attributes:
+        what: the part.
+        state: what was found.
+        good: True, False for a fault, None for something that is merely not there.
+        mend: the command or page that mends it.
+    """
+
+    what: str
+    state: str
+    good: bool | None = True
+    mend: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {"what": self.what, "state": self.state, "good": self.good, "mend": self.mend}
+
+
+def examine() -> list[Finding]:
+    """Everything about this machine. A part that cannot be asked is reported, not raised."""
+    checks: tuple[Callable[[], Finding], ...] = (
+        _python,
+        _jetpack,
+        _gpu,
+        _driver,
+        _onnxruntime,
+        _providers,
+        lambda: _package(
+            "TensorRT", "tensorrt", "pip install 'taidpt[tensorrt]' (not on a Jetson)"
+        ),
+        lambda: _package("TensorRT-RTX", "tensorrt_rtx", "pip install 'taidpt[tensorrt-rtx]'"),
+        lambda: _package(
+            "PyTorch", "torch", "pip install 'taidpt[tune]' (only to tune and export)"
+        ),
+        lambda: _package("onnx", "onnx", "pip install onnx (only to change a graph's precision)"),
+        _decoder,
+        _memory,
+        _power,
+    )
+    return [check() for check in checks]
+
+
+def examine_bundle(path: Path) -> list[Finding]:
+    """A bundle's state and the freshness of its engines."""
+    try:
+        bundle = Bundle.load(path)
+        changed = bundle.verify_hashes()
+    except TaidptError as error:
+        return [Finding("bundle", str(error), False)]
+    state = f"{len(bundle.names)} tags, {bundle.manifest.model.name}"
+    if changed:
+        mend = "export it again"
+        return [Finding("bundle", f"changed: {', '.join(changed)}", False, mend)]
+    return [Finding("bundle", state), *_engines(bundle)]
+
+
+def _engines(bundle: Bundle) -> list[Finding]:
+    names = [n for n in bundle.manifest.files if n.startswith("engines/") and n.endswith(".json")]
+    if not names:
+        mend = f"taidpt-export {bundle.path} --engine fp16"
+        return [Finding("engine", "none", None, mend)]
+    return [_engine(bundle, name) for name in names]
+
+
+def _engine(bundle: Bundle, name: str) -> Finding:
+    key = json.loads(bundle.file(name).read_text("utf-8"))
+    precision = str(key["precision"])
+    variant = f"model.{precision}.onnx"
+    graph = variant if variant in bundle.manifest.files else MODEL_FILE
+    faults = []
+    if bundle.manifest.files[graph].sha256 != key["graph_sha256"]:
+        faults.append("the graph is another one now")
+    here = gpu_architecture()
+    if key["architecture"] != here:
+        faults.append(f"built for {key['architecture']}, this machine has {here or 'no GPU'}")
+    installed = _version(FLAVOURS[str(key["flavour"])])
+    if installed != key["version"]:
+        faults.append(f"built by {key['version']}, installed is {installed or 'none'}")
+    state = "stale: " + "; ".join(faults) if faults else "current"
+    mend = f"taidpt-export {bundle.path} --engine {precision}" if faults else ""
+    return Finding(f"engine {precision}", state, not faults, mend)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _package(what: str, package: str, mend: str) -> Finding:
+    version = _version(package)
+    return Finding(what, version) if version else Finding(what, "not installed", None, mend)
+
+
+def _python() -> Finding:
+    state = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("Python", state)
+
+
+def _jetpack() -> Finding:
+    release = Path("/etc/nv_tegra_release")
+    if not release.is_file():
+        return Finding("JetPack", "not a Jetson", None)
+    return Finding(
+        "JetPack", "L4T " + " ".join(release.read_text("utf-8").split(",")[:2]).strip("# ")
+    )
+
+
+def _gpu() -> Finding:
+    architecture = gpu_architecture()
+    if architecture is None:
+        return Finding("GPU", "none that the driver knows", None, "docs/install.md, GPU")
+    return Finding("GPU", architecture)
+
+
+def _driver() -> Finding:
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return Finding("CUDA driver", "libcuda.so.1 is not here", None, "install NVIDIA's driver")
+    if failed:
+        return Finding("CUDA driver", f"error {failed}", False, "reinstall NVIDIA's driver")
+    return Finding("CUDA driver", f"CUDA {version.value // 1000}.{version.value % 1000 // 10}")
+
+
+def _onnxruntime() -> Finding:
+    """The two packages overwrite each other's files; whichever came last wins, or neither works."""
+    plain, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
+    if plain and gpu:
+        mend = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+        return Finding("onnxruntime", f"{plain} and -gpu {gpu} over each other", False, mend)
+    if not plain and not gpu:
+        return Finding("onnxruntime", "not installed", False, "pip install onnxruntime")
+    return Finding("onnxruntime", plain or f"-gpu {gpu}")
+
+
+def _providers() -> Finding:
+    try:
+        import onnxruntime
+
+        providers = onnxruntime.get_available_providers()
+    except Exception as error:  # a broken install fails in many ways, and that is what is asked
+        return Finding("providers", f"onnxruntime does not load: {error}", False, "reinstall it")
+    return Finding(
+        "providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
+    )
+
+
+def _decoder() -> Finding:
+    try:
+        import av
+    except Exception as error:  # as above
+        return Finding("video decoder", f"PyAV does not load: {error}", False, "pip install av")
+    hardware = Path("/dev/nvhost-nvdec").exists() or Path("/dev/v4l2-nvdec").exists()
+    state = f"PyAV {av.__version__}" + (", Jetson's NVDEC through GStreamer" if hardware else "")
+    return Finding("video decoder", state)
+
+
+def _memory() -> Finding:
+    pages, size = (os.sysconf(name) for name in ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE"))
+    free = pages * size / 2**30
+    enough = free >= 1.0
+    return Finding(
+        "free memory", f"{free:.1f} GiB", enough, "" if enough else "close other programs"
+    )
+
+
+def _power() -> Finding:
+    if shutil.which("nvpmodel") is None:
+        return Finding("power mode", "not a Jetson", None)
+    done = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, check=False)
+    lines = done.stdout.split()
+    state = " ".join(lines[-2:]) if lines else "unknown"
+    return Finding("power mode", state, True, "" if "MAXN" in state else "sudo nvpmodel -m 0")

@@ -1,0 +1,262 @@
+"""`taidpt verify`: every way to run a bundle, side by side, on real pictures.
+
+The truth is PyTorch where it is installed and the weights can be loaded, else the answers of
+PyTorch that are stored in the bundle. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.export.candidate import Arrays, graph_outputs
+from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity import ParityReport, Sides, compare
+from taidpt.export.pictures import Picture, folder_pictures
+from taidpt.export.precision import PRECISIONS, RUNNABLE_ON_CPU, bound_of
+from taidpt.metrics import mean_average_precision
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import BundleError, InputError, ParityError
+
+__all__ = ["Agreement", "VerifyOptions", "VerifyReport", "verify"]
+
+_TOP = 5
+# Points of mAP that may be lost, by precision.
+MAP_DROPS = {"fp32": 0.1, "fp16": 0.1, "bf16": 0.5, "int8": 0.5, "fp8": 0.5}
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to compare on.
+
+    Attributes:
+        images: the user's pictures; without them the stored ones are used.
+        labels: a JSON file {"picture.jpg": ["dog", …], …} for ΔmAP, names as in the folder.
+        torch: "auto" uses PyTorch where it is there, "no" never, "yes" must.
+    """
+
+    images: Path | None = None
+    labels: Path | None = None
+    torch: str = "auto"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One candidate beside the truth.
+
+    Attributes:
+        name: what ran, as "model.fp16.onnx on onnxruntime 1.23.2".
+        precision: of the graph.
+        report: centred cosines, or None where it was not run here.
+        reason: why it was not.
+        top5: share of the five best tags in common.
+        on: share of on/off decisions in common.
+        map_drop: points of mAP lost, or None without labels.
+    """
+
+    name: str
+    precision: str
+    report: ParityReport | None
+    reason: str = ""
+    top5: float = float("nan")
+    on: float = float("nan")
+    map_drop: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all bounds hold; what was not run has not failed."""
+        if self.report is None:
+            return True
+        lost = self.map_drop is not None and self.map_drop > MAP_DROPS[self.precision]
+        return self.report.passed and not lost
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        if self.report is None:
+            return {"name": self.name, "precision": self.precision, "not_run_here": self.reason}
+        return {
+            "name": self.name,
+            "precision": self.precision,
+            "passed": self.passed,
+            "top5_agreement": self.top5,
+            "on_agreement": self.on,
+            "map_drop": self.map_drop,
+            "parity": self.report.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All candidates of a bundle."""
+
+    bundle: str
+    truth: str
+    pictures: int
+    candidates: tuple[Agreement, ...] = field(default=())
+
+    def require(self) -> None:
+        """Go on only when nothing that ran failed.
+
+        Raises:
+            ParityError: naming what failed.
+        """
+        failed = [candidate.name for candidate in self.candidates if not candidate.passed]
+        if failed:
+            raise ParityError(
+                f"{self.bundle}: {', '.join(failed)} disagrees with {self.truth} beyond its bounds"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "schema": 1,
+            "kind": "taidpt-verify",
+            "bundle": self.bundle,
+            "truth": self.truth,
+            "pictures": self.pictures,
+            "passed": all(candidate.passed for candidate in self.candidates),
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+        }
+
+
+def verify(path: Path, options: VerifyOptions) -> VerifyReport:
+    """Check a bundle's hashes, then compare everything in it that can run here.
+
+    Raises:
+        BundleError: a file differs from the manifest.
+        InputError: pictures or labels cannot be used, or PyTorch was demanded and is not there.
+    """
+    bundle = Bundle.load(path)
+    changed = bundle.verify_hashes()
+    if changed:
+        raise BundleError(f"{path}: changed or damaged: {', '.join(changed)}; export it again")
+    truth, pictures, expected = _truth(bundle, options)
+    labels = _labels(options.labels, pictures, bundle.names) if options.labels else None
+    pixels = [picture.pixels for picture in pictures]
+    found = []
+    for name, precision, graph in _candidates(bundle):
+        if graph is None or precision not in RUNNABLE_ON_CPU:
+            found.append(Agreement(name, precision, None, "needs TensorRT"))
+            continue
+        outputs = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank)
+        sides = Sides(truth, name, tuple(picture.name for picture in pictures))
+        report = compare(expected, outputs, sides, bound_of(precision))
+        found.append(_agreement(bundle, precision, report, (expected, outputs), labels))
+    return VerifyReport(str(path), truth, len(pictures), tuple(found))
+
+
+def _candidates(bundle: Bundle) -> Iterator[tuple[str, str, Path | None]]:
+    """Graphs of the bundle by precision, and its engines, which ONNX Runtime cannot run."""
+    import onnxruntime
+
+    where = f"onnxruntime {onnxruntime.__version__} (CPU)"
+    own = str(bundle.manifest.provenance.get("precision", "fp32"))
+    graph = bundle.manifest.graph.file
+    yield f"{graph} on {where}", own, bundle.file(graph)
+    for precision in PRECISIONS:
+        name = f"model.{precision}.onnx"
+        if name in bundle.manifest.files:
+            yield f"{name} on {where}", precision, bundle.file(name)
+    for name in bundle.manifest.files:
+        if name.startswith("engines/") and name.endswith(".json"):
+            key = json.loads(bundle.file(name).read_text("utf-8"))
+            yield name.removesuffix(".json") + ".engine", str(key["precision"]), None
+
+
+def _truth(
+    bundle: Bundle, options: VerifyOptions
+) -> tuple[str, list[Picture], Mapping[str, npt.NDArray[Any]]]:
+    """What is right, on which pictures."""
+    own = folder_pictures(options.images) if options.images else []
+    if own and len(own) < 2:
+        raise InputError(f"{options.images}: verify needs at least two pictures, got one")
+    if options.torch != "no" and (own or options.torch == "yes"):
+        expected = _from_torch(bundle, own, options)
+        if expected is not None:
+            return expected
+    stored = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+    if not own:
+        return "PyTorch (stored in the bundle)", list(stored.pictures), stored.outputs
+    graph = bundle.file(bundle.manifest.graph.file)
+    outputs = graph_outputs(graph, bundle.manifest.input, [p.pixels for p in own], bundle.bank)
+    return "model.onnx (no PyTorch or weights here)", own, outputs
+
+
+def _from_torch(
+    bundle: Bundle, own: list[Picture], options: VerifyOptions
+) -> tuple[str, list[Picture], Arrays] | None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None or find_spec("open_clip") is None:
+        if options.torch == "yes":
+            raise InputError("PyTorch is asked for and not installed: pip install 'taidpt[tune]'")
+        return None
+    from taidpt.clip import load_clip
+    from taidpt.export.reference import TorchReference
+    from taidpt.local_branch import image_encoder
+
+    info = bundle.manifest.model
+    try:
+        clip = load_clip(info.name, info.pretrained)
+    except InputError:
+        if options.torch == "yes":
+            raise
+        return None
+    if clip.weights_sha256 != info.weights_sha256:
+        raise InputError(
+            f"{info.name} {info.pretrained}: other weights than the bundle was made of"
+        )
+    reference = TorchReference(
+        image_encoder(clip), bundle.manifest.input, bundle.bank, bundle.manifest.scoring
+    )
+    pictures = own or list(Expectations.load(bundle.file(EXPECTATIONS_FILE)).pictures)
+    return "PyTorch", pictures, reference.outputs([picture.pixels for picture in pictures])
+
+
+def _labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which picture shows which tag, [N, C]."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        rows = {str(name): set(map(str, tags)) for name, tags in document.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f'{path}: labels should be JSON like {{"picture.jpg": ["dog"]}}: {error}'
+        ) from None
+    missing = [picture.name for picture in pictures if picture.name not in rows]
+    if missing:
+        raise InputError(f"{path}: no labels for {missing[0]} and {len(missing) - 1} more")
+    return np.array([[name in rows[p.name] for name in names] for p in pictures], bool)
+
+
+def _agreement(
+    bundle: Bundle,
+    precision: str,
+    report: ParityReport,
+    outputs: tuple[Mapping[str, npt.NDArray[Any]], Arrays],
+    labels: npt.NDArray[np.bool_] | None,
+) -> Agreement:
+    truth, found = outputs[0]["scores"], outputs[1]["scores"]
+    thresholds = np.array([tag.threshold.on for tag in bundle.manifest.tags])
+    best = [np.argsort(-scores, axis=1, kind="stable")[:, :_TOP] for scores in (truth, found)]
+    common = [len(set(a) & set(b)) / len(a) for a, b in zip(*best, strict=True)]
+    drop = None
+    if labels is not None:
+        drop = _percent(truth, labels) - _percent(found, labels)
+    return Agreement(
+        name=report.candidate,
+        precision=precision,
+        report=report,
+        top5=float(np.mean(common)),
+        on=float(((truth >= thresholds) == (found >= thresholds)).mean()),
+        map_drop=drop,
+    )
+
+
+def _percent(scores: npt.NDArray[Any], labels: npt.NDArray[np.bool_]) -> float:
+    return mean_average_precision(scores, np.where(labels, 1, -1)).value
