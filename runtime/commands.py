@@ -16,6 +16,8 @@ __all__ = ["bench", "tag"]
 @click.option("--vtt", metavar="FILE", help="Write WebVTT subtitles of a video.")
 @click.option("--srt", metavar="FILE", help="Write SRT subtitles of a video.")
 @click.option("--overlay", metavar="FILE", help="Write a video with the tags painted on.")
+@click.option("--webhook", metavar="URL", help="POST each event as JSON to URL.")
+@click.option("--mqtt", metavar="URL", help="Publish events: mqtt://[user:pw@]host[:port][/topic].")
 @click.option("--heatmap", metavar="TAG", help="Paint where TAG is seen onto the overlay.")
 @click.option("--report", metavar="FILE", help="Write an HTML page: timeline and pictures.")
 @click.option("--top", type=click.IntRange(min=1), help="Only the best tags of each frame.")

@@ -20,10 +20,12 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import IMAGE_SUFFIXES
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
+from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.overlay import OverlaySink
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.sinks.subtitles import SubtitleSink
 from taidpt.runtime.sinks.table import CsvSink
+from taidpt.runtime.sinks.webhook import open_webhook
 from taidpt.runtime.sources import (
     ImageSource,
     MergedSource,
@@ -36,6 +38,7 @@ from taidpt.runtime.tagger import Tagger
 
 __all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi", "run_tag"]
 
+_OUTPUTS = ("jsonl", "events", "csv", "vtt", "srt", "overlay", "report", "webhook", "mqtt")
 _LOG = logging.getLogger("taidpt.runtime")
 
 
@@ -53,6 +56,8 @@ class Outputs:
     srt: str | None = None
     overlay: str | None = None
     report: str | None = None
+    webhook: str | None = None
+    mqtt: str | None = None
     heatmap: str | None = None
     top: int | None = None
 
@@ -67,8 +72,7 @@ class Outputs:
         Raises:
             InputError: a file cannot be written, or two outputs share one target.
         """
-        names = ("jsonl", "events", "csv", "vtt", "srt", "overlay", "report")
-        targets = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        targets = {name: getattr(self, name) for name in _OUTPUTS if getattr(self, name)}
         _check_targets(targets, self.heatmap, tagger)
         sinks: list[Sink] = []
         for name, target in targets.items():
@@ -85,6 +89,10 @@ class Outputs:
             return CsvSink(target)
         if name in ("vtt", "srt"):
             return SubtitleSink(target, name)
+        if name == "webhook":
+            return open_webhook(target)
+        if name == "mqtt":
+            return open_mqtt(target)
         if name == "report":
             return ReportSink(target, f"Tags by {tagger.bundle.path.name}")
         spec = tagger.bundle.manifest.input

@@ -12,7 +12,7 @@ from taidpt.runtime.events import Event, Interval
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.stream import Moment
 
-__all__ = ["EVENT_SCHEMA", "FRAME_SCHEMA", "EventsSink", "JsonlSink"]
+__all__ = ["EVENT_SCHEMA", "FRAME_SCHEMA", "EventsSink", "JsonlSink", "event_record"]
 
 FRAME_SCHEMA = "taidpt-frame/1"
 EVENT_SCHEMA = "taidpt-event/1"
@@ -80,8 +80,9 @@ class EventsSink(_Lines):
     def write(self, moment: Moment) -> None:
         """Write the events that this frame decided."""
         for event in moment.events:
-            self.write_record(_event_record(moment.frame.source, event))
+            self.write_record(event_record(moment.frame.source, event))
 
 
-def _event_record(source: str, event: Event) -> dict[str, Any]:
+def event_record(source: str, event: Event) -> dict[str, Any]:
+    """An event as the JSON values of its line."""
     return {"schema": EVENT_SCHEMA, "source": source, **event.to_dict()}

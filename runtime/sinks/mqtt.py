@@ -1,0 +1,88 @@
+"""Events to an MQTT broker, QoS 1; kept while the broker is away, up to a bound."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.redact import redact
+from taidpt.runtime.sinks.background import BackgroundSender, EventSender, SendPolicy
+
+__all__ = ["open_mqtt"]
+
+_TOPIC = "taidpt/events"
+_ACKNOWLEDGED_S = 5.0
+
+
+class _Broker:
+    """One connection; made at the first record, and anew whenever it was lost.
+
+    A new client each time: an old one would send again what we send again ourselves.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise InputError(f"{redact(url)}: expected mqtt://host[:port][/topic]")
+        self._paho = _import_paho()
+        self._parts, self._host = parts, parts.hostname
+        self._secure = parts.scheme == "mqtts"
+        self._port = parts.port or (8883 if self._secure else 1883)
+        self._topic = unquote(parts.path.strip("/")) or _TOPIC
+        self._client: Any = None
+
+    def send(self, record: dict[str, Any]) -> None:
+        """Publish one record and wait until the broker has it; OSError when it does not."""
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            payload = json.dumps(record, ensure_ascii=False)
+            message = self._client.publish(self._topic, payload, qos=1)
+            message.wait_for_publish(_ACKNOWLEDGED_S)
+            if not message.is_published():
+                raise ConnectionError("the broker did not acknowledge in time")
+        except (OSError, RuntimeError, ValueError) as error:
+            self.close()
+            raise ConnectionError(str(error)) from None
+
+    def close(self) -> None:
+        """Say good-bye to the broker."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
+
+    def _connect(self) -> Any:
+        client = self._paho.Client(self._paho.CallbackAPIVersion.VERSION2)
+        if self._parts.username is not None:
+            password = unquote(self._parts.password or "")
+            client.username_pw_set(unquote(self._parts.username), password)
+        if self._secure:
+            client.tls_set()
+        client.connect(self._host, self._port)
+        client.loop_start()
+        return client
+
+
+def _import_paho() -> Any:
+    try:
+        import paho.mqtt.client as paho
+    except ImportError:
+        raise MissingDependencyError("MQTT needs paho-mqtt; pip install paho-mqtt") from None
+    return paho
+
+
+def open_mqtt(url: str, policy: SendPolicy | None = None) -> EventSender:
+    """A sink that publishes each event.
+
+    Args:
+        url: `mqtt://[user:password@]host[:port][/topic]`, or `mqtts://…`; topic taidpt/events.
+        policy: how long events wait for the broker.
+    Raises:
+        InputError: it is no such address.
+        MissingDependencyError: paho-mqtt is not installed.
+    """
+    broker = _Broker(url)
+    return EventSender(BackgroundSender(redact(url), broker.send, policy), broker.close)
