@@ -49,11 +49,13 @@ def encode_pictures(
     """
     encoder = image_encoder(clip)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (clip.mean, clip.std))
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(crops), _PICTURES_A_BATCH):
         pixels = torch.from_numpy(np.stack(crops[start : start + _PICTURES_A_BATCH]))
         images = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
-        parts.append((encoder.zero_shot_features(images), *encoder(images)))
+        images = images.to(clip.device)
+        found = (encoder.zero_shot_features(images), *encoder(images))
+        parts.append(tuple(feature.cpu() for feature in found))
     return PictureFeatures(
         *(F.normalize(torch.cat(columns), dim=-1) for columns in zip(*parts, strict=True))
     )

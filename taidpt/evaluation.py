@@ -26,7 +26,16 @@ from taidpt.metrics import (
 )
 from taidpt.runtime.errors import InputError
 
-__all__ = ["HEADS", "Decision", "Evaluation", "ScoreFile", "ensemble_scores", "evaluate_scores"]
+__all__ = [
+    "HEADS",
+    "Decision",
+    "Evaluation",
+    "ScoreFile",
+    "decision_rates",
+    "ensemble_scores",
+    "evaluate_scores",
+    "rates_line",
+]
 
 HEADS = ("global", "local", "merged")
 _KEYS = ("targets", "global", "local")
@@ -174,8 +183,8 @@ class Evaluation:
             width = max(map(len, self.names))
             yield f"{'':<{width}}  " + "  ".join(f"{head:>7}" for head in self.heads)
             for index, name in enumerate(self.names):
-                values = (found.per_class[index] for found in self.heads.values())
-                yield f"{name:<{width}}  " + "  ".join(f"{value:7.3f}" for value in values)
+                columns = (found.per_class[index] for found in self.heads.values())
+                yield f"{name:<{width}}  " + "  ".join(f"{value:7.3f}" for value in columns)
 
     def markdown(self) -> str:
         """A Markdown table of the heads."""
@@ -243,7 +252,7 @@ def evaluate_scores(
             raise InputError(f"{scores.source}, {head}: {error}") from None
     rates = {
         decision.label: {
-            head: _rates(decision(matrix), scores.targets, settings)
+            head: decision_rates(decision(matrix), scores.targets, settings)
             for head, matrix in matrices.items()
         }
         for decision in decisions
@@ -251,10 +260,15 @@ def evaluate_scores(
     return Evaluation(heads, scores.names, merge_weight, settings, scores.source, rates)
 
 
-def _rates(
+def rates_line(rates: PrecisionRecall) -> str:
+    """CP, CR, CF1, OP, OR and OF1 to three decimals."""
+    return "  ".join(f"{key} {getattr(rates, at):.3f}" for key, at in _PRECISION_RECALL)
+
+
+def decision_rates(
     predicted: npt.NDArray[np.bool_], targets: Matrix, settings: MapSettings
 ) -> PrecisionRecall:
-    """Over the classes that mAP counts too."""
+    """Precision, recall and F1 over the classes that mAP counts too."""
     shown = np.flatnonzero((targets > 0).any(axis=0)).tolist()
     classes = shown if settings.empty_class == "skip" else None
     return precision_recall(predicted, targets, classes, settings.difficult)

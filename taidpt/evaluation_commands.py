@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from taidpt.evaluation import Evaluation
+    from taidpt.comparison import Comparison
+    from taidpt.evaluation import Decision, Evaluation
     from taidpt.metrics import MapSettings
 
 __all__ = ["datasets", "ensemble", "evaluate"]
@@ -40,8 +41,33 @@ _MERGE_WEIGHT = click.option(
 )
 
 
+_EVAL_OPTIONS = (
+    click.option("--scores", "score_path", type=FILE, help=".npz with targets, global and local."),
+    click.option("--dataset", help="A data set instead: voc2007, coco2014, nuswide, toyworld …"),
+    click.option("--root", type=FILE, help="Where the data sets lie."),
+    click.option("--methods", default="zsclip,clipdpt", show_default=True, help="With commas."),
+    click.option("--model", help="open_clip's model name."),
+    click.option("--pretrained", help="Weights: an open_clip tag, a file, or random."),
+    click.option(
+        "--texts", multiple=True, type=FILE, help="Captions, for methods made from texts."
+    ),
+    click.option("--prompts", multiple=True, type=FILE, help="Tuned prompts, by their own method."),
+    click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]"),
+    click.option("--seed", type=click.IntRange(0), default=0, help="Of tuning on --texts. [0]"),
+    click.option("--lr", type=float, help="Learning rate of tuning on --texts."),
+    click.option("--plots", type=FILE, help="A folder for plots of a data set."),
+    click.option("--save-scores", type=FILE, help="A folder for METHOD.npz."),
+)
+
+
+def _with_eval_options(command: Any) -> Any:
+    for option in reversed(_EVAL_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command("eval")
-@click.option("--scores", "score_path", type=FILE, help=".npz with targets, global and local.")
+@_with_eval_options
 @_MERGE_WEIGHT
 @_DIFFICULT
 @_INTERPOLATION
@@ -52,17 +78,58 @@ _MERGE_WEIGHT = click.option(
 @click.option("--json", "json_path", type=FILE, help="Write everything as JSON; - for stdout.")
 @click.option("--markdown", "markdown_path", type=FILE, help="Write a table; - for stdout.")
 def evaluate(**given: Any) -> None:
-    """Evaluate saved scores with no model at all."""
-    from taidpt.evaluation import Decision, ScoreFile, evaluate_scores
+    """Evaluate saved scores with no model at all, or methods on a data set.
 
-    if given["score_path"] is None:
-        raise click.UsageError("give --scores FILE.npz")
+    \b
+    taidpt eval --scores FILE.npz
+    taidpt eval --dataset voc2007 --root DATA --model RN50-quickgelu --pretrained openai \\
+      --texts captions_train2017.json --methods zsclip,clipdpt,tai,taidpt,centroids,linear
+    taidpt eval --dataset toyworld --methods zsclip,clipdpt80,linear
+    """
+    if (given["score_path"] is None) == (given["dataset"] is None):
+        raise click.UsageError("give --scores FILE.npz, or --dataset NAME --root FOLDER")
+    if given["dataset"] is not None:
+        _evaluate_dataset(given)
+        return
+    from taidpt.evaluation import ScoreFile, evaluate_scores
+
+    scores = ScoreFile.load(given["score_path"])
+    settings = _map_settings(given)
+    found = evaluate_scores(scores, given["merge_weight"], settings, _decisions(given))
+    _print(found, found.lines(given["per_class"]), given)
+
+
+def _evaluate_dataset(given: dict[str, Any]) -> None:
+    from taidpt.benchmark import BenchmarkJob, run_benchmark
+    from taidpt.progress import RichProgress
+
+    job = BenchmarkJob(
+        **{key: given[key] for key in ("dataset", "root", "model", "pretrained", "seed", "lr")},
+        methods=tuple(name.strip() for name in given["methods"].split(",") if name.strip()),
+        texts=given["texts"],
+        prompts=given["prompts"],
+        cache=given["cache"],
+        merge_weight=given["merge_weight"],
+        settings=_map_settings(given),
+    )
+    with RichProgress() as progress:
+        found = run_benchmark(job, progress)
+    _print(found, found.lines(given["per_class"], _decisions(given)), given)
+    if given["save_scores"] is not None:
+        found.save_scores(given["save_scores"])
+    if given["plots"] is not None:
+        from taidpt.plots import draw_comparison
+
+        draw_comparison(found, given["plots"])
+
+
+def _decisions(given: dict[str, Any]) -> list[Decision]:
+    from taidpt.evaluation import Decision
+
     decisions = [Decision(top_k=given["top_k"])] if given["top_k"] else []
     if given["threshold"] is not None:
         decisions.append(Decision(threshold=given["threshold"]))
-    scores = ScoreFile.load(given["score_path"])
-    found = evaluate_scores(scores, given["merge_weight"], _map_settings(given), decisions)
-    _print(found, found.lines(given["per_class"]), given)
+    return decisions
 
 
 def _map_settings(given: dict[str, Any]) -> MapSettings:
@@ -71,7 +138,7 @@ def _map_settings(given: dict[str, Any]) -> MapSettings:
     return MapSettings(given["difficult"], given["interpolation"], given["empty_class"])
 
 
-def _print(found: Evaluation, lines: Any, given: dict[str, Any]) -> None:
+def _print(found: Evaluation | Comparison, lines: Any, given: dict[str, Any]) -> None:
     """The lines for a reader, unless standard output is taken by --json or --markdown."""
     import json
 

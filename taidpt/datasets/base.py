@@ -33,7 +33,7 @@ class LabelledImages:
 
     Attributes:
         name: of the data set and split, such as "voc2007 test".
-        classes: C class names as the prompts spell them.
+        tags: the C classes as prompts spell them, with our synonyms.
         ids: the official name of each picture, N of them.
         paths: where each picture lies.
         targets: 1 shown, −1 not shown, 0 difficult or unknown; int8 [N, C].
@@ -41,22 +41,27 @@ class LabelledImages:
     """
 
     name: str
-    classes: tuple[str, ...]
+    tags: TagSet
     ids: tuple[str, ...]
     paths: tuple[Path, ...]
     targets: npt.NDArray[np.int8]
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        expected = (len(self.paths), len(self.classes))
+        expected = (len(self.paths), len(self.tags))
         if self.targets.shape != expected or len(self.ids) != len(self.paths):
             raise InputError(
                 f"{self.name}: {len(self.ids)} ids, {len(self.paths)} pictures and targets "
-                f"{self.targets.shape} do not fit {len(self.classes)} classes"
+                f"{self.targets.shape} do not fit {len(self.tags)} classes"
             )
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the C classes."""
+        return self.tags.names
 
     def subset(self, rows: Sequence[int] | npt.NDArray[Any]) -> LabelledImages:
         """The pictures at these positions, in this order."""

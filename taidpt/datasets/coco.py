@@ -60,7 +60,7 @@ def load_coco(root: str | Path, split: str = "val2014") -> LabelledImages:
     paths = tuple(folder / split / image["file_name"] for image in coco.imgs.values())
     require_pictures(paths, COCO_SOURCE)
     ids = tuple(map(str, coco.imgs))
-    return LabelledImages(f"coco {split}", tags.names, ids, paths, targets)
+    return LabelledImages(f"coco {split}", tags, ids, paths, targets)
 
 
 def read_coco(path: Path) -> Any:

@@ -19,6 +19,7 @@ from taidpt.datasets.base import (
     require_pictures,
 )
 from taidpt.runtime.errors import InputError
+from taidpt.tags import TagSet
 
 __all__ = ["NUS_PLACES", "NUS_SOURCE", "load_nuswide", "nuswide_folder"]
 
@@ -48,20 +49,20 @@ def load_nuswide(
     if split not in _SPLITS:
         raise InputError(f"NUS-WIDE has the splits {' and '.join(_SPLITS)}, got {split!r}")
     folder = nuswide_folder(root)
-    names = _concepts(folder)
+    tags = _concepts(folder)
     listing = find_file(folder, _listings(_SPLITS[split]), NUS_SOURCE)
     lines = read_lines(listing)
     truth = folder / "Groundtruth" / "TrainTestLabels"
     shown = np.stack(
         [
             _column(truth / f"Labels_{name}_{_SPLITS[split]}.txt", len(lines), listing)
-            for name in names
+            for name in tags.names
         ],
         axis=1,
     )
     paths = tuple(folder / "Flickr" / PureWindowsPath(line) for line in lines)
     targets = np.where(shown, 1, -1).astype(np.int8)
-    images = LabelledImages(f"nuswide {split}", names, tuple(lines), paths, targets)
+    images = LabelledImages(f"nuswide {split}", tags, tuple(lines), paths, targets)
     if labelled_only:
         images = images.subset(np.flatnonzero(shown.any(axis=1)))
     require_pictures(images.paths, NUS_SOURCE)
@@ -72,16 +73,16 @@ def _listings(split: str) -> tuple[str, ...]:
     return tuple(f"ImageList/{split}{middle}list.txt" for middle in ("Image", "image"))
 
 
-def _concepts(folder: Path) -> tuple[str, ...]:
+def _concepts(folder: Path) -> TagSet:
     """The official list, which decides the order; every concept has to be one of ours."""
     path = find_file(folder, ("ConceptsList/Concepts81.txt", "Concepts81.txt"), NUS_SOURCE)
     names = tuple(read_lines(path))
-    known = set(class_tags("nuswide").names)
+    known = {tag.name: tag for tag in class_tags("nuswide")}
     unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) != len(known):
         problem = f"unknown concepts {', '.join(unknown[:5])}" if unknown else f"{len(names)} lines"
         raise InputError(f"{path}: {problem}; expected the {len(known)} concepts of NUS-WIDE")
-    return names
+    return TagSet(tuple(known[name] for name in names), str(path))
 
 
 def _column(path: Path, length: int, listing: Path) -> npt.NDArray[np.bool_]:

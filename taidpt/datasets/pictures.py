@@ -36,7 +36,8 @@ class PictureDataset(Dataset[Item]):
         return len(self.images)
 
     def __getitem__(self, position: int) -> Item:
-        frame = self.crop(read_image(self.images.paths[position]))
+        # A copy: a picture that already has the size may come back read-only.
+        frame = np.array(self.crop(read_image(self.images.paths[position])))
         return torch.from_numpy(frame), torch.from_numpy(self.images.targets[position])
 
 

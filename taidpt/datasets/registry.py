@@ -10,6 +10,7 @@ from taidpt.datasets.coco import load_coco
 from taidpt.datasets.longtail import load_coco_mlt, load_voc_mlt
 from taidpt.datasets.nuswide import load_nuswide
 from taidpt.datasets.splits import load_coco_zero_shot
+from taidpt.datasets.toyworld import load_toyworld
 from taidpt.datasets.voc import load_voc
 from taidpt.runtime.errors import InputError
 
@@ -24,6 +25,7 @@ _LOADERS: dict[str, Callable[[str | Path], LabelledImages]] = {
     "voc-mlt": load_voc_mlt,
     "coco-mlt": load_coco_mlt,
     "coco-48-17": load_coco_zero_shot,
+    "toyworld": load_toyworld,
 }
 
 DATASET_NAMES = tuple(_LOADERS)

@@ -16,6 +16,7 @@ from taidpt.datasets.base import LabelledImages, class_tags, find_root, require_
 from taidpt.datasets.coco import COCO_SOURCE, coco_folder, load_coco, read_coco
 from taidpt.datasets.plain_pickle import load_plain_pickle
 from taidpt.runtime.errors import InputError
+from taidpt.tags import TagSet
 
 __all__ = [
     "LASO_PLACES",
@@ -126,14 +127,14 @@ def load_coco_zero_shot(root: str | Path, split: str = "test") -> LabelledImages
     year = "train2014" if split == "train" else "val2014"
     paths = tuple(folder / year / coco.imgs[image]["file_name"] for image in rows)
     require_pictures(paths, COCO_SOURCE)
-    names = class_tags("coco2014").names
+    tags = class_tags("coco2014").tags
     groups = {
         group: tuple(column for column, index in enumerate(used) if index in members)
         for group, members in (("seen", seen), ("unseen", unseen))
     }
-    classes = tuple(names[index] for index in used)
+    chosen = TagSet(tuple(tags[index] for index in used))
     return LabelledImages(
-        f"coco 48/17 {split}", classes, tuple(map(str, rows)), paths, targets, groups
+        f"coco 48/17 {split}", chosen, tuple(map(str, rows)), paths, targets, groups
     )
 
 

@@ -57,7 +57,7 @@ def load_voc(
     paths = tuple(folder / "JPEGImages" / f"{name}.jpg" for name in ids)
     targets = np.stack([_targets(folder / "Annotations" / f"{name}.xml", columns) for name in ids])
     require_pictures(paths, VOC_SOURCE)
-    return LabelledImages(f"voc{year} {split}", tags.names, tuple(ids), paths, targets)
+    return LabelledImages(f"voc{year} {split}", tags, tuple(ids), paths, targets)
 
 
 def _targets(path: Path, columns: dict[str, int]) -> npt.NDArray[np.int8]:

@@ -125,8 +125,16 @@ def test_pictures_stream_in_file_order(tmp_path: Path) -> None:
         assert greys == pytest.approx([0, 40, 80, 120, 160], abs=2)
 
 
+def test_toy_world_is_a_data_set_too(tmp_path: Path) -> None:
+    images = load_dataset("toyworld", tmp_path)
+    assert len(images.classes) == 60
+    assert (images.targets == 1).sum(axis=0).min() >= 20
+    again = load_dataset("toyworld", tmp_path)
+    assert again.paths == images.paths
+
+
 def test_missing_files_are_one_line(tmp_path: Path) -> None:
-    for name in DATASET_NAMES:
+    for name in set(DATASET_NAMES) - {"toyworld"}:
         with pytest.raises(InputError, match="not found"):
             load_dataset(name, tmp_path)
     with pytest.raises(InputError, match="no such folder"):

@@ -1,0 +1,240 @@
+"""Methods on pictures: the store resumes, scores are what their definition says, one table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from taidpt import picture_store
+from taidpt.baselines import PictureFeatures, encode_pictures, zero_shot_scores
+from taidpt.benchmark import BenchmarkJob, run_benchmark
+from taidpt.clip import ClipModel, load_clip
+from taidpt.comparison import compare_methods, merge_curve
+from taidpt.datasets import LabelledImages, load_dataset
+from taidpt.evaluation import ScoreFile, evaluate_scores
+from taidpt.methods import Bench, check_methods, score_method
+from taidpt.metrics import MapSettings
+from taidpt.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.plots import draw_comparison
+from taidpt.progress import SilentProgress
+from taidpt.prompts import TunedPrompts
+from taidpt.runtime.errors import InputError
+from taidpt.tags import TagSet
+from taidpt.templates import PLAIN_TEMPLATE
+
+EXACT = StoreSettings(precision="fp32", batch=4)
+
+
+@pytest.fixture(scope="module")
+def clip() -> ClipModel:
+    return load_clip("toyworld", "embedded")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> LabelledImages:
+    few = load_dataset("toyworld", tmp_path_factory.mktemp("toyworld")).subset(range(0, 522, 30))
+    middle = len(few.classes) // 2
+    everything = tuple(range(len(few.classes)))
+    return replace(few, groups={"head": everything[:middle], "tail": everything[middle:]})
+
+
+@pytest.fixture(scope="module")
+def features(
+    clip: ClipModel, images: LabelledImages, tmp_path_factory: pytest.TempPathFactory
+) -> StoredFeatures:
+    return store_features(clip, images, tmp_path_factory.mktemp("cache"), EXACT)
+
+
+@pytest.fixture(scope="module")
+def bench(clip: ClipModel, images: LabelledImages) -> Bench:
+    names = images.classes
+    texts = [(f"a {name} here", (index,)) for index, name in enumerate(names)]
+    return Bench(clip, images.tags, texts)
+
+
+class Interrupting(SilentProgress):
+    """Interrupts the run after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        self.steps -= 1
+        if not self.steps:
+            raise KeyboardInterrupt
+
+
+class Counting(SilentProgress):
+    """Counts pictures."""
+
+    def __init__(self) -> None:
+        self.before = self.encoded = 0
+
+    def start(self, description: str, total: int, done: int = 0) -> None:
+        self.before = done
+
+    def advance(self, count: int = 1, detail: str = "") -> None:
+        self.encoded += count
+
+
+def test_a_half_finished_store_goes_on(
+    clip: ClipModel, images: LabelledImages, features: StoredFeatures, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        store_features(clip, images, tmp_path, EXACT, Interrupting(2))
+    counting = Counting()
+    stored = store_features(clip, images, tmp_path, EXACT, counting)
+    assert (counting.before, counting.encoded) == (8, len(images) - 8)
+    np.testing.assert_allclose(stored.patch_features, features.patch_features, atol=1e-6)
+    counting = Counting()
+    store_features(clip, images, tmp_path, EXACT, counting)
+    assert counting.encoded == 0
+
+
+def test_the_store_tells_models_and_pictures_apart(
+    clip: ClipModel, images: LabelledImages, tmp_path: Path
+) -> None:
+    few = images.subset(range(2))
+    store_features(clip, few, tmp_path, EXACT)
+    store_features(clip, images.subset([1, 0]), tmp_path, EXACT)
+    store_features(clip, few, tmp_path, StoreSettings("fp16"))
+    assert len(list(tmp_path.iterdir())) == 3
+    for state in tmp_path.glob("*/state.json"):
+        state.write_text("{")
+    with pytest.raises(InputError, match=r"state\.json: damaged; delete"):
+        store_features(clip, few, tmp_path, EXACT)
+    with pytest.raises(InputError, match="no pictures"):
+        store_features(clip, images.subset([]), tmp_path, EXACT)
+
+
+def test_what_is_stored_is_what_the_encoder_gives(
+    clip: ClipModel, images: LabelledImages, features: StoredFeatures
+) -> None:
+    loader = picture_store.picture_loader(images, lambda frame: frame, 64)
+    frames, targets = next(iter(loader))
+    fresh = encode_pictures(clip, frames.numpy())
+    (stored,) = features.batches(64)
+    for name in ("zero_shot", "global_features", "patch_features"):
+        torch.testing.assert_close(getattr(stored, name), getattr(fresh, name), atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(targets.numpy(), images.targets)
+
+
+def test_template_methods_are_the_baselines(
+    clip: ClipModel, images: LabelledImages, features: StoredFeatures, bench: Bench
+) -> None:
+    (stored,) = features.batches(64)
+    expected = zero_shot_scores(clip, stored, images.classes, [PLAIN_TEMPLATE])
+    plain = score_method("zsclip", bench, features)
+    assert set(plain) == {"global"}
+    np.testing.assert_allclose(plain["global"], expected["zero_shot"], atol=1e-5)
+    both = score_method("clipdpt", bench, features)
+    for head in ("global", "local"):
+        np.testing.assert_allclose(both[head], expected[head], atol=1e-5)
+
+
+def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
+    clip: ClipModel, images: LabelledImages, features: StoredFeatures
+) -> None:
+    shuffled = images.tags.tags[::-1]
+    generator = torch.Generator().manual_seed(0)
+    width = clip.model.token_embedding.weight.shape[1]
+    contexts = {
+        name: 0.02 * torch.randn(16, width, generator=generator) for name in ("global", "local")
+    }
+    prompts = TunedPrompts(contexts, shuffled, (), clip.identity())
+    ordered = TunedPrompts(contexts, images.tags.tags, (), clip.identity())
+    found = [
+        score_method("taidpt", Bench(clip, images.tags, prompts={"taidpt": given}), features)
+        for given in (prompts, ordered)
+    ]
+    for head in ("global", "local"):
+        np.testing.assert_allclose(found[0][head], found[1][head], atol=1e-5)
+    other = Bench(clip, TagSet.from_names(["unicorn"]), prompts={"taidpt": prompts})
+    with pytest.raises(InputError, match="the prompts know no unicorn"):
+        score_method("taidpt", other, features)
+
+
+def test_comparison_holds_every_column_and_round_trips_its_scores(
+    images: LabelledImages, features: StoredFeatures, bench: Bench, tmp_path: Path
+) -> None:
+    methods = ("zsclip", "clipdpt", "centroids", "clipdpt+centroids")
+    found = compare_methods(methods, bench, images, features, merge_weight=0.25)
+    assert [result.name for result in found.results] == list(methods)
+    assert set(found.results[0].maps) == {"global", "center", "log_softmax"}
+    assert set(found.results[1].maps) == {"global", "local", "merged", "center", "log_softmax"}
+    assert set(found.results[1].groups) == {"head", "tail"}
+    found.save_scores(tmp_path)
+    again = evaluate_scores(ScoreFile.load(tmp_path / "clipdpt.npz"), 0.25)
+    assert again.heads["merged"].value == pytest.approx(found.results[1].maps["merged"].value)
+    table = found.markdown().splitlines()
+    assert table[0] == "| method | global | local | merged | center | log_softmax | head | tail |"
+    assert len(table) == 2 + len(methods)
+    assert json.loads(json.dumps(found.to_json()))["methods"]["zsclip"]["global"]["map"] > 0
+    curve = merge_curve(found.results[1], images, MapSettings(), steps=5)
+    assert curve[1] == pytest.approx((0.25, found.results[1].maps["merged"].value))
+    assert merge_curve(found.results[0], images, MapSettings()) == []
+
+
+def test_plots_are_drawn(
+    images: LabelledImages, features: StoredFeatures, bench: Bench, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    found = compare_methods(("zsclip", "clipdpt"), bench, images, features)
+    paths = draw_comparison(found, tmp_path / "plots")
+    assert [path.name for path in paths] == [
+        "per-class.png",
+        "precision-recall.png",
+        "merge-weight.png",
+    ]
+    assert all(path.stat().st_size > 5000 for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("zsclop",), "method 'zsclop' is not known"),
+        (("zsclip+clipdpt",), "method 'zsclip' cannot be averaged"),
+        ((), "no methods"),
+    ],
+)
+def test_unknown_methods_are_named(names: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        check_methods(names)
+
+
+def test_what_a_method_needs_is_said(
+    images: LabelledImages, features: StoredFeatures, clip: ClipModel
+) -> None:
+    bare = Bench(clip, images.tags)
+    for name, expected in (
+        ("linear", "give --texts FILE"),
+        ("taidpt", "give --texts FILE or --prompts FILE"),
+        ("dualcoop", "has no prompts: give --prompts FILE"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            score_method(name, bare, features)
+    with pytest.raises(InputError, match="needs --root, --model and --pretrained"):
+        run_benchmark(BenchmarkJob("voc2007", ("zsclip",)), SilentProgress())
+
+
+def test_command_refuses_before_the_long_work(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "taidpt", "eval", "--dataset", "voc2007", "--root"]
+    command += [str(tmp_path), "--model", "RN50", "--pretrained", "random"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ImageSets/Main not found")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_features_of_batches_are_fp32(features: StoredFeatures) -> None:
+    parts = list(features.batches(5))
+    assert sum(len(part.zero_shot) for part in parts) == len(features)
+    assert all(isinstance(part, PictureFeatures) for part in parts)
+    assert parts[0].patch_features.dtype == torch.float32
