@@ -63,7 +63,7 @@ def make_case(classes: int, batch: int) -> tuple[Case, list[str]]:
     coco = COCO_NAMES.split(",")
     names = [coco[i % 80] + (f" {i // 80}" if i >= 80 else "") for i in range(classes)]
     generator = np.random.default_rng(0)
-    labels, captions = torch.zeros(batch, classes), []
+    labels, captions = torch.full((batch, classes), -1.0), []
     for row in labels:
         chosen = generator.choice(classes, int(generator.integers(1, 4)), replace=False)
         row[chosen.tolist()] = 1.0
@@ -110,7 +110,8 @@ def plain_step(case: Case) -> Callable[[list[Tensor]], Tensor]:
 
     def pairs(scores: Tensor) -> Tensor:
         gaps = torch.relu(1.0 - scores[:, :, None] + scores[:, None, :])
-        wanted = case.labels[:, :, None] * (1.0 - case.labels[:, None, :])
+        has = (case.labels > 0).float()
+        wanted = has[:, :, None] * (1.0 - has[:, None, :])
         return (gaps * wanted).sum(dim=(1, 2)).mean()
 
     def loss(contexts: list[Tensor]) -> Tensor:

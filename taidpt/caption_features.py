@@ -19,7 +19,7 @@ from taidpt.clip import ClipModel
 from taidpt.runtime.errors import InputError
 from taidpt.text_features import token_features, tokenize_texts
 
-__all__ = ["CACHE_PRECISIONS", "CaptionBatch", "CaptionFeatures", "encode_captions", "texts_sha256"]
+__all__ = ["CACHE_PRECISIONS", "CaptionFeatures", "FeatureBatch", "encode_captions", "texts_sha256"]
 
 CACHE_PRECISIONS = {"fp32": np.float32, "fp16": np.float16}
 _CACHE_FORMAT = 1
@@ -29,18 +29,23 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class CaptionBatch:
-    """Features of B captions, padded to the longest.
+class FeatureBatch:
+    """Features of B captions, padded to the longest; or of B pictures.
 
     Attributes:
         pooled: the end token's feature (or what the model pools), unit rows, [B, D].
-        tokens: each token's feature, unit rows, [B, L, D], zero where there is none.
-        mask: True where a token is, [B, L].
+        tokens: each token's or patch's feature, unit rows, [B, L, D], zero where there is none.
+        mask: True where a token is, [B, L]; None where all are.
     """
 
     pooled: Tensor
     tokens: Tensor
-    mask: Tensor
+    mask: Tensor | None
+
+    def to(self, device: torch.device) -> FeatureBatch:
+        """The same on a device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return FeatureBatch(self.pooled.to(device), self.tokens.to(device), mask)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class CaptionFeatures:
     def __len__(self) -> int:
         return len(self.pooled)
 
-    def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> CaptionBatch:
+    def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> FeatureBatch:
         """The features of these captions, in fp32 on the CPU."""
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.offsets[rows + 1] - self.offsets[rows]
@@ -71,7 +76,7 @@ class CaptionFeatures:
         there = torch.from_numpy(mask)
         tokens[~there] = 0.0
         pooled = torch.from_numpy(self.pooled[rows].astype(np.float32, copy=False))
-        return CaptionBatch(pooled, tokens, there)
+        return FeatureBatch(pooled, tokens, there)
 
 
 def texts_sha256(texts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Losses over scores [B, C] and labels [B, C]: 1 positive, 0 negative; −1 unknown where said."""
+"""Losses over scores [B, C] and labels [B, C]: 1 positive, −1 negative, 0 unknown (left out)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def ranking_loss(scores: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
     """Batch mean of Σ over positives p and negatives n of `max(0, margin − s_p + s_n)`.
 
     Captions have one to three positives, so the sum runs over positives [nnz, C] instead of
-    [B, C, C]. Unknown labels are neither positive nor negative. Source: Guo et al. 2023, eq. 6.
+    [B, C, C]. Source: Guo et al. 2023, eq. 6.
     """
     row, column = (labels > 0).nonzero(as_tuple=True)
-    negative = labels == 0
+    negative = labels < 0
     total = scores.sum() * 0.0
     for start in range(0, len(row), _PAIR_ROWS):
         rows = row[start : start + _PAIR_ROWS]
@@ -40,7 +40,7 @@ def asymmetric_loss(
     gamma_negative: float = 2.0,
     clip: float = 0.05,
 ) -> Tensor:
-    """Asymmetric loss, summed over tags, divided by the batch size; unknown labels are left out.
+    """Asymmetric loss, summed over tags, divided by the batch size.
 
     With p = sigmoid(score): positives weigh `(1 − p)^γ⁺ · log p`, negatives
     `p_m^γ⁻ · log(1 − p_m)` with `p_m = max(0, p − clip)`; the focusing weight has no gradient.
@@ -52,19 +52,19 @@ def asymmetric_loss(
     gamma = torch.where(labels > 0, gamma_positive, gamma_negative)
     weight = (1.0 - fit).detach() ** gamma
     losses = -weight * fit.clamp(min=1e-8).log()
-    return torch.where(labels < 0, 0.0, losses).sum() / len(scores)
+    return torch.where(labels == 0, 0.0, losses).sum() / len(scores)
 
 
 def bce_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy on logits, summed over tags, mean over the batch; unknown left out."""
+    """Binary cross-entropy on logits, summed over tags, mean over the batch."""
     losses = F.binary_cross_entropy_with_logits(
-        scores, labels.clamp(min=0).to(scores.dtype), reduction="none"
+        scores, (labels > 0).to(scores.dtype), reduction="none"
     )
-    return torch.where(labels < 0, 0.0, losses).sum() / len(scores)
+    return torch.where(labels == 0, 0.0, losses).sum() / len(scores)
 
 
 def focal_loss(scores: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
-    """Focal loss on logits, summed over tags, mean over the batch; unknown labels left out.
+    """Focal loss on logits, summed over tags, mean over the batch.
 
     `−α_t (1 − p_t)^γ log p_t` with p_t = p for positives, 1 − p else, α_t alike.
     Source: Lin et al. 2017, eq. 5.
@@ -73,7 +73,7 @@ def focal_loss(scores: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float 
     log_fit = F.logsigmoid(torch.where(positive, scores, -scores))
     balance = torch.where(positive, alpha, 1.0 - alpha)
     losses = -balance * (1.0 - log_fit.exp()) ** gamma * log_fit
-    return torch.where(labels < 0, 0.0, losses).sum() / len(scores)
+    return torch.where(labels == 0, 0.0, losses).sum() / len(scores)
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -17,14 +17,15 @@ from taidpt.runtime.bank import Threshold
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import write_atomically
 from taidpt.runtime.json_reader import JsonReader
-from taidpt.scores import Scoring
+from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.tags import Tag
 
 __all__ = ["PROMPTS_SCHEMA", "PromptSettings", "TunedPrompts"]
 
 PROMPTS_SCHEMA = 1
 _KIND = "taidpt-prompts"
-_HEADS = ("global", "local")
+# the contexts of TaI; of TaI-DPT and CoOp; of DualCoOp
+_SETS = ({"global"}, {"global", "local"}, {"positive", "negative"})
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class TunedPrompts:
     """What tuning made; `save` and `load` keep it as one safetensors file.
 
     Attributes:
-        contexts: "global" and, unless only that was tuned, "local": float32 [n, W], or
-            [C, n, W] where class-specific.
+        contexts: "global" and, unless only that was tuned, "local"; DualCoOp's are "positive" and
+            "negative". Float32 [n, W], or [C, n, W] where class-specific.
         tags: C tags with their synonyms.
         thresholds: one a tag, or none.
         model: which CLIP: name, pretrained, weights_sha256, licence, embed_dim.
@@ -185,6 +186,7 @@ def _from_header(header: JsonReader, tensors: dict[str, Tensor]) -> TunedPrompts
             scoring.number("temperature"),
             scoring.number("merge_weight"),
             scoring.string("transform"),
+            scoring.number("scale") if "scale" in scoring else SCORE_SCALE,
         ),
         provenance=header.child("provenance").document,
     )
@@ -201,11 +203,12 @@ def _check_tags(tags: tuple[Tag, ...], thresholds: tuple[Threshold, ...]) -> Non
 
 
 def _check_contexts(contexts: Mapping[str, Tensor], settings: PromptSettings, tags: int) -> None:
-    if "global" not in contexts or not set(contexts) <= set(_HEADS):
+    if set(contexts) not in _SETS:
         raise InputError(
-            f"contexts should be global and local, got {', '.join(contexts) or 'none'}"
+            "contexts should be global (and local), or positive and negative, got "
+            f"{', '.join(contexts) or 'none'}"
         )
-    width = contexts["global"].shape[-1]
+    width = next(iter(contexts.values())).shape[-1]
     lead = (tags,) if settings.class_specific else ()
     expected = (*lead, settings.context_tokens, width)
     for name, value in contexts.items():

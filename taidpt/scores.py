@@ -8,17 +8,20 @@ CLIP's own logit scale is not used. Source: Guo et al. 2023, sections 3.2 and 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from taidpt.kernels.local_similarity import local_similarity
+from taidpt.kernels.local_similarity.naive import local_similarity as plain_similarity
 from taidpt.runtime.errors import InputError
 
 __all__ = [
     "SCORE_SCALE",
     "SCORE_TRANSFORMS",
     "Scoring",
+    "dual_scores",
     "global_scores",
     "local_scores",
     "merged_scores",
@@ -37,15 +40,18 @@ class Scoring:
         temperature: sharpness of the local weights, > 0.
         merge_weight: share of the local score, from 0 (global alone) to 1.
         transform: what is done over a picture's tags, one of `SCORE_TRANSFORMS`.
+        scale: factor on the similarities, > 0; the paper's 4 unless it is learned.
     """
 
     temperature: float = 40.0
     merge_weight: float = 0.5
     transform: str = "none"
+    scale: float = SCORE_SCALE
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise InputError(f"temperature should be above 0, got {self.temperature}")
+        for name in ("temperature", "scale"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} should be above 0, got {getattr(self, name)}")
         if not 0 <= self.merge_weight <= 1:
             raise InputError(f"merge weight should be from 0 to 1, got {self.merge_weight}")
         if self.transform not in SCORE_TRANSFORMS:
@@ -85,6 +91,29 @@ def local_scores(
         [B, C], from −4 to 4.
     """
     return SCORE_SCALE * local_similarity(features, class_embeddings, temperature, mask, values)
+
+
+def dual_scores(
+    features: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    temperature: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """DualCoOp's logits before their scale: `Σ_j w_j (cos⁺ − cos⁻)`, `w = softmax_j(τ cos⁺)`.
+
+    Through the operator's definition in plain torch, because τ is learned here.
+
+    Args:
+        features: patches, [B, P, D].
+        positive, negative: unit rows, [C, D].
+        temperature: τ, a single number that may need a gradient.
+        mask: True where a patch counts, [B, P].
+    Returns:
+        [B, C].
+    """
+    learned: Any = temperature
+    return plain_similarity(features, positive, learned, mask, positive - negative)
 
 
 def merged_scores(global_part: Tensor, local_part: Tensor, weight: float = 0.5) -> Tensor:

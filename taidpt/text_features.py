@@ -59,6 +59,20 @@ class PromptEncoder:
         self._order, self._place = order, torch.argsort(order)
         self._ids, self._ends = tokens.ids[order], tokens.ends[order]
 
+    def __len__(self) -> int:
+        """C, the number of tags."""
+        return len(self._tokens)
+
+    @property
+    def width(self) -> int:
+        """W, the length of a context vector."""
+        return self._tower.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where contexts should be."""
+        return self._tower.positions.device
+
     def __call__(self, contexts: Sequence[Tensor]) -> list[Tensor]:
         """Embed every tag once with each context.
 

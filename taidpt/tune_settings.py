@@ -9,11 +9,10 @@ from pathlib import Path
 from taidpt.losses import loss_by_name
 from taidpt.prompts import PromptSettings
 from taidpt.runtime.errors import InputError
-from taidpt.scores import Scoring
 
-__all__ = ["METHODS", "RunOptions", "TuneSettings", "learning_rate"]
+__all__ = ["METHODS", "RunOptions", "TuneSettings", "learning_rate", "settings_of"]
 
-METHODS = {"taidpt": ("global", "local"), "tai": ("global",)}
+METHODS = ("taidpt", "tai", "coop", "dualcoop")
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class TuneSettings:
     """How to tune; the defaults are the paper's for VOC2007 and COCO2014.
 
     Attributes:
-        method: "taidpt" tunes a global and a local context, "tai" the global one alone.
+        method: "taidpt" tunes a global and a local context on texts, "tai" the global one alone;
+            "coop" both on pictures, "dualcoop" a positive and a negative one a tag on pictures.
         epochs, batch, lr: passes over the texts, texts a step, learning rate after the first epoch.
         warmup_lr: learning rate of the first epoch.
         momentum, weight_decay: of stochastic gradient descent.
@@ -57,16 +57,6 @@ class TuneSettings:
             raise InputError(f"held-out share should be from 0 to below 1, got {self.held_out}")
         loss_by_name(self.loss)
 
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Which contexts are tuned."""
-        return METHODS[self.method]
-
-    @property
-    def scoring(self) -> Scoring:
-        """How pictures are scored with the result."""
-        return Scoring(self.image_temperature, 0.5 if "local" in self.heads else 0.0)
-
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -85,6 +75,18 @@ class RunOptions:
     cache: Path | None = None
     cache_precision: str = "fp32"
     sources: tuple[str, ...] = ()
+
+
+def settings_of(method: str) -> TuneSettings:
+    """A method's settings as its authors ran it (for "coop", TaI-DPT's, a smaller batch)."""
+    if method == "dualcoop":
+        prompt = PromptSettings(class_specific=True)
+        return TuneSettings(
+            method, epochs=50, batch=64, lr=2e-3, loss="asymmetric", held_out=0.0, prompt=prompt
+        )
+    if method == "coop":
+        return TuneSettings(method, epochs=50, batch=32, lr=2e-3, held_out=0.0)
+    return TuneSettings(method)
 
 
 def learning_rate(epoch: int, settings: TuneSettings) -> float:

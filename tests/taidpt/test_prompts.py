@@ -108,7 +108,7 @@ def test_files_that_are_no_prompts_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"contexts": {"local": torch.zeros(4, 8)}}, "should be global and local, got local"),
+        ({"contexts": {"local": torch.zeros(4, 8)}}, "or positive and negative, got local"),
         ({"contexts": {"global": torch.zeros(4, 8).double()}}, "should be float32"),
         ({"contexts": {"global": torch.full((4, 8), torch.nan)}}, "not finite"),
         ({"tags": (Tag("dog", ()), Tag("dog", ()))}, "2 .1 distinct"),

@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from taidpt.caption_features import encode_captions
 from taidpt.clip import ClipModel
 from taidpt.runtime.errors import InputError
-from taidpt.scores import Scoring, global_scores, local_scores, merged_scores, transform_scores
+from taidpt.scores import (
+    Scoring,
+    dual_scores,
+    global_scores,
+    local_scores,
+    merged_scores,
+    transform_scores,
+)
 from tests.taidpt.plain import plain_scores
 
 
@@ -62,3 +69,16 @@ def test_impossible_scoring_is_refused(values: tuple[float, float, str], message
     if values[2] == "softmax":
         with pytest.raises(InputError, match=message):
             transform_scores(torch.zeros(1, 2), "softmax")
+
+
+def test_dual_scores_by_hand() -> None:
+    positive, negative = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    patches = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])
+    temperature = torch.tensor(2.0, requires_grad=True)
+    e = [math.exp(2.0), math.exp(1.2)]
+    expected = (e[0] * 1.0 + e[1] * (0.6 - 0.8)) / sum(e)
+    scores = dual_scores(patches, positive, negative, temperature)
+    torch.testing.assert_close(scores, torch.tensor([[expected]]))
+    scores.sum().backward()
+    assert temperature.grad is not None
+    assert temperature.grad > 0

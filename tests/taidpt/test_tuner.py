@@ -20,7 +20,7 @@ from taidpt.progress import SilentProgress
 from taidpt.prompts import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.tune_settings import RunOptions, TuneSettings, learning_rate
-from taidpt.tuner import _Run, tune
+from taidpt.tuner import TextRun, tune
 from tests.support import REPOSITORY
 from tests.taidpt import plain
 from tests.taidpt.tiny import make_clip
@@ -41,25 +41,24 @@ def test_a_whole_run_equals_the_plain_way(resnet_clip: ClipModel) -> None:
     class Watch(SilentProgress):
         def advance(self, count: int = 1, detail: str = "") -> None:
             if "loss" in detail:
-                seen.append(run.epoch_loss)
+                seen.append(run.loop.epoch_loss)
 
-    run = _Run(resnet_clip, TAGS, TEXTS, settings, RunOptions(), Watch())
-    start = [context.detach().clone() for context in run.contexts.values()]
-    steps = len(run.data) // settings.batch
+    run = TextRun(resnet_clip, TAGS, TEXTS, settings, RunOptions(), Watch())
+    loop = run.loop
+    start = [context.detach().clone() for context in loop.contexts.values()]
     batches = []
-    for run.epoch in range(settings.epochs):
-        order = run._shuffled()
-        cut = [order[k * settings.batch : (k + 1) * settings.batch] for k in range(steps)]
+    for epoch in range(settings.epochs):
+        order = loop.order(epoch)
+        cut = [order[k * settings.batch : (k + 1) * settings.batch] for k in range(loop.steps)]
         batches.append([[(run.data[i][0], _one_hot(run.data[i][1])) for i in rows] for rows in cut])
-    run.epoch = 0
-    run.train()
+    loop.train()
     names = [tag.name for tag in TAGS]
     losses, contexts = plain.plain_tuning(resnet_clip, names, batches, start, settings.lr)
-    assert len(losses) == steps * settings.epochs > 12
-    sums = torch.tensor(seen).view(settings.epochs, steps)  # running sums within each epoch
+    assert len(losses) == loop.steps * settings.epochs > 12
+    sums = torch.tensor(seen).view(settings.epochs, loop.steps)  # running sums within each epoch
     ours = torch.cat([sums[:, :1], sums.diff(dim=1)], dim=1).flatten()
     torch.testing.assert_close(ours, torch.tensor(losses), rtol=1e-4, atol=0.0)
-    for first, ours_last, plain_last in zip(start, run.contexts.values(), contexts, strict=True):
+    for first, ours_last, plain_last in zip(start, loop.contexts.values(), contexts, strict=True):
         moved = (plain_last - first).norm()
         assert moved > 0.1 * first.norm()
         assert (ours_last.detach() - plain_last).norm() < 1e-3 * moved
@@ -119,7 +118,7 @@ class InterruptAt(SilentProgress):
         self.notes.append(line)
 
 
-@pytest.mark.parametrize("step", [1, 5])
+@pytest.mark.parametrize("step", [1, 30])  # in the first epoch, and amid a later one
 def test_an_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(
     resnet_clip: ClipModel, tmp_path: Path, step: int
 ) -> None:
@@ -157,6 +156,7 @@ def test_prompts_record_what_they_come_from(resnet_clip: ClipModel) -> None:
     assert len(prompts.provenance["losses"]) == SETTINGS.epochs
     assert prompts.model == resnet_clip.identity()
     assert {threshold.source for threshold in prompts.thresholds} == {"from texts"}
+    assert all(-4 < item.off <= item.on < 4 for item in prompts.thresholds)
     prompts.check_model(resnet_clip)
 
 
@@ -212,7 +212,7 @@ def test_what_cannot_be_tuned_is_said(resnet_clip: ClipModel) -> None:
     ):
         tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, lr=1e30))
     with pytest.raises(InputError, match="expected one of taidpt, tai"):
-        TuneSettings(method="coop")
+        TuneSettings(method="lora")
     with pytest.raises(InputError, match="epochs should be above 0"):
         TuneSettings(epochs=0)
     with pytest.raises(InputError, match="held-out share"):

@@ -1,0 +1,58 @@
+"""Features of pictures as tuning on pictures sees them, and masks for partial labels."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from taidpt.caption_features import FeatureBatch
+from taidpt.runtime.errors import InputError
+
+__all__ = ["PictureSource", "mask_labels"]
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSource:
+    """Features of N pictures, computed once.
+
+    Attributes:
+        global_features: unit rows, [N, D].
+        patch_features: unit rows, [N, P, D].
+    """
+
+    global_features: Tensor
+    patch_features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.global_features)
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> FeatureBatch:
+        """Those of these numbers, in fp32."""
+        chosen = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        pooled = self.global_features[chosen].float()
+        return FeatureBatch(pooled, self.patch_features[chosen].float(), None)
+
+    def sha256(self) -> str:
+        """Of the global features: enough to tell one set of pictures from another."""
+        return hashlib.sha256(self.global_features.float().cpu().numpy().tobytes()).hexdigest()
+
+
+def mask_labels(labels: Tensor, known: float, seed: int) -> Tensor:
+    """Hide labels at random, each (picture, tag) by itself, as partial-label studies do.
+
+    Args:
+        labels: [N, C] of 1 and −1.
+        known: share that stays, above 0 and at most 1.
+        seed: of the choice.
+    Returns:
+        the same with 0 where hidden.
+    """
+    if not 0 < known <= 1:
+        raise InputError(f"the share of known labels should be above 0 and at most 1, got {known}")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.where(torch.rand(labels.shape, generator=generator) < known, labels, 0)
