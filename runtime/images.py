@@ -19,6 +19,17 @@ __all__ = ["IMAGE_SUFFIXES", "is_image", "read_image"]
 IMAGE_SUFFIXES = frozenset(
     [".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"]
 )
+# Not Pillow's own guess: some formats have no signature, and then any bytes may be one of those.
+_SIGNATURES = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"BM",
+    b"II*\x00",
+    b"MM\x00*",
+    b"P5\n",
+    b"P6\n",
+)
 _DIRECT = ("RGB", "RGBA", "L")
 
 
@@ -55,13 +66,12 @@ def is_image(path: Path) -> bool:
     """Whether a file is a picture: by its suffix, or by its first bytes when it has another."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    from PIL import Image
-
     try:
-        with Image.open(path):
-            return True
-    except Exception:  # whatever a stranger's bytes do to a parser, they are not a picture
+        with path.open("rb") as stream:
+            head = stream.read(12)
+    except OSError:
         return False
+    return head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 
 def _pixels(image: Image, path: Path) -> npt.NDArray[Any]:
