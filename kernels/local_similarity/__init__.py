@@ -18,25 +18,32 @@ if TYPE_CHECKING:
         local_similarity_function,
         local_similarity_node,
     )
+    from taidpt.kernels.local_similarity.scores import Epilogue, Scores, merged_scores
     from taidpt.kernels.local_similarity.torch_op import local_similarity
 
 __all__ = [
     "DOMAIN",
     "OP_TYPE",
+    "Epilogue",
+    "Scores",
     "attach_function",
     "local_similarity",
     "local_similarity_function",
     "local_similarity_node",
+    "merged_scores",
     "onnx_translation_table",
 ]
 
 _HOMES = {
     "DOMAIN": "onnx_node",
+    "Epilogue": "scores",
     "OP_TYPE": "onnx_node",
+    "Scores": "scores",
     "attach_function": "onnx_node",
     "local_similarity": "torch_op",
     "local_similarity_function": "onnx_node",
     "local_similarity_node": "onnx_node",
+    "merged_scores": "scores",
     "onnx_translation_table": "onnx_export",
 }
 

@@ -12,7 +12,7 @@ import torch
 
 from taidpt.kernels.local_similarity.naive import NORM_FLOOR
 
-__all__ = ["BLOCK_ELEMENTS", "Gradients", "backward", "forward"]
+__all__ = ["BLOCK_ELEMENTS", "Gradients", "backward", "best_patches", "forward"]
 
 # 4 MB of float32: a block, its exponentials and their product stay in a core's caches or near them.
 BLOCK_ELEMENTS = 1 << 20
@@ -79,6 +79,24 @@ def forward(
         result[images, classes] = weights.mul_(weighed).sum(1) / total.clamp_min(1e-30)
         log_sum[images, classes] = torch.where(total > 0, peak[:, 0] + total.log(), torch.inf)
     return result, log_sum
+
+
+def best_patches(
+    patches: torch.Tensor, class_embeddings: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The most similar patch of each class, int32 [B, C]; -1 where an image has no patch."""
+    dtype = _working_dtype(patches)
+    unit, bank = _unit(patches, dtype).rows, class_embeddings.to(dtype)
+    shape = (patches.shape[0], class_embeddings.shape[0])
+    best = patches.new_empty(shape, dtype=torch.int32)
+    for images, classes in _blocks(shape[0], patches.shape[1], shape[1]):
+        similarity = unit[images] @ bank[classes].T
+        if mask is not None:
+            similarity.masked_fill_(~mask[images, :, None], -torch.inf)
+        best[images, classes] = similarity.argmax(1).to(torch.int32)
+    if mask is not None:
+        best[~mask.any(1)] = -1
+    return best
 
 
 def backward(

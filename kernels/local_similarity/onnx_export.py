@@ -48,7 +48,7 @@ def _translate(
         )
     inputs = [patches, class_embeddings]
     if values is not None or mask is not None:
-        inputs.append(values)
+        inputs.append(class_embeddings if values is None else values)
     if mask is not None:
         inputs.append(mask)
     attributes = {

@@ -60,6 +60,9 @@ def local_similarity_node(
 
     if not temperature > 0:
         raise ValueError(f"{OP_TYPE}: temperature must be above 0, received {temperature}")
+    if mask and not values:
+        # TensorRT's parser refuses an input left out before another: the bank stands in for V
+        values = class_embeddings
     inputs = [patches, class_embeddings, values, mask]
     while not inputs[-1]:
         inputs.pop()
@@ -122,7 +125,7 @@ def attach_function(model: ModelProto) -> ModelProto:
     from onnx import helper
 
     kinds = {
-        (_given(node, 2), _given(node, 3))
+        (_has_values(node), len(node.input) > 3 and node.input[3] != "")
         for node in model.graph.node
         if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
     }
@@ -140,8 +143,8 @@ def attach_function(model: ModelProto) -> ModelProto:
     return model
 
 
-def _given(node: NodeProto, index: int) -> bool:
-    return len(node.input) > index and node.input[index] != ""
+def _has_values(node: NodeProto) -> bool:
+    return len(node.input) > 2 and node.input[2] not in ("", node.input[1])
 
 
 def _node(op_type: str, inputs: str, output: str, **attributes: object) -> NodeProto:

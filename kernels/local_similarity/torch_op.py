@@ -17,7 +17,7 @@ import torch
 from taidpt.kernels.local_similarity import chunked
 from taidpt.kernels.local_similarity.checks import check_finite, check_input
 
-__all__ = ["local_similarity"]
+__all__ = ["local_similarity", "runs_in_triton"]
 
 Saved = tuple[torch.Tensor, torch.Tensor]
 
@@ -98,7 +98,7 @@ def _forward_cuda(
     keep_log_sum: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     check_input(patches, class_embeddings, temperature, mask, values)
-    if not _runs_in_triton(patches, class_embeddings, values):
+    if not runs_in_triton(patches, class_embeddings, values):
         result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
         return result, _similarity_or_empty(log_sum, keep_log_sum)
     from taidpt.kernels.local_similarity.triton_launch import forward
@@ -153,7 +153,7 @@ def _backward_cuda(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     inputs = (patches, class_embeddings, mask, values)
     where: Any = chunked
-    if _runs_in_triton(patches, class_embeddings, values):
+    if runs_in_triton(patches, class_embeddings, values):
         where = importlib.import_module("taidpt.kernels.local_similarity.triton_launch")
     gradients = where.backward(grad, (result, log_sum), inputs, temperature, _three(needs))
     return _filled(gradients, inputs)
@@ -224,9 +224,10 @@ def _autograd(ctx: Any, grad: torch.Tensor, _: torch.Tensor | None) -> tuple[Any
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def _runs_in_triton(
+def runs_in_triton(
     patches: torch.Tensor, class_embeddings: torch.Tensor, values: torch.Tensor | None
 ) -> bool:
+    """Whether tensors on a GPU go through Triton: it is there, and none of them is float64."""
     tensors = (patches, class_embeddings, values)
     if any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors):
         return False

@@ -13,7 +13,7 @@ from taidpt.kernels.local_similarity.triton_kernels import FLOOR_SQUARED, LOG2_E
 __all__ = ["gradient_kernel", "inverse_length_kernel"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P"])
 def inverse_length_kernel(x_ptr, out_ptr, stride_image, stride_patch, P, D, BLOCK_D: tl.constexpr):
     """1 / max(|x|, floor) of one patch a program; grid (B * P,)."""
     row = tl.program_id(0).to(tl.int64)
@@ -26,7 +26,7 @@ def inverse_length_kernel(x_ptr, out_ptr, stride_image, stride_patch, P, D, BLOC
     tl.store(out_ptr + row, 1.0 / tl.sqrt(tl.maximum(tl.sum(squares, axis=0), FLOOR_SQUARED)))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "P", "C", "first_class", "chunk", "temperature"])
 def gradient_kernel(
     x_ptr,
     bank_ptr,

@@ -183,7 +183,9 @@ def _store_scores(
     tl.store(out_ptr + place, result, mask=inside)
 
 
-@triton.jit
+# Sizes of 1 or of multiples of 16 must not each compile a kernel of their own (and a constant 1 is
+# no tensor); D and the strides do, since their alignment decides how wide a load is.
+@triton.jit(do_not_specialize=["use_mask", "B", "P", "C", "temperature", "merge_weight"])
 def forward_kernel(
     x_ptr,
     bank_ptr,
@@ -361,7 +363,7 @@ def forward_kernel(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "C", "temperature", "merge_weight"])
 def combine_kernel(
     part_ptr,
     best_part_ptr,

@@ -18,11 +18,12 @@ import triton.language as tl
 from taidpt.kernels.local_similarity.chunked import Gradients
 from taidpt.kernels.local_similarity.chunked import backward as chunked_backward
 from taidpt.kernels.local_similarity.naive import NORM_FLOOR
+from taidpt.kernels.local_similarity.scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Shape, Tiles, candidates, choose
 from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel, inverse_length_kernel
 from taidpt.kernels.local_similarity.triton_kernels import combine_kernel, forward_kernel
 
-__all__ = ["Epilogue", "Operands", "Outputs", "backward", "forward", "launch_forward"]
+__all__ = ["Operands", "Outputs", "backward", "forward", "launch_forward", "prepared"]
 
 # Elements of the similarities' gradient that exist at once, beyond 4 x B x C: small beside a GPU.
 _GRADIENT_ELEMENTS = 1 << 23
@@ -41,18 +42,6 @@ class Operands(NamedTuple):
     temperature: float
     mask: torch.Tensor | None
     values: torch.Tensor | None
-
-
-class Epilogue(NamedTuple):
-    """What the kernel does with a similarity before it is stored.
-
-    `scale · ((1 − w) · global + w · similarity) + bias`, each part only where given.
-    """
-
-    global_similarity: torch.Tensor | None = None  # [B, C]
-    merge_weight: float = 1.0
-    scale: torch.Tensor | None = None  # [C], with bias
-    bias: torch.Tensor | None = None  # [C]
 
 
 class Outputs(NamedTuple):

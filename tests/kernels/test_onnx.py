@@ -29,7 +29,7 @@ FLOATS = {torch.float32: "FLOAT", torch.float16: "FLOAT16", torch.bfloat16: "BFL
 ATOL, RTOL = TOLERANCES["forward", torch.float32, "onnxruntime"]
 
 
-def head_model(inputs: Inputs, opset: int = 17) -> Any:
+def head_model(inputs: Inputs, opset: int = 17, bank_dtype: torch.dtype = torch.float32) -> Any:
     """X and the optional mask are inputs, the banks constants."""
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     names = {"mask": "mask" if inputs.mask is not None else ""}
@@ -43,7 +43,7 @@ def head_model(inputs: Inputs, opset: int = 17) -> Any:
         graph_inputs.append(mask)
     banks = {"T": inputs.class_embeddings, "V": inputs.values}
     initializers = [
-        numpy_helper.from_array(bank.float().numpy(), name)
+        numpy_helper.from_array(bank.to(bank_dtype).numpy(), name)
         for name, bank in banks.items()
         if bank is not None
     ]
@@ -114,7 +114,7 @@ def test_node_names_its_plugin_and_two_temperatures_share_the_function() -> None
 def test_bad_models_are_named() -> None:
     inputs = make_inputs(Case(2, 6, 5, 16))
     model = head_model(inputs)
-    model.graph.node.append(local_similarity_node("X", "T", "Z", 4.0, values="T"))
+    model.graph.node.append(local_similarity_node("X", "T", "Z", 4.0, values="W"))
     with pytest.raises(ValueError, match="found 2 kinds"):
         attach_function(model)
     with pytest.raises(ValueError, match="17 to 20, received 16"):

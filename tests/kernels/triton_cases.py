@@ -14,6 +14,7 @@ import torch
 
 from taidpt.kernels.local_similarity import chunked
 from taidpt.kernels.local_similarity import triton_launch as launch
+from taidpt.kernels.local_similarity.scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Tiles
 from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
 from tests.kernels.triton_device import DEVICE, INTERPRETED
@@ -57,7 +58,7 @@ def large_tiles(case: Case) -> Tiles | None:
     """Few programs for the interpreter; on a GPU the table's own choice."""
     if not INTERPRETED:
         return None
-    block_c = min(4096, max(16, 1 << (case.classes - 1).bit_length()))
+    block_c = min(1024, max(16, 1 << (case.classes - 1).bit_length()))
     block_p = min(256, 1 << (case.patches - 1).bit_length())
     return Tiles(block_c, 1, block_p, 512, warps=4, stages=1)
 
@@ -126,7 +127,7 @@ def test_scores_are_merged_in_the_kernel(splits: int) -> None:
     whole = torch.randn(similarity.shape, generator=generator)
     scale, bias = (torch.randn(33, generator=generator) for _ in range(2))
     parts = [tensor.to(DEVICE) for tensor in (whole, scale, bias)]
-    epilogue = launch.Epilogue(parts[0], 0.3, parts[1], parts[2])
+    epilogue = Epilogue(parts[0], 0.3, parts[1], parts[2])
     tiles = Tiles(64, 1, 16, 64, 4, 1, splits=splits)
     operands = launch.prepared(*on_device(make_inputs(case)))
     found = launch.launch_forward(operands, epilogue, tiles=tiles).result.cpu().double()

@@ -20,7 +20,9 @@ Status bad(const std::string &what, const taidpt_local_similarity_args &args) {
 }
 
 Status check(const taidpt_local_similarity_args &args) {
-  if (args.patches == nullptr || args.class_embeddings == nullptr || args.similarities == nullptr) {
+  const bool some = args.batch > 0;  // an empty array may well be a null pointer
+  if (some && (args.patches == nullptr || args.class_embeddings == nullptr ||
+               args.similarities == nullptr)) {
     return bad("patches, class_embeddings and similarities must not be null", args);
   }
   if (args.batch < 0 || args.patch_count <= 0 || args.class_count <= 0 || args.dim <= 0) {

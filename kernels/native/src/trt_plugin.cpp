@@ -30,7 +30,7 @@ void log_error(const char *message) noexcept {
   if (logger != nullptr) logger->log(ILogger::Severity::kERROR, message);
 }
 
-// Which inputs a node has; a mask without values may come third.
+// Which inputs a node has. Before a mask without values the class embeddings stand again as V.
 struct Inputs {
   int values = -1;
   int mask = -1;
@@ -141,7 +141,8 @@ class Plugin final : public IPluginV3,
     taidpt_local_similarity_args args{};
     args.patches = sources[0];
     args.class_embeddings = sources[1];
-    args.values = inputs_.values < 0 ? nullptr : sources[inputs_.values];
+    const bool own_values = inputs_.values >= 0 && sources[inputs_.values] != sources[1];
+    args.values = own_values ? sources[inputs_.values] : nullptr;
     args.mask = inputs_.mask < 0 ? nullptr : static_cast<uint8_t const *>(sources[inputs_.mask]);
     args.similarities = static_cast<float *>(targets[0]);
     args.batch = static_cast<int32_t>(in[0].dims.d[0]);

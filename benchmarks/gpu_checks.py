@@ -1,0 +1,144 @@
+"""The GPU suite's tests: the full cross product, gradients, every candidate of the autotuner."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from taidpt.kernels.local_similarity import chunked, local_similarity
+from taidpt.kernels.local_similarity import triton_launch as launch
+from taidpt.kernels.local_similarity.tiles import Shape, candidates
+
+__all__ = [
+    "candidate_errors",
+    "cross_product",
+    "gradient_errors",
+    "in_graph_and_compiled",
+    "pytest",
+]
+
+PATCHES = (49, 50, 196, 197, 784)
+CLASSES = (1, 20, 80, 81, 4585, 20000)
+DIMS = (256, 512, 768, 1024, 1280)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+LIMIT = 1e-5
+
+
+def _inputs(patches: int, classes: int, dim: int, dtype: torch.dtype) -> tuple[Any, ...]:
+    generator = torch.Generator("cuda").manual_seed(patches + classes + dim)
+    rows = torch.randn(2, patches, dim, generator=generator, device="cuda").to(dtype)
+    bank = torch.randn(classes, dim, generator=generator, device="cuda")
+    mask = torch.rand(2, patches, generator=generator, device="cuda") > 0.3
+    mask[0] = classes != 20  # at one size an image without any patch
+    return rows, torch.nn.functional.normalize(bank, dim=-1).to(dtype), mask
+
+
+def _truth(rows: torch.Tensor, bank: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return chunked.forward(rows.double(), bank.double(), 40.0, mask)[0]
+
+
+def cross_product(seconds_left: Any) -> dict[str, Any]:
+    """Every P x C x D x type, masked and not in turn, against float64."""
+    worst, done, failed = 0.0, 0, []
+    sizes = list(itertools.product(PATCHES, CLASSES, DIMS, DTYPES))
+    for index, (patches, classes, dim, dtype) in enumerate(sizes):
+        if seconds_left() < 0:
+            break
+        rows, bank, mask = _inputs(patches, classes, dim, dtype)
+        given = mask if index % 2 else None
+        found = local_similarity(rows, bank, 40.0, given)
+        error = float((found.double() - _truth(rows, bank, given)).abs().max())
+        worst, done = max(worst, error), done + 1
+        if not error <= LIMIT:
+            failed.append([patches, classes, dim, str(dtype), error])
+    return {"cases": len(sizes), "run": done, "worst": worst, "limit": LIMIT, "failed": failed}
+
+
+def candidate_errors(architecture: int) -> dict[str, Any]:
+    """Every tile choice that autotuning may make, on a ragged shape."""
+    worst, failed, count = 0.0, [], 0
+    for patches, classes in ((196, 1000), (49, 80), (196, 80)):
+        rows, bank, _ = _inputs(patches, classes, 1024, torch.bfloat16)
+        expected = _truth(rows, bank, None)
+        operands = launch.prepared(rows, bank, 40.0, None, None)
+        for tiles in candidates(architecture, Shape(2, patches, classes, 1024)):
+            count += 1
+            try:
+                found = launch.launch_forward(operands, tiles=tiles).result
+            except Exception as error:  # a candidate that does not fit is left out by autotuning
+                if type(error).__name__ != "OutOfResources":
+                    raise
+                continue
+            error_size = float((found.double() - expected).abs().max())
+            worst = max(worst, error_size)
+            if not error_size <= LIMIT:
+                failed.append([patches, classes, str(tiles), error_size])
+    return {"cases": count, "run": count, "worst": worst, "limit": LIMIT, "failed": failed}
+
+
+def gradient_errors() -> dict[str, Any]:
+    """Gradients of X and T, relative to their norms, against float64."""
+    limits = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+    worst, failed, count = 0.0, [], 0
+    for (patches, classes), dtype in itertools.product(((20, 5000), (49, 81), (196, 80)), DTYPES):
+        rows, bank, mask = _inputs(patches, classes, 512, dtype)
+        pairs = []
+        for cast in (dtype, torch.float64):
+            leaves = [
+                rows.detach().to(cast).requires_grad_(),
+                bank.detach().to(cast).requires_grad_(),
+            ]
+            result = local_similarity(leaves[0], leaves[1], 40.0, mask)
+            direction = torch.cos(torch.arange(result.numel(), device="cuda")).view_as(result)
+            pairs.append(torch.autograd.grad(result, leaves, direction.to(result.dtype)))
+        for found, expected in zip(*pairs, strict=True):
+            count += 1
+            error = float((found.double() - expected).norm() / expected.norm())
+            worst = max(worst, error)
+            if not error <= limits[dtype]:
+                failed.append([patches, classes, str(dtype), error])
+    return {"cases": count, "run": count, "worst": worst, "limit": 1e-2, "failed": failed}
+
+
+def in_graph_and_compiled() -> dict[str, Any]:
+    """torch.compile with gradients, opcheck, and a CUDA graph's replay give the plain result."""
+    rows, bank, _ = _inputs(49, 80, 512, torch.float32)
+    bank.requires_grad_()
+    plain = local_similarity(rows, bank, 40.0)
+    compiled = torch.compile(lambda x, t: local_similarity(x, t, 40.0), fullgraph=True)(rows, bank)
+    expected = torch.autograd.grad(plain.sum(), bank)[0]
+    errors = [float((compiled - plain).detach().abs().max())]
+    errors.append(float((torch.autograd.grad(compiled.sum(), bank)[0] - expected).abs().max()))
+    torch.library.opcheck(
+        torch.ops.taidpt.local_similarity.default, (rows, bank, 40.0, None, None, True)
+    )
+    frozen = bank.detach()
+    local_similarity(rows, frozen, 40.0, finite_checked=True)  # compiled before the capture
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        replayed = local_similarity(rows, frozen, 40.0, finite_checked=True)
+    graph.replay()
+    torch.cuda.synchronize()
+    errors.append(float((replayed - plain).detach().abs().max()))
+    failed = [error for error in errors if not error <= LIMIT]
+    return {"cases": 4, "run": 4, "worst": max(errors), "limit": LIMIT, "failed": failed}
+
+
+def pytest(root: Path, timeout_s: float) -> dict[str, Any]:
+    """The operator's test files that have something to say on a GPU, the C library's among them."""
+    files = [f"tests/kernels/{name}.py" for name in ("triton_cases", "test_native", "test_aot")]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        return {"cases": 0, "run": 0, "failed": [f"stopped after {timeout_s:.0f} s"]}
+    last = (done.stdout.strip().splitlines() or [done.stderr[-500:]])[-1]
+    failed = [] if done.returncode == 0 else [done.stdout[-3000:]]
+    return {"cases": 1, "run": 1, "summary": last, "failed": failed}

@@ -1,0 +1,101 @@
+"""Build the C library once a test run, with kernels for one architecture where triton is there."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+
+from taidpt.kernels.local_similarity.tiles import SHARED_LIMITS
+from tests.support import REPOSITORY, require
+
+__all__ = ["Arguments", "aot_folder", "build_native", "load_library"]
+
+
+class Arguments(ctypes.Structure):
+    """taidpt_local_similarity_args."""
+
+    _fields_ = (
+        ("patches", ctypes.c_void_p),
+        ("class_embeddings", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("mask", ctypes.c_void_p),
+        ("similarities", ctypes.c_void_p),
+        ("batch", ctypes.c_int32),
+        ("patch_count", ctypes.c_int32),
+        ("class_count", ctypes.c_int32),
+        ("dim", ctypes.c_int32),
+        ("temperature", ctypes.c_float),
+        ("dtype", ctypes.c_int32),
+        ("device", ctypes.c_int32),
+        ("stream", ctypes.c_void_p),
+    )
+
+
+@cache
+def _workspace() -> Path:
+    return Path(mkdtemp(prefix="taidpt-native-"))
+
+
+@cache
+def aot_folder() -> Path:
+    """Output of the ahead-of-time compiler for sm_87 (and the GPU here, if there is one)."""
+    require("triton", importlib.util.find_spec("triton") is not None, "pip install triton")
+    folder = _workspace() / "aot"
+    architectures = {"sm_87", *_architectures_here()}
+    command = [sys.executable, "-m", "taidpt.kernels.aot", "-o", str(folder), "--arch"]
+    command += sorted(architectures)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _architectures_here() -> list[str]:
+    """The GPU's own architecture, where there is one that the table knows."""
+    if not torch.cuda.is_available():
+        return []
+    major, minor = torch.cuda.get_device_capability()
+    return [f"sm_{major}{minor}"] if 10 * major + minor in SHARED_LIMITS else []
+
+
+@cache
+def build_native() -> Path:
+    """Folder of libtaidpt.so, and of the plugin where TENSORRT_INCLUDE_DIR names its headers."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    require("c++", compiler is not None, "no C++ compiler: apt install g++")
+    require("cmake", shutil.which("cmake") is not None, "no cmake: apt install cmake")
+    folder = _workspace() / "build"
+    options = ["-DTAIDPT_WERROR=ON"]
+    if importlib.util.find_spec("triton") is None:
+        options.append("-DTAIDPT_GPU_KERNELS=OFF")
+    else:
+        options.append(f"-DTAIDPT_AOT_DIR={aot_folder()}")
+    if headers := os.environ.get("TENSORRT_INCLUDE_DIR"):
+        options.append(f"-DTENSORRT_INCLUDE_DIR={headers}")
+    run_cmake("-S", str(REPOSITORY), "-B", str(folder), *options)
+    run_cmake("--build", str(folder), "--parallel", "2")
+    return folder
+
+
+def run_cmake(*arguments: str) -> str:
+    """Output of cmake; its errors fail the test."""
+    done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """The C library with its signatures."""
+    library = ctypes.CDLL(str(build_native() / "libtaidpt.so"))
+    library.taidpt_local_similarity.argtypes = [ctypes.POINTER(Arguments)]
+    library.taidpt_last_error.restype = ctypes.c_char_p
+    return library

@@ -1,0 +1,164 @@
+"""The C library through ctypes against the definition, and how it is built."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from taidpt.kernels.local_similarity import naive
+from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
+from tests.kernels.native_build import (
+    Arguments,
+    build_native,
+    load_library,
+    run_cmake,
+)
+from tests.support import REPOSITORY
+
+CPU, CURRENT = -1, -2
+OK, BAD_INPUT, UNSUPPORTED = 0, 1, 2
+DTYPES = {torch.float32: 0, torch.float16: 1}
+
+
+def arguments(inputs: Inputs, out: torch.Tensor, device: int = CPU) -> Arguments:
+    batch, patches, dim = inputs.patches.shape
+    return Arguments(
+        inputs.patches.data_ptr(),
+        inputs.class_embeddings.data_ptr(),
+        None if inputs.values is None else inputs.values.data_ptr(),
+        None if inputs.mask is None else inputs.mask.data_ptr(),
+        out.data_ptr(),
+        batch,
+        patches,
+        inputs.class_embeddings.shape[0],
+        dim,
+        inputs.temperature,
+        DTYPES[inputs.patches.dtype],
+        device,
+        None,
+    )
+
+
+def call(inputs: Inputs, device: int = CPU) -> torch.Tensor:
+    """Through the library; the output is poisoned first."""
+    shape = (inputs.patches.shape[0], inputs.class_embeddings.shape[0])
+    out = torch.full(shape, float("nan"), device=inputs.patches.device)
+    library = load_library()
+    status = library.taidpt_local_similarity(ctypes.byref(arguments(inputs, out, device)))
+    assert status == OK, library.taidpt_last_error()
+    return out
+
+
+def refused(inputs: Inputs, status: int, device: int = CPU, **changed: Any) -> str:
+    """The message of a call that must fail with this status and write nothing."""
+    shape = (inputs.patches.shape[0], inputs.class_embeddings.shape[0])
+    out = torch.full(shape, 7.0)
+    given = arguments(inputs, out, device)
+    for name, value in changed.items():
+        setattr(given, name, value)
+    library = load_library()
+    assert library.taidpt_local_similarity(ctypes.byref(given)) == status
+    assert bool((out == 7.0).all())
+    message: bytes = library.taidpt_last_error()
+    return message.decode()
+
+
+@pytest.mark.parametrize(
+    ("masked", "valued"), list(itertools.product((False, True), (False, True)))
+)
+@pytest.mark.parametrize("dtype", list(DTYPES), ids=str)
+def test_cpu_is_the_definition(dtype: torch.dtype, masked: bool, valued: bool) -> None:
+    inputs = make_inputs(Case(3, 50, 81, 200, dtype, masked, valued))
+    atol, rtol = TOLERANCES["forward", torch.float32, "chunked"]
+    expected = naive.local_similarity(*inputs)
+    torch.testing.assert_close(call(inputs), expected, atol=atol, rtol=rtol)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 196, 1000, 64), (1, 7, 33, 17)])
+def test_cpu_sizes(sizes: tuple[int, int, int, int]) -> None:
+    inputs = make_inputs(Case(*sizes))
+    expected = naive.local_similarity(*inputs)
+    torch.testing.assert_close(call(inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_half_is_read() -> None:
+    """All finite fp16 values, subnormals and signs: each is a class of one feature."""
+    bits = np.arange(65536, dtype=np.uint16)
+    halves = bits.view(np.float16)
+    bank = torch.from_numpy(halves[np.isfinite(halves)].copy())[:, None]
+    found = call(Inputs(torch.ones(1, 1, 1, dtype=torch.float16), bank, 1.0, None, None))
+    assert torch.equal(found[0], bank[:, 0].float())
+
+
+def test_an_empty_batch_is_done() -> None:
+    inputs = make_inputs(Case(1, 4, 5, 8))
+    assert call(inputs._replace(patches=inputs.patches[:0])).shape == (0, 5)
+
+
+def test_bad_input_is_named_with_its_sizes() -> None:
+    inputs = make_inputs(Case(2, 3, 5, 8))
+    assert "P = 0" in refused(inputs, BAD_INPUT, patch_count=0)
+    assert "C = 0" in refused(inputs, BAD_INPUT, class_count=0)
+    assert "temperature above 0" in refused(inputs, BAD_INPUT, temperature=float("nan"))
+    assert "received 9" in refused(inputs, BAD_INPUT, dtype=9)
+    assert "must not be null" in refused(inputs, BAD_INPUT, patches=None)
+    assert "received -3" in refused(inputs, BAD_INPUT, device=-3)
+    inputs.patches[1, 2, 3] = float("nan")
+    message = refused(inputs._replace(patches=inputs.patches[1:]), BAD_INPUT)
+    assert "patches hold NaN" in message
+    assert "B = 1, P = 3, C = 5, D = 8" in message
+
+
+def test_without_a_gpu_the_call_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("gpu: this machine has one")
+    inputs = make_inputs(Case(1, 3, 5, 8))
+    message = refused(inputs, UNSUPPORTED, device=0)
+    assert "libcuda.so.1" in message or "cuInit" in message or "no GPU kernels" in message
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", list(DTYPES), ids=str)
+@pytest.mark.parametrize("sizes", [(1, 49, 80, 512), (8, 196, 1000, 1024), (2, 50, 81, 200)])
+def test_gpu_is_the_definition(sizes: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    """Through PTX where the build holds no kernel of this GPU's architecture."""
+    inputs = make_inputs(Case(*sizes, dtype, masked=True, valued=sizes[0] == 2))
+    moved = Inputs(*(t.cuda() if isinstance(t, torch.Tensor) else t for t in inputs))
+    torch.cuda.synchronize()
+    found = call(moved, CURRENT)
+    torch.cuda.synchronize()
+    expected = naive.local_similarity(*inputs)
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_neither_links_cuda_nor_exports_internals() -> None:
+    library = build_native() / "libtaidpt.so"
+    dynamic = subprocess.run(
+        ["readelf", "-dW", str(library)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "libcuda" not in dynamic
+    names = subprocess.run(
+        ["nm", "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True
+    ).stdout
+    exported = {line.split()[-1] for line in names.splitlines()}
+    ours = {name for name in exported if name.startswith("taidpt_")}
+    assert ours == {
+        "taidpt_abi_version",
+        "taidpt_kernel_count",
+        "taidpt_last_error",
+        "taidpt_local_similarity",
+        "taidpt_prepare",
+    }
+
+
+def test_a_build_without_kernels_and_headers_says_what_it_left_out(tmp_path: Any) -> None:
+    load_library()  # a compiler and cmake are there
+    output = run_cmake("-S", str(REPOSITORY), "-B", str(tmp_path), "-DTAIDPT_GPU_KERNELS=OFF")
+    assert "GPU kernels: none, CPU only" in output
+    assert "TensorRT plugin: skipped; give -DTENSORRT_INCLUDE_DIR" in output
