@@ -44,6 +44,7 @@ __all__ = ["bench", "tag"]
     help="exact is open_clip's resize to one grey level; fast is a few levels away at edges.",
 )
 @click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")
+@click.option("--state", metavar="FILE", help="Keep a camera's state here over restarts.")
 @click.option("--profile", is_flag=True, help="Print how long each stage takes, at the end.")
 @click.help_option("-h", "--help")
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:

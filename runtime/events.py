@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
 
-__all__ = ["Event", "EventMachine", "EventSettings", "Interval", "timeline"]
+__all__ = ["Event", "EventMachine", "EventSettings", "Interval", "rebase_state", "timeline"]
 
 _STATE_SCHEMA = 1
 _SLACK_S = 1e-9  # 0.7 − 0.4 is a little less than 0.3
@@ -245,6 +245,15 @@ class EventMachine:
             decided_s=time_s,
             peak=float(self._peak[index]),
         )
+
+
+def rebase_state(state: Mapping[str, Any], away_s: float) -> dict[str, Any]:
+    """A saved state for a clock that begins at 0 again, `away_s` seconds after the last frame."""
+    if state["time_s"] is None:
+        return dict(state)
+    shift = float(state["time_s"]) + away_s
+    since = [float(value) - shift for value in state["since_s"]]
+    return {**state, "time_s": -away_s, "since_s": since}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from taidpt.runtime.sources import (
     SourceOptions,
     open_source,
 )
+from taidpt.runtime.state_file import StateFile
 from taidpt.runtime.stream import Stream, StreamSettings
 from taidpt.runtime.tagger import Tagger
 
@@ -126,6 +127,7 @@ class TagJob:
     threshold: float | None = None
     resize: str = "exact"
     profile: bool = False
+    state: str | None = None
 
 
 def run_tag(job: TagJob) -> None:
@@ -147,7 +149,7 @@ def run_tag(job: TagJob) -> None:
             if stop.asked:
                 break
             stream = stack.enter_context(Stream(tagger, source, _stream_settings(job)))
-            _run_source(stream, sinks, stop)
+            _run_source(stream, sinks, stop, _open_state(job, stream))
             if job.profile:
                 print("\n".join(stream.profile.lines()), file=sys.stderr)
 
@@ -184,7 +186,17 @@ def _open_sources(job: TagJob, stack: contextlib.ExitStack) -> list[Source]:
     return sources
 
 
-def _run_source(stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm) -> None:
+def _open_state(job: TagJob, stream: Stream) -> StateFile | None:
+    if job.state is None:
+        return None
+    if not stream.source.live:
+        raise InputError("--state is for cameras and streams; a file is tagged from its beginning")
+    return StateFile(job.state, stream)
+
+
+def _run_source(
+    stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm, state: StateFile | None
+) -> None:
     stop.stream = stream
     try:
         with Progress(stream.source) as progress:
@@ -192,6 +204,8 @@ def _run_source(stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm) -> 
                 with stream.profile.timed("sinks"):
                     for sink in sinks:
                         sink.write(moment)
+                if state is not None:
+                    state.step()
                 progress.step(moment)
     finally:
         # a source that fails in the middle has given something too
@@ -199,6 +213,8 @@ def _run_source(stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm) -> 
             for name in stream.sources or (stream.source.name,):
                 for sink in sinks:
                     sink.end_source(name, stream.timeline(name), stream.last_s(name))
+        if state is not None:
+            state.save()
         if stream.dropped:
             _LOG.warning("%s: %d frames dropped", stream.source.name, stream.dropped)
 
@@ -275,4 +291,5 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
         threshold=options["threshold"],
         resize=options["resize"],
         profile=options["profile"],
+        state=options["state"],
     )
