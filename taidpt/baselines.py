@@ -51,7 +51,7 @@ def encode_pictures(
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (clip.mean, clip.std))
     parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(crops), _PICTURES_A_BATCH):
-        pixels = torch.from_numpy(np.stack(crops[start : start + _PICTURES_A_BATCH]))
+        pixels = torch.from_numpy(np.stack(list(crops[start : start + _PICTURES_A_BATCH])))
         images = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
         images = images.to(clip.device)
         found = (encoder.zero_shot_features(images), *encoder(images))

@@ -11,6 +11,8 @@ from taidpt.captions import read_texts
 from taidpt.clip import check_clip_source, load_clip
 from taidpt.comparison import Comparison, compare_methods
 from taidpt.datasets import LabelledImages, load_dataset
+from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
+from taidpt.datasets.openimages import narratives
 from taidpt.labels import balance_texts, label_texts
 from taidpt.methods import Bench, LabelledText, check_methods
 from taidpt.metrics import MapSettings
@@ -21,7 +23,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.toyworld import assets
 from taidpt.tune_settings import TuneSettings
 
-__all__ = ["BenchmarkJob", "default_cache", "run_benchmark"]
+__all__ = ["BenchmarkJob", "default_cache", "run_benchmark", "text_stream"]
 
 # NUS-WIDE differs: the paper's temperature over patches, texts balanced to 1,000 a class, and rate.
 _TEMPERATURES = {"nuswide": 4.0, "nuswide-labelled": 4.0}
@@ -44,6 +46,9 @@ class BenchmarkJob:
         merge_weight: the local head's share.
         settings: which mAP.
         store: precision and batch of the features.
+        text_source: "files" for `texts`; "coco-train2017" for the first caption of each picture
+            below the root, "coco-train2017-no-leak" without those of val2014's pictures;
+            "narratives" for OpenImages' localized narratives below the root.
     """
 
     dataset: str
@@ -59,6 +64,7 @@ class BenchmarkJob:
     merge_weight: float = 0.5
     settings: MapSettings = field(default_factory=MapSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    text_source: str = "files"
 
 
 def default_cache() -> Path:
@@ -119,10 +125,28 @@ def _tuning(job: BenchmarkJob) -> TuneSettings:
 
 def _texts(job: BenchmarkJob, images: LabelledImages) -> Iterator[LabelledText]:
     """Labelled texts; those for NUS-WIDE balanced."""
-    found = label_texts((text for path in job.texts for text in read_texts(path)), images.tags)
+    found = label_texts(text_stream(job), images.tags)
     if job.dataset in _TEMPERATURES:
         found = iter(balance_texts(list(found), len(images.tags)))
     yield from found
+
+
+def text_stream(job: BenchmarkJob) -> Iterator[str]:
+    """The texts that a job's methods are made from, not labelled yet."""
+    root = job.root or Path()
+    if job.text_source == "narratives":
+        yield from narratives(root)
+    elif job.text_source == "files":
+        for path in job.texts:
+            yield from read_texts(path)
+    else:
+        name = "captions_train2017.json"
+        path = coco_folder(root, name) / "annotations" / name
+        leave_out: set[int] = set()
+        if job.text_source == "coco-train2017-no-leak":
+            test = "instances_val2014.json"
+            leave_out = image_ids(coco_folder(root, test) / "annotations" / test)
+        yield from coco_captions(path, leave_out=leave_out)
 
 
 def _prompts(paths: tuple[Path, ...]) -> dict[str, TunedPrompts]:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "texts": ("taidpt.commands:texts", "Report which tags your texts name, and how often."),
     "eval": ("taidpt.evaluation_commands:evaluate", "Evaluate saved scores: mAP of each head."),
     "ensemble": ("taidpt.evaluation_commands:ensemble", "Combine two score files."),
+    "reproduce": ("taidpt.evaluation_commands:reproduce", "Run a published result again."),
     "datasets": ("taidpt.evaluation_commands:datasets", "Look for the benchmark data sets."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
     "bank": ("taidpt.export.commands:bank", "Write the class bank of prompts as one file."),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taidpt.evaluation import Decision, Evaluation
     from taidpt.metrics import MapSettings
 
-__all__ = ["datasets", "ensemble", "evaluate"]
+__all__ = ["datasets", "ensemble", "evaluate", "reproduce"]
 
 FILE = click.Path(path_type=Path)
 _DIFFICULT = click.option(
@@ -167,6 +167,36 @@ def ensemble(
     combined = ensemble_scores(text, image, rate, merge_weight)
     found = mean_average_precision(combined, text.targets, MapSettings(difficult))
     click.echo(f"ensemble at rate {rate:g}  mAP {found.value:.3f}")
+
+
+@click.command("reproduce")
+@click.argument("name", required=False)
+@click.option("--root", type=FILE, help="Where the data sets lie.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
+@click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]")
+@click.option("--without-leak", is_flag=True, help="Leave out captions of COCO's test pictures.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and end.")
+@click.option("-o", "--output", type=FILE, help="The record. [NAME.json]")
+def reproduce(name: str | None, **given: Any) -> None:
+    """Run a published result again; without NAME, list them."""
+    from taidpt import recipes
+    from taidpt.progress import RichProgress
+
+    root, seeds, leak_free = given["root"], given["seeds"], given["without_leak"]
+    if name is None or given["dry_run"]:
+        for recipe in recipes.RECIPES if name is None else (name,):
+            for line in recipes.plan(recipe, root, seeds if name else 0, leak_free):
+                if name or not line.startswith(" "):
+                    click.echo(line)
+        return
+    job = recipes.job_of(name, root, given["cache"], leak_free)
+    with RichProgress() as progress:
+        found = recipes.reproduce(name, job, seeds, progress)
+    for line in found.lines():
+        click.echo(line)
+    output = given["output"] or Path(f"{name}.json")
+    found.save(output)
+    click.echo(f"record: {output}", err=True)
 
 
 @click.group("datasets")

@@ -107,12 +107,14 @@ def linear_head(
     optimizer = torch.optim.Adam([weight, bias], lr=settings.lr)
     generator = torch.Generator().manual_seed(settings.seed)
     for _ in range(settings.epochs):
-        for rows in torch.randperm(len(features), generator=generator).split(settings.batch):
+        order = torch.randperm(len(features), generator=generator)
+        for start_row in range(0, len(order), settings.batch):
+            rows = order[start_row : start_row + settings.batch]
             noise = torch.randn(features[rows].shape, generator=generator)
             noisy = F.normalize(features[rows] + settings.noise * noise, dim=-1)
             loss = ranking_loss(noisy @ weight.T + bias, targets[rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     found = weight.detach()
     unit = F.normalize(found, dim=-1)

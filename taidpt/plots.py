@@ -82,7 +82,8 @@ def _mean_precision(result: MethodResult, comparison: Comparison) -> npt.NDArray
             # from the right: the best precision at this recall or any higher one
             ceiling = np.maximum.accumulate(precision[::-1])[::-1]
             curves.append(ceiling[np.searchsorted(right / right[-1], _RECALLS)])
-    return np.mean(curves, axis=0)
+    mean: npt.NDArray[np.float64] = np.mean(curves, axis=0)
+    return mean
 
 
 def _merge_weight(axes: Any, comparison: Comparison) -> None:
