@@ -332,22 +332,22 @@ def backward(
     operands = prepared(patches, class_embeddings, temperature, mask, None)
     B, P, D = patches.shape
     C = class_embeddings.shape[0]
-    d_bank = torch.empty((C, D), dtype=class_embeddings.dtype, device=grad.device)
-    d_unit = torch.zeros((B * P, D), dtype=torch.float32, device=grad.device)
+    d_bank = torch.zeros_like(class_embeddings) if needs[1] else None
+    d_unit = grad.new_zeros((B * P, D), dtype=torch.float32) if needs[0] else None
     if grad.numel() == 0:
-        return Gradients(d_unit.view(B, P, D).to(patches.dtype), d_bank.zero_(), None)
+        return Gradients(torch.zeros_like(patches) if needs[0] else None, d_bank, None)
     with _on(grad):
         job = _GradientJob(operands, saved, grad.float().contiguous(), inverse_lengths(operands[0]))
         step = _chunk(B, P, C)
         for first in range(0, C, step):
             rows = job.rows(first, min(step, C - first))
             bank = operands.bank[first : first + step].to(rows.dtype)
-            if needs[1]:
-                job.add_bank_gradient(d_bank[first : first + step], rows)
-            if needs[0]:
+            if d_bank is not None:
+                job.store_bank_gradient(d_bank[first : first + step], rows)
+            if d_unit is not None:
                 d_unit += job.unscaled(rows @ bank)
-        d_patches = job.patch_gradient(d_unit) if needs[0] else None
-    return Gradients(d_patches, d_bank if needs[1] else None, None)
+        d_patches = None if d_unit is None else job.patch_gradient(d_unit)
+    return Gradients(d_patches, d_bank, None)
 
 
 def _chunk(batch: int, patches: int, classes: int) -> int:
@@ -425,7 +425,7 @@ class _GradientJob:
         )
         return target
 
-    def add_bank_gradient(self, target: torch.Tensor, rows: torch.Tensor) -> None:
+    def store_bank_gradient(self, target: torch.Tensor, rows: torch.Tensor) -> None:
         """Σ over rows of gradient times x̂: the lengths are already in `rows`."""
         flat = self.operands.patches.flatten(0, 1).to(rows.dtype)
         target.copy_(self.unscaled(rows.T @ flat))
