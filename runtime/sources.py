@@ -244,6 +244,12 @@ class MergedSource(Source):
         self.name = f"{len(sources)} sources"
         self.live = any(source.live for source in sources)
         self._sources = sources
+        names = [source.name for source in sources]
+        # the same camera twice (two regions of it, say) must not share its events
+        self._labels = [
+            name if names.index(name) == number else f"{name} ({names[: number + 1].count(name)})"
+            for number, name in enumerate(names)
+        ]
         totals = [source.total for source in sources]
         known = [total for total in totals if total is not None]
         self.total = sum(known) if len(known) == len(totals) else None
@@ -257,9 +263,19 @@ class MergedSource(Source):
             _LOG.warning("ended: %s", error)
 
         live = [source.live for source in self._sources]
-        yield from merge(list(self._sources), 2, live.__getitem__, report)
+        named = [
+            self._named(source, label)
+            for source, label in zip(self._sources, self._labels, strict=True)
+        ]
+        yield from merge(named, 2, live.__getitem__, report)
         if failures:
             raise failures[0]
+
+    @staticmethod
+    def _named(source: Source, label: str) -> Iterator[Frame]:
+        for frame in source:
+            renamed = label != source.name
+            yield dataclasses.replace(frame, source=label) if renamed else frame
 
     def close(self) -> None:
         """Close all."""

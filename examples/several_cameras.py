@@ -1,0 +1,26 @@
+"""Several sources through one tagger, their frames batched together.
+
+python examples/several_cameras.py street.taidpt rtsp://camera/1 rtsp://camera/2
+"""
+
+from __future__ import annotations
+
+import sys
+
+from taidpt.runtime import Tagger, open_source
+from taidpt.runtime.sources import MergedSource
+from taidpt.runtime.stream import StreamSettings
+
+
+def main(bundle: str, *cameras: str) -> None:
+    """Each source keeps its own smoothing and its own events."""
+    source = MergedSource([open_source(camera) for camera in cameras])
+    settings = StreamSettings(batch=len(cameras))
+    with Tagger.load(bundle) as tagger, tagger.stream(source, settings) as stream:
+        for moment in stream:
+            for event in moment.events:
+                print(f"{moment.frame.source}: {event.time_s:.1f} s {event.tag} {event.kind}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

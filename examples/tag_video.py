@@ -1,0 +1,24 @@
+"""Tag a video, and print what was on from when to when.
+
+python examples/tag_video.py street.taidpt clip.mp4
+"""
+
+from __future__ import annotations
+
+import sys
+
+from taidpt.runtime import Tagger
+
+
+def main(bundle: str, video: str) -> None:
+    """Run the video through the tagger; the timeline is ready when the stream is at its end."""
+    with Tagger.load(bundle) as tagger, tagger.stream(video, max_fps=10) as stream:
+        for moment in stream:
+            for event in moment.events:
+                print(f"{event.time_s:7.2f} s  {event.tag} {event.kind}")
+        for interval in stream.timeline():
+            print(f"{interval.tag}: {interval.start_s:.1f} to {interval.end_s:.1f} s")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,27 @@
+"""Where in a picture a tag is seen: its heatmap, painted and saved.
+
+python examples/where_is_it.py street.taidpt photo.jpg dog where.png
+"""
+
+from __future__ import annotations
+
+import sys
+
+from taidpt.runtime import Tagger
+from taidpt.runtime.images import read_image
+from taidpt.runtime.sinks.drawing import paint_heatmap, rgb_image
+
+
+def main(bundle: str, picture: str, tag: str, target: str) -> None:
+    """Save the picture with the heatmap over the part that the model sees."""
+    frame = read_image(picture)
+    with Tagger.load(bundle) as tagger:
+        result = tagger(frame)
+        spec = tagger.bundle.manifest.input
+        painted = paint_heatmap(rgb_image(frame), result, tag, (spec.height, spec.width))
+    painted.save(target)
+    print(f"{tag}: score {result[tag].score:.2f}, heatmap {result.heatmap(tag).shape}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
