@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["Prefetch", "merge"]
@@ -133,7 +133,7 @@ class Prefetch(Generic[T]):
 
 
 def merge(
-    sources: list[Iterable[T]],
+    sources: Sequence[Iterable[T]],
     size: int,
     live: Callable[[int], bool],
     on_error: Callable[[int, Exception], None],
