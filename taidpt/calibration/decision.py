@@ -15,12 +15,12 @@ Floats = npt.NDArray[np.float64]
 
 _MAP_POINTS = 33
 _BAND = (0.2, 0.8)
-_LEAST_STEP = 1e-6  # between two points of a map, in units of a tag's spread
+_LEAST_STEP = 1e-6  # between two points of a map, as a share of the tag's range
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Switches of one tag in units of the sample.
+    """Switches of one tag, in units of the sample.
 
     Attributes:
         on, off: thresholds. band: where the probability passes 0.2 and 0.8.
@@ -76,5 +76,5 @@ def _curve(values: Floats, rising: Floats) -> tuple[Floats, Floats]:
     by_height = np.interp(np.linspace(rising[0], rising[-1], _MAP_POINTS - 12), rising, values)
     by_score = np.quantile(values, np.linspace(0, 1, 12))
     points = np.unique(np.concatenate([by_height, by_score]))
-    points = points[np.append(True, np.diff(points) > _LEAST_STEP)]
+    points = points[np.append(True, np.diff(points) > _LEAST_STEP * np.ptp(points))]
     return points, np.interp(points, values, rising)

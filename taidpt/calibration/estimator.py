@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.decision import Decision, decide
-from taidpt.calibration.hierarchy import Family, Hint, compress, fit_family
-from taidpt.calibration.mixture import Parameter, Sample, responsibility
+from taidpt.calibration.decision import decide
+from taidpt.calibration.hierarchy import Hint, compress, fit_family
+from taidpt.calibration.mixture import Sample, responsibility
 from taidpt.calibration.score_matrix import checked_scores
+from taidpt.calibration.unmixing import unexplained
 from taidpt.runtime.errors import InputError
 
 __all__ = ["MIN_FRAMES", "CalibrateSettings", "Calibration", "TagCalibration", "calibrate"]
@@ -20,7 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 MIN_FRAMES = 20
 _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
-_SIGN = 0.5  # a tag that no frame has with this probability counts as not seen
+_SIGN = 0.5  # a tag that no frame has with this probability …
+_SIGHTINGS = 3.0  # … and that is expected in fewer frames than this counts as not seen
 _SURE, _FAIRLY_SURE = 0.75, 0.5
 
 
@@ -125,72 +127,69 @@ def calibrate(
             "some hundreds"
         )
     names = names or tuple(f"tag {index}" for index in range(values.shape[1]))
-    centre, unit, moves = _scale(values)
-    found: dict[int, TagCalibration] = {}
+    moves = _moving(values)
+    tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
     if moves.any():
-        sample = compress((values[:, moves] - centre) / unit)
         hint = None if hint is None else hint.of(moves)
-        family = fit_family(sample, hint)
-        chances = responsibility(family.fit.parameters, sample.values)
-        decisions = decide(sample, chances, settings.off_share)
+        chances = _chances(unexplained(values[:, moves]), hint)
         for place, index in enumerate(np.flatnonzero(moves)):
-            one = _Learned(decisions[place], sample, family, place)
-            found[int(index)] = one.tag(names[index], centre, unit)
-    tags = [found.get(i) or _constant(names[i], values[:, i]) for i in range(len(names))]
+            tags[index] = _learn(names[index], values[:, index], chances[:, place], settings)
     return Calibration(tuple(tags), len(values))
 
 
-def _scale(values: Floats) -> tuple[float, float, npt.NDArray[np.bool_]]:
-    """The middle of all tags, the typical spread of one, and which tags move at all."""
-    middle = np.median(values, axis=0)
-    spread = 1.4826 * np.median(np.abs(values - middle), axis=0)
-    spread = np.where(spread > 0, spread, values.std(axis=0))
-    whole = max(float(np.ptp(values)), float(np.abs(values).max()), 1e-30)
-    moves = spread > _STEADY * whole
-    if not moves.any():
-        return 0.0, 1.0, moves
-    return float(np.median(middle[moves])), float(np.median(spread[moves])), moves
+def _moving(values: Floats) -> npt.NDArray[np.bool_]:
+    """Which tags' scores are not constant, [C]."""
+    whole = max(float(np.abs(values).max()), 1e-30)
+    return np.asarray(values.std(axis=0) > _STEADY * whole)
 
 
-@dataclass(frozen=True)
-class _Learned:
-    """One tag's decision with the fit it came from."""
+def _chances(parts: Floats, hint: Hint | None) -> Floats:
+    """Probability of each tag in each frame, [N, C], from what other tags leave of its score."""
+    middle = np.median(parts, axis=0)
+    spread = 1.4826 * np.median(np.abs(parts - middle), axis=0)
+    spread = np.where(spread > 0, spread, parts.std(axis=0))
+    scaled = (parts - np.median(middle)) / np.median(spread)
+    family = fit_family(compress(scaled), hint)
+    chances = responsibility(family.fit.parameters, scaled.T)
+    order = np.argsort(scaled.T, axis=1)
+    rising = np.maximum.accumulate(np.take_along_axis(chances, order, 1), axis=1)
+    np.put_along_axis(chances, order, rising, 1)
+    return np.asarray(chances.T, np.float64)
 
-    decision: Decision
-    sample: Sample
-    family: Family
-    place: int
 
-    def tag(self, name: str, centre: float, unit: float) -> TagCalibration:
-        decision = self.decision
-        seen = decision.highest >= _SIGN
-        on, off = (decision.on, decision.off) if seen else self._above_all()
-        points, probabilities = decision.curve
+def _learn(
+    name: str, scores: Floats, chances: Floats, settings: CalibrateSettings
+) -> TagCalibration:
+    """One tag: its probability as a rising function of the raw score, and the switches."""
+    from sklearn.isotonic import isotonic_regression
 
-        def back(value: float) -> float:
-            return float(centre + unit * value)
+    order = np.lexsort((chances, scores))
+    values = scores[order]
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    means = np.bincount(group, chances[order]) / sizes
+    rising = np.clip(isotonic_regression(means, sample_weight=sizes)[group], 0, 1)
+    sample = Sample(values[None], np.ones((1, len(values))))
+    decision = decide(sample, rising[None], settings.off_share)[0]
+    seen = decision.highest >= _SIGN or decision.expected_sightings >= _SIGHTINGS
+    on, off = (decision.on, decision.off) if seen else _above_all(values)
+    return TagCalibration(
+        name=name,
+        on=on,
+        off=off,
+        band=decision.band,
+        state="seen" if seen else "not seen",
+        expected_share=decision.expected_sightings / len(values),
+        expected_f1=decision.expected_f1 if seen else 0.0,
+        sureness=_sureness(decision.expected_f1) if seen else "low",
+        scores=tuple(decision.curve[0].tolist()),
+        probabilities=tuple(decision.curve[1].tolist()),
+    )
 
-        return TagCalibration(
-            name=name,
-            on=back(on),
-            off=back(off),
-            band=(back(decision.band[0]), back(decision.band[1])),
-            state="seen" if seen else "not seen",
-            expected_share=float(
-                decision.expected_sightings / self.sample.counts[self.place].sum()
-            ),
-            expected_f1=decision.expected_f1 if seen else 0.0,
-            sureness=_sureness(decision.expected_f1) if seen else "low",
-            scores=tuple(map(back, points.tolist())),
-            probabilities=tuple(probabilities.tolist()),
-        )
 
-    def _above_all(self) -> tuple[float, float]:
-        """For a tag with no sign of it: above all that was seen, where the prior expects it."""
-        theta = self.family.fit.parameters[self.place]
-        spread = np.exp((theta[Parameter.LOG_LEFT] + theta[Parameter.LOG_RIGHT]) / 2)
-        top = float(self.sample.values[self.place, -1]) + 0.25 * spread
-        return top, top - 0.5 * spread
+def _above_all(values: Floats) -> tuple[float, float]:
+    """For a tag with no sign of it: a little above everything that was seen."""
+    spread = float(np.subtract(*np.quantile(values, [0.84, 0.16]))) / 2
+    return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
 
 
 def _sureness(expected_f1: float) -> str:

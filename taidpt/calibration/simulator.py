@@ -213,6 +213,23 @@ def _embedded(random: Random, size: Size) -> _World:
     return _World(world.present, np.zeros(size.tags), nothing, 4 * cosines / _NOISE)
 
 
+def _crowded(random: Random, size: Size) -> _World:
+    """Held out: a thing lifts every tag that is like it, most of all those of its own kind.
+
+    A tag's background is the strongest look-alike in the picture, so it has heaps of its own.
+    """
+    kind = random.integers(0, max(size.tags // 6, 1), size.tags)
+    likeness = random.uniform(0.0, 0.35, (size.tags, size.tags))
+    likeness = likeness + random.uniform(0.1, 0.4, likeness.shape) * (kind[:, None] == kind)
+    np.fill_diagonal(likeness, 0.0)
+    world = _plain(random, size, _prevalence(random, size.tags, 0.01, 0.15), separation=5.0)
+    strength = world.present * random.gamma(9.0, 1 / 9, world.present.shape)
+    looks = np.stack([(strength * row).max(axis=1) for row in likeness], axis=1)
+    base = 0.5 + 0.1 * random.standard_normal(size.tags)
+    lift = np.maximum(world.effect * strength - 5.0 * looks, 0.0)
+    return _World(world.present, base, lift, world.noise + 5.0 * looks)
+
+
 def _mixed(random: Random, size: Size) -> _World:
     """Held out: shifted, stretched, skewed, offset, some tags common and some never seen."""
     prevalence = _prevalence(random, size.tags, 0.003, 0.8)
@@ -246,5 +263,6 @@ HELD_OUT_FAMILIES: dict[str, _Family] = {
     "confused": _confused,
     "embedded": _embedded,
     "mixed": _mixed,
+    "crowded": _crowded,
 }
 FAMILIES: dict[str, _Family] = {**DEVELOPMENT_FAMILIES, **HELD_OUT_FAMILIES}

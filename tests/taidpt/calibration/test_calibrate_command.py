@@ -1,4 +1,4 @@
-"""`taidpt calibrate` from the command line: reports, shuffled targets, a bundle, and what is refused."""
+"""`taidpt calibrate` from the command line: reports, shuffled targets, a bundle, refusals."""
 
 from __future__ import annotations
 

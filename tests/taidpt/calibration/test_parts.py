@@ -54,7 +54,7 @@ def test_both_pieces_are_densities() -> None:
     grid = np.linspace(-400, 400, 800_001)[None]
     theta = np.array([[0.3, -0.2, 0.4, 1.1, 0.2, -2.0, np.log(4.0)]])
     for part in log_densities(theta, grid):
-        assert np.trapezoid(np.exp(part[0]), grid[0]) == pytest.approx(1.0, abs=1e-4)
+        assert np.exp(part[0]).sum() * 1e-3 == pytest.approx(1.0, abs=1e-4)
 
 
 def test_gradient_of_the_likelihood_against_finite_differences() -> None:
