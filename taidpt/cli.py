@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "texts": ("taidpt.commands:texts", "Report which tags your texts name, and how often."),
     "eval": ("taidpt.evaluation_commands:evaluate", "Evaluate saved scores: mAP of each head."),
     "ensemble": ("taidpt.evaluation_commands:ensemble", "Combine two score files."),
+    "tune-pictures": (
+        "taidpt.evaluation_commands:tune_pictures",
+        "Tune prompts on a data set's pictures.",
+    ),
     "reproduce": ("taidpt.evaluation_commands:reproduce", "Run a published result again."),
     "datasets": ("taidpt.evaluation_commands:datasets", "Look for the benchmark data sets."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),

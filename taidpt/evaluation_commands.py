@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taidpt.evaluation import Decision, Evaluation
     from taidpt.metrics import MapSettings
 
-__all__ = ["datasets", "ensemble", "evaluate", "reproduce"]
+__all__ = ["datasets", "ensemble", "evaluate", "reproduce", "tune_pictures"]
 
 FILE = click.Path(path_type=Path)
 _DIFFICULT = click.option(
@@ -167,6 +167,28 @@ def ensemble(
     combined = ensemble_scores(text, image, rate, merge_weight)
     found = mean_average_precision(combined, text.targets, MapSettings(difficult))
     click.echo(f"ensemble at rate {rate:g}  mAP {found.value:.3f}")
+
+
+@click.command("tune-pictures")
+@click.option("--dataset", required=True, help="voc2007, coco2014, nuswide, voc-mlt …")
+@click.option("--root", required=True, type=FILE, help="Where the data sets lie.")
+@click.option("--method", type=click.Choice(["coop", "dualcoop"]), default="dualcoop")
+@click.option("--model", required=True, help="open_clip's model name, or toyworld.")
+@click.option("--pretrained", required=True, help="Weights: an open_clip tag, a file, or random.")
+@click.option("--known", type=float, default=1.0, show_default=True, help="Known labels' share.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all chance.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures. [50]")
+@click.option("--lr", type=float, help="Learning rate after the first epoch. [2e-3]")
+@click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]")
+@click.option("-o", "--output", required=True, type=FILE, help="Prompts file.")
+def tune_pictures(**given: Any) -> None:
+    """Tune prompts on a data set's train pictures, with all or some of their labels."""
+    from taidpt.picture_tuning import PictureTuneJob, run_picture_job
+    from taidpt.progress import RichProgress
+
+    with RichProgress() as progress:
+        prompts = run_picture_job(PictureTuneJob(**given), progress)
+    click.echo(f"{given['output']}: {len(prompts.tags)} tags by {given['method']}", err=True)
 
 
 @click.command("reproduce")

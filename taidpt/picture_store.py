@@ -170,7 +170,8 @@ def _allocate(
     }
 
 
-def _open(folder: Path, name: str, mode: Any = "r") -> npt.NDArray[Any]:
+def _open(folder: Path, name: str, mode: Any = "c") -> npt.NDArray[Any]:
+    # "c": read when used, and torch may wrap it without a warning; the file stays as it is.
     path = folder / f"{name}.npy"
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)

@@ -73,6 +73,11 @@ class LabelledImages:
             targets=self.targets[positions],
         )
 
+    def only(self, columns: Sequence[int]) -> LabelledImages:
+        """The same pictures with these classes alone, without groups."""
+        tags = TagSet(tuple(self.tags.tags[column] for column in columns), self.tags.source)
+        return replace(self, tags=tags, targets=self.targets[:, list(columns)], groups={})
+
 
 def class_tags(name: str) -> TagSet:
     """The classes of "voc2007", "coco2014" or "nuswide" in official order, with our synonyms."""

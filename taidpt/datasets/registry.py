@@ -9,37 +9,52 @@ from taidpt.datasets.base import LabelledImages
 from taidpt.datasets.coco import load_coco
 from taidpt.datasets.longtail import load_coco_mlt, load_voc_mlt
 from taidpt.datasets.nuswide import load_nuswide
-from taidpt.datasets.splits import load_coco_zero_shot
+from taidpt.datasets.splits import load_coco_zero_shot, load_laso_split
 from taidpt.datasets.toyworld import load_toyworld
 from taidpt.datasets.voc import load_voc
 from taidpt.runtime.errors import InputError
 
-__all__ = ["DATASET_NAMES", "load_dataset"]
+__all__ = ["DATASET_NAMES", "SPLITS", "load_dataset"]
 
-# name → what reads its test pictures
-_LOADERS: dict[str, Callable[[str | Path], LabelledImages]] = {
-    "voc2007": load_voc,
-    "coco2014": load_coco,
+SPLITS = ("test", "train")
+Root = str | Path
+
+
+def _toyworld(root: Root, split: str) -> LabelledImages:
+    if split == "train":
+        raise InputError("the toy world ships held-out pictures alone: it has no train split")
+    return load_toyworld(root)
+
+
+# name → what reads a split of it
+_LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
+    "voc2007": lambda root, split: load_voc(root, {"train": "trainval"}.get(split, split)),
+    "coco2014": lambda root, split: load_coco(root, {"test": "val2014"}.get(split, "train2014")),
     "nuswide": load_nuswide,
-    "nuswide-labelled": lambda root: load_nuswide(root, labelled_only=True),
+    "nuswide-labelled": lambda root, split: load_nuswide(root, split, labelled_only=True),
     "voc-mlt": load_voc_mlt,
     "coco-mlt": load_coco_mlt,
     "coco-48-17": load_coco_zero_shot,
-    "toyworld": load_toyworld,
+    "coco-laso-1": lambda root, split: load_laso_split(root, split, shots=1),
+    "coco-laso-5": lambda root, split: load_laso_split(root, split, shots=5),
+    "toyworld": _toyworld,
 }
 
 DATASET_NAMES = tuple(_LOADERS)
 
 
-def load_dataset(name: str, root: str | Path) -> LabelledImages:
-    """The test pictures of a data set.
+def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledImages:
+    """The pictures of a data set.
 
     Args:
         name: one of DATASET_NAMES.
         root: the folder that holds it, see `taidpt datasets check`.
+        split: "test", or "train" for methods that are tuned on pictures.
     Raises:
-        InputError: there is no such data set, or its files are missing or damaged.
+        InputError: there is no such data set or split, or its files are missing or damaged.
     """
     if name not in _LOADERS:
         raise InputError(f"no data set {name!r}; there are {', '.join(_LOADERS)}")
-    return _LOADERS[name](root)
+    if split not in SPLITS:
+        raise InputError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    return _LOADERS[name](root, split)

@@ -25,6 +25,7 @@ __all__ = [
     "Episode",
     "load_coco_zero_shot",
     "load_laso",
+    "load_laso_split",
 ]
 
 LASO_SOURCE = "https://github.com/leokarlin/LaSO (data_for_augmentation/)"
@@ -80,6 +81,21 @@ def load_laso(root: str | Path, shots: int = 1, run: int = 1) -> Episode:
         groups={"novel": novel, "base": seen},
     )
     return Episode(few, novel, episode)
+
+
+def load_laso_split(root: str | Path, split: str = "test", shots: int = 1) -> LabelledImages:
+    """The 16 novel classes alone: an episode's pictures to train on, or val2014 to test on.
+
+    Args:
+        root: as `load_laso`.
+        split: "train" (the first official run) or "test".
+        shots: 1 or 5.
+    """
+    episode = load_laso(root, shots)
+    if split == "train":
+        return episode.images.only(episode.novel)
+    images = load_coco(root, "val2014").only(episode.novel)
+    return replace(images, name=f"coco laso {shots}-shot test")
 
 
 def _check_episode(chosen: Any, pictures: int, path: Path) -> None:

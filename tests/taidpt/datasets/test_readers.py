@@ -62,6 +62,15 @@ def test_voc_counts_difficult_apart(tmp_path: Path) -> None:
     assert mean_average_precision(scores, person, ignoring).value == pytest.approx(100)
 
 
+def test_each_data_set_has_a_train_split(tmp_path: Path) -> None:
+    write_voc(tmp_path, 2007, "trainval", {"000005": [("dog", 0)]})
+    write_coco(tmp_path, "train2014", {5: [(18, 0)]})
+    write_nuswide(tmp_path, {"dog\\5.jpg": {"dog"}}, "Train")
+    for name in ("voc2007", "coco2014", "nuswide"):
+        images = load_dataset(name, tmp_path, "train")
+        assert target(images, "dog") == [1], name
+
+
 def test_voc_is_found_from_each_of_its_folders(tmp_path: Path) -> None:
     folder = write_voc(tmp_path, 2007, "test", {"000001": [("cat", 0)]})
     for root in (tmp_path, tmp_path / "VOCdevkit", folder):
@@ -139,6 +148,10 @@ def test_missing_files_are_one_line(tmp_path: Path) -> None:
             load_dataset(name, tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         load_dataset("voc2007", tmp_path / "nothing")
+    with pytest.raises(InputError, match="no split 'val'"):
+        load_dataset("voc2007", tmp_path, "val")
+    with pytest.raises(InputError, match="it has no train split"):
+        load_dataset("toyworld", tmp_path, "train")
     with pytest.raises(InputError, match="no data set 'voc'"):
         load_dataset("voc", tmp_path)
 

@@ -73,6 +73,20 @@ def test_laso_episode_is_read_by_position(tmp_path: Path) -> None:
         load_laso(tmp_path, run=3)
 
 
+def test_laso_is_tested_on_its_novel_classes(tmp_path: Path) -> None:
+    dog = class_tags("coco2014").names.index("dog")
+    write_coco(tmp_path, "train2014", {50: [(1, 0)], 40: [(18, 0), (1, 0)], 20: [(2, 0)]})
+    write_coco(tmp_path, "val2014", {7: [(18, 0)], 8: [(1, 0)]})
+    folder = tmp_path / "LaSO/data_for_augmentation"
+    folder.mkdir(parents=True)
+    (folder / "5shotRun1ClassIdxDict.pkl").write_bytes(pickle.dumps({dog: [1], 1: [2]}))
+    train = load_dataset("coco-laso-5", tmp_path, "train")
+    assert (train.classes, train.ids) == (("bicycle", "dog"), ("40", "20"))
+    assert train.targets.tolist() == [[-1, 1], [1, -1]]
+    test = load_dataset("coco-laso-5", tmp_path)
+    assert test.targets.tolist() == [[-1, 1], [-1, -1]]
+
+
 def write_zero_shot(root: Path) -> None:
     names = class_tags("coco2014").names
     seen, unseen = {0, names.index("cat")}, {names.index("dog")}
