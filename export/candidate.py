@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,19 @@ from taidpt.runtime.preprocess import Preprocessor
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BATCH", "Arrays", "Pixels", "graph_outputs"]
+__all__ = ["BATCH", "Arrays", "Pixels", "crop_spec", "graph_outputs"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]
 BATCH = 5  # of which twelve pictures are no multiple: a graph with a frozen batch shows
+
+
+def crop_spec(spec: InputSpec) -> InputSpec:
+    """What the encoder itself takes, behind a resize that is baked into the graph."""
+    if spec.baked_resize is None:
+        return spec
+    height, width = spec.baked_resize["crop"]
+    return dataclasses.replace(spec, height=height, width=width, baked_resize=None)
 
 
 def graph_outputs(

@@ -14,7 +14,7 @@ from taidpt.runtime.errors import InputError
 if TYPE_CHECKING:
     from taidpt.export.variants import EngineRequest
 
-__all__ = ["engine_step", "export_step", "parse_batch", "parse_size", "read_options"]
+__all__ = ["engine_step", "export_step", "parse_batch", "parse_frame", "parse_size", "read_options"]
 
 _ENGINE_ONLY = (
     "engine",
@@ -45,6 +45,8 @@ def read_options(
         )
     if source.is_dir() and engine["engine"] is None:
         raise InputError(f"{source} is a bundle already: --engine fp16 adds an engine to it")
+    if options["frame"] is not None:
+        options["frame"] = parse_frame(options["frame"])
     return _engine_request(engine, bool(options["force"])), options
 
 
@@ -74,6 +76,14 @@ def parse_batch(text: str) -> tuple[int, int, int]:
         raise InputError(f"batch {text!r}: expected least,usual,largest such as 1,4,16")
     numbers = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
     return numbers[0], numbers[1], numbers[2]
+
+
+def parse_frame(text: str) -> tuple[int, int]:
+    """ "1920x1080" → (1080, 1920), height first."""
+    match = re.fullmatch(r"(\d+)\s*[xX×]\s*(\d+)", text.strip())
+    if match is None or 0 in (int(match[1]), int(match[2])):
+        raise InputError(f"frame {text!r}: expected a size such as 1920x1080")
+    return int(match[2]), int(match[1])
 
 
 def parse_size(text: str) -> int:

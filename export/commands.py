@@ -58,6 +58,9 @@ __all__ = ["bank", "demo", "doctor", "export", "verify"]
     help="Whether the class embeddings are stored in the graph or fed to it.",
 )
 @click.option(
+    "--frame", metavar="WxH", help="The camera's frame size: resize and crop go into the graph."
+)
+@click.option(
     "--images",
     type=click.Path(path_type=Path),
     metavar="DIR",

@@ -22,6 +22,7 @@ __all__ = ["EXPECTATIONS_FILE", "Expectations"]
 EXPECTATIONS_FILE = "expectations.safetensors"
 OUTPUTS = ("scores", "global_scores", "local_scores", "global_features", "patch_features")
 _STORED = 8
+_LARGE = 3 << 20  # bytes of a picture: camera frames are stored more sparingly
 _PICTURE = "picture/"
 
 
@@ -38,7 +39,8 @@ class Expectations:
     ) -> Expectations:
         """A few of the shippable pictures: never the user's own."""
         free = [i for i, p in enumerate(pictures) if p.name.startswith(("generated/", "heldout/"))]
-        rows = free[:: max(1, -(-len(free) // _STORED))]
+        large = max(pictures[row].pixels.size for row in free) > _LARGE
+        rows = free[:: max(1, -(-len(free) // (_STORED // 2 if large else _STORED)))]
         chosen = {name: outputs[name][rows] for name in OUTPUTS}
         return cls(tuple(pictures[row] for row in rows), chosen)
 

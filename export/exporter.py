@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from taidpt import __version__
 from taidpt.clip import ClipModel, load_clip
 from taidpt.export.bake import bake
-from taidpt.export.candidate import Arrays, graph_outputs
+from taidpt.export.candidate import crop_spec, graph_outputs
 from taidpt.export.encoder_graph import DEFAULT_OPSET, EncoderInput, export_encoder
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.graph_io import IR_VERSION, describe_opset, save_graph
@@ -27,8 +27,10 @@ from taidpt.export.pictures import (
     folder_pictures,
     generated_pictures,
     heldout_pictures,
+    stretched,
 )
 from taidpt.export.reference import TorchReference
+from taidpt.export.resize_graph import FrameInput, prepend_resize
 from taidpt.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
@@ -73,6 +75,7 @@ class ExportOptions:
         temperature: sharpness of the local weights over patches.
         opset: 17 to 20.
         bank: "constant" in the graph, or its "input".
+        frame: a camera's frame size, whose resize goes into the graph; None leaves it outside.
         images: a folder of the user's own pictures for the parity gate.
         pretrained: weights to load instead of those that the prompts name (same hash).
         parity_bound: least centred cosine with PyTorch, 0.999 or stricter.
@@ -84,6 +87,7 @@ class ExportOptions:
     temperature: float | None = None
     opset: int = DEFAULT_OPSET
     bank: str = "constant"
+    frame: tuple[int, int] | None = None
     images: Path | None = None
     pretrained: str | None = None
     parity_bound: float = BOUND
@@ -150,9 +154,11 @@ def write_bundle(
         progress.advance()
 
         progress.start("Exporting the image encoder", 1)
-        encoder, spec = image_encoder(clip), _input_spec(clip)
-        colours = EncoderInput(spec.height, spec.width, spec.mean, spec.std)
-        graph = export_encoder(encoder, colours, options.opset)
+        encoder, spec = image_encoder(clip), _input_spec(clip, options.frame)
+        size = (clip.image_size, clip.image_size)
+        graph = export_encoder(encoder, EncoderInput(*size, clip.mean, clip.std), options.opset)
+        if options.frame is not None:
+            graph = prepend_resize(graph, FrameInput(*options.frame), size)
         graph = append_head(graph, bank, scoring, options.bank)
         save_graph(graph, writer.path(MODEL_FILE))
         del graph
@@ -161,8 +167,12 @@ def write_bundle(
 
         progress.start("Comparing with PyTorch", 1)
         pictures = [*generated_pictures(clip.image_size), *heldout_pictures(), *own]
-        reference = TorchReference(encoder, spec, bank, scoring)
-        expected, found = _both_sides(reference, writer.folder / MODEL_FILE, pictures)
+        if options.frame is not None:
+            pictures = stretched(pictures, options.frame)
+        reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
+        pixels = [picture.pixels for picture in pictures]
+        expected = reference.outputs(pixels)
+        found = graph_outputs(writer.folder / MODEL_FILE, spec, pixels, bank)
         parity = compare(expected, found, _sides(pictures), options.parity_bound)
         progress.advance()
         if not options.force:
@@ -209,14 +219,6 @@ def _scoring(prompts: TunedPrompts, options: ExportOptions) -> Scoring:
     return Scoring(chosen.temperature, chosen.merge_weight, chosen.transform)
 
 
-def _both_sides(
-    reference: TorchReference, graph: Path, pictures: Sequence[Picture]
-) -> tuple[Arrays, Arrays]:
-    pixels = [picture.pixels for picture in pictures]
-    found = graph_outputs(graph, reference.spec, pixels, reference.bank)
-    return reference.outputs(pixels), found
-
-
 def _sides(pictures: Sequence[Picture]) -> Sides:
     return Sides(
         f"PyTorch {metadata.version('torch')} with open_clip's transform",
@@ -245,8 +247,12 @@ def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]
     )
 
 
-def _input_spec(clip: ClipModel) -> InputSpec:
-    return InputSpec(clip.image_size, clip.image_size, clip.mean, clip.std)
+def _input_spec(clip: ClipModel, frame: tuple[int, int] | None) -> InputSpec:
+    size = clip.image_size
+    if frame is None:
+        return InputSpec(size, size, clip.mean, clip.std)
+    baked = {"crop": [size, size], "format": "rgb"}
+    return InputSpec(*frame, clip.mean, clip.std, baked_resize=baked)
 
 
 def _tag_entries(prompts: TunedPrompts, bank: ClassBank) -> tuple[TagEntry, ...]:

@@ -21,6 +21,7 @@ __all__ = [
     "OPSETS",
     "RAW_GLOBAL",
     "RAW_PATCHES",
+    "RESIZE_PREFIX",
     "check_graph",
     "count_ops",
     "describe_opset",
@@ -42,6 +43,8 @@ _CHANGED_IN_18 = ("GroupNormalization", "LpPool", "Mish", "Pad", "Resize", "Scat
 # The encoder's outputs, which the head takes.
 RAW_GLOBAL = "raw_global_feature"
 RAW_PATCHES = "raw_patch_features"
+# Nodes of a resize inside the graph, which counts grey levels and stays in fp32.
+RESIZE_PREFIX = "encoder/resize/"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

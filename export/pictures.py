@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import is_image, read_image
 from taidpt.runtime.preprocess import to_u8
 
-__all__ = ["Picture", "folder_pictures", "generated_pictures", "heldout_pictures"]
+__all__ = ["Picture", "folder_pictures", "generated_pictures", "heldout_pictures", "stretched"]
 
 Pixels = npt.NDArray[np.uint8]
 _HELDOUT = 8
@@ -77,6 +77,17 @@ def folder_pictures(folder: Path, limit: int = _MOST_OWN) -> list[Picture]:
     return [
         Picture(str(path.relative_to(folder)), _rgb(to_u8(read_image(path))))
         for path in paths[::step]
+    ]
+
+
+def stretched(pictures: Sequence[Picture], frame_hw: tuple[int, int]) -> list[Picture]:
+    """The same pictures, pulled to a camera's frame size."""
+    from PIL import Image
+
+    height, width = frame_hw
+    return [
+        Picture(p.name, np.asarray(Image.fromarray(p.pixels).resize((width, height))))
+        for p in pictures
     ]
 
 

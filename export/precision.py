@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taidpt.export.graph_io import finish_graph
+from taidpt.export.graph_io import RESIZE_PREFIX, finish_graph
 from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,11 +83,15 @@ def to_half(encoder: onnx.ModelProto, precision: str, kept: Sequence[str] = ()) 
         blocked += WITHOUT_BF16
         _require_products(encoder)
     converted = float16.convert_float_to_float16(
-        model, op_block_list=blocked, node_block_list=list(kept)
+        model, op_block_list=blocked, node_block_list=[*kept, *_resize_nodes(encoder)]
     )
     if precision == "bf16":
         _widen_to_bf16(converted, encoder)
     return finish_graph(converted)
+
+
+def _resize_nodes(encoder: onnx.ModelProto) -> list[str]:
+    return [node.name for node in encoder.graph.node if node.name.startswith(RESIZE_PREFIX)]
 
 
 def _require_products(encoder: onnx.ModelProto) -> None:

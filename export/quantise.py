@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.graph_io import finish_graph
+from taidpt.export.graph_io import RESIZE_PREFIX, finish_graph
 from taidpt.export.precision import check_precision
 from taidpt.runtime.errors import BackendError, InputError
 
@@ -96,7 +96,9 @@ class Quantiser:
         self.products = tuple(
             node.name
             for node in encoder.graph.node
-            if node.op_type in _PRODUCTS and names & set(node.input)
+            if node.op_type in _PRODUCTS
+            and names & set(node.input)
+            and not node.name.startswith(RESIZE_PREFIX)
         )
 
     def quantise(self, kept: Sequence[str] = ()) -> onnx.ModelProto:

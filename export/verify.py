@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.candidate import Arrays, graph_outputs
+from taidpt.export.candidate import Arrays, crop_spec, graph_outputs
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.parity import ParityReport, Sides, compare
 from taidpt.export.pictures import Picture, folder_pictures
@@ -213,7 +213,7 @@ def _from_torch(
             f"{info.name} {info.pretrained}: other weights than the bundle was made of"
         )
     reference = TorchReference(
-        image_encoder(clip), bundle.manifest.input, bundle.bank, bundle.manifest.scoring
+        image_encoder(clip), crop_spec(bundle.manifest.input), bundle.bank, bundle.manifest.scoring
     )
     pictures = own or list(Expectations.load(bundle.file(EXPECTATIONS_FILE)).pictures)
     return "PyTorch", pictures, reference.outputs([picture.pixels for picture in pictures])

@@ -182,6 +182,25 @@ def test_own_pictures_count(tmp_path: Path, prompts_file: Path) -> None:
         export_bundle(prompts_file, out, ExportOptions(images=folder))
 
 
+def test_resize_in_the_graph(tmp_path: Path) -> None:
+    """The tagger on a camera's frames, resized by the graph, against the runtime's own resize."""
+    clip = make_clip()
+    prompts, plain = some_prompts(clip), tmp_path / "plain.taidpt"
+    baked = tmp_path / "baked.taidpt"
+    write_bundle(prompts, clip, plain, ExportOptions(), SilentProgress())
+    options = ExportOptions(frame=(180, 320))
+    result = write_bundle(prompts, clip, baked, options, SilentProgress())
+    assert result.parity.passed
+    assert result.manifest.input.baked_resize == {"crop": [96, 96], "format": "rgb"}
+    assert (result.manifest.input.height, result.manifest.input.width) == (180, 320)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 180, 320, 3), dtype=np.uint8)
+    with Tagger.load(plain) as one, Tagger.load(baked) as other:
+        expected, got = one.tag_batch(frames).scores, other.tag_batch(frames).scores
+        np.testing.assert_allclose(got, expected, atol=0.02)
+        with pytest.raises(InputError, match="320x180"):
+            other.tag(frames[0, :100])
+
+
 def run_export(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "taidpt", "export", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
