@@ -156,7 +156,10 @@ def broker(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     require("mosquitto", program is not None, "mosquitto is not installed (apt install mosquitto)")
     assert program is not None
     config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
+        f"persistence true\npersistence_location {folder}/\n"
+    )
     child = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         yield child
@@ -165,23 +168,32 @@ def broker(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         child.wait()
 
 
-def subscribe(port: int) -> tuple[Any, list[dict[str, Any]]]:
+@contextlib.contextmanager
+def subscriber(port: int) -> Iterator[list[dict[str, Any]]]:
+    """A client that the broker remembers, and keeps messages for, while it is away."""
     import paho.mqtt.client as paho
 
     records: list[dict[str, Any]] = []
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    subscribed = threading.Event()
+    client = paho.Client(
+        paho.CallbackAPIVersion.VERSION2, client_id="the-test", clean_session=False
+    )
     client.on_message = lambda _c, _u, message: records.append(json.loads(message.payload))
     client.on_connect = lambda c, *_: c.subscribe("site/tags", qos=1)
-    for _ in range(100):
+    client.on_subscribe = lambda *_: subscribed.set()
+    for _ in range(200):
         try:
             client.connect("127.0.0.1", port)
             break
         except OSError:
             time.sleep(0.1)
     client.loop_start()
-    assert wait_for(client.is_connected)
-    time.sleep(0.3)
-    return client, records
+    try:
+        assert subscribed.wait(20)
+        yield records
+    finally:
+        client.disconnect()
+        client.loop_stop()
 
 
 def test_mqtt_events_arrive_also_those_made_while_the_broker_was_away(
@@ -189,6 +201,8 @@ def test_mqtt_events_arrive_also_those_made_while_the_broker_was_away(
 ) -> None:
     require_paho()
     port = free_port()
+    with broker(port, tmp_path), subscriber(port):
+        pass  # from now on the broker keeps what comes for this client
     sink = open_mqtt(f"mqtt://127.0.0.1:{port}/site/tags", QUICK)
     expected = events_of(moments)
     half = len(moments) // 2
@@ -196,12 +210,10 @@ def test_mqtt_events_arrive_also_those_made_while_the_broker_was_away(
         sink.write(moment)
     time.sleep(0.3)
     assert sink.sender.sent == 0
-    with broker(port, tmp_path):
-        client, records = subscribe(port)
+    with broker(port, tmp_path), subscriber(port) as records:
         for moment in moments[half:]:
             sink.write(moment)
         assert wait_for(lambda: len(records) >= len(expected))
         sink.close()
-        client.loop_stop()
     assert [(r["tag"], r["kind"], r["time_s"]) for r in records] == expected
     assert sink.sender.lost == 0
