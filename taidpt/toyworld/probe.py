@@ -16,6 +16,7 @@ from taidpt.toyworld.model import encode_images, encode_texts
 __all__ = ["evaluate", "mean_average_precision", "prepare_images"]
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's, open_clip's default for a new model
+_TEMPERATURE = 40.0  # of the local branch's softmax over patches, the paper's for photographs
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -44,16 +45,19 @@ def mean_average_precision(scores: NDArray[np.float32], labels: NDArray[np.int64
 
 
 @torch.no_grad()
-def evaluate(model: Any, tokenizer: Any, size: int, temperature: float = 40.0) -> dict[str, float]:
+def evaluate(
+    model: Any, tokenizer: Any, size: int, pictures: int | None = None
+) -> dict[str, float]:
     """mAP on the held-out set with "a photo of a {}.", by way of scoring a picture.
 
     Args:
         model: an open_clip `CLIP`; left in the mode it was in.
         tokenizer: its tokenizer.
         size: picture side in pixels; the positional embedding is used only at the model's own.
-        temperature: softmax sharpness over patches of the local branch.
+        pictures: look at only so many; None means all.
     """
     images, labels, names = load_heldout()
+    images, labels = images[:pictures], labels[:pictures]
     was_training = model.training
     model.eval()
     bank = F.normalize(
@@ -64,7 +68,7 @@ def evaluate(model: Any, tokenizer: Any, size: int, temperature: float = 40.0) -
         pixels = prepare_images(np.stack(images[start : start + 128]), size)
         feature, patches = encode_images(model, pixels, positional=False)
         similar = F.normalize(patches, dim=-1) @ bank.T
-        local = (torch.softmax(temperature * similar, 1) * similar).sum(1)
+        local = (torch.softmax(_TEMPERATURE * similar, 1) * similar).sum(1)
         plain = F.normalize(feature, dim=-1) @ bank.T
         scores["global"].append(plain)
         scores["local"].append(local)

@@ -45,12 +45,12 @@ def test_training_goes_on_from_its_checkpoint(store_folder: Path, tmp_path: Path
     work = tmp_path / "work"
     shutil.copytree(store_folder, work)
     stages = (Stage(64, 2), Stage(96, 2))
-    settings = TrainSettings(stages, batch=8, scenes=48, save_every=2)
+    settings = TrainSettings(stages, batch=8, scenes=48, save_every=4, probe=8)
     torch.manual_seed(0)
     train(settings, work, files)
     whole = load_model(files / "model.safetensors", files / "model.json").state_dict()
     (work / "checkpoint.pt").unlink()
-    train(TrainSettings(stages[:1], batch=8, scenes=48, warmup=100), work, files)
+    train(TrainSettings(stages[:1], batch=8, scenes=48, probe=8), work, files)
     train(settings, work, files)
     continued = load_model(files / "model.safetensors", files / "model.json").state_dict()
     # 16-bit matrix products leave a little room for the order of sums.
