@@ -72,6 +72,7 @@ class Bench:
         tuning: how "tai" and "taidpt" are tuned where no prompts are given.
         keep: a folder for prompts tuned here and caption features, None to keep none.
         progress: told of long work.
+        made: class rows by method, so that `a` and `a+b` make `a` once.
     """
 
     clip: ClipModel
@@ -82,6 +83,7 @@ class Bench:
     tuning: TuneSettings = field(default_factory=TuneSettings)
     keep: Path | None = None
     progress: Progress = field(default_factory=SilentProgress)
+    made: dict[str, ClassRows] = field(default_factory=dict)
 
     @cached_property
     def captions(self) -> Tensor:
@@ -148,6 +150,12 @@ def score_method(name: str, bench: Bench, features: StoredFeatures) -> HeadScore
 
 
 def _rows(name: str, bench: Bench) -> ClassRows:
+    if name not in bench.made:
+        bench.made[name] = _make_rows(name, bench)
+    return bench.made[name]
+
+
+def _make_rows(name: str, bench: Bench) -> ClassRows:
     if "+" in name:
         return average_rows([_rows(part, bench) for part in name.split("+")])
     if name in ("clipdpt", "clipdpt80"):
