@@ -14,7 +14,15 @@ from taidpt.runtime.errors import InputError
 if TYPE_CHECKING:
     from taidpt.export.variants import EngineRequest
 
-__all__ = ["engine_step", "export_step", "parse_batch", "parse_frame", "parse_size", "read_options"]
+__all__ = [
+    "engine_step",
+    "export_step",
+    "jetpack5_step",
+    "parse_batch",
+    "parse_frame",
+    "parse_size",
+    "read_options",
+]
 
 _ENGINE_ONLY = (
     "engine",
@@ -31,23 +39,24 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def read_options(
-    source: Path, output: Path | None, options: dict[str, Any]
+    source: Path, output: Path | None, options: dict[str, Any], jetpack5: bool = False
 ) -> tuple[EngineRequest | None, dict[str, Any]]:
     """Split the command line into the engine's part and the export's, and check both early.
 
     Raises:
         InputError: the two do not fit the source.
     """
-    engine = {name: options.pop(name) for name in _ENGINE_ONLY}
+    engine = {name: options[name] for name in _ENGINE_ONLY}
+    settings = {name: value for name, value in options.items() if name not in _ENGINE_ONLY}
     if source.is_dir() and output is not None:
         raise InputError(
             f"{source} is a bundle already: an engine goes into it, so leave out -o {output}"
         )
-    if source.is_dir() and engine["engine"] is None:
+    if source.is_dir() and engine["engine"] is None and not jetpack5:
         raise InputError(f"{source} is a bundle already: --engine fp16 adds an engine to it")
-    if options["frame"] is not None:
-        options["frame"] = parse_frame(options["frame"])
-    return _engine_request(engine, bool(options["force"])), options
+    if settings["frame"] is not None:
+        settings["frame"] = parse_frame(settings["frame"])
+    return _engine_request(engine, bool(settings["force"])), settings
 
 
 def _engine_request(engine: dict[str, Any], force: bool) -> EngineRequest | None:
@@ -119,3 +128,21 @@ def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> Non
         f"batch {','.join(map(str, key['batch']))}"
     )
     click.echo("  the engine itself was not run here: `taidpt verify` does where it can run")
+
+
+def jetpack5_step(path: Path, batch: str) -> None:
+    """Add the plain graph for TensorRT 8.5 to a bundle, and print what to run on the device."""
+    from taidpt.export.bundle_source import load_graph, require_onnx
+    from taidpt.export.graph_io import save_graph
+    from taidpt.export.jetpack5 import JETPACK5_FILE, jetpack5_graph, trtexec_line
+    from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
+
+    require_onnx()
+    bundle = Bundle.load(path)
+    plain = jetpack5_graph(load_graph(bundle.file(MODEL_FILE)))
+    with BundleWriter(path, base=path) as writer:
+        save_graph(plain, writer.path(JETPACK5_FILE))
+        writer.commit(bundle.manifest)
+    size = (bundle.manifest.input.height, bundle.manifest.input.width)
+    click.echo(f"{path / JETPACK5_FILE}: for TensorRT 8.5, not run here; on the device:")
+    click.echo(f"  {trtexec_line(path / JETPACK5_FILE, size, parse_batch(batch))}")

@@ -43,6 +43,11 @@ __all__ = ["bank", "demo", "doctor", "export", "verify"]
 @click.option("--version-compatible", is_flag=True, help="Engine: runs on later TensorRTs.")
 @click.option("--hardware-compatible", is_flag=True, help="Engine: runs on other GPUs.")
 @click.option(
+    "--jetpack5",
+    is_flag=True,
+    help="Add a plain graph for TensorRT 8.5 and print its trtexec line.",
+)
+@click.option(
     "--score-transform",
     type=click.Choice(["none", "center", "log_softmax"]),
     help="What is done to a picture's scores over its tags.",
@@ -77,22 +82,29 @@ __all__ = ["bank", "demo", "doctor", "export", "verify"]
 @click.option("--force", is_flag=True, help="Write the bundle even when a check fails.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.help_option("-h", "--help")
-def export(source: Path, output: Path | None, quiet: bool, **options: Any) -> None:
+def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **options: Any) -> None:
     """Turn tuned PROMPTS into a bundle that runs without PyTorch, or give a BUNDLE an engine.
 
     The result is compared with PyTorch on reference pictures; a bundle that disagrees is not
     written (exit code 1). An engine that cannot be built here ends with exit code 3, after
     everything portable was written.
     """
-    from taidpt.export.command_steps import engine_step, export_step, read_options
+    from taidpt.export.command_steps import (
+        engine_step,
+        export_step,
+        jetpack5_step,
+        read_options,
+    )
     from taidpt.export.printing import progress_for
 
-    request, settings = read_options(source, output, options)
+    request, settings = read_options(source, output, options, jetpack5)
     with progress_for(quiet) as progress:
         bundle = source
         if not source.is_dir():
             bundle = output or source.with_suffix(".taidpt")
             export_step(source, bundle, settings, progress)
+        if jetpack5:
+            jetpack5_step(bundle, options["batch"])
         if request is not None:
             engine_step(bundle, request, progress)
 

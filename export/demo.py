@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ from taidpt.tune_settings import TuneSettings
 __all__ = ["DEMO_SETTINGS", "DemoResult", "run_demo"]
 
 MODEL = ("toyworld", "embedded")
-# Ten times the paper's rate for VOC and COCO; rates from 1e-3 to 5e-3 were tried, the least was best.
+# Ten times the paper's rate for VOC and COCO; of 1e-3 to 5e-3 the least was best.
 DEMO_SETTINGS = TuneSettings(lr=1e-3)
 
 _SHOWN_FRAMES = 6
@@ -154,11 +155,11 @@ def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ..
     tuned: dict[str, list[npt.NDArray[np.float32]]] = {"global_scores": [], "scores": []}
     for start in range(0, len(crops), _BATCH):
         batch = tagger.tag_batch(crops[start : start + _BATCH])
-        for head, rows in tuned.items():
-            rows.append(batch.outputs[head])
+        for head, parts in tuned.items():
+            parts.append(batch.outputs[head])
         progress.advance(len(batch))
     columns = [tagger.names.index(name) for name in names]
-    rows = (
+    rows: tuple[tuple[str, str, npt.NDArray[Any]], ...] = (
         ("zero-shot CLIP", "“a photo of a {}.”", plain["zero_shot"]),
         ("zero-shot CLIP, 80 templates", "the ensemble's mean", ensemble["zero_shot"]),
         ("CLIP-DPT", "“a photo of a {}.” with the local branch", plain["merged"]),

@@ -57,6 +57,9 @@ class FrameEncoder(nn.Module):
         spec: the colours' mean and standard deviation.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, encoder: nn.Module, spec: EncoderInput) -> None:
         super().__init__()
         self.encoder = encoder

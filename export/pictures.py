@@ -121,7 +121,7 @@ def _cloud(height: int, width: int, generator: np.random.Generator) -> Values:
 
 def _tinted(tint: tuple[float, float, float]) -> Callable[..., Values]:
     def draw(height: int, width: int, generator: np.random.Generator) -> Values:
-        return _cloud(height, width, generator) * np.array(tint)
+        return np.asarray(_cloud(height, width, generator) * np.array(tint))
 
     return draw
 
@@ -146,11 +146,11 @@ def _stripes(height: int, width: int, generator: np.random.Generator) -> Values:
     """Fine stripes over a cloud; alone, they average to a flat grey whose rounding would decide."""
     rows, columns = np.mgrid[0:height, 0:width]
     fine = ((rows + columns * 2) % 5 < 2)[:, :, None] * np.array([0.15, 0.25, 0.4])
-    return _cloud(height, width, generator) * np.array([0.3, 0.3, 0.6]) + fine
+    return np.asarray(_cloud(height, width, generator) * np.array([0.3, 0.3, 0.6]) + fine)
 
 
 def _noise(height: int, width: int, generator: np.random.Generator) -> Values:
-    return generator.random((height, width, 3)) * np.array([1.0, 0.6, 0.8])
+    return np.asarray(generator.random((height, width, 3)) * np.array([1.0, 0.6, 0.8]))
 
 
 def _ramp(height: int, width: int, generator: np.random.Generator) -> Values:

@@ -92,8 +92,8 @@ def resize_matrix(size: int, resized: int, start: int, count: int) -> Matrix:
     return matrix.astype(np.float32)
 
 
-def _cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    x, a = np.abs(x), _SHARPNESS
+def _cubic(offsets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    x, a = np.abs(offsets), _SHARPNESS
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 __all__ = ["texts", "tune"]
 
 FILE = click.Path(path_type=Path)
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.command("texts")
@@ -38,7 +40,7 @@ def texts(tags_path: Path, text_paths: tuple[Path, ...], examples: int) -> None:
         click.echo(line)
 
 
-def _setting(flag: str, kind: Any, text: str, **more: Any) -> Any:
+def _setting(flag: str, kind: Any, text: str, **more: Any) -> Callable[[Command], Command]:
     """An option of tuning; without it the library's default stands, which the text names."""
     return click.option(flag, type=kind, default=None, help=text, **more)
 

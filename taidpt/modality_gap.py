@@ -63,7 +63,8 @@ def made_up_features(clip: ClipModel) -> FeatureBatch:
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (clip.mean, clip.std))
     pixels = torch.from_numpy(made_up_pictures(clip.image_size)).permute(0, 3, 1, 2)
     parts = [
-        encoder(((part.float() / 255 - mean) / std).to(clip.device)) for part in pixels.split(16)
+        encoder(((part.float() / 255 - mean) / std).to(clip.device))
+        for part in torch.split(pixels, 16)
     ]
     pooled, patches = (F.normalize(torch.cat(kind), dim=-1) for kind in zip(*parts, strict=True))
     return FeatureBatch(pooled, patches, None)

@@ -79,19 +79,19 @@ def _along(rng: np.random.Generator, size: tuple[int, int]) -> FloatImage:
     """Distance along a random direction, in units of the short side, [H, W]."""
     ys, xs = _axes(size)
     angle = rng.uniform(0, 2 * np.pi)
-    return (xs * np.cos(angle) + ys * np.sin(angle)).astype(np.float32)
+    return np.asarray(xs * np.cos(angle) + ys * np.sin(angle), np.float32)
 
 
 def _from_point(rng: np.random.Generator, size: tuple[int, int]) -> FloatImage:
     """Distance from a random point, in units of the short side, [H, W]."""
     ys, xs = _axes(size)
     cy, cx = rng.uniform(-0.1, 1.1, 2)
-    return np.sqrt((xs - cx) ** 2 + (ys - cy) ** 2).astype(np.float32)
+    return np.asarray(np.sqrt((xs - cx) ** 2 + (ys - cy) ** 2), np.float32)
 
 
 def _unit(values: FloatImage) -> FloatImage:
     low, high = float(values.min()), float(values.max())
-    return ((values - low) / max(high - low, 1e-6)).astype(np.float32)
+    return np.asarray((values - low) / max(high - low, 1e-6), np.float32)
 
 
 def _cloud(rng: np.random.Generator, size: tuple[int, int], cells: int) -> FloatImage:
@@ -103,7 +103,8 @@ def _cloud(rng: np.random.Generator, size: tuple[int, int], cells: int) -> Float
 
 
 def _wave(values: FloatImage, period: float, softness: float) -> FloatImage:
-    return np.clip(np.sin(values * (2 * np.pi / period)) / softness * 0.5 + 0.5, 0, 1)
+    wave = np.sin(values * (2 * np.pi / period)) / softness * 0.5 + 0.5
+    return np.asarray(np.clip(wave, 0, 1), np.float32)
 
 
 def _flat(rng: np.random.Generator, size: tuple[int, int], first: FloatImage) -> FloatImage:
@@ -121,7 +122,7 @@ def _glow(rng: np.random.Generator, size: tuple[int, int], first: FloatImage) ->
 def _grain(rng: np.random.Generator, size: tuple[int, int], first: FloatImage) -> FloatImage:
     channels = 3 if rng.random() < 0.5 else 1
     noise = rng.standard_normal((*size, channels), dtype=np.float32)
-    return (first + noise * np.float32(rng.uniform(15, 60))).astype(np.float32)
+    return np.asarray(first + noise * np.float32(rng.uniform(15, 60)), np.float32)
 
 
 def _clouds(rng: np.random.Generator, size: tuple[int, int], first: FloatImage) -> FloatImage:

@@ -177,7 +177,7 @@ def _update(model: Any, optimizer: torch.optim.AdamW, loss: Tensor, rate: float)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     model.logit_scale.data.clamp_(max=math.log(100))

@@ -18,8 +18,9 @@ from taidpt.export.bundle_source import encoder_of, load_graph
 from taidpt.export.command_steps import parse_batch, parse_size
 from taidpt.export.engine import EngineOptions, build_engine, engine_key, find_flavour, fingerprint
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.graph_io import count_ops, save_graph
+from taidpt.export.graph_io import count_ops, run_graph, save_graph
 from taidpt.export.head_graph import append_head
+from taidpt.export.jetpack5 import jetpack5_graph
 from taidpt.export.pictures import generated_pictures
 from taidpt.export.precision import to_half
 from taidpt.export.variants import EngineRequest, add_engine, add_precision
@@ -283,3 +284,26 @@ def test_rows_of_the_bank_are_fp32_whatever_the_precision(bundle: Path) -> None:
     rows = next(t for t in model.graph.initializer if t.name == "local_embeddings")
     stored = onnx.numpy_helper.to_array(rows)
     np.testing.assert_array_equal(stored, Bundle.load(bundle).bank.local_embeddings)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_jetpack5_graph_is_plain_and_equal(family: str, opset: int) -> None:
+    graph = append_head(small_graph(family, opset), small_bank(), Scoring(40.0))
+    plain = jetpack5_graph(graph)
+    assert not plain.functions
+    assert [(entry.domain, entry.version) for entry in plain.opset_import] == [("", 17)]
+    assert {"LayerNormalization", "taidpt.LocalSimilarity"}.isdisjoint(count_ops(plain))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    expected, got = run_graph(graph, {"frames": frames}), run_graph(plain, {"frames": frames})
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name], values, atol=1e-4, err_msg=name)
+
+
+def test_jetpack5_command_prints_the_line(bundle: Path) -> None:
+    command = [sys.executable, "-m", "taidpt", "export", str(bundle), "-q", "--jetpack5"]
+    done = subprocess.run(
+        [*command, "--batch", "1,2,4"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trtexec --onnx=model.jetpack5.onnx --fp16 --minShapes=frames:1x48x48x3" in done.stdout
+    assert "model.jetpack5.onnx" in Bundle.load(bundle).manifest.files
