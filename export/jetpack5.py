@@ -36,11 +36,26 @@ def jetpack5_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     plain = inliner.inline_local_functions(model)
     if opset == _OPSET + 1:
         plain = lower_opset(plain)
+    plain = _with_types(plain)
     norms = [("", "LayerNormalization")]
     plain = inliner.inline_selected_functions(plain, norms, inline_schema_functions=True)
     for entry in [entry for entry in plain.opset_import if entry.domain != ""]:
         plain.opset_import.remove(entry)
     return finish_graph(plain)
+
+
+def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The types of all values, constants too: spelling a norm out asks for those of its inputs."""
+    from onnx import helper, shape_inference
+
+    typed = shape_inference.infer_shapes(model)
+    known = {info.name for info in typed.graph.value_info}
+    typed.graph.value_info.extend(
+        helper.make_tensor_value_info(constant.name, constant.data_type, list(constant.dims))
+        for constant in typed.graph.initializer
+        if constant.name not in known
+    )
+    return typed
 
 
 def trtexec_line(graph: Path, size: tuple[int, int], batch: tuple[int, int, int]) -> str:
