@@ -115,7 +115,8 @@ def summarise(times: dict[str, list[float]], batch: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    # One thread: two sessions' idle threads spin, and on few cores each would slow the other.
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--json", type=Path)
