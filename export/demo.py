@@ -37,8 +37,7 @@ from taidpt.tune_settings import TuneSettings
 __all__ = ["DEMO_SETTINGS", "DemoResult", "run_demo"]
 
 MODEL = ("toyworld", "embedded")
-# Ten times the paper's rate for VOC and COCO; of 1e-3 to 5e-3 the least was best.
-DEMO_SETTINGS = TuneSettings(lr=1e-3)
+DEMO_SETTINGS = TuneSettings(lr=assets.TUNING_RATE)
 
 _SHOWN_FRAMES = 6
 _SHOWN_HEATMAPS = 3

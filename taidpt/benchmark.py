@@ -27,7 +27,7 @@ __all__ = ["BenchmarkJob", "default_cache", "run_benchmark", "text_stream"]
 
 # NUS-WIDE differs: the paper's temperature over patches, texts balanced to 1,000 a class, and rate.
 _TEMPERATURES = {"nuswide": 4.0, "nuswide-labelled": 4.0}
-_RATES = {"nuswide": 1e-3, "nuswide-labelled": 1e-3, "toyworld": 1e-3}
+_RATES = {"nuswide": 1e-3, "nuswide-labelled": 1e-3, "toyworld": assets.TUNING_RATE}
 
 
 @dataclass(frozen=True)

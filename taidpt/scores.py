@@ -16,6 +16,7 @@ from torch import Tensor
 from taidpt.kernels.local_similarity import local_similarity
 from taidpt.kernels.local_similarity.naive import local_similarity as plain_similarity
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.manifest import SCORE_TRANSFORMS
 
 __all__ = [
     "SCORE_SCALE",
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 SCORE_SCALE = 4.0
-SCORE_TRANSFORMS = ("none", "center", "log_softmax")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taidpt.metrics import MapSettings, mean_average_precision
+from taidpt.scores import global_scores, local_scores, merged_scores
+from taidpt.templates import PLAIN_TEMPLATE, fill
 from taidpt.toyworld.heldout import load_heldout
 from taidpt.toyworld.model import encode_images, encode_texts
 
-__all__ = ["evaluate", "mean_average_precision", "prepare_images"]
+__all__ = ["evaluate", "prepare_images"]
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's, open_clip's default for a new model
 _TEMPERATURE = 40.0  # of the local branch's softmax over patches, the paper's for photographs
 _STD = (0.26862954, 0.26130258, 0.27577711)
+_MAP = MapSettings(empty_class="zero")  # a look at few pictures has tags without a positive
 
 
 def prepare_images(images: NDArray[np.uint8], size: int) -> Tensor:
@@ -28,20 +32,6 @@ def prepare_images(images: NDArray[np.uint8], size: int) -> Tensor:
     mean = torch.tensor(_MEAN).view(1, 3, 1, 1) * 255
     std = torch.tensor(_STD).view(1, 3, 1, 1) * 255
     return (pixels.float() - mean) / std
-
-
-def _average_precision(scores: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    order = np.argsort(-scores, kind="stable")
-    hits = truth[order]
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / max(hits.sum(), 1))
-
-
-def mean_average_precision(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Macro mean over tags of non-interpolated average precision, × 100; both [N, C]."""
-    return 100 * float(
-        np.mean([_average_precision(scores[:, c], labels[:, c]) for c in range(labels.shape[1])])
-    )
 
 
 @torch.no_grad()
@@ -60,25 +50,22 @@ def evaluate(
     images, labels = images[:pictures], labels[:pictures]
     was_training = model.training
     model.eval()
-    bank = F.normalize(
-        encode_texts(model, tokenizer([f"a photo of a {n}." for n in names])), dim=-1
-    )
+    bank = F.normalize(encode_texts(model, tokenizer(fill(PLAIN_TEMPLATE, names))), dim=-1)
     scores: dict[str, list[Tensor]] = {"positional": [], "global": [], "local": [], "merged": []}
     for start in range(0, len(images), 128):
         pixels = prepare_images(np.stack(images[start : start + 128]), size)
         feature, patches = encode_images(model, pixels, positional=False)
-        similar = F.normalize(patches, dim=-1) @ bank.T
-        local = (torch.softmax(_TEMPERATURE * similar, 1) * similar).sum(1)
-        plain = F.normalize(feature, dim=-1) @ bank.T
+        plain = global_scores(F.normalize(feature, dim=-1), bank)
+        local = local_scores(patches, bank, _TEMPERATURE)
         scores["global"].append(plain)
         scores["local"].append(local)
-        scores["merged"].append((plain + local) / 2)
+        scores["merged"].append(merged_scores(plain, local))
         if size == model.visual.image_size:
             located, _ = encode_images(model, pixels, positional=True)
-            scores["positional"].append(F.normalize(located, dim=-1) @ bank.T)
+            scores["positional"].append(global_scores(F.normalize(located, dim=-1), bank))
     model.train(was_training)
     return {
-        name: round(mean_average_precision(torch.cat(parts).numpy(), labels), 2)
+        name: round(mean_average_precision(torch.cat(parts).numpy(), labels, _MAP).value, 2)
         for name, parts in scores.items()
         if parts
     }

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taidpt.metrics import mean_average_precision
 from taidpt.toyworld import assets
 from taidpt.toyworld.captions import tuning_captions
 from taidpt.toyworld.model import build_model, encode_images, encode_texts, load_model, model_config
-from taidpt.toyworld.probe import evaluate, mean_average_precision
+from taidpt.toyworld.probe import evaluate
 from taidpt.toyworld.tokenizer import load_tokenizer, vocabulary
 from taidpt.toyworld.train import Stage, TrainSettings, clip_loss
 
@@ -88,7 +89,7 @@ def test_zero_shot_on_the_heldout_set_is_far_above_chance() -> None:
 def test_average_precision_of_a_known_order() -> None:
     scores = np.array([[0.9], [0.8], [0.7], [0.6]], np.float32)
     labels = np.array([[1], [0], [1], [0]])
-    assert mean_average_precision(scores, labels) == pytest.approx(100 * (1 + 2 / 3) / 2)
+    assert mean_average_precision(scores, labels).value == pytest.approx(100 * (1 + 2 / 3) / 2)
 
 
 def test_loss_of_matching_pairs_is_below_that_of_mixed_ones() -> None:
