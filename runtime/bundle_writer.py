@@ -8,8 +8,8 @@ import errno
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 
+from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import exchange, fsync_folder, sha256_of, try_lock
 from taidpt.runtime.manifest import FileEntry, Manifest, check_file_name
@@ -21,7 +21,7 @@ _STALE_AFTER_S = 24 * 3600.0  # where folders have no locks
 _SWAP_TRIES = 20
 
 
-class BundleWriter:
+class BundleWriter(Closing):
     """Collects a bundle's files in a hidden sibling folder and puts it in place with `commit`.
 
     Without `commit` (an error, a kill) the bundle of that name stays as it was; the hidden folder
@@ -50,17 +50,6 @@ class BundleWriter:
         self._committed = False
         if base is not None:
             _link_files(Path(base), self.folder)
-
-    def __enter__(self) -> BundleWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` (a relative path with forward slashes)."""

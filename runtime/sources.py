@@ -11,12 +11,12 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.pipeline import merge
 
@@ -107,7 +107,7 @@ class Selector:
         return True
 
 
-class Source:
+class Source(Closing):
     """Base of all sources: iterate it once.
 
     Attributes:
@@ -131,17 +131,6 @@ class Source:
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

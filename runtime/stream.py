@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Event, EventMachine, EventSettings, Interval, timeline
 from taidpt.runtime.pipeline import Prefetch
@@ -127,7 +127,7 @@ class _SourceState:
         self.last_s = 0.0
 
 
-class Stream:
+class Stream(Closing):
     """A running stream: iterate it for moments, once; close it or use it in a `with`.
 
     Attributes:
@@ -195,17 +195,6 @@ class Stream:
             self.source.close()  # it may be waiting for a camera
         self._close_stages()
         self.source.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _tagged(self) -> Iterator[tuple[list[Frame], Iterable[TagResult]]]:
         """Frames with their results, batch by batch."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from taidpt.runtime.backends.base import Backend, BackendOptions, ProviderSpec
 from taidpt.runtime.bank import FloatArray, map_local_embeddings
 from taidpt.runtime.bundle import BANK_FILE, Bundle
+from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.preprocess import Preprocessor
 from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
@@ -27,7 +27,7 @@ FrameArray = npt.NDArray[Any]
 _LOAD_TRIES = 3
 
 
-class Tagger:
+class Tagger(Closing):
     """Tags frames. One tagger may be called from several threads at once.
 
     tagger = Tagger.load("street.taidpt")
@@ -148,17 +148,6 @@ class Tagger:
     def close(self) -> None:
         """Let go of the backend; the tagger must not be called afterwards."""
         self.backend.close()
-
-    def __enter__(self) -> Tagger:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Tagger({str(self.bundle.path)!r}, {len(self.names)} tags, {self.backend.name})"
