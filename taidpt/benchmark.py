@@ -37,6 +37,7 @@ class BenchmarkJob:
     Attributes:
         dataset: one of `taidpt.datasets.DATASET_NAMES`.
         methods: see `taidpt.methods`.
+        split: "test"; the toy world has "val" too.
         root: where the data sets lie; "toyworld" needs none.
         model, pretrained: as `load_clip` takes them; "toyworld" has its own.
         texts: files of texts for methods that are made from them.
@@ -61,6 +62,7 @@ class BenchmarkJob:
     cache: Path | None = None
     seed: int = 0
     lr: float | None = None
+    split: str = "test"
     merge_weight: float = 0.5
     settings: MapSettings = field(default_factory=MapSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -87,7 +89,7 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
     prompts = _prompts(job.prompts)
     cache = job.cache or default_cache()
     cache.mkdir(parents=True, exist_ok=True)
-    images = load_dataset(job.dataset, job.root)
+    images = load_dataset(job.dataset, job.root, job.split)
     texts = list(_texts(job, images))
     clip = load_clip(job.model, job.pretrained, job.seed)
     features = store_features(clip, images, cache, job.store, progress)

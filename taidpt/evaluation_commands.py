@@ -45,6 +45,9 @@ _EVAL_OPTIONS = (
     click.option("--scores", "score_path", type=FILE, help=".npz with targets, global and local."),
     click.option("--dataset", help="A data set instead: voc2007, coco2014, nuswide, toyworld …"),
     click.option("--root", type=FILE, help="Where the data sets lie."),
+    click.option(
+        "--split", default="test", show_default=True, help="Of the data set; the toy world has val."
+    ),
     click.option("--methods", default="zsclip,clipdpt", show_default=True, help="With commas."),
     click.option("--model", help="open_clip's model name."),
     click.option("--pretrained", help="Weights: an open_clip tag, a file, or random."),
@@ -104,7 +107,10 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
     from taidpt.progress import RichProgress
 
     job = BenchmarkJob(
-        **{key: given[key] for key in ("dataset", "root", "model", "pretrained", "seed", "lr")},
+        **{
+            key: given[key]
+            for key in ("dataset", "root", "split", "model", "pretrained", "seed", "lr")
+        },
         methods=tuple(name.strip() for name in given["methods"].split(",") if name.strip()),
         texts=given["texts"],
         prompts=given["prompts"],

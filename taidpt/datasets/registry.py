@@ -20,12 +20,6 @@ SPLITS = ("test", "train")
 Root = str | Path
 
 
-def _toyworld(root: Root, split: str) -> LabelledImages:
-    if split == "train":
-        raise InputError("the toy world ships held-out pictures alone: it has no train split")
-    return load_toyworld(root)
-
-
 # name → what reads a split of it
 _LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
     "voc2007": lambda root, split: load_voc(root, {"train": "trainval"}.get(split, split)),
@@ -37,10 +31,12 @@ _LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
     "coco-48-17": load_coco_zero_shot,
     "coco-laso-1": lambda root, split: load_laso_split(root, split, shots=1),
     "coco-laso-5": lambda root, split: load_laso_split(root, split, shots=5),
-    "toyworld": _toyworld,
+    "toyworld": load_toyworld,
 }
 
 DATASET_NAMES = tuple(_LOADERS)
+# Only the toy world has pictures to choose settings on that are neither trained nor tested on.
+_FURTHER_SPLITS = {"toyworld": ("val",)}
 
 
 def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledImages:
@@ -49,12 +45,13 @@ def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledIm
     Args:
         name: one of DATASET_NAMES.
         root: the folder that holds it, see `taidpt datasets check`.
-        split: "test", or "train" for methods that are tuned on pictures.
+        split: "test", or "train" for methods that are tuned on pictures; the toy world has "val".
     Raises:
         InputError: there is no such data set or split, or its files are missing or damaged.
     """
     if name not in _LOADERS:
         raise InputError(f"no data set {name!r}; there are {', '.join(_LOADERS)}")
-    if split not in SPLITS:
-        raise InputError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    splits = (*SPLITS, *_FURTHER_SPLITS.get(name, ()))
+    if split not in splits:
+        raise InputError(f"{name} has no split {split!r}; there are {', '.join(splits)}")
     return _LOADERS[name](root, split)

@@ -1,43 +1,90 @@
-"""The embedded toy world's held-out pictures as a data set like any other."""
+"""The embedded toy world as a data set like any other.
+
+"test" is the held-out set that ships in the package. "val" and "train" are other scenes over the
+same kinds of backgrounds, rendered on first use (which needs the emoji font): settings are chosen on
+"val", prompts are tuned on "train" where a method needs pictures.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from taidpt.datasets.base import LabelledImages
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.files import write_atomically
 from taidpt.tags import TagSet
 from taidpt.toyworld import assets
 
 __all__ = ["load_toyworld"]
 
+# split → first number of its scenes' seeds (1 and 2 are the model's own and the held-out set's, 3
+# the video's), and how many pictures every tag has at least
+_RENDERED = {"train": (4, 20), "val": (5, 20)}
+_INDEX = "labels.json"
 
-def load_toyworld(root: str | Path) -> LabelledImages:
-    """The held-out pictures, unpacked below a folder (made when it is not there).
+
+def load_toyworld(root: str | Path, split: str = "test") -> LabelledImages:
+    """The pictures of a split, unpacked or rendered below a folder (made when it is not there).
 
     Args:
-        root: any folder; the pictures go to toyworld-heldout/ in it.
+        root: any folder; the pictures go to toyworld-heldout/, -train/ or -val/ in it.
+        split: "test", "train" or "val".
+    Raises:
+        InputError: another split.
+        MissingDependencyError: "train" or "val" without the emoji font.
     """
-    folder = Path(root) / "toyworld-heldout"
+    if split == "test":
+        return _labelled("held-out", Path(root) / "toyworld-heldout", _unpack)
+    if split not in _RENDERED:
+        raise InputError(f"the toy world has the splits test, train and val, got {split!r}")
+    return _labelled(split, Path(root) / f"toyworld-{split}", lambda at: _render(at, split))
+
+
+def _labelled(name: str, folder: Path, fill: Any) -> LabelledImages:
     folder.mkdir(parents=True, exist_ok=True)
+    pictures: Sequence[dict[str, Any]] = fill(folder)
+    tags = TagSet.load(assets.tags_path())
+    targets = np.full((len(pictures), len(tags)), -1, np.int8)
+    for row, picture in enumerate(pictures):
+        targets[row, [tags.names.index(tag) for tag in picture["tags"]]] = 1
+    paths = tuple(folder / Path(picture["file"]).name for picture in pictures)
+    ids = tuple(path.stem for path in paths)
+    return LabelledImages(f"toyworld {name}", tags, ids, paths, targets)
+
+
+def _unpack(folder: Path) -> list[dict[str, Any]]:
     with zipfile.ZipFile(assets.heldout_path()) as archive:
-        pictures = json.loads(archive.read("labels.json"))["pictures"]
-        paths = tuple(folder / Path(picture["file"]).name for picture in pictures)
-        for picture, path in zip(pictures, paths, strict=True):
-            data = archive.read(picture["file"])
+        pictures: list[dict[str, Any]] = json.loads(archive.read(_INDEX))["pictures"]
+        for picture in pictures:
+            path, data = folder / Path(picture["file"]).name, archive.read(picture["file"])
             if not path.is_file() or path.stat().st_size != len(data):
                 Image.open(io.BytesIO(data)).verify()
                 write_atomically(path, data)
-    tags = TagSet.load(assets.tags_path())
-    names = tags.names
-    targets = np.full((len(pictures), len(names)), -1, np.int8)
-    for row, picture in enumerate(pictures):
-        targets[row, [names.index(tag) for tag in picture["tags"]]] = 1
-    ids = tuple(path.stem for path in paths)
-    return LabelledImages("toyworld held-out", tags, ids, paths, targets)
+    return pictures
+
+
+def _render(folder: Path, split: str) -> list[dict[str, Any]]:
+    """Render a split once; its index is written last, so that a broken run begins anew."""
+    index = folder / _INDEX
+    if not index.is_file():
+        from taidpt.toyworld.build_heldout import choose_scenes, encode_webp
+        from taidpt.toyworld.things import TAG_NAMES
+
+        seed, positives = _RENDERED[split]
+        pictures = []
+        for row, scene in enumerate(choose_scenes(positives, seed)):
+            pictures.append(
+                {"file": f"{row:04d}.webp", "tags": [TAG_NAMES[thing] for thing in scene.things]}
+            )
+            write_atomically(folder / pictures[-1]["file"], encode_webp(scene))
+        write_atomically(index, json.dumps({"pictures": pictures}).encode())
+    found: list[dict[str, Any]] = json.loads(index.read_text("utf-8"))["pictures"]
+    return found

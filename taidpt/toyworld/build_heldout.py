@@ -14,7 +14,7 @@ from taidpt.toyworld.backgrounds import HELDOUT_FAMILIES
 from taidpt.toyworld.scenes import Scene, SceneSettings, render_scene
 from taidpt.toyworld.things import TAG_NAMES
 
-__all__ = ["HELDOUT_SPLIT", "choose_scenes", "write_heldout"]
+__all__ = ["HELDOUT_SPLIT", "choose_scenes", "encode_webp", "write_heldout"]
 
 HELDOUT_SPLIT = 2
 """First number of the seed of a held-out scene; training scenes have another."""
@@ -22,17 +22,18 @@ HELDOUT_SPLIT = 2
 _EPOCH = (2024, 1, 1, 0, 0, 0)
 
 
-def choose_scenes(positives: int = 20) -> list[Scene]:
+def choose_scenes(positives: int = 20, split: int = HELDOUT_SPLIT) -> list[Scene]:
     """Scenes in the order of their seeds, each kept if it shows a tag that still lacks pictures.
 
     Args:
         positives: how many pictures every tag must have.
+        split: first number of the scenes' seeds.
     """
     counts: Counter[int] = Counter()
     kept: list[Scene] = []
     index = 0
     while min(counts[tag] for tag in range(len(TAG_NAMES))) < positives:
-        scene = render_scene((HELDOUT_SPLIT, index), SceneSettings(families=HELDOUT_FAMILIES))
+        scene = render_scene((split, index), SceneSettings(families=HELDOUT_FAMILIES))
         index += 1
         if any(counts[thing] < positives for thing in scene.things):
             counts.update(scene.things)
@@ -40,7 +41,8 @@ def choose_scenes(positives: int = 20) -> list[Scene]:
     return kept
 
 
-def _webp(scene: Scene) -> bytes:
+def encode_webp(scene: Scene) -> bytes:
+    """A scene's picture as the held-out set holds it."""
     buffer = io.BytesIO()
     Image.fromarray(scene.image).save(buffer, "WEBP", quality=85, method=6)
     return buffer.getvalue()
@@ -61,5 +63,5 @@ def write_heldout(target: Path, positives: int = 20) -> int:
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr(zipfile.ZipInfo("labels.json", _EPOCH), facts, zipfile.ZIP_DEFLATED)
         for picture, scene in zip(pictures, scenes, strict=True):
-            archive.writestr(zipfile.ZipInfo(str(picture["file"]), _EPOCH), _webp(scene))
+            archive.writestr(zipfile.ZipInfo(str(picture["file"]), _EPOCH), encode_webp(scene))
     return len(scenes)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.datasets import DATASET_NAMES, LabelledImages, class_tags, load_dataset
+from taidpt.datasets import DATASET_NAMES, LabelledImages, class_tags, load_dataset, toyworld
 from taidpt.datasets.coco import coco_captions, image_ids, load_coco
 from taidpt.datasets.nuswide import load_nuswide
 from taidpt.datasets.openimages import narratives
@@ -17,8 +17,11 @@ from taidpt.datasets.voc import load_voc
 from taidpt.labels import TextLabeler
 from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.images import read_image
 from taidpt.runtime.manifest import InputSpec
 from taidpt.runtime.preprocess import Preprocessor
+from taidpt.toyworld.scenes import font_installed
+from tests.support import require
 from tests.taidpt.datasets.official import (
     picture,
     write_captions,
@@ -142,16 +145,33 @@ def test_toy_world_is_a_data_set_too(tmp_path: Path) -> None:
     assert again.paths == images.paths
 
 
+def test_the_toy_world_renders_train_and_val_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("noto-emoji", font_installed(), "the emoji font is not installed")
+    monkeypatch.setattr(toyworld, "_RENDERED", {"train": (4, 1), "val": (5, 1)})
+    train, val = (load_dataset("toyworld", tmp_path, split) for split in ("train", "val"))
+    assert train.name == "toyworld train"
+    for images in (train, val):
+        assert (images.targets == 1).sum(axis=0).min() >= 1
+        assert read_image(images.paths[0]).shape == (160, 160, 3)
+    assert train.paths[0].read_bytes() != val.paths[0].read_bytes()
+    train.paths[0].touch()
+    stamp = train.paths[0].stat().st_mtime_ns
+    assert load_dataset("toyworld", tmp_path, "train").paths == train.paths
+    assert train.paths[0].stat().st_mtime_ns == stamp
+    with pytest.raises(InputError, match="no split 'dev'; there are test, train, val"):
+        load_dataset("toyworld", tmp_path, "dev")
+
+
 def test_missing_files_are_one_line(tmp_path: Path) -> None:
     for name in set(DATASET_NAMES) - {"toyworld"}:
         with pytest.raises(InputError, match="not found"):
             load_dataset(name, tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         load_dataset("voc2007", tmp_path / "nothing")
-    with pytest.raises(InputError, match="no split 'val'"):
+    with pytest.raises(InputError, match="has no split 'val'; there are test, train"):
         load_dataset("voc2007", tmp_path, "val")
-    with pytest.raises(InputError, match="it has no train split"):
-        load_dataset("toyworld", tmp_path, "train")
     with pytest.raises(InputError, match="no data set 'voc'"):
         load_dataset("voc", tmp_path)
 
