@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from taidpt.clip import ClipModel
+from taidpt.export.classes import BankedClasses
 from taidpt.prompts import TunedPrompts
 from taidpt.runtime.bank import ClassBank, FloatArray
 from taidpt.scores import SCORE_SCALE
@@ -19,21 +20,27 @@ from taidpt.text_features import class_embeddings
 __all__ = ["bake", "bank_from_embeddings"]
 
 
-def bake(prompts: TunedPrompts, clip: ClipModel) -> ClassBank:
+def bake(prompts: TunedPrompts | BankedClasses, clip: ClipModel) -> ClassBank:
     """The class bank of tuned prompts, with their scale (4 unless learned) and bias 0 a tag.
 
     Args:
-        prompts: where only the global prompt was tuned (TaI), it serves the local head as well;
-            of DualCoOp's two, the positive one weighs patches, and positive minus negative is
-            what they are weighed for.
+        prompts: a bank stays as it is. Where only the global prompt was tuned (TaI), it serves
+            the local head as well; of DualCoOp's two, the positive one weighs patches, and
+            positive minus negative is what they are weighed for.
         clip: the model that they were tuned for.
     Raises:
         InputError: it is another model.
     """
     prompts.check_model(clip)
+    if isinstance(prompts, BankedClasses):
+        return prompts.bank
     position = prompts.settings.name_position
     rows = class_embeddings(clip, prompts.names, prompts.contexts, position)
-    metadata = {"model": dict(prompts.model), "heads": sorted(prompts.contexts)}
+    metadata = {
+        "model": dict(prompts.model),
+        "scoring": dataclasses.asdict(prompts.scoring),
+        "heads": sorted(prompts.contexts),
+    }
     if "positive" in rows:
         bank = bank_from_embeddings(
             prompts.names, rows["positive"], rows["positive"], prompts.thresholds, metadata

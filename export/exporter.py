@@ -1,4 +1,4 @@
-"""The whole export as one readable function: tuned prompts in, a bundle out."""
+"""The whole export as one readable function: tuned prompts or a class bank in, a bundle out."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from taidpt import __version__
 from taidpt.clip import ClipModel, load_clip
 from taidpt.export.bake import bake
 from taidpt.export.candidate import crop_spec, graph_outputs
+from taidpt.export.classes import BankedClasses, load_classes
 from taidpt.export.encoder_graph import DEFAULT_OPSET, EncoderInput, export_encoder
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.graph_io import IR_VERSION, describe_opset, save_graph
@@ -62,6 +63,7 @@ __all__ = [
     "write_bundle",
 ]
 
+Classes = TunedPrompts | BankedClasses
 _PACKAGES = ("torch", "open_clip_torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "numpy")
 
 
@@ -117,7 +119,7 @@ def export_bundle(
     """Turn tuned prompts into a portable bundle.
 
     Args:
-        prompts_path: the file that `taidpt tune` wrote.
+        prompts_path: the file that `taidpt tune` wrote, or a class bank.
         out: the bundle's folder; a bundle that stands there is replaced in one step.
         options: defaults are the prompts' own.
         progress: told about each stage.
@@ -127,7 +129,7 @@ def export_bundle(
     """
     options, progress = options or ExportOptions(), progress or SilentProgress()
     prompts_path = Path(prompts_path)
-    prompts = TunedPrompts.load(prompts_path)
+    prompts = load_classes(prompts_path)
     progress.start("Loading the model", 1)
     clip = load_clip(
         str(prompts.model["name"]), options.pretrained or str(prompts.model["pretrained"])
@@ -138,7 +140,7 @@ def export_bundle(
 
 
 def write_bundle(
-    prompts: TunedPrompts,
+    prompts: Classes,
     clip: ClipModel,
     out: str | Path,
     options: ExportOptions,
@@ -207,7 +209,7 @@ def _open_writer(out: str | Path) -> AbstractContextManager[BundleWriter]:
     return opened()
 
 
-def _scoring(prompts: TunedPrompts, options: ExportOptions) -> Scoring:
+def _scoring(prompts: Classes, options: ExportOptions) -> Scoring:
     chosen = prompts.scoring
     changes = {
         "transform": options.score_transform,
@@ -227,7 +229,7 @@ def _sides(pictures: Sequence[Picture]) -> Sides:
     )
 
 
-def with_thresholds(bank: ClassBank, prompts: TunedPrompts, transform: str) -> ClassBank:
+def with_thresholds(bank: ClassBank, prompts: Classes, transform: str) -> ClassBank:
     """The prompts' own thresholds where they are on this scale of scores, else defaults."""
     if bank.thresholds and prompts.scoring.transform == transform:
         return bank
@@ -255,7 +257,7 @@ def _input_spec(clip: ClipModel, frame: tuple[int, int] | None) -> InputSpec:
     return InputSpec(*frame, clip.mean, clip.std, baked_resize=baked)
 
 
-def _tag_entries(prompts: TunedPrompts, bank: ClassBank) -> tuple[TagEntry, ...]:
+def _tag_entries(prompts: Classes, bank: ClassBank) -> tuple[TagEntry, ...]:
     return tuple(
         TagEntry(tag.name, threshold, tag.synonyms)
         for tag, threshold in zip(prompts.tags, bank.thresholds, strict=True)
@@ -279,7 +281,7 @@ def _graph_info(options: ExportOptions) -> GraphInfo:
 
 
 def _provenance(
-    prompts: TunedPrompts, options: ExportOptions, source: dict[str, str] | None
+    prompts: Classes, options: ExportOptions, source: dict[str, str] | None
 ) -> dict[str, Any]:
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

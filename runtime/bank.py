@@ -22,6 +22,7 @@ __all__ = [
     "ClassBank",
     "FloatArray",
     "Threshold",
+    "is_bank",
     "map_local_embeddings",
     "read_bank_names",
 ]
@@ -180,6 +181,16 @@ class ClassBank:
             "metadata": dict(self.metadata),
         }
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+
+def is_bank(path: Path) -> bool:
+    """Whether a file calls itself a bank; looks at its header alone."""
+    try:
+        outer, _ = _read_outer(path)
+        document = json.loads(outer["__metadata__"]["taidpt"])
+        return bool(document["kind"] == BANK_KIND)
+    except (InputError, BundleError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_bank_names(path: Path) -> tuple[str, ...]:

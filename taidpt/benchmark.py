@@ -14,7 +14,7 @@ from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
 from taidpt.datasets.openimages import narratives
 from taidpt.labels import balance_texts, label_texts
-from taidpt.methods import Bench, LabelledText, check_methods
+from taidpt.methods import Bench, LabelledText, check_methods, method_bank, methods_with_bank
 from taidpt.metrics import MapSettings
 from taidpt.picture_store import StoreSettings, store_features
 from taidpt.progress import Progress
@@ -47,6 +47,7 @@ class BenchmarkJob:
         merge_weight: the local head's share.
         settings: which mAP.
         store: precision and batch of the features.
+        banks: a folder for METHOD.bank of each method that has class rows, None for none.
         text_source: "files" for `texts`; "coco-train2017" for the first caption of each picture
             below the root, "coco-train2017-no-leak" without those of val2014's pictures;
             "narratives" for OpenImages' localized narratives below the root.
@@ -66,6 +67,7 @@ class BenchmarkJob:
     merge_weight: float = 0.5
     settings: MapSettings = field(default_factory=MapSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    banks: Path | None = None
     text_source: str = "files"
 
 
@@ -103,7 +105,12 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
         keep=cache,
         progress=progress,
     )
-    return compare_methods(job.methods, bench, images, features, job.merge_weight, job.settings)
+    found = compare_methods(job.methods, bench, images, features, job.merge_weight, job.settings)
+    if job.banks is not None:
+        job.banks.mkdir(parents=True, exist_ok=True)
+        for name in methods_with_bank(job.methods):
+            method_bank(name, bench, job.merge_weight).save(job.banks / f"{name}.bank")
+    return found
 
 
 def _with_toyworld(job: BenchmarkJob) -> BenchmarkJob:

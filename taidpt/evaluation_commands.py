@@ -60,6 +60,9 @@ _EVAL_OPTIONS = (
     click.option("--lr", type=float, help="Learning rate of tuning on --texts."),
     click.option("--plots", type=FILE, help="A folder for plots of a data set."),
     click.option("--save-scores", type=FILE, help="A folder for METHOD.npz."),
+    click.option(
+        "--save-banks", type=FILE, help="A folder for METHOD.bank, to give to taidpt-export."
+    ),
 )
 
 
@@ -115,6 +118,7 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
         texts=given["texts"],
         prompts=given["prompts"],
         cache=given["cache"],
+        banks=given["save_banks"],
         merge_weight=given["merge_weight"],
         settings=_map_settings(given),
     )

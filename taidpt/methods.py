@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from taidpt.kernels.local_similarity import local_similarity
 from taidpt.picture_store import StoredFeatures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
+from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.errors import InputError
-from taidpt.scores import SCORE_SCALE, dual_scores
+from taidpt.scores import SCORE_SCALE, Scoring, dual_scores
 from taidpt.tags import TagSet
 from taidpt.templates import PLAIN_TEMPLATE, ensemble_templates
 from taidpt.text_features import class_embeddings, plain_class_embeddings
@@ -44,6 +45,8 @@ __all__ = [
     "HeadScores",
     "LabelledText",
     "check_methods",
+    "method_bank",
+    "methods_with_bank",
     "score_method",
 ]
 
@@ -56,6 +59,11 @@ _TEMPLATES: dict[str, Callable[[], Sequence[str]]] = {
 }
 _TUNED = ("tai", "taidpt", "coop", "dualcoop")
 _ALONE = ("zsclip", "zsclip80", "dualcoop")
+_WHY_NO_BANK = {
+    "zsclip": "it pools with positions, which no exported graph does: clipdpt exports",
+    "zsclip80": "it pools with positions, which no exported graph does: clipdpt80 exports",
+    "dualcoop": "export its prompts file itself",
+}
 METHOD_NAMES = ("zsclip", "zsclip80", "clipdpt", "clipdpt80", *_TUNED, "centroids", "linear")
 
 
@@ -147,6 +155,28 @@ def score_method(name: str, bench: Bench, features: StoredFeatures) -> HeadScore
         return _dual(_prompts("dualcoop", bench), bench, features)
     rows_of = _rows(name, bench)
     return _gather(_score(rows_of, batch, bench.temperature) for batch in features.batches())
+
+
+def methods_with_bank(names: Sequence[str]) -> list[str]:
+    """Those of some methods that `method_bank` takes."""
+    return [name for name in names if name not in _WHY_NO_BANK]
+
+
+def method_bank(name: str, bench: Bench, merge_weight: float = 0.5) -> ClassBank:
+    """A method's class rows as a bank that `taidpt-export` turns into a bundle.
+
+    Args:
+        name: a method of two heads, or several joined by "+".
+        bench: what it is built from.
+        merge_weight: the local head's share.
+    Raises:
+        InputError: the method has no such rows, or what it needs is not given.
+    """
+    if name in _WHY_NO_BANK:
+        raise InputError(f"method {name!r} has no bank: {_WHY_NO_BANK[name]}")
+    scoring = Scoring(bench.temperature, merge_weight)
+    metadata = {"model": bench.clip.identity(), "scoring": asdict(scoring), "method": name}
+    return replace(_rows(name, bench).bank(bench.tags.names), metadata=metadata)
 
 
 def _rows(name: str, bench: Bench) -> ClassRows:

@@ -1,8 +1,8 @@
 """The embedded toy world as a data set like any other.
 
 "test" is the held-out set that ships in the package. "val" and "train" are other scenes over the
-same kinds of backgrounds, rendered on first use (which needs the emoji font): settings are chosen on
-"val", prompts are tuned on "train" where a method needs pictures.
+same kinds of backgrounds, rendered on first use (which needs the emoji font): settings are
+chosen on "val", prompts are tuned on "train" where a method needs pictures.
 """
 
 from __future__ import annotations

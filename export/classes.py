@@ -1,0 +1,107 @@
+"""What can be exported: tuned prompts, or a class bank that somebody made already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taidpt.clip import ClipModel
+from taidpt.prompts import TunedPrompts
+from taidpt.runtime.bank import ClassBank, is_bank
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.json_reader import JsonReader
+from taidpt.scores import SCORE_SCALE, Scoring
+from taidpt.tags import Tag
+
+__all__ = ["BankedClasses", "load_classes"]
+
+
+@dataclass(frozen=True, eq=False)
+class BankedClasses:
+    """A bank with what exporting wants to know of it; it has what prompts have, but no contexts.
+
+    Attributes:
+        bank: C tags; its metadata name the model, and say how pictures are scored.
+    """
+
+    bank: ClassBank
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """The tags, whose synonyms a bank does not keep."""
+        return tuple(Tag(name) for name in self.bank.names)
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """Which CLIP: name, pretrained, weights_sha256.
+
+        Raises:
+            InputError: the bank does not say.
+        """
+        return self._read("model", _model)
+
+    @property
+    def scoring(self) -> Scoring:
+        """How pictures are scored; the defaults where the bank says nothing.
+
+        Raises:
+            InputError: what it says is damaged.
+        """
+        return self._read("scoring", _scoring) if "scoring" in self.bank.metadata else Scoring()
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The bank's other metadata."""
+        return {
+            key: value
+            for key, value in self.bank.metadata.items()
+            if key not in ("model", "scoring")
+        }
+
+    def check_model(self, clip: ClipModel) -> None:
+        """Raise InputError unless this CLIP is the one that the bank was made with."""
+        if clip.weights_sha256 != self.model["weights_sha256"]:
+            raise InputError(
+                f"this bank was made with {self.model['name']} and weights "
+                f"{self.model['pretrained']} (sha256 {self.model['weights_sha256'][:12]}…), got "
+                f"{clip.name} with {clip.pretrained} ({clip.weights_sha256[:12]}…)"
+            )
+
+    def _read(self, key: str, read: Any) -> Any:
+        try:
+            return read(JsonReader(dict(self.bank.metadata), "the bank's metadata").child(key))
+        except BundleError as error:
+            raise InputError(f"{error}; make the bank again with `taidpt bank`") from None
+
+
+def _model(found: JsonReader) -> Mapping[str, Any]:
+    for key in ("name", "pretrained", "weights_sha256"):
+        found.string(key)
+    return found.document
+
+
+def _scoring(found: JsonReader) -> Scoring:
+    return Scoring(
+        found.number("temperature"),
+        found.number("merge_weight"),
+        found.string("transform"),
+        found.number("scale") if "scale" in found else SCORE_SCALE,
+    )
+
+
+def load_classes(path: Path) -> TunedPrompts | BankedClasses:
+    """Prompts or a bank, whichever the file is.
+
+    Raises:
+        InputError: it is neither, or damaged.
+    """
+    if not is_bank(path):
+        return TunedPrompts.load(path)
+    classes = BankedClasses(ClassBank.load(path))
+    try:
+        _ = classes.model, classes.scoring
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return classes

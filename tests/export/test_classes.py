@@ -1,0 +1,63 @@
+"""A class bank is exported like prompts: methods that are free at run time become bundles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taidpt.clip import load_clip
+from taidpt.datasets import load_dataset
+from taidpt.export.classes import load_classes
+from taidpt.export.exporter import export_bundle
+from taidpt.methods import Bench, method_bank, methods_with_bank, score_method
+from taidpt.picture_store import StoreSettings, store_features
+from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.images import read_image
+from taidpt.runtime.tagger import Tagger
+from taidpt.scores import merged_scores
+
+
+def test_a_combined_head_exports_to_the_scores_that_were_evaluated(tmp_path: Path) -> None:
+    clip = load_clip("toyworld", "embedded")
+    images = load_dataset("toyworld", tmp_path).subset(range(0, 522, 100))
+    texts = [(f"a {name} here", (row,)) for row, name in enumerate(images.classes)] * 3
+    bench = Bench(clip, images.tags, texts)
+    name = "clipdpt+linear+centroids"
+    features = store_features(clip, images, tmp_path / "cache", StoreSettings("fp32"))
+    scores = score_method(name, bench, features)
+    path = tmp_path / "combined.bank"
+    method_bank(name, bench, merge_weight=0.3).save(path)
+
+    bundle = export_bundle(path, tmp_path / "combined.taidpt")
+    assert bundle.manifest.provenance["tuning"] == {"method": name}
+    found = Tagger.load(bundle.path)([read_image(picture) for picture in images.paths])
+    expected = merged_scores(scores["global"], scores["local"], 0.3)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.scores, expected, atol=2e-3)
+    assert np.abs(found.scores - merged_scores(scores["global"], scores["local"])).max() > 0.02  # type: ignore[arg-type]
+
+
+def test_methods_without_rows_say_what_to_export_instead() -> None:
+    names = ("zsclip", "clipdpt", "dualcoop", "linear")
+    assert methods_with_bank(names) == ["clipdpt", "linear"]
+    bench = Bench(load_clip("toyworld", "embedded"), tags=None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"'zsclip' has no bank: .* clipdpt exports"):
+        method_bank("zsclip", bench)
+    with pytest.raises(InputError, match="export its prompts file itself"):
+        method_bank("dualcoop", bench)
+
+
+def test_a_bank_that_does_not_name_its_model_is_refused(tmp_path: Path) -> None:
+    rows = np.eye(2, dtype=np.float32)
+    path = tmp_path / "a.bank"
+    bank = ClassBank.from_rows(("cat", "dog"), rows, rows)
+    bank.save(path)
+    with pytest.raises(InputError, match=r"a\.bank: .*model.*make the bank again"):
+        load_classes(path)
+    model = {"name": "toyworld", "pretrained": "embedded", "weights_sha256": "0" * 64}
+    replace(bank, metadata={"model": model}).save(path)
+    with pytest.raises(InputError, match=r"made with toyworld and .*sha256 000000000000"):
+        export_bundle(path, tmp_path / "a.taidpt")
