@@ -79,7 +79,8 @@ class BankedClasses:
 def _model(found: JsonReader) -> Mapping[str, Any]:
     for key in ("name", "pretrained", "weights_sha256"):
         found.string(key)
-    return found.document
+    model: Mapping[str, Any] = found.document
+    return model
 
 
 def _scoring(found: JsonReader) -> Scoring:

@@ -81,10 +81,9 @@ def _render(folder: Path, split: str) -> list[dict[str, Any]]:
         seed, positives = _RENDERED[split]
         pictures = []
         for row, scene in enumerate(choose_scenes(positives, seed)):
-            pictures.append(
-                {"file": f"{row:04d}.webp", "tags": [TAG_NAMES[thing] for thing in scene.things]}
-            )
-            write_atomically(folder / pictures[-1]["file"], encode_webp(scene))
+            file = f"{row:04d}.webp"
+            pictures.append({"file": file, "tags": [TAG_NAMES[thing] for thing in scene.things]})
+            write_atomically(folder / file, encode_webp(scene))
         write_atomically(index, json.dumps({"pictures": pictures}).encode())
     found: list[dict[str, Any]] = json.loads(index.read_text("utf-8"))["pictures"]
     return found
