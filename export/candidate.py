@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from taidpt.export.graph_io import open_session
 from taidpt.runtime.bank import ClassBank
-from taidpt.runtime.manifest import InputSpec
+from taidpt.runtime.input_spec import RGB, InputSpec
 from taidpt.runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def crop_spec(spec: InputSpec) -> InputSpec:
     """What the encoder itself takes, behind a resize that is baked into the graph."""
     if spec.baked_resize is None:
         return spec
-    height, width = spec.baked_resize["crop"]
-    return dataclasses.replace(spec, height=height, width=width, baked_resize=None)
+    height, width = spec.baked_resize.crop
+    return dataclasses.replace(spec, height=height, width=width, format=RGB, baked_resize=None)
 
 
 def graph_outputs(
@@ -44,7 +44,7 @@ def graph_outputs(
     Args:
         graph: the whole graph with its head.
         spec: of the manifest.
-        pictures: uint8 RGB [H, W, 3] of any size.
+        pictures: uint8 RGB [H, W, 3] of any size; with a baked resize, frames of its size.
         bank: fed to a graph whose bank is an input.
     """
     preprocess = Preprocessor(spec)

@@ -12,9 +12,11 @@ from taidpt.progress import Progress
 from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from taidpt.export.resize_graph import FrameInput
     from taidpt.export.variants import EngineRequest
 
 __all__ = [
+    "ENGINE_OPTIONS",
     "engine_step",
     "export_step",
     "jetpack5_step",
@@ -24,7 +26,7 @@ __all__ = [
     "read_options",
 ]
 
-_ENGINE_ONLY = (
+ENGINE_OPTIONS = (
     "engine",
     "batch",
     "workspace",
@@ -46,17 +48,31 @@ def read_options(
     Raises:
         InputError: the two do not fit the source.
     """
-    engine = {name: options[name] for name in _ENGINE_ONLY}
-    settings = {name: value for name, value in options.items() if name not in _ENGINE_ONLY}
+    engine = {name: options[name] for name in ENGINE_OPTIONS}
+    settings = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
     if source.is_dir() and output is not None:
         raise InputError(
             f"{source} is a bundle already: an engine goes into it, so leave out -o {output}"
         )
     if source.is_dir() and engine["engine"] is None and not jetpack5:
         raise InputError(f"{source} is a bundle already: --engine fp16 adds an engine to it")
-    if settings["frame"] is not None:
-        settings["frame"] = parse_frame(settings["frame"])
+    colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
+    settings["frame"] = _frame_input(settings["frame"], colours)
     return _engine_request(engine, bool(settings["force"])), settings
+
+
+def _frame_input(size: str | None, colours: dict[str, str | None]) -> FrameInput | None:
+    given = {name: value for name, value in colours.items() if value is not None}
+    if size is None:
+        if given:
+            raise InputError(f"--frame-{min(given)} needs the camera's size too: --frame 1920x1080")
+        return None
+    if colours["format"] != "nv12" and len(given) > ("format" in given):
+        raise InputError("--frame-matrix and --frame-range are for --frame-format nv12")
+    from taidpt.export.resize_graph import FrameInput
+
+    height, width = parse_frame(size)
+    return FrameInput(height, width, **given)
 
 
 def _engine_request(engine: dict[str, Any], force: bool) -> EngineRequest | None:

@@ -66,6 +66,21 @@ __all__ = ["bank", "demo", "doctor", "export", "verify"]
     "--frame", metavar="WxH", help="The camera's frame size: resize and crop go into the graph."
 )
 @click.option(
+    "--frame-format",
+    type=click.Choice(["rgb", "nv12"]),
+    help="With --frame: what the frames are; NV12 is what a Jetson's decoder gives.  [rgb]",
+)
+@click.option(
+    "--frame-matrix",
+    type=click.Choice(["bt601", "bt709"]),
+    help="Of NV12: its colours; BT.709 is HD video, BT.601 older.  [bt709]",
+)
+@click.option(
+    "--frame-range",
+    type=click.Choice(["limited", "full"]),
+    help="Of NV12: whether luma uses 16 to 235, as video does, or all bytes.  [limited]",
+)
+@click.option(
     "--images",
     type=click.Path(path_type=Path),
     metavar="DIR",

@@ -92,4 +92,5 @@ def _from_png(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     with Image.open(io.BytesIO(data.tobytes()), formats=["PNG"]) as image:
-        return np.asarray(image.convert("RGB"))
+        # grey is NV12, whose planes lie one above the other
+        return np.asarray(image if image.mode == "L" else image.convert("RGB"))

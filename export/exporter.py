@@ -25,10 +25,11 @@ from taidpt.export.head_graph import BANK_INPUTS, OUTPUTS, append_head
 from taidpt.export.parity import BOUND, ParityReport, Sides, compare
 from taidpt.export.pictures import (
     Picture,
+    camera_frames,
     folder_pictures,
     generated_pictures,
     heldout_pictures,
-    stretched,
+    rgb_of,
 )
 from taidpt.export.reference import TorchReference
 from taidpt.export.resize_graph import FrameInput, prepend_resize
@@ -77,7 +78,8 @@ class ExportOptions:
         temperature: sharpness of the local weights over patches.
         opset: 17 to 20.
         bank: "constant" in the graph, or its "input".
-        frame: a camera's frame size, whose resize goes into the graph; None leaves it outside.
+        frame: what a camera gives, whose colours and resize go into the graph; None leaves
+            them outside.
         images: a folder of the user's own pictures for the parity gate.
         pretrained: weights to load instead of those that the prompts name (same hash).
         parity_bound: least centred cosine with PyTorch, 0.999 or stricter.
@@ -89,7 +91,7 @@ class ExportOptions:
     temperature: float | None = None
     opset: int = DEFAULT_OPSET
     bank: str = "constant"
-    frame: tuple[int, int] | None = None
+    frame: FrameInput | None = None
     images: Path | None = None
     pretrained: str | None = None
     parity_bound: float = BOUND
@@ -159,8 +161,8 @@ def write_bundle(
         encoder, spec = image_encoder(clip), _input_spec(clip, options.frame)
         size = (clip.image_size, clip.image_size)
         graph = export_encoder(encoder, EncoderInput(*size, clip.mean, clip.std), options.opset)
-        if options.frame is not None:
-            graph = prepend_resize(graph, FrameInput(*options.frame), size)
+        if spec.baked_resize is not None:
+            graph = prepend_resize(graph, spec)
         graph = append_head(graph, bank, scoring, options.bank)
         save_graph(graph, writer.path(MODEL_FILE))
         del graph
@@ -169,11 +171,10 @@ def write_bundle(
 
         progress.start("Comparing with PyTorch", 1)
         pictures = [*generated_pictures(clip.image_size), *heldout_pictures(), *own]
-        if options.frame is not None:
-            pictures = stretched(pictures, options.frame)
+        pictures = camera_frames(pictures, spec)
         reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
         pixels = [picture.pixels for picture in pictures]
-        expected = reference.outputs(pixels)
+        expected = reference.outputs([rgb_of(frame, spec) for frame in pixels])
         found = graph_outputs(writer.folder / MODEL_FILE, spec, pixels, bank)
         parity = compare(expected, found, _sides(pictures), options.parity_bound)
         progress.advance()
@@ -249,12 +250,9 @@ def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]
     )
 
 
-def _input_spec(clip: ClipModel, frame: tuple[int, int] | None) -> InputSpec:
-    size = clip.image_size
-    if frame is None:
-        return InputSpec(size, size, clip.mean, clip.std)
-    baked = {"crop": [size, size], "format": "rgb"}
-    return InputSpec(*frame, clip.mean, clip.std, baked_resize=baked)
+def _input_spec(clip: ClipModel, frame: FrameInput | None) -> InputSpec:
+    spec = InputSpec(clip.image_size, clip.image_size, clip.mean, clip.std)
+    return spec if frame is None else frame.spec(spec)
 
 
 def _tag_entries(prompts: Classes, bank: ClassBank) -> tuple[TagEntry, ...]:

@@ -11,9 +11,19 @@ import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import is_image, read_image
-from taidpt.runtime.preprocess import to_u8
+from taidpt.runtime.input_spec import NV12, InputSpec
+from taidpt.runtime.nv12 import nv12_to_rgb, rgb_to_nv12
+from taidpt.runtime.preprocess import Preprocessor, to_u8
 
-__all__ = ["Picture", "folder_pictures", "generated_pictures", "heldout_pictures", "stretched"]
+__all__ = [
+    "Picture",
+    "camera_frames",
+    "folder_pictures",
+    "frame_maker",
+    "generated_pictures",
+    "heldout_pictures",
+    "rgb_of",
+]
 
 Pixels = npt.NDArray[np.uint8]
 _HELDOUT = 8
@@ -22,7 +32,7 @@ _MOST_OWN = 64
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture, uint8 RGB [H, W, 3], and what to call it in a report."""
+    """A picture, uint8 RGB [H, W, 3] or NV12 [H · 3/2, W], and what to call it in a report."""
 
     name: str
     pixels: Pixels
@@ -80,15 +90,38 @@ def folder_pictures(folder: Path, limit: int = _MOST_OWN) -> list[Picture]:
     ]
 
 
-def stretched(pictures: Sequence[Picture], frame_hw: tuple[int, int]) -> list[Picture]:
-    """The same pictures, pulled to a camera's frame size."""
-    from PIL import Image
+def camera_frames(pictures: Sequence[Picture], spec: InputSpec) -> list[Picture]:
+    """The same pictures as a camera would give them to a graph that resizes itself.
 
-    height, width = frame_hw
-    return [
-        Picture(p.name, np.asarray(Image.fromarray(p.pixels).resize((width, height))))
-        for p in pictures
-    ]
+    They are brought to the frame's size, what does not fit its shape cut off, and to NV12 where
+    the graph takes that. Pictures of a graph without a resize are given back as they are.
+    """
+    if spec.baked_resize is None:
+        return list(pictures)
+    return [Picture(p.name, camera_frame(p.pixels, spec)) for p in pictures]
+
+
+def camera_frame(pixels: Pixels, spec: InputSpec) -> Pixels:
+    """One picture uint8 RGB [H, W, 3] as a frame for a graph with a baked resize."""
+    from PIL import Image, ImageOps
+
+    size = spec.width, spec.height
+    frame = pixels
+    if pixels.shape[:2] != size[::-1]:
+        frame = np.asarray(ImageOps.fit(Image.fromarray(pixels), size, Image.Resampling.BICUBIC))
+    return rgb_to_nv12(frame, *spec.colours) if spec.format == NV12 else frame
+
+
+def frame_maker(spec: InputSpec) -> Callable[[Pixels], Pixels]:
+    """What turns any picture into the graph's input, whatever its size."""
+    if spec.baked_resize is None:
+        return Preprocessor(spec)
+    return lambda pixels: camera_frame(_rgb(to_u8(pixels)), spec)
+
+
+def rgb_of(frame: Pixels, spec: InputSpec) -> Pixels:
+    """What PyTorch gets to see of a frame: RGB [H, W, 3]."""
+    return nv12_to_rgb(frame, *spec.colours) if spec.format == NV12 else frame
 
 
 def _rgb(pixels: Pixels) -> Pixels:

@@ -9,6 +9,7 @@ Frames are RGB [N, H, W, 3], or NV12 as a Jetson's decoder gives it: [N, H · 3/
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,14 @@ import numpy.typing as npt
 
 from taidpt.export.graph_io import finish_graph
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.input_spec import NV12, RGB, YUV_MATRICES, YUV_RANGES, BakedResize, InputSpec
+from taidpt.runtime.nv12 import yuv_to_rgb_matrix
 from taidpt.runtime.resize import plan_crop
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FrameInput", "prepend_resize", "resize_matrix", "yuv_to_rgb"]
+__all__ = ["FrameInput", "prepend_resize", "resize_matrix"]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -31,8 +34,6 @@ _SHARPNESS = -0.5  # Pillow's bicubic
 _REACH = 2.0
 # Pillow keeps its weights as fixed point numbers of this many bits behind the point.
 _PILLOW_BITS = 32 - 8 - 2
-# Kr and Kb of the two standards.
-_STANDARDS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
 @dataclass(frozen=True)
@@ -42,32 +43,39 @@ class FrameInput:
     Attributes:
         height, width: of the frame, in pixels.
         format: "rgb" or "nv12".
-        standard: of NV12: "bt601" or "bt709".
-        full_range: of NV12: whether luma uses 0 to 255 (else 16 to 235).
+        matrix: of NV12: "bt601" or "bt709".
+        range: of NV12: "limited", where luma uses 16 to 235, or "full".
     """
 
     height: int
     width: int
     format: str = "rgb"
-    standard: str = "bt709"
-    full_range: bool = False
+    matrix: str = "bt709"
+    range: str = "limited"
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise InputError(f"frame {self.width}x{self.height}: expected a size such as 1920x1080")
-        if self.format not in ("rgb", "nv12"):
-            raise InputError(f"frame format {self.format!r} is not one of rgb, nv12")
-        if self.standard not in _STANDARDS:
-            raise InputError(f"standard {self.standard!r} is not one of bt601, bt709")
+        known = {"format": ("rgb", "nv12"), "matrix": YUV_MATRICES, "range": YUV_RANGES}
+        for name, allowed in known.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"frame {name} {getattr(self, name)!r} is not one of {', '.join(allowed)}"
+                )
         if self.format == "nv12" and (self.height % 2 or self.width % 2):
             raise InputError(f"NV12 frames have even sides, got {self.width}x{self.height}")
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one frame as the graph takes it, uint8."""
-        if self.format == "rgb":
-            return self.height, self.width, 3
-        return self.height * 3 // 2, self.width
+    def spec(self, crop: InputSpec) -> InputSpec:
+        """The manifest's input, from that of the encoder alone."""
+        size = crop.height, crop.width
+        colours = (self.matrix, self.range) if self.format == "nv12" else (None, None)
+        return dataclasses.replace(
+            crop,
+            height=self.height,
+            width=self.width,
+            format=NV12 if self.format == "nv12" else RGB,
+            baked_resize=BakedResize(size, *colours),
+        )
 
 
 def resize_matrix(size: int, resized: int, start: int, count: int) -> Matrix:
@@ -99,31 +107,12 @@ def _cubic(offsets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def yuv_to_rgb(standard: str, full_range: bool) -> tuple[Matrix, Matrix]:
-    """Matrix [3, 3] and offset [3]: `rgb = matrix · yuv + offset`, all in 0 … 255."""
-    kr, kb = _STANDARDS[standard]
-    kg = 1 - kr - kb
-    luma, chroma, black = (1.0, 1.0, 0.0) if full_range else (255 / 219, 255 / 224, 16.0)
-    matrix = np.array(
-        [
-            [luma, 0, 2 * (1 - kr) * chroma],
-            [luma, -2 * (1 - kb) * kb / kg * chroma, -2 * (1 - kr) * kr / kg * chroma],
-            [luma, 2 * (1 - kb) * chroma, 0],
-        ]
-    )
-    offset = -matrix @ np.array([black, 128.0, 128.0])
-    return matrix.astype(np.float32), offset.astype(np.float32)
-
-
-def prepend_resize(
-    encoder: onnx.ModelProto, frame: FrameInput, crop_hw: tuple[int, int]
-) -> onnx.ModelProto:
-    """The encoder with resize and crop in front; its input `frames` becomes the camera's frame.
+def prepend_resize(encoder: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
+    """The encoder with colours, resize and crop in front; its input becomes the camera's frame.
 
     Args:
         encoder: takes `frames` uint8 [N, crop height, crop width, 3]; not changed.
-        frame: what the camera gives.
-        crop_hw: the encoder's input size.
+        spec: what the whole graph takes, with its baked resize; see `FrameInput.spec`.
     """
     import onnx
 
@@ -131,15 +120,21 @@ def prepend_resize(
     model.CopyFrom(encoder)
     graph = model.graph
     front = _Front(graph)
-    planes = front.rgb_planes(frame)
-    cropped = front.resized(planes, frame, crop_hw)
+    planes = front.rgb_planes(spec)
+    cropped = front.resized(planes, spec)
     pixels = front.node("Transpose", [cropped], "pixels", perm=[0, 2, 3, 1])
     _replace_cast(graph, pixels)
     value = graph.input[0]
-    shape: list[Any] = ["batch", *frame.shape]
+    shape: list[Any] = ["batch", *spec.frame_shape]
     value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.UINT8, shape))
     graph.node.extend(front.nodes)
     return finish_graph(model)
+
+
+def _baked(spec: InputSpec) -> BakedResize:
+    if spec.baked_resize is None:
+        raise ValueError("this input has no resize to put into a graph")
+    return spec.baked_resize
 
 
 def _replace_cast(graph: onnx.GraphProto, pixels: str) -> None:
@@ -161,18 +156,18 @@ class _Front:
         self.graph = graph
         self.nodes: list[onnx.NodeProto] = []
 
-    def rgb_planes(self, frame: FrameInput) -> str:
+    def rgb_planes(self, spec: InputSpec) -> str:
         """Floats [N, 3, H, W] in 0 … 255, whole numbers."""
         from onnx import TensorProto
 
         floats = self.node("Cast", ["frames"], "floats", to=TensorProto.FLOAT)
-        if frame.format == "rgb":
+        if spec.format == RGB:
             return self.node("Transpose", [floats], "planes", perm=[0, 3, 1, 2])
-        return self._from_nv12(floats, frame)
+        return self._from_nv12(floats, spec)
 
-    def _from_nv12(self, floats: str, frame: FrameInput) -> str:
+    def _from_nv12(self, floats: str, spec: InputSpec) -> str:
         """Luma rows, then rows of interleaved U and V of half the size, each for 2 × 2 pixels."""
-        height, width = frame.height, frame.width
+        height, width = spec.height, spec.width
         sizes = self.constant("nv12_rows", np.array([height, height // 2], np.int64))
         luma, chroma = "encoder/resize/luma", "encoder/resize/chroma"
         self.nodes.append(_make("Split", [floats, sizes], [luma, chroma], axis=1))
@@ -188,20 +183,21 @@ class _Front:
         )
         uv = self.reshape(wide, "uv", [0, 2, height, width])
         yuv = self.node("Concat", [y, uv], "yuv", axis=1)
-        matrix, offset = yuv_to_rgb(frame.standard, frame.full_range)
-        weights = self.constant("colours", matrix[:, :, None, None])
-        bias = self.constant("colours_offset", offset)
+        matrix, offset = yuv_to_rgb_matrix(*spec.colours)
+        weights = self.constant("colours", matrix.astype(np.float32)[:, :, None, None])
+        bias = self.constant("colours_offset", offset.astype(np.float32))
         mixed = self.node("Conv", [yuv, weights, bias], "mixed", kernel_shape=[1, 1])
         return self.to_bytes(mixed, "rgb")
 
-    def resized(self, planes: str, frame: FrameInput, crop_hw: tuple[int, int]) -> str:
+    def resized(self, planes: str, spec: InputSpec) -> str:
         """Floats [N, 3, h, w], whole numbers in 0 … 255."""
-        plan = plan_crop((frame.height, frame.width), crop_hw)
-        across = resize_matrix(frame.width, plan.resized_width, plan.left, crop_hw[1])
-        down = resize_matrix(frame.height, plan.resized_height, plan.top, crop_hw[0])
+        crop_hw = _baked(spec).crop
+        plan = plan_crop((spec.height, spec.width), crop_hw)
+        across = resize_matrix(spec.width, plan.resized_width, plan.left, crop_hw[1])
+        down = resize_matrix(spec.height, plan.resized_height, plan.top, crop_hw[0])
         rows = np.flatnonzero(down.any(axis=0))
         first, last = int(rows[0]), int(rows[-1]) + 1
-        if (first, last) != (0, frame.height):
+        if (first, last) != (0, spec.height):
             planes = self.cut(planes, "used_rows", first, last)
         narrow = self.node(
             "MatMul", [planes, self.constant("resize_across", across.T.copy())], "narrow"

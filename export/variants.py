@@ -28,12 +28,12 @@ from taidpt.export.engine import (
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.graph_io import save_graph
 from taidpt.export.parity import GATED, ParityReport, Sides, compare
+from taidpt.export.pictures import frame_maker
 from taidpt.export.precision import QUANTISED, RUNNABLE_ON_CPU, bound_of, to_half
 from taidpt.progress import Progress
 from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import EngineNotBuiltError, InputError
 from taidpt.runtime.files import write_atomically
-from taidpt.runtime.preprocess import Preprocessor
 from taidpt.runtime.trust import trust
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _quantise(
             f"{precision} needs pictures or a video like those it will see: --calibrate PATH"
         )
     spec = bundle.manifest.input
-    frames = calibration_frames(request.calibrate, Preprocessor(spec))
+    frames = calibration_frames(request.calibrate, frame_maker(spec))
     quantiser = Quantiser(encoder, frames, precision)
     if precision not in RUNNABLE_ON_CPU:
         return quantiser.quantise(), ()

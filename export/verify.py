@@ -18,7 +18,7 @@ import numpy.typing as npt
 from taidpt.export.candidate import Arrays, crop_spec, graph_outputs
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.parity import ParityReport, Sides, compare
-from taidpt.export.pictures import Picture, folder_pictures
+from taidpt.export.pictures import Picture, camera_frames, folder_pictures, rgb_of
 from taidpt.export.precision import PRECISIONS, RUNNABLE_ON_CPU, bound_of
 from taidpt.metrics import mean_average_precision
 from taidpt.runtime.bundle import Bundle
@@ -174,6 +174,7 @@ def _truth(
 ) -> tuple[str, list[Picture], Mapping[str, npt.NDArray[Any]]]:
     """What is right, on which pictures."""
     own = folder_pictures(options.images) if options.images else []
+    own = camera_frames(own, bundle.manifest.input)
     if own and len(own) < 2:
         raise InputError(f"{options.images}: verify needs at least two pictures, got one")
     if options.torch != "no" and (own or options.torch == "yes"):
@@ -216,7 +217,8 @@ def _from_torch(
         image_encoder(clip), crop_spec(bundle.manifest.input), bundle.bank, bundle.manifest.scoring
     )
     pictures = own or list(Expectations.load(bundle.file(EXPECTATIONS_FILE)).pictures)
-    return "PyTorch", pictures, reference.outputs([picture.pixels for picture in pictures])
+    seen = [rgb_of(picture.pixels, bundle.manifest.input) for picture in pictures]
+    return "PyTorch", pictures, reference.outputs(seen)
 
 
 def _labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -> npt.NDArray[np.bool_]:

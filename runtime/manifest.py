@@ -10,6 +10,7 @@ from typing import Any
 
 from taidpt.runtime.bank import Threshold
 from taidpt.runtime.errors import BundleError
+from taidpt.runtime.input_spec import InputSpec
 from taidpt.runtime.json_reader import JsonReader, parse_object
 
 __all__ = [
@@ -140,61 +141,6 @@ class Scoring:
             temperature=reader.number("temperature"),
             merge_weight=reader.number("merge_weight"),
             score_transform=reader.choice("score_transform", SCORE_TRANSFORMS),
-        )
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What the graph takes: uint8 RGB [N, height, width, 3], and how a frame becomes that.
-
-    `mean` and `std` (of values in 0 … 1) are folded into the graph and stand here for the record.
-    `baked_resize` is None, or the JSON of a frame size and format that the graph resizes itself.
-    """
-
-    height: int
-    width: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    name: str = "frames"
-    format: str = "rgb_u8_nhwc"
-    resize: str = "shortest_side"
-    interpolation: str = "bicubic"
-    antialias: bool = True
-    crop: str = "center"
-    baked_resize: Mapping[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {
-            "name": self.name,
-            "format": self.format,
-            "height": self.height,
-            "width": self.width,
-            "resize": self.resize,
-            "interpolation": self.interpolation,
-            "antialias": self.antialias,
-            "crop": self.crop,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "baked_resize": None if self.baked_resize is None else dict(self.baked_resize),
-        }
-
-    @classmethod
-    def from_json(cls, reader: JsonReader) -> InputSpec:
-        """From a JSON object; BundleError when a key is missing or wrong."""
-        baked = reader.child("baked_resize").document if "baked_resize" in reader else None
-        return cls(
-            height=reader.integer("height", least=1),
-            width=reader.integer("width", least=1),
-            mean=_three(reader, "mean"),
-            std=_three(reader, "std"),
-            name=reader.string("name"),
-            format=reader.choice("format", ("rgb_u8_nhwc",)),
-            resize=reader.choice("resize", ("shortest_side",)),
-            interpolation=reader.choice("interpolation", ("bicubic",)),
-            antialias=reader.boolean("antialias"),
-            crop=reader.choice("crop", ("center",)),
-            baked_resize=baked,
         )
 
 
@@ -349,10 +295,3 @@ def _check_whole(manifest: Manifest, where: str) -> None:
         check_file_name(name, where)
     if manifest.graph.file not in manifest.files:
         raise BundleError(f"{where}: the graph's file {manifest.graph.file!r} is not in its files")
-
-
-def _three(reader: JsonReader, key: str) -> tuple[float, float, float]:
-    values = reader.numbers(key)
-    if len(values) != 3:
-        reader.fail(key, "three numbers, one a colour")
-    return values[0], values[1], values[2]

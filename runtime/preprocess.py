@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import InputSpec
+from taidpt.runtime.input_spec import NV12, InputSpec
 from taidpt.runtime.resize import BandedResize, CropPlan, plan_crop
 
 __all__ = ["RESIZES", "CropPlan", "Preprocessor", "U8Array", "plan_crop", "to_u8"]
@@ -57,11 +57,14 @@ class Preprocessor:
         Args:
             frame: uint8 RGB [H, W, 3]; also grey [H, W] or [H, W, 1], RGBA [H, W, 4] (resized as
                 Pillow does it, then alpha is dropped), and uint16 or bool of these shapes.
+                For a bundle that takes NV12: uint8 [H · 3/2, W] of exactly its size.
         Returns:
             uint8 RGB [height, width, 3]; the frame itself when it has that size already.
         Raises:
             InputError: it is no such array.
         """
+        if self.spec.format == NV12:
+            return self._nv12(frame)
         pixels = to_u8(frame)
         if pixels.shape[:2] == self._hw:
             return _as_rgb(pixels)
@@ -74,21 +77,33 @@ class Preprocessor:
             return _resize_rgba(pixels, self._hw)
         return _as_rgb(self._resizer(pixels.shape)(pixels))
 
+    def _nv12(self, frame: npt.NDArray[Any]) -> U8Array:
+        """A decoder's frame as it is: the graph converts its colours and resizes it."""
+        shape = self.spec.frame_shape
+        if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape == shape:
+            return frame
+        found = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else "none"
+        raise InputError(
+            f"this bundle's graph takes NV12 frames of {self._hw[1]}x{self._hw[0]}, uint8 "
+            f"{list(shape)}, got {found}; for RGB pictures export again without --frame-format nv12"
+        )
+
     def _is_exact(self, shape: tuple[int, ...]) -> bool:
         reduction = min(shape[0] / self._hw[0], shape[1] / self._hw[1])
         return not (self._fast and reduction >= _FAST_REDUCTION)
 
     def batch(self, frames: list[npt.NDArray[Any]] | npt.NDArray[Any]) -> U8Array:
-        """Frames, of any sizes, as one batch uint8 [N, height, width, 3].
+        """Frames, of any sizes, as one batch uint8 [N, height, width, 3] (or of NV12).
 
         Raises:
             InputError: there is none, or one of them is no frame.
         """
         if len(frames) == 0:
             raise InputError("a batch needs at least one frame, got none")
-        if _is_ready(frames, self._hw):
+        shape = self.spec.frame_shape
+        if _is_ready(frames, shape):
             return frames  # type: ignore[return-value]  # checked in the line above
-        batch = np.empty((len(frames), *self._hw, 3), np.uint8)
+        batch = np.empty((len(frames), *shape), np.uint8)
         for row, frame in zip(batch, frames, strict=True):
             row[...] = self(frame)
         return batch
@@ -119,10 +134,8 @@ def to_u8(frame: npt.NDArray[Any]) -> U8Array:
     raise InputError(f"{_EXPECTED}, got {frame.dtype}{hint}")
 
 
-def _is_ready(frames: list[npt.NDArray[Any]] | npt.NDArray[Any], hw: tuple[int, int]) -> bool:
-    return (
-        isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.shape[1:] == (*hw, 3)
-    )
+def _is_ready(frames: list[npt.NDArray[Any]] | npt.NDArray[Any], shape: tuple[int, ...]) -> bool:
+    return isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.shape[1:] == shape
 
 
 def _as_rgb(pixels: U8Array) -> U8Array:

@@ -51,7 +51,7 @@ class Backend(Protocol):
         """Run a batch.
 
         Args:
-            frames: uint8 RGB [N, height, width, 3].
+            frames: uint8 [N, *InputSpec.frame_shape]: RGB [N, height, width, 3], or NV12.
         Returns:
             The graph's outputs by name, float32, N rows each.
         Raises:

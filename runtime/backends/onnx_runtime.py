@@ -61,7 +61,7 @@ class OnnxRuntimeBackend:
         return _DEVICES.get(self._provider, self._provider)
 
     def run(self, frames: U8Array) -> Outputs:
-        """Run a batch uint8 [N, H, W, 3]; the outputs by name, float32."""
+        """Run a batch uint8 [N, *frame_shape]; the outputs by name, float32."""
         session = self._session
         if session is None:
             raise BackendError("this tagger is closed; load the bundle again")
@@ -150,10 +150,10 @@ def _check_graph(session: Any, bundle: Bundle) -> None:
     if spec.name not in inputs:
         raise BundleError(f"{where}: the graph has no input {spec.name!r}; export it again")
     shape = list(inputs[spec.name].shape)
-    if inputs[spec.name].type != "tensor(uint8)" or shape[1:] != [spec.height, spec.width, 3]:
+    if inputs[spec.name].type != "tensor(uint8)" or shape[1:] != list(spec.frame_shape):
         raise BundleError(
             f"{where}: the graph takes {inputs[spec.name].type} {shape}, the manifest says uint8 "
-            f"[N, {spec.height}, {spec.width}, 3]; export it again"
+            f"[N, {', '.join(map(str, spec.frame_shape))}]; export it again"
         )
     for name in ("scores", "patch_features"):
         if name not in outputs:

@@ -19,11 +19,14 @@ from PIL import Image
 from taidpt.clip import load_clip
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.exporter import ExportOptions, ExportResult, export_bundle, write_bundle
+from taidpt.export.resize_graph import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.prompts import TunedPrompts
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.bank import Threshold
 from taidpt.runtime.errors import InputError, ParityError
+from taidpt.runtime.input_spec import NV12, BakedResize
+from taidpt.runtime.nv12 import nv12_to_rgb
 from taidpt.tags import Tag
 from tests.taidpt.tiny import make_clip
 
@@ -188,16 +191,34 @@ def test_resize_in_the_graph(tmp_path: Path) -> None:
     prompts, plain = some_prompts(clip), tmp_path / "plain.taidpt"
     baked = tmp_path / "baked.taidpt"
     write_bundle(prompts, clip, plain, ExportOptions(), SilentProgress())
-    options = ExportOptions(frame=(180, 320))
+    options = ExportOptions(frame=FrameInput(180, 320))
     result = write_bundle(prompts, clip, baked, options, SilentProgress())
     assert result.parity.passed
-    assert result.manifest.input.baked_resize == {"crop": [96, 96], "format": "rgb"}
+    assert result.manifest.input.baked_resize == BakedResize((96, 96))
     assert (result.manifest.input.height, result.manifest.input.width) == (180, 320)
     frames = np.random.default_rng(0).integers(0, 256, (2, 180, 320, 3), dtype=np.uint8)
     with Tagger.load(plain) as one, Tagger.load(baked) as other:
         expected, got = one.tag_batch(frames).scores, other.tag_batch(frames).scores
         np.testing.assert_allclose(got, expected, atol=0.02)
         with pytest.raises(InputError, match="320x180"):
+            other.tag(frames[0, :100])
+
+
+def test_colours_in_the_graph(tmp_path: Path) -> None:
+    """The tagger on a decoder's NV12 against the stated conversion and the runtime's resize."""
+    clip = make_clip()
+    prompts, plain, baked = some_prompts(clip), tmp_path / "a.taidpt", tmp_path / "b.taidpt"
+    write_bundle(prompts, clip, plain, ExportOptions(), SilentProgress())
+    options = ExportOptions(frame=FrameInput(180, 320, "nv12", "bt601", "full"))
+    result = write_bundle(prompts, clip, baked, options, SilentProgress())
+    assert result.parity.passed
+    spec = Bundle.load(baked).manifest.input
+    assert (spec.format, spec.frame_shape, spec.colours) == (NV12, (270, 320), ("bt601", "full"))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 270, 320), dtype=np.uint8)
+    with Tagger.load(plain) as one, Tagger.load(baked) as other:
+        expected = one.tag_batch([nv12_to_rgb(frame, "bt601", "full") for frame in frames])
+        np.testing.assert_allclose(other.tag_batch(frames).scores, expected.scores, atol=0.02)
+        with pytest.raises(InputError, match="takes NV12 frames of 320x180"):
             other.tag(frames[0, :100])
 
 

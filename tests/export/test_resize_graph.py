@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+from taidpt.export.command_steps import ENGINE_OPTIONS, read_options
 from taidpt.export.graph_io import run_graph
 from taidpt.export.pictures import generated_pictures
-from taidpt.export.resize_graph import FrameInput, prepend_resize, yuv_to_rgb
+from taidpt.export.resize_graph import FrameInput, prepend_resize
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import InputSpec
+from taidpt.runtime.input_spec import InputSpec
+from taidpt.runtime.nv12 import nv12_to_rgb
 from taidpt.runtime.preprocess import Preprocessor
 from tests.export.conftest import MEAN, STD, small_graph
 
 CROP = (64, 64)
+CROP_SPEC = InputSpec(*CROP, MEAN, STD)
 GREY_LEVEL = 0.03  # of the normalised tensor; 1 / 255 / the least deviation is 0.0154
 
 
@@ -73,7 +78,7 @@ def levels(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ("height", "width"), [(270, 480), (480, 270), (64, 64), (99, 101), (40, 50)]
 )
 def test_rgb_equals_pillow(height: int, width: int) -> None:
-    graph = prepend_resize(identity_encoder(), FrameInput(height, width), CROP)
+    graph = prepend_resize(identity_encoder(), FrameInput(height, width).spec(CROP_SPEC))
     frames = camera_frames(height, width)
     got = run_graph(graph, {"frames": frames})["pixels"]
     difference = levels(got, pillow(frames))
@@ -81,9 +86,9 @@ def test_rgb_equals_pillow(height: int, width: int) -> None:
     assert (difference > 0).mean() < 0.01
 
 
-@pytest.mark.parametrize("standard", ["bt601", "bt709"])
-@pytest.mark.parametrize("full_range", [False, True])
-def test_nv12_equals_conversion_then_pillow(standard: str, full_range: bool) -> None:
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+@pytest.mark.parametrize("extent", ["limited", "full"])
+def test_nv12_equals_conversion_then_pillow(matrix: str, extent: str) -> None:
     height, width = 180, 320
     generator = np.random.default_rng(0)
     frames = np.stack(
@@ -94,31 +99,16 @@ def test_nv12_equals_conversion_then_pillow(standard: str, full_range: bool) -> 
             for picture in camera_frames(height, width)
         ]
     )
-    frame = FrameInput(height, width, "nv12", standard, full_range)
-    got = run_graph(prepend_resize(identity_encoder(), frame, CROP), {"frames": frames})["pixels"]
-    luma = frames[:, :height].astype(np.float64)
-    chroma = frames[:, height:].reshape(len(frames), height // 2, width // 2, 2)
-    yuv = np.concatenate([luma[..., None], chroma.repeat(2, axis=1).repeat(2, axis=2)], axis=3)
-    matrix, offset = yuv_to_rgb(standard, full_range)
-    rgb = np.clip(np.floor(yuv @ matrix.T.astype(np.float64) + offset + 0.5), 0, 255)
-    difference = levels(got, pillow(rgb.astype(np.uint8)))
-    assert np.percentile(difference, 99.9) <= GREY_LEVEL
-
-
-def test_conversion_knows_black_white_and_the_primaries() -> None:
-    for standard, red in (("bt601", (81, 90, 240)), ("bt709", (63, 102, 240))):
-        matrix, offset = yuv_to_rgb(standard, full_range=False)
-        np.testing.assert_allclose(matrix @ [16, 128, 128] + offset, 0, atol=1e-3)
-        np.testing.assert_allclose(matrix @ [235, 128, 128] + offset, 255, atol=1e-3)
-        np.testing.assert_allclose(matrix @ red + offset, [255, 0, 0], atol=2.5)
-        full, shift = yuv_to_rgb(standard, full_range=True)
-        np.testing.assert_allclose(full @ [255, 128, 128] + shift, 255, atol=1e-3)
+    spec = FrameInput(height, width, "nv12", matrix, extent).spec(CROP_SPEC)
+    got = run_graph(prepend_resize(identity_encoder(), spec), {"frames": frames})["pixels"]
+    rgb = np.stack([nv12_to_rgb(frame, *spec.colours) for frame in frames])
+    assert np.percentile(levels(got, pillow(rgb)), 99.9) <= GREY_LEVEL
 
 
 def test_real_encoder_gives_the_same_features(family: str) -> None:
     """Resize in the graph against resize by the runtime, through a whole encoder."""
     frames = camera_frames(180, 320)
-    graph = prepend_resize(small_graph(family), FrameInput(180, 320), CROP)
+    graph = prepend_resize(small_graph(family), FrameInput(180, 320).spec(CROP_SPEC))
     onnx.checker.check_model(graph, full_check=True)
     got = run_graph(graph, {"frames": frames})
     crops = Preprocessor(InputSpec(*CROP, MEAN, STD)).batch(frames)
@@ -135,8 +125,26 @@ def test_real_encoder_gives_the_same_features(family: str) -> None:
         ((9, 10, "nv12"), "NV12 frames have even sides, got 10x9"),
         ((8, 8, "yuy2"), "is not one of rgb, nv12"),
         ((8, 8, "nv12", "bt2020"), "is not one of bt601, bt709"),
+        ((8, 8, "nv12", "bt601", "tv"), "is not one of limited, full"),
     ],
 )
 def test_bad_frames(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         FrameInput(*arguments)  # type: ignore[arg-type]
+
+
+def test_options_of_the_command() -> None:
+    def read(**given: str) -> FrameInput | None:
+        options = {f"frame_{name}": given.get(name) for name in ("format", "matrix", "range")}
+        every = dict.fromkeys(ENGINE_OPTIONS) | options | {"frame": given.get("size"), "force": 0}
+        return read_options(Path("street.safetensors"), None, every)[1]["frame"]  # type: ignore[no-any-return]
+
+    assert read() is None
+    assert read(size="1920x1080") == FrameInput(1080, 1920)
+    assert read(size="64x48", format="nv12") == FrameInput(48, 64, "nv12", "bt709", "limited")
+    wanted = FrameInput(48, 64, "nv12", "bt601", "full")
+    assert read(size="64x48", format="nv12", matrix="bt601", range="full") == wanted
+    with pytest.raises(InputError, match="--frame-format needs the camera's size too"):
+        read(format="nv12")
+    with pytest.raises(InputError, match="are for --frame-format nv12"):
+        read(size="64x48", range="full")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import read_image
-from taidpt.runtime.manifest import InputSpec
+from taidpt.runtime.input_spec import NV12, BakedResize, InputSpec
 from taidpt.runtime.preprocess import Preprocessor, plan_crop
 from tests.runtime.tiny import MEAN, STD
 from tests.support import shared_data
@@ -185,10 +185,21 @@ def test_what_is_no_frame(frame: object, message: str) -> None:
 
 
 def test_a_baked_size_takes_no_other() -> None:
-    baked = InputSpec(96, 96, MEAN, STD, baked_resize={"height": 96, "width": 96})
+    baked = InputSpec(96, 96, MEAN, STD, baked_resize=BakedResize((64, 64)))
     Preprocessor(baked)(generated(96, 96))
     with pytest.raises(InputError, match="resizes frames of 96x96 itself, got 100x96"):
         Preprocessor(baked)(generated(96, 100))
+
+
+def test_nv12_goes_through_as_it_is() -> None:
+    colours = BakedResize((64, 64), "bt709", "limited")
+    preprocess = Preprocessor(InputSpec(96, 128, MEAN, STD, format=NV12, baked_resize=colours))
+    frame = generated(144, 128)[..., 0].copy()
+    assert preprocess(frame) is frame
+    assert preprocess.batch([frame, frame]).shape == (2, 144, 128)
+    for other in (generated(96, 128), frame[:-1], frame.astype(np.float32)):
+        with pytest.raises(InputError, match=r"NV12 frames of 128x96, uint8 \[144, 128\], got"):
+            preprocess(other)
 
 
 def test_empty_batches_are_refused() -> None:
