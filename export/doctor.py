@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import platform
 import shutil
@@ -14,8 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from taidpt.export.engine import FLAVOURS, gpu_architecture
-from taidpt.runtime.bundle import MODEL_FILE, Bundle
+from taidpt.runtime.backends.engine_files import FLAVOURS, EngineFile, Machine, list_engines
+from taidpt.runtime.backends.gpu import gpu_architecture
+from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import TaidptError
 
 __all__ = ["Finding", "examine", "examine_bundle"]
@@ -81,30 +81,22 @@ def examine_bundle(path: Path) -> list[Finding]:
 
 
 def _engines(bundle: Bundle) -> list[Finding]:
-    names = [n for n in bundle.manifest.files if n.startswith("engines/") and n.endswith(".json")]
-    if not names:
+    try:
+        engines = list_engines(bundle)
+    except TaidptError as error:
+        return [Finding("engine", str(error), False)]
+    if not engines:
         mend = f"taidpt-export {bundle.path} --engine fp16"
         return [Finding("engine", "none", None, mend)]
-    return [_engine(bundle, name) for name in names]
+    return [_engine(bundle, engine) for engine in engines]
 
 
-def _engine(bundle: Bundle, name: str) -> Finding:
-    key = json.loads(bundle.file(name).read_text("utf-8"))
-    precision = str(key["precision"])
-    variant = f"model.{precision}.onnx"
-    graph = variant if variant in bundle.manifest.files else MODEL_FILE
-    faults = []
-    if bundle.manifest.files[graph].sha256 != key["graph_sha256"]:
-        faults.append("the graph is another one now")
-    here = gpu_architecture()
-    if key["architecture"] != here:
-        faults.append(f"built for {key['architecture']}, this machine has {here or 'no GPU'}")
-    installed = _version(FLAVOURS[str(key["flavour"])])
-    if installed != key["version"]:
-        faults.append(f"built by {key['version']}, installed is {installed or 'none'}")
+def _engine(bundle: Bundle, engine: EngineFile) -> Finding:
+    installed = _version(FLAVOURS[engine.flavour]) or ""
+    faults = engine.faults(bundle, Machine(engine.flavour, installed, gpu_architecture()))
     state = "stale: " + "; ".join(faults) if faults else "current"
-    mend = f"taidpt-export {bundle.path} --engine {precision}" if faults else ""
-    return Finding(f"engine {precision}", state, not faults, mend)
+    mend = f"taidpt-export {bundle.path} --engine {engine.precision}" if faults else ""
+    return Finding(f"engine {engine.precision}", state, not faults, mend)
 
 
 def _version(package: str) -> str | None:

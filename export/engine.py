@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import importlib
 import importlib.util
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,21 +12,20 @@ from typing import Any
 
 from taidpt.export.precision import check_precision
 from taidpt.progress import Progress, SilentProgress
+from taidpt.runtime.backends.engine_files import FLAVOURS, fingerprint
+from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
+from taidpt.runtime.files import sha256_of
 
 __all__ = [
-    "FLAVOURS",
     "BuiltEngine",
     "EngineOptions",
     "build_engine",
     "engine_key",
     "find_flavour",
-    "fingerprint",
-    "gpu_architecture",
     "installed_version",
 ]
 
-FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _LEAST_VERSION = (10, 3)
 _STRONGLY_TYPED_ALWAYS = 11  # TensorRT 11 ignores the flag: nothing else is left
 _LARGEST_DEFAULT = 4 << 30
@@ -99,42 +95,19 @@ def installed_version(flavour: str) -> str:
     return str(_import(flavour).__version__)
 
 
-def gpu_architecture() -> str | None:
-    """ "sm_87" and the like of the first GPU, asked from the driver; None without one."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    capability = ((75, major), (76, minor))
-    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    if any(driver.cuDeviceGetAttribute(ctypes.byref(v), n, device) for n, v in capability):
-        return None
-    return f"sm_{major.value}{minor.value}"
-
-
-def fingerprint(key: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits of everything that an engine depends on."""
-    text = json.dumps(dict(key), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def engine_key(graph: Path, options: EngineOptions, flavour: str, version: str) -> dict[str, Any]:
     """What an engine of this graph depends on, here and now."""
     settings = asdict(options)
     for name in ("flavour", "workspace", "target"):
         settings.pop(name)
-    digest = hashlib.sha256(graph.read_bytes())
     beside = graph.with_name(f"{graph.name}.data")
-    if beside.is_file():
-        digest.update(beside.read_bytes())
+    files = (graph, beside) if beside.is_file() else (graph,)
     return {
         "schema": 1,
         "flavour": flavour,
         "version": version,
         "architecture": options.target or gpu_architecture() or "unknown",
-        "graph_sha256": digest.hexdigest(),
+        "graph_sha256": sha256_of(*files),
         **settings,
         "batch": list(options.batch),
     }

@@ -22,7 +22,6 @@ from taidpt.export.engine import (
     build_engine,
     engine_key,
     find_flavour,
-    fingerprint,
     installed_version,
 )
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
@@ -31,6 +30,7 @@ from taidpt.export.parity import GATED, ParityReport, Sides, compare
 from taidpt.export.pictures import frame_maker
 from taidpt.export.precision import QUANTISED, RUNNABLE_ON_CPU, bound_of, to_half
 from taidpt.progress import Progress
+from taidpt.runtime.backends.engine_files import ENGINES, fingerprint
 from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import EngineNotBuiltError, InputError
 from taidpt.runtime.files import write_atomically
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     import onnx
 
 __all__ = ["EngineRequest", "EngineResult", "add_engine", "add_precision", "variant_file"]
-
-ENGINES = "engines"
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ def bench_lines(tagger: Tagger, rows: Sequence[BenchRow]) -> list[str]:
     sizes = "".join(f"{name + ' ms':>11}" for name in FRAME_SIZES)
     model = tagger.bundle.manifest.model.name
     lines = [
-        f"{tagger.bundle.path.name}: {model}, {len(tagger.names)} tags, {tagger.backend.name}",
+        f"{tagger.bundle.path.name}: {model}, {len(tagger.names)} tags",
+        f"device {tagger.device}",
         "milliseconds a frame, medians; frames a second of a 720p stream",
         f"{'batch':>5}{'bare ms':>11}{'tagger ms':>11}{'ratio':>8}{sizes}{'stream/s':>10}",
     ]
@@ -152,7 +153,9 @@ def bench_report(tagger: Tagger, rows: Sequence[BenchRow]) -> dict[str, Any]:
         "bundle": tagger.bundle.path.name,
         "model": tagger.bundle.manifest.model.to_json(),
         "tags": len(tagger.names),
-        "backend": tagger.backend.name,
+        "backend": tagger.device.backend,
+        "device": tagger.device.name,
+        "passed_over": dict(tagger.device.passed_over),
         "machine": platform.machine(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

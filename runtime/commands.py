@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from taidpt.runtime.backends import DEVICES
+
 __all__ = ["bench", "tag"]
 
 
@@ -32,7 +34,7 @@ __all__ = ["bench", "tag"]
 @click.option("--min-off", type=click.FloatRange(min=0), default=0.5, help="Least seconds off.")
 @click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    type=click.Choice(DEVICES),
     default="auto",
     help="auto takes the best that works here; any other works or fails.",
 )
@@ -73,7 +75,7 @@ def _batch_list(ctx: click.Context, param: click.Parameter, value: str) -> tuple
 @click.option("--batches", default="1,2,4,8", callback=_batch_list, help="Batch sizes to sweep.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="Each.")
 @click.option("--json", "target", metavar="FILE", help="Write the figures as JSON too.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="auto")
+@click.option("--device", type=click.Choice(DEVICES), default="auto")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the inference.")
 @click.option("--resize", type=click.Choice(["exact", "fast"]), default="exact")
 @click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")

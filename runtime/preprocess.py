@@ -6,12 +6,14 @@ centre is cropped. Normalisation is inside the graph.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.device_frames import DeviceFrames, take_frames
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.input_spec import NV12, InputSpec
 from taidpt.runtime.resize import BandedResize, CropPlan, plan_crop
@@ -63,9 +65,10 @@ class Preprocessor:
         Raises:
             InputError: it is no such array.
         """
+        pixels = host_frame(frame)
         if self.spec.format == NV12:
-            return self._nv12(frame)
-        pixels = to_u8(frame)
+            return self._nv12(pixels)
+        pixels = to_u8(pixels)
         if pixels.shape[:2] == self._hw:
             return _as_rgb(pixels)
         if self.spec.baked_resize is not None:
@@ -88,6 +91,23 @@ class Preprocessor:
             f"{list(shape)}, got {found}; for RGB pictures export again without --frame-format nv12"
         )
 
+    def on_device(self, frames: DeviceFrames) -> DeviceFrames:
+        """GPU frames as a batch [N, …], read where they lie.
+
+        Raises:
+            InputError: they have not exactly the size and format that the graph takes.
+        """
+        shape = self.spec.frame_shape
+        if frames.shape == shape:
+            return dataclasses.replace(frames, shape=(1, *shape))
+        if frames.shape[1:] == shape:
+            return frames
+        raise InputError(
+            f"this bundle takes GPU frames of {self._hw[1]}x{self._hw[0]}, uint8 {list(shape)} or "
+            f"a batch of them, got {list(frames.shape)}; resize them on the GPU, or export with "
+            "--frame WIDTHxHEIGHT for frames of another size"
+        )
+
     def _is_exact(self, shape: tuple[int, ...]) -> bool:
         reduction = min(shape[0] / self._hw[0], shape[1] / self._hw[1])
         return not (self._fast and reduction >= _FAST_REDUCTION)
@@ -107,6 +127,21 @@ class Preprocessor:
         for row, frame in zip(batch, frames, strict=True):
             row[...] = self(frame)
         return batch
+
+
+def host_frame(frame: Any) -> npt.NDArray[Any]:
+    """A frame in host memory, of NumPy or of a library that gives it by DLPack, without a copy.
+
+    Raises:
+        InputError: it is neither, or lies on a GPU.
+    """
+    taken = take_frames(frame)
+    if isinstance(taken, DeviceFrames):
+        raise InputError(
+            f"{_EXPECTED}, got one on GPU {taken.device}; GPU frames go to the tagger itself, one "
+            "by one or as one array [N, height, width, 3]"
+        )
+    return frame if taken is None else taken
 
 
 def to_u8(frame: npt.NDArray[Any]) -> U8Array:

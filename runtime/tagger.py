@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.backends.base import Backend, BackendOptions, ProviderSpec
+from taidpt.runtime.backends.base import Backend, BackendOptions, Frames, ProviderSpec
+from taidpt.runtime.backends.choice import Device, open_backend
 from taidpt.runtime.bank import FloatArray, map_local_embeddings
 from taidpt.runtime.bundle import BANK_FILE, Bundle
 from taidpt.runtime.closing import Closing
+from taidpt.runtime.device_frames import DeviceFrames, take_frames
 from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.preprocess import Preprocessor
 from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
@@ -36,9 +38,16 @@ class Tagger(Closing):
     result.heatmap("dog")           # float32 [rows, columns]
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, resize: str = "exact") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        resize: str = "exact",
+        device: Device | None = None,
+    ) -> None:
         self.bundle = bundle
         self.backend = backend
+        self.device = device or Device(backend.device, backend.name, {})
         self.preprocess = Preprocessor(bundle.manifest.input, resize)
         self.vocabulary = _vocabulary(bundle)
 
@@ -56,8 +65,9 @@ class Tagger(Closing):
 
         Args:
             path: the folder `NAME.taidpt`.
-            device: "auto" takes the best that works and logs which; "cpu", "cuda" and "tensorrt"
-                work or fail.
+            device: "auto" takes the best that works, and says in the log and in `device` which
+                and why not the others; "tensorrt", "tensorrt-rtx" (an engine in the bundle),
+                "cuda", "cpu" and "ort-tensorrt" (ONNX Runtime) work or fail.
             providers: ONNX Runtime providers in order, overriding `device`.
             threads: threads inside one call; None leaves it to the backend.
             trust_engine: load engines and plugin libraries that this machine has no record of.
@@ -71,7 +81,8 @@ class Tagger(Closing):
         for attempt in range(_LOAD_TRIES):
             bundle = Bundle.load(path)
             try:
-                tagger = cls(bundle, _open_backend(bundle, options), resize)
+                backend, found = open_backend(bundle, options)
+                tagger = cls(bundle, backend, resize, found)
             except BundleError:
                 # an export may have put another folder in place after its files were checked
                 if bundle.is_current() or attempt == _LOAD_TRIES - 1:
@@ -96,6 +107,9 @@ class Tagger(Closing):
     def __call__(self, frames: FrameArray | Sequence[FrameArray]) -> Any:
         """Tag a frame, or a batch: a list of frames of any sizes, or an array [N, H, W, 3].
 
+        Arrays of other libraries come without a copy, by DLPack or `__cuda_array_interface__`: on
+        the CPU of any size; on a GPU uint8, dense, of the bundle's own size and format.
+
         Returns:
             A TagResult for one frame, a TagBatch for a batch.
         Raises:
@@ -104,19 +118,29 @@ class Tagger(Closing):
         """
         if isinstance(frames, (list, tuple)):
             return self.tag_batch(frames)
-        if isinstance(frames, np.ndarray) and frames.ndim == 4:
-            return self.tag_batch(frames)
-        return self.tag(frames)  # type: ignore[arg-type]  # an array; if not, told there
+        taken: Any = take_frames(frames)
+        shape = () if taken is None else taken.shape
+        if len(shape) == 4 or shape[1:] == self.bundle.manifest.input.frame_shape:
+            return self.tag_batch(taken)
+        return self.tag(frames if taken is None else taken)  # type: ignore[arg-type]  # told there
 
     def tag(self, frame: FrameArray) -> TagResult:
         """Tag one frame of any size; see `Preprocessor` for its types."""
-        crop = self.preprocess(frame)
-        return TagBatch(self._run(crop[None]), self.vocabulary)[0]
+        taken = take_frames(frame)
+        if isinstance(taken, DeviceFrames):
+            ready: Frames = self.preprocess.on_device(taken)
+        else:
+            ready = self.preprocess(frame if taken is None else taken)[None]
+        return TagBatch(self._run(ready), self.vocabulary)[0]
 
     def tag_batch(self, frames: Sequence[FrameArray] | FrameArray) -> TagBatch:
         """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run."""
-        array_or_list = frames if isinstance(frames, np.ndarray) else list(frames)
-        return TagBatch(self._run(self.preprocess.batch(array_or_list)), self.vocabulary)
+        taken = None if isinstance(frames, (list, tuple)) else take_frames(frames)
+        if isinstance(taken, DeviceFrames):
+            ready: Frames = self.preprocess.on_device(taken)
+        else:
+            ready = self.preprocess.batch(list(frames) if taken is None else taken)
+        return TagBatch(self._run(ready), self.vocabulary)
 
     def with_threshold(self, on: float, off: float | None = None) -> Tagger:
         """A tagger of the same bundle and backend with one threshold for all tags.
@@ -150,9 +174,9 @@ class Tagger(Closing):
         self.backend.close()
 
     def __repr__(self) -> str:
-        return f"Tagger({str(self.bundle.path)!r}, {len(self.names)} tags, {self.backend.name})"
+        return f"Tagger({str(self.bundle.path)!r}, {len(self.names)} tags, {self.device})"
 
-    def _run(self, frames: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
+    def _run(self, frames: Frames) -> dict[str, FloatArray]:
         outputs = dict(self.backend.run(frames))
         if not np.isfinite(outputs["scores"]).all():
             raise BackendError(
@@ -169,9 +193,3 @@ def _vocabulary(bundle: Bundle) -> Vocabulary:
         return Vocabulary(manifest.tags, manifest.model.grid, rows)
     except InputError as error:
         raise BundleError(f"{bundle.path}: {error}") from None
-
-
-def _open_backend(bundle: Bundle, options: BackendOptions) -> Backend:
-    from taidpt.runtime.backends.onnx_runtime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(bundle, options)

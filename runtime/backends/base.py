@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.device_frames import DeviceFrames
 from taidpt.runtime.preprocess import U8Array
 
-__all__ = ["DEVICES", "Backend", "BackendOptions", "Outputs", "ProviderSpec"]
+__all__ = [
+    "NO_BANK",
+    "Backend",
+    "BackendOptions",
+    "BankInputs",
+    "Frames",
+    "Outputs",
+    "ProviderSpec",
+]
 
-Outputs = Mapping[str, npt.NDArray[np.float32]]
+Frames = U8Array | DeviceFrames
+Outputs = Mapping[str, npt.NDArray[Any]]
 ProviderSpec = str | tuple[str, Mapping[str, Any]]
 
-DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+BankInputs = Mapping[str, npt.NDArray[np.float32]]
+NO_BANK: BankInputs = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,8 @@ class BackendOptions:
     """What the user asked for.
 
     Attributes:
-        device: "auto" takes the best that works and logs which; any other must work or fail.
+        device: one of `DEVICES`; "auto" takes the best that works and says which, any other must
+            work or fail.
         providers: ONNX Runtime providers by name, in order; overrides `device`.
         threads: threads inside one call; None leaves the choice to the backend.
         trust_engine: load engines and plugin libraries that this machine has no record of.
@@ -45,16 +58,21 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it runs: "cpu", "cuda" or "tensorrt"."""
+        """Where it runs: one of `DEVICES`, or another provider's own name."""
 
-    def run(self, frames: U8Array) -> Outputs:
+    def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
         """Run a batch.
 
         Args:
-            frames: uint8 [N, *InputSpec.frame_shape]: RGB [N, height, width, 3], or NV12.
+            frames: uint8 [N, *InputSpec.frame_shape]: RGB [N, height, width, 3], or NV12; in host
+                memory, or on a GPU for those that run there.
+            bank: the graph's other inputs where its bank is one of them, float32. Never changed:
+                it is the same object from call to call until another bank takes its place, so
+                that a device copies it once a swap.
         Returns:
-            The graph's outputs by name, float32, N rows each.
+            The graph's outputs by name, N rows each: float32, and integers where they are indices.
         Raises:
+            InputError: frames on a GPU that this backend cannot read.
             BackendError: the backend failed.
         """
 

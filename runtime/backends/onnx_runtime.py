@@ -2,50 +2,62 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taidpt.runtime.backends.base import DEVICES, BackendOptions, Outputs, ProviderSpec
+import numpy as np
+
+from taidpt.runtime.backends.base import (
+    NO_BANK,
+    BackendOptions,
+    BankInputs,
+    Frames,
+    Outputs,
+    ProviderSpec,
+)
 from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.device_frames import DeviceFrames
 from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
-from taidpt.runtime.preprocess import U8Array
 
 __all__ = ["OnnxRuntimeBackend"]
 
-_LOG = logging.getLogger("taidpt.runtime")
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
 }
 _DEVICES = {provider: device for device, provider in _PROVIDERS.items()}
 _ERRORS_ONLY = 3
+_LARGEST_BATCH = 8  # of the engines that the TensorRT provider builds
 
 
 class OnnxRuntimeBackend:
     """One session of the bundle's graph. `run` may be called from several threads."""
 
-    def __init__(self, bundle: Bundle, options: BackendOptions) -> None:
+    def __init__(self, bundle: Bundle, options: BackendOptions, device: str = "cpu") -> None:
         """Open the graph.
 
+        Args:
+            bundle: whose graph.
+            options: threads; `providers` stand before the device.
+            device: "cpu", "cuda" or "ort-tensorrt".
         Raises:
             BackendError: the device or provider asked for is not there or does not start.
             BundleError: ONNX Runtime refuses the graph.
         """
         ort = _import_onnxruntime()
-        model = bundle.file(bundle.manifest.graph.file)
-        wanted = _choose(ort, options)
-        self._session = _open(ort, model, wanted, options)
-        auto = options.device == "auto" and options.providers is None
-        self._provider = _check_used(self._session, wanted, strict=not auto)
+        wanted = options.providers
+        if wanted is None:
+            wanted = _providers_of(device, bundle)
+        _check_available(ort, wanted)
+        self._session = _open(ort, bundle.file(bundle.manifest.graph.file), wanted, options)
+        self._provider = _check_used(self._session, wanted)
         self._version = str(ort.__version__)
         self._input = bundle.manifest.input.name
         self._outputs = [output.name for output in self._session.get_outputs()]
         _check_graph(self._session, bundle)
-        if auto:
-            _log_choice(ort, self._provider, wanted)
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -57,19 +69,39 @@ class OnnxRuntimeBackend:
 
     @property
     def device(self) -> str:
-        """ "cpu", "cuda" or "tensorrt"; another provider's own name."""
+        """ "cpu", "cuda" or "ort-tensorrt"; another provider's own name."""
         return _DEVICES.get(self._provider, self._provider)
 
-    def run(self, frames: U8Array) -> Outputs:
-        """Run a batch uint8 [N, *frame_shape]; the outputs by name, float32."""
+    def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
+        """Run a batch uint8 [N, *frame_shape]; the outputs by name."""
         session = self._session
         if session is None:
             raise BackendError("this tagger is closed; load the bundle again")
+        if isinstance(frames, DeviceFrames):
+            frames = self._take_device(frames)
         try:
-            values = session.run(self._outputs, {self._input: frames})
+            if isinstance(frames, DeviceFrames):
+                values = _run_bound(session, self._input, frames, bank)
+            else:
+                values = session.run(self._outputs, {self._input: frames, **bank})
         except Exception as error:  # onnxruntime's errors share no public base class
             raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
+
+    def _take_device(self, frames: DeviceFrames) -> DeviceFrames:
+        """Frames on a GPU, once their producer is done with them."""
+        if self._provider == _PROVIDERS["cpu"]:
+            raise InputError(
+                f"these frames lie on GPU {frames.device}, and this tagger runs on the CPU; copy "
+                "them to host memory first, or load the bundle on a GPU device"
+            )
+        if frames.stream is not None:
+            from taidpt.runtime.backends.cuda_driver import CudaDriver
+
+            # ONNX Runtime runs in a stream of its own and knows of no other
+            with CudaDriver(frames.device) as cuda:
+                cuda.wait(frames.stream)
+        return frames
 
     def close(self) -> None:
         """Drop the session."""
@@ -86,21 +118,63 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _choose(ort: Any, options: BackendOptions) -> Sequence[ProviderSpec]:
-    if options.providers is not None:
-        return _check_available(ort, list(options.providers))
-    if options.device not in DEVICES:
-        raise InputError(f"unknown device {options.device!r}, expected one of {', '.join(DEVICES)}")
+def _run_bound(session: Any, name: str, frames: DeviceFrames, bank: BankInputs) -> Any:
+    """Run frames where they lie; the outputs come to host memory."""
+    binding = session.io_binding()
+    shape = list(frames.shape)
+    binding.bind_input(name, "cuda", frames.device, np.uint8, shape, frames.address)
+    for other, values in bank.items():
+        binding.bind_cpu_input(other, values)
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    session.run_with_iobinding(binding)
+    return binding.copy_outputs_to_cpu()
+
+
+def _providers_of(device: str, bundle: Bundle) -> list[ProviderSpec]:
+    """A device's provider, and the CPU for what it cannot do."""
     cpu = _PROVIDERS["cpu"]
-    if options.device == "auto":
-        cuda = _PROVIDERS["cuda"]
-        return [cuda, cpu] if cuda in ort.get_available_providers() else [cpu]
-    if options.device == "cpu":
+    if device == "cpu":
         return [cpu]
-    return _check_available(ort, [_PROVIDERS[options.device], cpu])
+    if device == "cuda":
+        return [_PROVIDERS[device], cpu]
+    return [(_PROVIDERS[device], tensorrt_options(bundle)), _PROVIDERS["cuda"], cpu]
 
 
-def _check_available(ort: Any, providers: list[ProviderSpec]) -> list[ProviderSpec]:
+def tensorrt_options(bundle: Bundle) -> dict[str, str]:
+    """Options of ONNX Runtime's TensorRT provider; only the first start builds an engine.
+
+    It is kept in this user's own cache, `$XDG_CACHE_HOME/taidpt`, because an engine is a
+    program and a bundle may come from elsewhere. Precision is the graph's own.
+    """
+    digest = bundle.manifest.files[bundle.manifest.graph.file].sha256
+    folder = cache_folder() / "ort-tensorrt" / digest[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: {error.strerror}") from None
+    spec = bundle.manifest.input
+    frame = "x".join(map(str, spec.frame_shape))
+    return {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(folder),
+        "trt_layer_norm_fp32_fallback": "True",
+        "trt_profile_min_shapes": f"{spec.name}:1x{frame}",
+        "trt_profile_opt_shapes": f"{spec.name}:1x{frame}",
+        "trt_profile_max_shapes": f"{spec.name}:{_LARGEST_BATCH}x{frame}",
+    }
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/taidpt`, or `~/.cache/taidpt`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    return root / "taidpt"
+
+
+def _check_available(ort: Any, providers: Sequence[ProviderSpec]) -> None:
     if not providers:
         raise InputError("the list of providers is empty")
     available = ort.get_available_providers()
@@ -111,7 +185,6 @@ def _check_available(ort: Any, providers: list[ProviderSpec]) -> list[ProviderSp
                 f"{', '.join(available)}; for a GPU: pip uninstall onnxruntime, then "
                 "pip install onnxruntime-gpu"
             )
-    return providers
 
 
 def _open(ort: Any, model: Path, providers: Sequence[ProviderSpec], options: BackendOptions) -> Any:
@@ -130,11 +203,11 @@ def _open(ort: Any, model: Path, providers: Sequence[ProviderSpec], options: Bac
         ) from error
 
 
-def _check_used(session: Any, wanted: Sequence[ProviderSpec], strict: bool) -> str:
+def _check_used(session: Any, wanted: Sequence[ProviderSpec]) -> str:
     """ONNX Runtime falls back without an error when a provider's libraries do not load."""
     used = str(session.get_providers()[0])
     first = _provider_name(wanted[0])
-    if strict and used != first:
+    if used != first:
         raise BackendError(
             f"{first} did not start here ({used} would have run instead); check the driver and "
             "the CUDA libraries, or ask for the device cpu"
@@ -161,16 +234,6 @@ def _check_graph(session: Any, bundle: Bundle) -> None:
     tags = outputs["scores"][-1]
     if isinstance(tags, int) and tags != len(bundle.names):
         raise BundleError(f"{where}: the graph scores {tags} tags, not {len(bundle.names)}")
-
-
-def _log_choice(ort: Any, used: str, wanted: Sequence[ProviderSpec]) -> None:
-    if _provider_name(wanted[0]) != used:
-        why = f", because {_provider_name(wanted[0])} did not start"
-    elif used == _PROVIDERS["cpu"]:
-        why = ", because this onnxruntime has no CUDA provider"
-    else:
-        why = ""
-    _LOG.info("device auto: %s of onnxruntime %s%s", used, ort.__version__, why)
 
 
 def _provider_name(provider: ProviderSpec) -> str:

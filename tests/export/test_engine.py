@@ -16,7 +16,7 @@ from PIL import Image
 
 from taidpt.export.bundle_source import encoder_of, load_graph
 from taidpt.export.command_steps import parse_batch, parse_size
-from taidpt.export.engine import EngineOptions, build_engine, engine_key, find_flavour, fingerprint
+from taidpt.export.engine import EngineOptions, build_engine, engine_key, find_flavour
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph_io import count_ops, run_graph, save_graph
 from taidpt.export.head_graph import append_head
@@ -26,6 +26,7 @@ from taidpt.export.precision import to_half
 from taidpt.export.variants import EngineRequest, add_engine, add_precision
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle
+from taidpt.runtime.backends.engine_files import fingerprint
 from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError
 from taidpt.runtime.manifest import Scoring
 from tests.export.conftest import FAMILIES, small_bank, small_graph

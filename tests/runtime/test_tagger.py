@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.bank import ClassBank, Threshold
-from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, BundleWriter
+from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.manifest import TagEntry
 from taidpt.runtime.results import Tag, TagResult, Vocabulary
@@ -127,14 +127,17 @@ def test_devices_that_are_not_here_fail_and_auto_says_what_it_took(
 
     available = onnxruntime.get_available_providers()
     with caplog.at_level(logging.INFO, "taidpt.runtime"), Tagger.load(bundle_path) as tagger:
-        assert tagger.backend.device in ("cpu", "cuda")
-    assert "device auto: " in caplog.text
+        assert tagger.device.name == tagger.backend.device
+        assert tagger.device.name in ("cpu", "cuda")
+    assert f"device auto: {tagger.device.name}: onnxruntime" in caplog.text
+    assert "device auto: not tensorrt: the bundle has no such engine" in caplog.text
+    assert tagger.device.passed_over["tensorrt-rtx"] == "the bundle has no such engine"
     if "CUDAExecutionProvider" not in available:
         with pytest.raises(BackendError, match="no CUDAExecutionProvider, it has"):
             Tagger.load(bundle_path, device="cuda")
     if "TensorrtExecutionProvider" not in available:
         with pytest.raises(BackendError, match="no TensorrtExecutionProvider"):
-            Tagger.load(bundle_path, device="tensorrt")
+            Tagger.load(bundle_path, device="ort-tensorrt")
     with pytest.raises(BackendError, match="no NonsenseProvider"):
         Tagger.load(bundle_path, providers=["NonsenseProvider"])
     with pytest.raises(InputError, match="unknown device 'tpu'"):
@@ -191,7 +194,7 @@ def test_scores_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 
 def test_a_closed_tagger_says_so(bundle_path: Path) -> None:
     tagger = Tagger.load(bundle_path, device="cpu")
-    assert "5 tags, onnxruntime" in repr(tagger)
+    assert "5 tags, cpu: onnxruntime" in repr(tagger)
     tagger.close()
     with pytest.raises(BackendError, match="closed; load the bundle again"):
         tagger(frames()[0])
@@ -233,3 +236,19 @@ def test_bank_of_the_bundle_is_the_one_saved(tagger: Tagger) -> None:
     bank = tagger.bundle.bank
     assert isinstance(bank, ClassBank)
     np.testing.assert_array_equal(bank.local_embeddings, TinySpec().bank().local_embeddings)
+
+
+def test_the_tensorrt_providers_options_keep_its_engines(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from taidpt.runtime.backends.onnx_runtime import tensorrt_options
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = tensorrt_options(Bundle.load(bundle_path))
+    folder = Path(options["trt_engine_cache_path"])
+    assert folder.is_relative_to(tmp_path / "taidpt")
+    assert folder.stat().st_mode & 0o077 == 0
+    assert options["trt_profile_max_shapes"] == "frames:8x16x16x3"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    with pytest.raises(InputError, match="/dev/null"):
+        tensorrt_options(Bundle.load(bundle_path))

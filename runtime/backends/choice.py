@@ -1,0 +1,95 @@
+"""Which backend runs a bundle here, and why not the better ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from taidpt.runtime.backends import AUTO, DEVICES
+from taidpt.runtime.backends.base import Backend, BackendOptions
+from taidpt.runtime.backends.onnx_runtime import OnnxRuntimeBackend
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError
+
+__all__ = ["Device", "open_backend"]
+
+_LOG = logging.getLogger("taidpt.runtime")
+_NO_ENGINE = "the bundle has no such engine"
+
+
+@dataclass(frozen=True)
+class Device:
+    """What runs a bundle.
+
+    Attributes:
+        name: "tensorrt", "tensorrt-rtx", "cuda", "cpu" or "ort-tensorrt".
+        backend: library, version and how.
+        passed_over: what "auto" would have taken rather, by name, and why it could not.
+    """
+
+    name: str
+    backend: str
+    passed_over: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.backend}" + "".join(
+            f"; not {name}: {why}" for name, why in self.passed_over.items()
+        )
+
+
+def open_backend(bundle: Bundle, options: BackendOptions) -> tuple[Backend, Device]:
+    """Open what was asked for; "auto" takes the first of `AUTO` that works, and logs which.
+
+    Raises:
+        InputError: there is no such device.
+        BackendError, MissingDependencyError: it cannot be used here.
+        BundleError: the bundle's graph or engine is not what its manifest says.
+    """
+    if options.providers is not None:
+        return _described(OnnxRuntimeBackend(bundle, options), {})
+    if options.device not in DEVICES:
+        raise InputError(f"unknown device {options.device!r}, expected one of {', '.join(DEVICES)}")
+    if options.device != "auto":
+        return _described(_open(bundle, options, options.device), {})
+    passed_over: dict[str, str] = {}
+    for device in AUTO[:-1]:
+        try:
+            found = _described(_try(bundle, options, device), passed_over)
+            break
+        except (BackendError, MissingDependencyError) as error:
+            passed_over[device] = str(error)
+    else:
+        found = _described(_open(bundle, options, AUTO[-1]), passed_over)
+    _log(found[1])
+    return found
+
+
+def _try(bundle: Bundle, options: BackendOptions, device: str) -> Backend:
+    """Open one of the better ones; a bundle without engines has nothing for TensorRT to load."""
+    if device.startswith("tensorrt"):
+        from taidpt.runtime.backends.engine_files import list_engines
+
+        if not list_engines(bundle, device):
+            raise BackendError(_NO_ENGINE)
+    return _open(bundle, options, device)
+
+
+def _open(bundle: Bundle, options: BackendOptions, device: str) -> Backend:
+    if device.startswith("tensorrt"):
+        from taidpt.runtime.backends.tensorrt_engine import TensorRTBackend
+
+        return TensorRTBackend(bundle, options, device)
+    return OnnxRuntimeBackend(bundle, options, device)
+
+
+def _described(backend: Backend, passed_over: Mapping[str, str]) -> tuple[Backend, Device]:
+    return backend, Device(backend.device, backend.name, passed_over)
+
+
+def _log(device: Device) -> None:
+    """An engine that was built and is not run is worth a warning; all else is how machines are."""
+    for name, why in device.passed_over.items():
+        built = name.startswith("tensorrt") and why != _NO_ENGINE
+        _LOG.log(logging.WARNING if built else logging.INFO, "device auto: not %s: %s", name, why)
+    _LOG.info("device auto: %s: %s", device.name, device.backend)

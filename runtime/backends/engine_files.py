@@ -1,0 +1,169 @@
+"""The engines of a bundle, and which of them may run here.
+
+An engine is only good for the graph, TensorRT version and GPU that it was built for. All that
+stands in a JSON file beside it, and a fingerprint of that file's content in the engine's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from taidpt.runtime.bundle import MODEL_FILE, Bundle
+from taidpt.runtime.errors import BackendError, BundleError
+from taidpt.runtime.files import sha256_of
+from taidpt.runtime.json_reader import JsonReader, parse_object
+
+__all__ = [
+    "ENGINES",
+    "FLAVOURS",
+    "TITLES",
+    "EngineFile",
+    "Machine",
+    "choose_engine",
+    "fingerprint",
+    "list_engines",
+]
+
+ENGINES = "engines"
+# flavour → Python package
+FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+# Fastest first: whoever built a lower precision wants it run.
+_PREFERENCE = ("fp8", "int8", "fp16", "bf16", "fp32")
+_LEAST_COMPATIBLE_SM = 80  # hardware-compatible engines run on Ampere and later
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is here: `architecture` is "sm_87" and the like, or None without a GPU."""
+
+    flavour: str
+    version: str
+    architecture: str | None
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """One engine: its file in the bundle, and what it depends on."""
+
+    name: str
+    key: JsonReader
+
+    @property
+    def flavour(self) -> str:
+        """ "tensorrt" or "tensorrt-rtx"."""
+        return self.key.choice("flavour", tuple(FLAVOURS))
+
+    @property
+    def precision(self) -> str:
+        """Of its graph: "fp16" and the like."""
+        return self.key.string("precision")
+
+    @property
+    def brings_host_code(self) -> bool:
+        """Whether it is version-compatible: such an engine holds code for the CPU too."""
+        return self._flag("version_compatible")
+
+    def faults(self, bundle: Bundle, machine: Machine) -> tuple[str, ...]:
+        """Why it may not run here, in words; none when it may."""
+        checks = (self._graph_fault(bundle), self._gpu_fault(machine), self._version_fault(machine))
+        return tuple(fault for fault in checks if fault)
+
+    def _graph_fault(self, bundle: Bundle) -> str:
+        variant = f"model.{self.precision}.onnx"
+        graph = variant if variant in bundle.manifest.files else MODEL_FILE
+        same = _graph_sha256(bundle, graph) == self.key.string("graph_sha256")
+        return "" if same else "the graph is another one now"
+
+    def _gpu_fault(self, machine: Machine) -> str:
+        built, here = self.key.string("architecture"), machine.architecture
+        if built == here or (
+            self._flag("hardware_compatible") and _sm(here) >= _LEAST_COMPATIBLE_SM
+        ):
+            return ""
+        return f"built for {built}, this machine has {here or 'no GPU'}"
+
+    def _version_fault(self, machine: Machine) -> str:
+        built, here = self.key.string("version"), machine.version
+        if built == here:
+            return ""
+        if self._flag("version_compatible") and _is_later(here, built):
+            return ""
+        return f"built by {TITLES[self.flavour]} {built}, installed is {here or 'none'}"
+
+    def _flag(self, name: str) -> bool:
+        return name in self.key and self.key.boolean(name)
+
+
+def fingerprint(key: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits of everything that an engine depends on."""
+    text = json.dumps(dict(key), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def list_engines(bundle: Bundle, flavour: str | None = None) -> list[EngineFile]:
+    """The engines of a bundle, of one flavour or all.
+
+    Raises:
+        BundleError: one has no description, or its description is not the one in its name.
+    """
+    names = [name for name in bundle.manifest.files if name.startswith(f"{ENGINES}/")]
+    engines = [_read(bundle, name) for name in names if name.endswith(".engine")]
+    return [engine for engine in engines if flavour in (None, engine.flavour)]
+
+
+def choose_engine(bundle: Bundle, machine: Machine) -> EngineFile:
+    """The engine of this flavour that may run here; of several, the lowest precision.
+
+    Raises:
+        BackendError: there is none, or all are stale; says why and how to build one.
+    """
+    engines = list_engines(bundle, machine.flavour)
+    title = TITLES[machine.flavour]
+    mend = f"build one here: taidpt-export {bundle.path} --engine fp16"
+    if machine.flavour != "tensorrt":
+        mend += f" --flavour {machine.flavour}"
+    if not engines:
+        raise BackendError(f"{bundle.path}: the bundle has no {title} engine; {mend}")
+    faults = {engine.name: engine.faults(bundle, machine) for engine in engines}
+    fresh = [engine for engine in engines if not faults[engine.name]]
+    if not fresh:
+        shown = "; ".join(f"{name} is stale: {', '.join(why)}" for name, why in faults.items())
+        raise BackendError(f"{bundle.path}: {shown}; {mend}")
+    return min(fresh, key=lambda engine: _PREFERENCE.index(engine.precision))
+
+
+def _read(bundle: Bundle, name: str) -> EngineFile:
+    path = bundle.file(name.removesuffix(".engine") + ".json")
+    key = JsonReader(parse_object(path.read_bytes(), str(path)), str(path))
+    if fingerprint(key.document) not in name:
+        raise BundleError(f"{path}: describes another engine than {name}; build the engine again")
+    engine = EngineFile(name, key)
+    key.choice("precision", _PREFERENCE)
+    return engine
+
+
+def _graph_sha256(bundle: Bundle, graph: str) -> str:
+    """The manifest's; a graph with its weights beside it is hashed with them."""
+    beside = f"{graph}.data"
+    if beside not in bundle.manifest.files:
+        return bundle.manifest.files[graph].sha256
+    return sha256_of(bundle.file(graph), bundle.file(beside))
+
+
+def _sm(architecture: str | None) -> int:
+    digits = (architecture or "").removeprefix("sm_")
+    return int(digits) if digits.isdigit() else 0
+
+
+def _is_later(here: str, built: str) -> bool:
+    """Whether a version is a later one of the same major version."""
+    try:
+        numbers = [tuple(int(part) for part in text.split(".")) for text in (here, built)]
+    except ValueError:
+        return False
+    return numbers[0][0] == numbers[1][0] and numbers[0] >= numbers[1]

@@ -1,0 +1,198 @@
+"""One engine with its memory: frames in, outputs back, by single calls first and a graph after.
+
+Host frames go through pinned memory, which on a Jetson the GPU reads and writes in place. Frames
+that are on the GPU already are read where they lie. From the second run of a batch size on, a
+CUDA graph runs in place of the single calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.backends.buffers import plan_buffers
+from taidpt.runtime.backends.cuda_driver import CudaDriver
+from taidpt.runtime.backends.tensorrt_library import LoadedEngine
+from taidpt.runtime.closing import Closing
+from taidpt.runtime.errors import BackendError
+from taidpt.runtime.preprocess import U8Array
+
+__all__ = ["EngineRunner"]
+
+_LOG = logging.getLogger("taidpt.runtime")
+# Batch sizes times addresses of GPU frames: a decoder has a few buffers that take turns.
+_MOST_LANES = 16
+
+
+@dataclass
+class _Lane:
+    """One batch size with one address of frames: a context of its own, and its graph."""
+
+    context: Any
+    graph: int | None = None
+    warm: bool = False
+
+
+class EngineRunner(Closing):
+    """Runs an engine with one bank. Not to be called from two threads at once."""
+
+    def __init__(
+        self,
+        engine: LoadedEngine,
+        cuda: CudaDriver,
+        frames: str,
+        frame_shape: tuple[int, ...],
+        bank: Mapping[str, npt.NDArray[Any]],
+    ) -> None:
+        """Lay out the memory and put the bank there.
+
+        Args:
+            engine: on the GPU.
+            cuda: current in this thread.
+            frames: the name of the input for frames.
+            frame_shape: of one frame.
+            bank: the other inputs, which stay as they are.
+        Raises:
+            BackendError: the engine does not take such shapes, or there is no memory left.
+        """
+        self._engine, self._cuda, self._input = engine, cuda, frames
+        self._frame_shape = frame_shape
+        self._bank_shapes = {name: values.shape for name, values in bank.items()}
+        self._lanes: OrderedDict[tuple[int, int], _Lane] = OrderedDict()
+        self._memory: list[int] = []
+        self.uses_graphs = True
+        self.least, self.most = engine.batches(frames)
+        try:
+            self._stream = self._keep(cuda.create_stream())
+            self._scratch = self._keep(cuda.allocate(engine.scratch_bytes))
+            self._allocate()
+            self.put(bank)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, frames: U8Array) -> dict[str, npt.NDArray[Any]]:
+        """Run host frames, `most` of them at most; the outputs by name."""
+        # rows that fill up the engine's least batch hold what was there before
+        batch = max(len(frames), self.least)
+        self._views[self._input][: len(frames)] = frames
+        return self._run(batch, self._own_frames, len(frames))
+
+    def run_device(self, address: int, batch: int, stream: int | None) -> dict[str, Any]:
+        """Run frames that lie on the GPU, once `stream` has done what stands in it."""
+        if stream is not None:
+            self._cuda.follow(self._stream, stream)
+        return self._run(batch, address, batch)
+
+    def fits(self, bank: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """Whether a bank may take the place of the one that is there."""
+        return {name: values.shape for name, values in bank.items()} == self._bank_shapes
+
+    def put(self, bank: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Put a bank that fits where the old one was."""
+        for name, values in bank.items():
+            self._views[name][...] = values
+            self._copy_in(name, len(values))
+        if bank:
+            self._cuda.wait(self._stream)
+
+    def close(self) -> None:
+        """Free graphs, contexts and memory."""
+        for lane in self._lanes.values():
+            self._drop(lane)
+        self._lanes.clear()
+        self._views: dict[str, npt.NDArray[Any]] = {}
+        while self._memory:
+            self._cuda.free(self._memory.pop())
+
+    def _keep(self, made: int) -> int:
+        self._memory.append(made)
+        return made
+
+    def _allocate(self) -> None:
+        """One block on the host, and one on a GPU that has memory of its own."""
+        shapes = {self._input: (self.most, *self._frame_shape), **self._bank_shapes}
+        context = self._engine.new_context(self._scratch)
+        self._plan = plan = plan_buffers(self._engine.tensors(shapes, context))
+        host = self._cuda.allocate_host(plan.nbytes)
+        self._host = self._keep(host.address)
+        self._mapped = self._cuda.integrated
+        self._device = host.device_address
+        if not self._mapped:
+            self._device = self._keep(self._cuda.allocate(plan.nbytes))
+        block = np.ctypeslib.as_array((ctypes.c_uint8 * plan.nbytes).from_address(host.address))
+        self._views = {name: slot.view(block) for name, slot in plan.slots.items()}
+        self._own_frames = self._device + plan.slots[self._input].offset
+
+    def _copy_in(self, name: str, rows: int) -> None:
+        if not self._mapped:
+            slot = self._plan.slots[name]
+            here, there = self._device + slot.offset, self._host + slot.offset
+            self._cuda.copy_in(here, there, slot.nbytes_of(rows), self._stream)
+
+    def _run(self, batch: int, address: int, count: int) -> dict[str, npt.NDArray[Any]]:
+        lane = self._lane(batch, address)
+        if lane.warm and lane.graph is None and self.uses_graphs:
+            self._capture(lane, batch, address)
+        if lane.graph is None:
+            self._enqueue(lane, batch, address)
+        else:
+            self._cuda.launch(lane.graph, self._stream)
+        self._cuda.wait(self._stream)
+        lane.warm = True
+        outputs = (slot.spec.name for slot in self._plan.outputs)
+        return {name: self._views[name][:count].copy() for name in outputs}
+
+    def _lane(self, batch: int, address: int) -> _Lane:
+        key = batch, address
+        if key in self._lanes:
+            self._lanes.move_to_end(key)
+            return self._lanes[key]
+        if len(self._lanes) >= _MOST_LANES:
+            self._drop(self._lanes.popitem(last=False)[1])
+        self._lanes[key] = lane = _Lane(self._prepared(batch, address))
+        return lane
+
+    def _prepared(self, batch: int, address: int) -> Any:
+        """A context with its shapes and addresses set, once for all."""
+        context = self._engine.new_context(self._scratch)
+        shapes = {self._input: (batch, *self._frame_shape), **self._bank_shapes}
+        self._engine.tensors(shapes, context)
+        for name, slot in self._plan.slots.items():
+            here = address if name == self._input else self._device + slot.offset
+            if not context.set_tensor_address(name, here):
+                raise BackendError(f"{name} at {here:#x}: {self._engine.logger.last_error}")
+        return context
+
+    def _enqueue(self, lane: _Lane, batch: int, address: int) -> None:
+        """Copies and inference; mapped memory and frames on the GPU need no copy."""
+        if address == self._own_frames:
+            self._copy_in(self._input, batch)
+        if not lane.context.execute_async_v3(self._stream):
+            raise BackendError(f"the engine failed: {self._engine.logger.last_error}")
+        for slot in () if self._mapped else self._plan.outputs:
+            here, there = self._host + slot.offset, self._device + slot.offset
+            self._cuda.copy_out(here, there, slot.nbytes_of(batch), self._stream)
+
+    def _capture(self, lane: _Lane, batch: int, address: int) -> None:
+        """Record this lane's calls; an engine that cannot be recorded runs call by call."""
+        try:
+            with self._cuda.capture(self._stream) as made:
+                self._enqueue(lane, batch, address)
+        except BackendError as error:
+            self.uses_graphs = False
+            _LOG.warning("TensorRT runs without a CUDA graph, which is slower: %s", error)
+            return
+        lane.graph = made[0]
+
+    def _drop(self, lane: _Lane) -> None:
+        if lane.graph is not None:
+            self._cuda.drop_graph(lane.graph)
+        lane.context = None

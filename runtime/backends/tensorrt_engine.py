@@ -1,0 +1,147 @@
+"""Engines of TensorRT and TensorRT-RTX, run directly: no torch, no ONNX Runtime."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from taidpt.runtime.backends.base import NO_BANK, BackendOptions, BankInputs, Frames, Outputs
+from taidpt.runtime.backends.buffers import ALIGNMENT
+from taidpt.runtime.backends.cuda_driver import CudaDriver
+from taidpt.runtime.backends.engine_files import TITLES, Machine, choose_engine
+from taidpt.runtime.backends.engine_runner import EngineRunner
+from taidpt.runtime.backends.gpu import gpu_architecture
+from taidpt.runtime.backends.tensorrt_library import LoadedEngine, import_tensorrt, load_engine
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.device_frames import DeviceFrames
+from taidpt.runtime.errors import BackendError, BundleError, InputError
+from taidpt.runtime.trust import read_trusted
+
+__all__ = ["TensorRTBackend"]
+
+
+class TensorRTBackend:
+    """An engine of the bundle. `run` may be called from several threads; they take turns."""
+
+    def __init__(self, bundle: Bundle, options: BackendOptions, flavour: str = "tensorrt") -> None:
+        """Choose an engine, check that it may run here, and load it.
+
+        Raises:
+            MissingDependencyError: TensorRT or cuda-bindings is not installed.
+            BackendError: no GPU, no engine that fits, none that is trusted, or it does not load.
+            BundleError: the engine is not of this bundle's graph.
+        """
+        trt = import_tensorrt(flavour)
+        file = choose_engine(bundle, Machine(flavour, str(trt.__version__), gpu_architecture()))
+        data = read_trusted(bundle.file(file.name), options.trust_engine)
+        self._flavour = flavour
+        self._title = f"{TITLES[flavour]} {trt.__version__} ({file.precision} engine)"
+        self._frames = bundle.manifest.input.name
+        self._frame_shape = bundle.manifest.input.frame_shape
+        self._bank = NO_BANK
+        self._runner: EngineRunner | None = None
+        self._engine: LoadedEngine | None = None
+        self._lock = threading.Lock()
+        self._cuda = CudaDriver()
+        try:
+            self._engine = load_engine(trt, data, file.brings_host_code)
+            _check(self._engine, bundle)
+            if bundle.manifest.graph.bank == "constant":
+                self._runner = self._new_runner(self._engine, NO_BANK)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    @property
+    def name(self) -> str:
+        """Library, version and precision."""
+        return self._title
+
+    @property
+    def device(self) -> str:
+        """ "tensorrt" or "tensorrt-rtx"."""
+        return self._flavour
+
+    def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
+        """Run a batch of any size; one that the engine cannot take at once goes in parts."""
+        with self._lock:
+            engine = self._engine
+            if engine is None:
+                raise BackendError("this tagger is closed; load the bundle again")
+            self._cuda.enter()
+            if self._runner is None or bank is not self._bank:
+                self._use(engine, bank)
+            assert self._runner is not None  # made in the line above
+            if isinstance(frames, DeviceFrames):
+                return self._run_device(self._runner, frames)
+            most = self._runner.most
+            begins = range(0, len(frames), most)
+            parts = [self._runner.run(frames[begin : begin + most]) for begin in begins]
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def close(self) -> None:
+        """Free the graphs, contexts, engine and memory; may be called twice."""
+        with self._lock:
+            if self._runner is not None:
+                self._cuda.enter()
+                self._runner.close()
+            self._runner = self._engine = None
+            self._cuda.close()
+
+    def _use(self, engine: LoadedEngine, bank: BankInputs) -> None:
+        """Another bank: one of as many tags is an upload, for others memory is laid out anew."""
+        if self._runner is not None and self._runner.fits(bank):
+            self._runner.put(bank)
+        else:
+            made = self._new_runner(engine, bank)
+            if self._runner is not None:
+                self._runner.close()
+            self._runner = made
+        self._bank = bank
+
+    def _new_runner(self, engine: LoadedEngine, bank: BankInputs) -> EngineRunner:
+        return EngineRunner(engine, self._cuda, self._frames, self._frame_shape, bank)
+
+    def _run_device(self, runner: EngineRunner, frames: DeviceFrames) -> dict[str, Any]:
+        if not runner.least <= len(frames) <= runner.most:
+            raise InputError(
+                f"this engine takes {runner.least} to {runner.most} GPU frames at once, got "
+                f"{len(frames)}; build one for more: taidpt-export BUNDLE --engine … --batch …"
+            )
+        if frames.address % ALIGNMENT:
+            raise InputError(
+                f"TensorRT takes GPU frames that begin at a multiple of {ALIGNMENT} bytes, these "
+                f"begin at {frames.address:#x}; copy them to a buffer of their own on the GPU"
+            )
+        device = self._cuda.device_of(frames.address)
+        if device != self._cuda.ordinal:
+            raise InputError(f"the frames lie on GPU {device}, the engine on {self._cuda.ordinal}")
+        return runner.run_device(frames.address, len(frames), frames.stream)
+
+
+def _check(engine: LoadedEngine, bundle: Bundle) -> None:
+    """What the manifest promises of the graph, asked of the engine."""
+    graph = bundle.manifest.graph
+    for kind, wanted in (("input", graph.inputs), ("output", graph.outputs)):
+        missing = set(wanted) - set(engine.names(kind == "input"))
+        if missing:
+            raise BundleError(
+                f"{bundle.path}: the engine has no {kind} {', '.join(sorted(missing))}; build it "
+                "again"
+            )
+    shape, dtype = engine.form_of(bundle.manifest.input.name)
+    expected = bundle.manifest.input.frame_shape
+    if dtype != np.uint8 or shape[1:] != expected:
+        raise BundleError(
+            f"{bundle.path}: the engine takes {dtype} {list(shape)}, the manifest says uint8 "
+            f"[N, {', '.join(map(str, expected))}]; build it again"
+        )
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

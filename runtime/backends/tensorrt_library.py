@@ -1,0 +1,147 @@
+"""TensorRT or TensorRT-RTX as a library: imported, told where to log, and asked for an engine."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taidpt.runtime.backends.buffers import TensorSpec
+from taidpt.runtime.backends.engine_files import FLAVOURS, TITLES
+from taidpt.runtime.errors import BackendError, MissingDependencyError
+
+__all__ = ["LoadedEngine", "import_tensorrt", "is_installed", "load_engine"]
+
+_LOG = logging.getLogger("taidpt.runtime")
+_INSTALL = {
+    "tensorrt": "on x86-64: pip install 'taidpt[tensorrt]'; on a Jetson: JetPack's own, seen by "
+    "an environment made with --system-site-packages (docs/jetson.md)",
+    "tensorrt-rtx": "pip install 'taidpt[tensorrt-rtx]'",
+}
+
+
+def is_installed(flavour: str) -> bool:
+    """Whether the package is there; it is not loaded."""
+    return importlib.util.find_spec(FLAVOURS[flavour]) is not None
+
+
+def import_tensorrt(flavour: str) -> Any:
+    """The package.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        BackendError: it does not load.
+    """
+    if not is_installed(flavour):
+        raise MissingDependencyError(f"{TITLES[flavour]} is not installed; {_INSTALL[flavour]}")
+    try:
+        return importlib.import_module(FLAVOURS[flavour])
+    except (ImportError, OSError) as error:
+        raise BackendError(f"{TITLES[flavour]} is installed and does not load: {error}") from None
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """An engine on the GPU; `runtime` and `logger` must live as long as it does."""
+
+    trt: Any
+    engine: Any
+    runtime: Any
+    logger: Any
+
+    def new_context(self, scratch: int) -> Any:
+        """An execution context whose activations lie at `scratch`, `scratch_bytes` long."""
+        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self.engine.create_execution_context(strategy)
+        if context is None:
+            raise BackendError(f"no execution context: {self.logger.last_error}")
+        context.set_device_memory(scratch, self.scratch_bytes)
+        return context
+
+    @property
+    def scratch_bytes(self) -> int:
+        """What the contexts need for their activations, one at a time."""
+        return int(self.engine.device_memory_size_v2)
+
+    def batches(self, name: str) -> tuple[int, int]:
+        """The least and the largest batch of an input."""
+        least, _, largest = self.engine.get_tensor_profile_shape(name, 0)
+        return int(least[0]), int(largest[0])
+
+    def names(self, inputs: bool) -> tuple[str, ...]:
+        """Names of the inputs, or of the outputs."""
+        return tuple(name for name, is_input in self._names() if is_input == inputs)
+
+    def form_of(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape, −1 where it is free, and type."""
+        shape = tuple(int(size) for size in self.engine.get_tensor_shape(name))
+        return shape, np.dtype(self.trt.nptype(self.engine.get_tensor_dtype(name)))
+
+    def tensors(
+        self, shapes: Mapping[str, tuple[int, ...]], context: Any
+    ) -> tuple[TensorSpec, ...]:
+        """Set the inputs' shapes; all inputs and outputs as they are then.
+
+        Raises:
+            BackendError: the engine does not take such shapes.
+        """
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                raise BackendError(
+                    f"the engine takes no {name} of {list(shape)}: {self.logger.last_error}"
+                )
+        return tuple(self._spec(name, is_input, context) for name, is_input in self._names())
+
+    def _spec(self, name: str, is_input: bool, context: Any) -> TensorSpec:
+        shape = tuple(int(size) for size in context.get_tensor_shape(name))
+        if min(shape, default=0) < 1:
+            raise BackendError(f"the engine does not say how large {name} is: {list(shape)}")
+        return TensorSpec(name, shape, self.form_of(name)[1], is_input)
+
+    def _names(self) -> Iterator[tuple[str, bool]]:
+        for index in range(self.engine.num_io_tensors):
+            name = str(self.engine.get_tensor_name(index))
+            yield name, self.engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
+
+
+def load_engine(trt: Any, data: bytes, host_code: bool) -> LoadedEngine:
+    """Put a serialised engine onto the current GPU.
+
+    Args:
+        trt: the package.
+        data: the engine; it is a program, so only content that is trusted.
+        host_code: whether it is version-compatible, and brings code for the CPU too.
+    Raises:
+        BackendError: TensorRT refuses it; its first error.
+    """
+    logger = _make_logger(trt)
+    runtime = trt.Runtime(logger)
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    engine = runtime.deserialize_cuda_engine(data)
+    if engine is None:
+        raise BackendError(f"TensorRT refuses the engine: {logger.last_error}")
+    return LoadedEngine(trt, engine, runtime, logger)
+
+
+def _make_logger(trt: Any) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a class of an untyped package
+        """Hands what TensorRT says to `logging`, and keeps its last error for ours."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last_error = "TensorRT gave no reason"
+
+        def log(self, severity: Any, message: str) -> None:
+            levels = trt.ILogger.Severity
+            line = " ".join(message.split())[:300]
+            if severity in (levels.ERROR, levels.INTERNAL_ERROR):
+                self.last_error = line
+            _LOG.debug("%s: %s", severity.name, line)
+
+    return Logger()

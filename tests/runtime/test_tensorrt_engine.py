@@ -1,0 +1,231 @@
+"""The TensorRT backend on a stub driver and a stub TensorRT: call order, arguments, and values.
+
+The stubs stand for what no machine without a GPU has. They show that the backend lays out memory,
+sets shapes and addresses, copies, captures and frees as it should; not that a GPU agrees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.stub_driver import StubMachine, add_stub_engine, build_stub
+from tests.runtime.tiny import tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> StubMachine:
+    return build_stub(tmp_path_factory.mktemp("stub"))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = tiny_bundle(tmp_path / "t.taidpt")
+    add_stub_engine(path)
+    return path
+
+
+START = """
+import sys, threading
+import numpy as np
+from taidpt.runtime import Tagger
+bundle = sys.argv[1]
+frames = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), dtype=np.uint8)
+expected = Tagger.load(bundle, device="cpu")(frames)
+
+def check(found, rows=slice(None)):
+    for name in ("scores", "patch_features", "global_features"):
+        values = expected.outputs[name][rows]
+        np.testing.assert_allclose(found.outputs[name], values, atol=1e-5, err_msg=name)
+
+tagger = Tagger.load(bundle)
+assert tagger.device.name == "tensorrt", tagger.device
+"""
+
+
+def test_single_calls_then_a_graph(machine: StubMachine, bundle: Path) -> None:
+    code = """
+check(tagger(frames[:2]), slice(0, 2))
+check(tagger(frames[2:4]), slice(2, 4))
+check(tagger(frames[4:6]), slice(4, 6))
+print(tagger.device)
+tagger.close()
+tagger.close()
+"""
+    printed = machine.run(START + code, [bundle])
+    assert printed == "tensorrt: TensorRT 10.3.0 (fp32 engine)\n"
+    frames, outputs = 2 * 16 * 16 * 3, 5
+    one_run = [f"copy in {frames}", *_copies_out(machine.calls)]
+    assert len(one_run) == 1 + outputs
+    calls = [
+        call for call in machine.calls if not call.startswith(("allocate", "retain", "stream"))
+    ]
+    assert calls == [
+        *one_run,
+        "wait",
+        "begin capture mode 1",
+        *one_run,
+        f"instantiate {len(one_run) + 1} steps",
+        "launch",
+        "wait",
+        "launch",
+        "wait",
+        "release with 0 allocations and 0 graphs alive",
+    ]
+    assert "stream flags 1" in machine.calls
+    assert any(
+        call.startswith("allocate host") and call.endswith("flags 2") for call in machine.calls
+    )
+
+
+def _copies_out(calls: list[str]) -> list[str]:
+    begin = next(i for i, call in enumerate(calls) if call.startswith("copy out"))
+    end = next(i for i, call in enumerate(calls[begin:], begin) if call == "wait")
+    return calls[begin:end]
+
+
+def test_memory_shared_with_the_cpu_is_never_copied(machine: StubMachine, bundle: Path) -> None:
+    code = "check(tagger(frames[:3]), slice(0, 3)); check(tagger(frames[:3]), slice(0, 3))"
+    machine.run(START + code + "\ntagger.close()", [bundle], {"STUB_CUDA_INTEGRATED": "1"})
+    assert not [call for call in machine.calls if call.startswith("copy")]
+    assert "instantiate 1 steps" in machine.calls
+
+
+def test_batches_of_any_size(machine: StubMachine, tmp_path: Path, bundle: Path) -> None:
+    path = tiny_bundle(tmp_path / "three.taidpt")
+    add_stub_engine(path, batch=(3, 3, 4))
+    code = """
+for count in (1, 2, 3, 4, 5, 8, 11, 1):
+    check(tagger(frames[:count]), slice(0, count))
+"""
+    machine.run(START + code, [path])
+
+
+def test_several_threads_take_turns(machine: StubMachine, bundle: Path) -> None:
+    code = """
+found = {}
+def work(start):
+    for index in range(start, 11, 3):
+        found[index] = tagger(frames[index:index + 1])
+threads = [threading.Thread(target=work, args=(start,)) for start in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(found) == 11
+for index, batch in found.items():
+    check(batch, slice(index, index + 1))
+tagger.close()
+"""
+    machine.run(START + code, [bundle])
+    assert machine.calls[-1] == "release with 0 allocations and 0 graphs alive"
+
+
+def test_an_engine_that_cannot_be_captured_runs_call_by_call(
+    machine: StubMachine, bundle: Path
+) -> None:
+    code = """
+import logging
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
+for _ in range(3):
+    check(tagger(frames[:1]), slice(0, 1))
+"""
+    printed = machine.run(START + code, [bundle], {"STUB_CUDA_NO_CAPTURE": "1"})
+    assert printed.startswith("TensorRT runs without a CUDA graph, which is slower: CUDA: ")
+    assert printed.count("\n") == 1
+    assert "launch" not in machine.calls
+
+
+DEVICE_FRAMES = """
+from taidpt.runtime.backends.cuda_driver import CudaDriver
+cuda = CudaDriver()
+pinned = cuda.allocate_host(1 << 20)  # what a decoder would hold on the GPU
+import ctypes
+def on_gpu(array, offset=0, stream=7, **changes):
+    ctypes.memmove(pinned.address + offset, array.ctypes.data, array.nbytes)
+    class Surface:
+        __cuda_array_interface__ = {
+            "shape": array.shape, "typestr": "|u1", "data": (pinned.device_address + offset, True),
+            "strides": None, "version": 3, "stream": stream, **changes}
+    return Surface()
+def fails(surface):
+    try:
+        tagger(surface)
+    except Exception as error:
+        print(type(error).__name__, error)
+    else:
+        raise AssertionError("was taken")
+"""
+
+
+def test_frames_on_the_gpu_are_read_where_they_lie(machine: StubMachine, bundle: Path) -> None:
+    code = """
+for _ in range(3):
+    check(tagger(on_gpu(frames[:2])), slice(0, 2))
+one = tagger(on_gpu(frames[5], 4096, stream=None))
+np.testing.assert_allclose(one.scores, expected.scores[5], atol=1e-5)
+fails(on_gpu(frames[:2], 100))
+fails(on_gpu(frames[:5]))
+fails(on_gpu(frames[:2, :8]))
+fails(on_gpu(frames[:2], data=(4096, True)))
+"""
+    printed = machine.run(START + DEVICE_FRAMES + code, [bundle]).splitlines()
+    assert "copy in" not in "\n".join(machine.calls)
+    assert machine.calls.count("record event in stream 0x7") == 3
+    begun = machine.calls.index("record event in stream 0x7")
+    assert machine.calls[begun + 1] == "wait for event"
+    assert printed[0].startswith("InputError TensorRT takes GPU frames that begin at a multiple")
+    assert printed[1].startswith("InputError this engine takes 1 to 4 GPU frames at once, got 5")
+    assert "GPU frames of 16x16" in printed[2]
+    assert printed[3].startswith("InputError address 0x1000 is not in a GPU's memory")
+
+
+LOAD = """
+import sys
+from taidpt.runtime import Tagger
+for device in ("tensorrt", "auto"):
+    try:
+        print(Tagger.load(sys.argv[1], device=device).device)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_stale_and_strange_engines_are_refused(machine: StubMachine, bundle: Path) -> None:
+    path = tiny_bundle(bundle.parent / "stale.taidpt")
+    for key, why in (
+        ({"version": "10.0.1"}, "built by TensorRT 10.0.1, installed is 10.3.0"),
+        ({"architecture": "sm_72"}, "built for sm_72, this machine has sm_87"),
+        ({"graph_sha256": "0" * 64}, "the graph is another one now"),
+    ):
+        tiny_bundle(path)
+        add_stub_engine(path, **key)
+        explicit, auto = machine.run(LOAD, [path]).splitlines()
+        assert explicit.startswith("BackendError")
+        assert why in explicit
+        assert f"taidpt-export {path} --engine fp16" in explicit
+        assert auto.startswith("cpu: onnxruntime")
+        assert why in auto
+
+
+def test_only_what_was_built_here_is_run(
+    machine: StubMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = tiny_bundle(tmp_path / "strange.taidpt")
+    add_stub_engine(path, trusted=False)
+    printed = machine.run(LOAD, [path])
+    assert "an engine is executable code" in printed.splitlines()[0]
+    assert "--trust-engine" in printed.splitlines()[1]
+    code = "import sys\nfrom taidpt.runtime import Tagger\n"
+    printed = machine.run(code + "print(Tagger.load(sys.argv[1], trust_engine=True))", [path])
+    assert "5 tags, tensorrt: TensorRT 10.3.0 (fp32 engine))" in printed
+
+
+def test_an_engine_that_tensorrt_refuses(machine: StubMachine, bundle: Path) -> None:
+    path = tiny_bundle(bundle.parent / "broken.taidpt")
+    add_stub_engine(path, content=b"not an engine")
+    explicit, auto = machine.run(LOAD, [path]).splitlines()
+    assert explicit == "BackendError TensorRT refuses the engine: the magic tag does not match"
+    assert auto.startswith("cpu: ")
+    assert "release with 0 allocations and 0 graphs alive" in machine.calls
