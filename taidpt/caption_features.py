@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,12 @@ class CaptionFeatures:
         tokens[~there] = 0.0
         pooled = torch.from_numpy(self.pooled[rows].astype(np.float32, copy=False))
         return FeatureBatch(pooled, tokens, there)
+
+    def stream(
+        self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[FeatureBatch]:
+        """The features of these captions, batch by batch; the same in every epoch."""
+        return map(self.batch, batches)
 
 
 def texts_sha256(texts: Sequence[str]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-__all__ = ["texts", "tune"]
+if TYPE_CHECKING:
+    from taidpt.tune_settings import TuneSettings
+
+__all__ = ["SHAPE_OPTIONS", "shape_options", "take_settings", "texts", "tune"]
 
 FILE = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -45,6 +48,50 @@ def _setting(flag: str, kind: Any, text: str, **more: Any) -> Callable[[Command]
     return click.option(flag, type=kind, default=None, help=text, **more)
 
 
+# the prompts' shape and the loss, for every command that tunes
+SHAPE_OPTIONS = (
+    _setting(
+        "--loss",
+        click.Choice(["ranking", "asymmetric", "bce", "focal"]),
+        "Loss over a text's or picture's tags. [the method's own]",
+    ),
+    _setting("--context-tokens", click.IntRange(1), "Context vectors a prompt. [16]"),
+    _setting(
+        "--name-position",
+        click.Choice(["end", "middle", "front"]),
+        "Where the tag stands in its prompt. [end]",
+    ),
+    _setting(
+        "--class-specific/--shared",
+        bool,
+        "A context for each tag, or one for all. [shared; DualCoOp: class-specific]",
+    ),
+)
+
+
+def shape_options(command: Command) -> Command:
+    """Give a command the options of SHAPE_OPTIONS."""
+    for option in reversed(SHAPE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_settings(settings: TuneSettings, given: dict[str, Any]) -> TuneSettings:
+    """Settings with what the command line gave instead; takes it out of `given`."""
+    from dataclasses import fields, replace
+
+    from taidpt.prompts import PromptSettings
+    from taidpt.tune_settings import TuneSettings
+
+    def taken(kind: type[Any]) -> dict[str, Any]:
+        names = [field.name for field in fields(kind) if field.name in given]
+        found = {name: given.pop(name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    prompt = replace(settings.prompt, **taken(PromptSettings))
+    return replace(settings, prompt=prompt, **taken(TuneSettings))
+
+
 @click.command()
 @click.option("--model", required=True, help="open_clip's model name, or toyworld.")
 @click.option(
@@ -67,9 +114,7 @@ def _setting(flag: str, kind: Any, text: str, **more: Any) -> Callable[[Command]
 @_setting("--text-temperature", float, "Sharpness over a caption's tokens. [50]")
 @_setting("--image-temperature", float, "Sharpness over a picture's patches. [40]")
 @_setting("--seed", click.IntRange(0), "Seed of everything random. [0]")
-@click.option(
-    "--context-tokens", type=click.IntRange(1), default=16, show_default=True, help="A prompt."
-)
+@shape_options
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint beside the output.")
 @click.option("--restart", is_flag=True, help="Begin anew although there is a checkpoint.")
 @click.option("--cache", type=FILE, help="Folder for caption features.")
@@ -80,7 +125,7 @@ def _setting(flag: str, kind: Any, text: str, **more: Any) -> Callable[[Command]
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads. [torch's choice]")
-def tune(output: Path, context_tokens: int, threads: int | None, **given: Any) -> None:
+def tune(output: Path, threads: int | None, **given: Any) -> None:
     """Tune prompts for your tags on texts alone.
 
     Prints the loss and the time left on standard error. A run that is stopped or killed goes on
@@ -89,16 +134,12 @@ def tune(output: Path, context_tokens: int, threads: int | None, **given: Any) -
     import torch
 
     from taidpt.progress import RichProgress
-    from taidpt.prompts import PromptSettings
     from taidpt.tune_job import TuneJob, run_job
     from taidpt.tune_settings import TuneSettings
 
     if threads:
         torch.set_num_threads(threads)
-    fields = TuneSettings.__dataclass_fields__
-    numbers = {name: given.pop(name) for name in list(given) if name in fields}
-    numbers = {name: value for name, value in numbers.items() if value is not None}
-    settings = TuneSettings(prompt=PromptSettings(context_tokens), **numbers)
+    settings = take_settings(TuneSettings(), given)
     with RichProgress() as progress:
         prompts = run_job(TuneJob(output=output, settings=settings, **given), progress)
     losses = prompts.provenance["losses"]

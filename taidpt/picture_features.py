@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,12 @@ class PictureSource:
         chosen = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         pooled = self.global_features[chosen].float()
         return FeatureBatch(pooled, self.patch_features[chosen].float(), None)
+
+    def stream(
+        self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[FeatureBatch]:
+        """Those of these numbers, batch by batch; the same in every epoch."""
+        return map(self.batch, batches)
 
     def sha256(self) -> str:
         """Of the global features: enough to tell one set of pictures from another."""

@@ -206,7 +206,7 @@ class TextRun:
         features = self._encode("Held-out texts", self.held)
         parts = np.array_split(np.arange(len(features)), math.ceil(len(features) / 256))
         scores = np.concatenate(
-            [self._merged(self.loop.scores(features, rows, classes)) for rows in parts]
+            [self._merged(self.loop.scores(features.batch(rows), classes)) for rows in parts]
         )
         positive = (self._labels(self.held) > 0).numpy()
         found = thresholds_from_texts(scores, positive)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.text_features import PromptEncoder
 from taidpt.tune_settings import RunOptions, TuneSettings, learning_rate
 
-__all__ = ["FeatureSource", "Material", "TuningLoop"]
+__all__ = ["FeatureSource", "Material", "Rows", "TuningLoop"]
 
 _CONTEXT_DEVIATION = 0.02
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -39,8 +39,8 @@ class FeatureSource(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def batch(self, rows: Rows) -> FeatureBatch:
-        """Those of these numbers."""
+    def stream(self, epoch: int, batches: Sequence[Rows]) -> Iterator[FeatureBatch]:
+        """Those of these numbers, batch by batch; an epoch may have features of its own."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class TuningLoop:
         )
         self.epoch, self.step, self.epoch_loss = 0, 0, 0.0
         self.losses: list[float] = []
-        self._order: Rows | None = None
+        self._batches: Iterator[tuple[Rows, FeatureBatch]] | None = None
         if options.resume:
             self._restore()
         self._last = self._snapshot()
@@ -170,11 +170,11 @@ class TuningLoop:
             )
 
     def _one_step(self) -> None:
-        if self.step == 0 or self._order is None:
-            self._order = self.order(self.epoch)
+        if self.step == 0 or self._batches is None:
+            self._batches = self._rest_of_epoch()
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.epoch, self.settings)
-        loss = self._loss(self._order[self.step * self.settings.batch :][: self.settings.batch])
+        loss = self._loss(*next(self._batches))
         value = float(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -192,10 +192,16 @@ class TuningLoop:
         generator = np.random.default_rng([self.settings.seed, 2, epoch])
         return generator.permutation(self.material.count)
 
-    def _loss(self, rows: Rows) -> Tensor:
+    def _rest_of_epoch(self) -> Iterator[tuple[Rows, FeatureBatch]]:
+        """The batches of this epoch from this step on, with their features."""
+        order, size = self.order(self.epoch), self.settings.batch
+        cut = [order[step * size :][:size] for step in range(self.step, self.steps)]
+        return zip(cut, self.features.stream(self.epoch, cut), strict=True)
+
+    def _loss(self, rows: Rows, batch: FeatureBatch) -> Tensor:
         """Sum of the heads' losses on these rows."""
         labels = self.material.labels(rows).to(self.encoder.device)
-        scores = self.scores(self.features, rows, self.class_embeddings())
+        scores = self.scores(batch, self.class_embeddings())
         loss = loss_by_name(self.settings.loss)
         return torch.stack([loss(part, labels) for part in scores.values()]).sum()
 
@@ -209,9 +215,6 @@ class TuningLoop:
             )
         return dict(zip(self.contexts, found, strict=True))
 
-    def scores(
-        self, features: FeatureSource, rows: Rows, classes: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Each head's scores of some rows, [B, C]."""
-        batch = features.batch(rows).to(self.encoder.device)
-        return self.objective.scores(batch, classes, self.numbers)
+    def scores(self, batch: FeatureBatch, classes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each head's scores of some captions or pictures, [B, C]."""
+        return self.objective.scores(batch.to(self.encoder.device), classes, self.numbers)
