@@ -41,6 +41,8 @@ def bake(prompts: TunedPrompts | BankedClasses, clip: ClipModel) -> ClassBank:
         "scoring": dataclasses.asdict(prompts.scoring),
         "heads": sorted(prompts.contexts),
     }
+    if prompts.picture is not None:
+        metadata["picture"] = dataclasses.asdict(prompts.picture)
     if "positive" in rows:
         bank = bank_from_embeddings(
             prompts.names, rows["positive"], rows["positive"], prompts.thresholds, metadata

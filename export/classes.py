@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from taidpt.clip import ClipModel
-from taidpt.prompts import TunedPrompts
+from taidpt.picture_input import PictureInput
+from taidpt.prompts import TunedPrompts, read_picture
 from taidpt.runtime.bank import ClassBank, is_bank
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.json_reader import JsonReader
@@ -40,7 +41,8 @@ class BankedClasses:
         Raises:
             InputError: the bank does not say.
         """
-        return self._read("model", _model)
+        model: Mapping[str, Any] = self._read("model", _model)
+        return model
 
     @property
     def scoring(self) -> Scoring:
@@ -52,12 +54,24 @@ class BankedClasses:
         return self._read("scoring", _scoring) if "scoring" in self.bank.metadata else Scoring()
 
     @property
+    def picture(self) -> PictureInput | None:
+        """What of a picture the bank was evaluated on; None where it does not say.
+
+        Raises:
+            InputError: what it says is damaged.
+        """
+        found: PictureInput | None = None
+        if "picture" in self.bank.metadata:
+            found = self._read("picture", read_picture)
+        return found
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """The bank's other metadata."""
         return {
             key: value
             for key, value in self.bank.metadata.items()
-            if key not in ("model", "scoring")
+            if key not in ("model", "scoring", "picture")
         }
 
     def check_model(self, clip: ClipModel) -> None:
@@ -102,7 +116,7 @@ def load_classes(path: Path) -> TunedPrompts | BankedClasses:
         return TunedPrompts.load(path)
     classes = BankedClasses(ClassBank.load(path))
     try:
-        _ = classes.model, classes.scoring
+        _ = classes.model, classes.scoring, classes.picture
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return classes

@@ -136,6 +136,8 @@ def export_bundle(
     clip = load_clip(
         str(prompts.model["name"]), options.pretrained or str(prompts.model["pretrained"])
     )
+    if prompts.picture is not None:
+        clip = prompts.picture.model(clip)
     progress.advance()
     source = {"name": prompts_path.name, "sha256": sha256_of(prompts_path)}
     return write_bundle(prompts, clip, out, options, progress, source)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache as cache_results
 from pathlib import Path
 
 from taidpt.captions import read_texts
-from taidpt.clip import check_clip_source, load_clip
+from taidpt.clip import EMBEDDED_MODEL, check_clip_source, load_clip
 from taidpt.comparison import Comparison, compare_methods
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
@@ -16,14 +17,22 @@ from taidpt.datasets.openimages import narratives
 from taidpt.labels import balance_texts, label_texts
 from taidpt.methods import Bench, LabelledText, check_methods, method_bank, methods_with_bank
 from taidpt.metrics import MapSettings
-from taidpt.picture_store import StoreSettings, store_features
+from taidpt.picture_input import PictureInput
+from taidpt.picture_store import StoredFeatures, StoreSettings, store_features
 from taidpt.progress import Progress
 from taidpt.prompts import TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.toyworld import assets
+from taidpt.tune_job import pick_device
 from taidpt.tune_settings import TuneSettings
 
-__all__ = ["BenchmarkJob", "default_cache", "run_benchmark", "text_stream"]
+__all__ = [
+    "BenchmarkJob",
+    "default_cache",
+    "rate_of",
+    "run_benchmark",
+    "text_stream",
+]
 
 # NUS-WIDE differs: the paper's temperature over patches, texts balanced to 1,000 a class, and rate.
 _TEMPERATURES = {"nuswide": 4.0, "nuswide-labelled": 4.0}
@@ -43,10 +52,13 @@ class BenchmarkJob:
         texts: files of texts for methods that are made from them.
         prompts: prompts files; each stands for the method that it was tuned by.
         cache: a folder for features and prompts, None for the user's own.
-        seed, lr: of tuning where a method has no prompts file.
+        tuning: how "tai", "taidpt" and "linear" are trained where they have no prompts file; None
+            for the data set's own rate and everything else as published.
+        seed: of that training, and of random weights.
         merge_weight: the local head's share.
         settings: which mAP.
-        store: precision and batch of the features.
+        store: how pictures are shown, read and kept; prompts tuned on pictures have their own way.
+        device: "cpu", "cuda", or "auto" for a GPU where torch sees one.
         banks: a folder for METHOD.bank of each method that has class rows, None for none.
         text_source: "files" for `texts`; "coco-train2017" for the first caption of each picture
             below the root, "coco-train2017-no-leak" without those of val2014's pictures;
@@ -62,13 +74,14 @@ class BenchmarkJob:
     prompts: tuple[Path, ...] = ()
     cache: Path | None = None
     seed: int = 0
-    lr: float | None = None
+    tuning: TuneSettings | None = None
     split: str = "test"
     merge_weight: float = 0.5
     settings: MapSettings = field(default_factory=MapSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     banks: Path | None = None
     text_source: str = "files"
+    device: str = "auto"
 
 
 def default_cache() -> Path:
@@ -84,27 +97,30 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
             can be told, before the long work.
     """
     check_methods(job.methods)
-    job = _with_toyworld(job)
-    if job.root is None or job.model is None or job.pretrained is None:
-        raise InputError(f"data set {job.dataset!r} needs --root, --model and --pretrained")
-    check_clip_source(job.model, job.pretrained)
-    prompts = _prompts(job.prompts)
     cache = job.cache or default_cache()
+    root, model, pretrained = find_source(job.dataset, job.root, job.model, job.pretrained, cache)
+    prompts = _prompts(job.prompts)
     cache.mkdir(parents=True, exist_ok=True)
-    images = load_dataset(job.dataset, job.root, job.split)
+    images = load_dataset(job.dataset, root, job.split)
     texts = list(_texts(job, images))
-    clip = load_clip(job.model, job.pretrained, job.seed)
-    features = store_features(clip, images, cache, job.store, progress)
+    clip = load_clip(model, pretrained, job.seed).to(pick_device(job.device))
     bench = Bench(
         clip,
         images.tags,
         texts,
         prompts,
+        picture=job.store.picture,
         temperature=_TEMPERATURES.get(job.dataset, 40.0),
         tuning=_tuning(job),
         keep=cache,
         progress=progress,
     )
+
+    @cache_results
+    def features(picture: PictureInput) -> StoredFeatures:
+        settings = replace(job.store, picture=picture)
+        return store_features(clip, images, cache, settings, progress)
+
     found = compare_methods(job.methods, bench, images, features, job.merge_weight, job.settings)
     if job.banks is not None:
         job.banks.mkdir(parents=True, exist_ok=True)
@@ -113,23 +129,32 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
     return found
 
 
-def _with_toyworld(job: BenchmarkJob) -> BenchmarkJob:
-    """The toy world brings its own pictures, model and texts."""
-    if job.dataset != "toyworld":
-        return job
-    return replace(
-        job,
-        root=job.root or job.cache or default_cache(),
-        model=job.model or "toyworld",
-        pretrained=job.pretrained or "embedded",
-        texts=job.texts or (assets.captions_path(),),
-    )
+def find_source(
+    dataset: str, root: Path | None, model: str | None, pretrained: str | None, cache: Path
+) -> tuple[Path, str, str]:
+    """Root, model and weights of a job; the toy world brings its own, and unpacks to the cache.
+
+    Raises:
+        InputError: one is missing, or no such model or weights are known.
+    """
+    if dataset == "toyworld":
+        root, model = root or cache, model or EMBEDDED_MODEL
+        pretrained = pretrained or ("embedded" if model == EMBEDDED_MODEL else None)
+    if root is None or model is None or pretrained is None:
+        raise InputError(f"data set {dataset!r} needs --root, --model and --pretrained")
+    check_clip_source(model, pretrained)
+    return root, model, pretrained
 
 
 def _tuning(job: BenchmarkJob) -> TuneSettings:
-    rate = job.lr if job.lr is not None else _RATES.get(job.dataset)
-    settings = TuneSettings(seed=job.seed)
-    return settings if rate is None else replace(settings, lr=rate)
+    if job.tuning is not None:
+        return replace(job.tuning, seed=job.seed)
+    return TuneSettings(seed=job.seed, lr=rate_of(job.dataset))
+
+
+def rate_of(dataset: str) -> float:
+    """The base learning rate of tuning on texts for a data set."""
+    return _RATES.get(dataset, TuneSettings().lr)
 
 
 def _texts(job: BenchmarkJob, images: LabelledImages) -> Iterator[LabelledText]:
@@ -146,7 +171,8 @@ def text_stream(job: BenchmarkJob) -> Iterator[str]:
     if job.text_source == "narratives":
         yield from narratives(root)
     elif job.text_source == "files":
-        for path in job.texts:
+        own = (assets.captions_path(),) if job.dataset == "toyworld" else ()
+        for path in job.texts or own:
             yield from read_texts(path)
     else:
         name = "captions_train2017.json"

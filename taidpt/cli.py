@@ -20,14 +20,17 @@ __all__ = ["COMMANDS", "cli", "export_main", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("taidpt.commands:tune", "Tune prompts for your tags from a text file."),
     "texts": ("taidpt.commands:texts", "Report which tags your texts name, and how often."),
-    "eval": ("taidpt.evaluation_commands:evaluate", "Evaluate saved scores: mAP of each head."),
+    "eval": (
+        "taidpt.evaluation_commands:evaluate",
+        "Evaluate saved scores, or methods on a data set.",
+    ),
     "ensemble": ("taidpt.evaluation_commands:ensemble", "Combine two score files."),
     "tune-pictures": (
-        "taidpt.evaluation_commands:tune_pictures",
+        "taidpt.benchmark_commands:tune_pictures",
         "Tune prompts on a data set's pictures.",
     ),
-    "reproduce": ("taidpt.evaluation_commands:reproduce", "Run a published result again."),
-    "datasets": ("taidpt.evaluation_commands:datasets", "Look for the benchmark data sets."),
+    "reproduce": ("taidpt.benchmark_commands:reproduce", "Run a published result again."),
+    "datasets": ("taidpt.benchmark_commands:datasets", "Look for the benchmark data sets."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
     "bank": ("taidpt.export.commands:bank", "Write the class bank of prompts as one file."),
     "verify": ("taidpt.export.commands:verify", "Check that a bundle still gives the same tags."),

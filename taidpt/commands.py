@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from taidpt.picture_store import StoreSettings
     from taidpt.tune_settings import TuneSettings
 
-__all__ = ["SHAPE_OPTIONS", "shape_options", "take_settings", "texts", "tune"]
+__all__ = [
+    "FILE",
+    "picture_options",
+    "shape_options",
+    "take_picture",
+    "take_settings",
+    "texts",
+    "tune",
+]
 
 FILE = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -48,8 +57,11 @@ def _setting(flag: str, kind: Any, text: str, **more: Any) -> Callable[[Command]
     return click.option(flag, type=kind, default=None, help=text, **more)
 
 
+_DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 # the prompts' shape and the loss, for every command that tunes
-SHAPE_OPTIONS = (
+_SHAPE_OPTIONS = (
     _setting(
         "--loss",
         click.Choice(["ranking", "asymmetric", "bce", "focal"]),
@@ -69,11 +81,48 @@ SHAPE_OPTIONS = (
 )
 
 
+# what of a picture a model is shown, for every command that encodes pictures
+_PICTURE_OPTIONS = (
+    click.option("--size", type=click.IntRange(1), help="Side of the pictures. [the model's own]"),
+    click.option(
+        "--resize",
+        type=click.Choice(["crop", "whole"]),
+        default="crop",
+        show_default=True,
+        help="The centre after a resize of the short side, or both sides resized.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Processes that read pictures.",
+    ),
+    _DEVICE,
+)
+
+
 def shape_options(command: Command) -> Command:
-    """Give a command the options of SHAPE_OPTIONS."""
-    for option in reversed(SHAPE_OPTIONS):
+    """Give a command the options of the prompts' shape and of the loss."""
+    for option in reversed(_SHAPE_OPTIONS):
         command = option(command)
     return command
+
+
+def picture_options(command: Command) -> Command:
+    """Give a command the options of how pictures are shown to a model."""
+    for option in reversed(_PICTURE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_picture(given: dict[str, Any]) -> StoreSettings:
+    """What the options of `picture_options` say; takes it out of `given`, but for the device."""
+    from taidpt.picture_input import PictureInput
+    from taidpt.picture_store import StoreSettings
+
+    picture = PictureInput(given.pop("size"), given.pop("resize"))
+    return StoreSettings(workers=given.pop("workers"), picture=picture)
 
 
 def take_settings(settings: TuneSettings, given: dict[str, Any]) -> TuneSettings:
@@ -121,9 +170,7 @@ def take_settings(settings: TuneSettings, given: dict[str, Any]) -> TuneSettings
 @click.option(
     "--cache-precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@_DEVICE
 @click.option("--threads", type=click.IntRange(1), help="CPU threads. [torch's choice]")
 def tune(output: Path, threads: int | None, **given: Any) -> None:
     """Tune prompts for your tags on texts alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 
 from taidpt.datasets.base import LabelledImages
-from taidpt.evaluation import Decision, ScoreFile, decision_rates, rates_line
+from taidpt.evaluation import Decision, ScoreFile, decision_rates, empty_note, rates_line
 from taidpt.methods import Bench, HeadScores, score_method
 from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
+from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoredFeatures
 from taidpt.scores import transform_scores
 
@@ -77,8 +78,8 @@ class Comparison:
         yield f"{images.name}: {size}; {self.model}"
         empty = self.results[0].maps["global"].empty
         if empty:
-            names = ", ".join(images.classes[index] for index in empty[:10])
-            yield f"{len(empty)} of {len(images.classes)} classes have no positive: {names}"
+            names = [images.classes[index] for index in empty]
+            yield empty_note(names, len(images.classes), self.settings)
         width = max(6, *(len(result.name) for result in self.results))
         groups = tuple(self.results[0].groups)
         yield "  ".join([f"{'method':<{width}}", *(f"{key:>11}" for key in (*COLUMNS, *groups))])
@@ -168,7 +169,7 @@ def compare_methods(
     methods: Sequence[str],
     bench: Bench,
     images: LabelledImages,
-    features: StoredFeatures,
+    features: Callable[[PictureInput], StoredFeatures],
     merge_weight: float = 0.5,
     settings: MapSettings = MapSettings(),
 ) -> Comparison:
@@ -178,14 +179,14 @@ def compare_methods(
         methods: names, see `taidpt.methods`.
         bench: what they are built from.
         images: N pictures with their targets.
-        features: of the same pictures.
+        features: of the same pictures, by what of them is shown.
         merge_weight: the local head's share.
         settings: which mAP.
     """
     results = []
     for name in methods:
         bench.progress.note(f"{name} on {images.name}")
-        scores = score_method(name, bench, features)
+        scores = score_method(name, bench, features(bench.picture_of(name)))
         maps = _maps(scores, images.targets, merge_weight, settings)
         results.append(MethodResult(name, scores, maps, _group_means(maps, images)))
     model = f"{bench.clip.name}, weights {bench.clip.pretrained}"
@@ -193,20 +194,17 @@ def compare_methods(
 
 
 def merge_curve(
-    result: MethodResult, images: LabelledImages, settings: MapSettings, steps: int = 11
+    scores: HeadScores, targets: npt.NDArray[Any], settings: MapSettings, steps: int = 11
 ) -> list[tuple[float, float]]:
-    """mAP for merge weights from 0 to 1; empty where the method has one head."""
-    if "local" not in result.scores:
+    """mAP for merge weights from 0 to 1; empty where there is one head."""
+    if "local" not in scores:
         return []
-    weights = np.linspace(0, 1, steps)
     return [
         (
             float(weight),
-            mean_average_precision(
-                merged_head(result.scores, weight), images.targets, settings
-            ).value,
+            mean_average_precision(merged_head(scores, weight), targets, settings).value,
         )
-        for weight in weights
+        for weight in np.linspace(0, 1, steps)
     ]
 
 

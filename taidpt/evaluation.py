@@ -32,6 +32,7 @@ __all__ = [
     "Evaluation",
     "ScoreFile",
     "decision_rates",
+    "empty_note",
     "ensemble_scores",
     "evaluate_scores",
     "rates_line",
@@ -39,6 +40,7 @@ __all__ = [
 
 HEADS = ("global", "local", "merged")
 _KEYS = ("targets", "global", "local")
+_MOST_NAMES = 100  # classes without a positive that a line names; JSON has all
 
 Matrix = npt.NDArray[Any]
 
@@ -126,10 +128,14 @@ class ScoreFile:
         targets = targets.astype(np.int8)
         if not (targets < 0).any():
             targets = np.where(targets > 0, 1, -1).astype(np.int8)
+        for key in ("global", "local"):
+            if arrays[key].dtype.kind not in "iubf":
+                raise InputError(f"{file}: {key} should be numbers, got {arrays[key].dtype}")
         scores = [arrays[key].astype(np.float64) for key in ("global", "local")]
-        columns = targets.shape[1] if targets.ndim == 2 else 0
-        names = arrays.get("names", np.arange(columns)).astype(str).tolist()
-        return cls(targets, scores[0], scores[1], tuple(names), str(file))
+        names = arrays.get("names", np.arange(targets.shape[-1] if targets.ndim else 0))
+        if names.ndim != 1 or names.dtype.kind not in "iuU":
+            raise InputError(f"{file}: names should be C strings, got {names.dtype} {names.shape}")
+        return cls(targets, *scores, tuple(map(str, names.tolist())), str(file))
 
     def save(self, path: str | Path) -> None:
         """Write the same form."""
@@ -178,7 +184,7 @@ class Evaluation:
                 )
                 yield f"{head:<7} {label}  {values}"
         if self.empty_classes:
-            yield self._empty_note()
+            yield self.empty_note()
         if per_class:
             width = max(map(len, self.names))
             yield f"{'':<{width}}  " + "  ".join(f"{head:>7}" for head in self.heads)
@@ -217,11 +223,16 @@ class Evaluation:
             },
         }
 
-    def _empty_note(self) -> str:
-        names = self.empty_classes
-        few = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-        how = "left out" if self.settings.empty_class == "skip" else "counted as 0"
-        return f"{len(names)} of {len(self.names)} classes have no positive, {how}: {few}"
+    def empty_note(self) -> str:
+        """How many classes have no positive, which, and how they count."""
+        return empty_note(self.empty_classes, len(self.names), self.settings)
+
+
+def empty_note(names: Sequence[str], classes: int, settings: MapSettings) -> str:
+    """A line that says how many classes have no positive, which, and how they count."""
+    few = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
+    how = "left out" if settings.empty_class == "skip" else "counted as 0"
+    return f"{len(names)} of {classes} classes have no positive, {how}: {few}"
 
 
 def evaluate_scores(
@@ -233,7 +244,7 @@ def evaluate_scores(
     """mAP of the global, the local and the merged scores; F1 and its parts for decisions.
 
     Raises:
-        InputError: a score is NaN, or the weight is not in 0 … 1.
+        InputError: a score is NaN, no class has a positive, or the weight is not in 0 … 1.
     """
     if not 0 <= merge_weight <= 1:
         raise InputError(f"merge weight should be from 0 to 1, got {merge_weight}")
@@ -250,6 +261,9 @@ def evaluate_scores(
             heads[head] = mean_average_precision(matrix, scores.targets, settings)
         except InputError as error:
             raise InputError(f"{scores.source}, {head}: {error}") from None
+        if np.isnan(heads[head].value):
+            count = len(scores.names)
+            raise InputError(f"{scores.source}: none of {count} classes has a positive, no mAP")
     rates = {
         decision.label: {
             head: decision_rates(decision(matrix), scores.targets, settings)
@@ -274,7 +288,9 @@ def decision_rates(
     return precision_recall(predicted, targets, classes, settings.difficult)
 
 
-def ensemble_scores(text: ScoreFile, image: ScoreFile, rate: float, weight: float = 0.5) -> Matrix:
+def ensemble_scores(
+    text: ScoreFile, image: ScoreFile, rate: float, weight: float = 0.5
+) -> ScoreFile:
     """(1 − rate) · text-tuned + rate · image-tuned, both merged and min–max scaled as a whole.
 
     Args:
@@ -282,6 +298,8 @@ def ensemble_scores(text: ScoreFile, image: ScoreFile, rate: float, weight: floa
         image: scores of prompts tuned on images, of the same pictures and classes.
         rate: the image-tuned share, 0 to 1 (0.9 for partial labels, 0.6 for few shots).
         weight: the local head's share in each.
+    Returns:
+        the combination, under both heads' names.
     Raises:
         InputError: the files do not describe the same pictures, or a matrix is constant.
     Source: the ensemble of Guo et al. 2023, section 4.3.
@@ -296,14 +314,19 @@ def ensemble_scores(text: ScoreFile, image: ScoreFile, rate: float, weight: floa
     if not np.array_equal(text.targets, image.targets):
         raise InputError(f"{text.source} and {image.source} have different targets")
     combined: Matrix = (1 - rate) * _scaled(text, weight) + rate * _scaled(image, weight)
-    return combined
+    source = f"{text.source} and {image.source}"
+    return ScoreFile(text.targets, combined, combined, text.names, source)
 
 
 def _scaled(scores: ScoreFile, weight: float) -> Matrix:
+    if not 0 <= weight <= 1:
+        raise InputError(f"merge weight should be from 0 to 1, got {weight}")
     matrix = scores.merged(weight)
     low, high = float(matrix.min()), float(matrix.max())
-    if not high > low:
-        raise InputError(f"{scores.source}: its scores are constant or NaN, nothing to scale")
+    if not low < high or not np.isfinite((low, high)).all():
+        raise InputError(
+            f"{scores.source}: its scores are constant, infinite or NaN: nothing to scale"
+        )
     scaled: Matrix = (matrix - low) / (high - low)
     return scaled
 

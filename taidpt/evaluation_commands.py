@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taidpt.commands import FILE, picture_options, shape_options, take_picture, take_settings
+
 if TYPE_CHECKING:
     from taidpt.comparison import Comparison
     from taidpt.evaluation import Decision, Evaluation
     from taidpt.metrics import MapSettings
 
-__all__ = ["datasets", "ensemble", "evaluate", "reproduce", "tune_pictures"]
+__all__ = ["ensemble", "evaluate"]
 
-FILE = click.Path(path_type=Path)
 _DIFFICULT = click.option(
     "--difficult",
     type=click.Choice(["negative", "ignore"]),
@@ -41,8 +42,8 @@ _MERGE_WEIGHT = click.option(
 )
 
 
-_EVAL_OPTIONS = (
-    click.option("--scores", "score_path", type=FILE, help=".npz with targets, global and local."),
+# what needs a data set; saved scores have none of it to say
+_DATASET_OPTIONS = (
     click.option("--dataset", help="A data set instead: voc2007, coco2014, nuswide, toyworld …"),
     click.option("--root", type=FILE, help="Where the data sets lie."),
     click.option(
@@ -56,9 +57,11 @@ _EVAL_OPTIONS = (
     ),
     click.option("--prompts", multiple=True, type=FILE, help="Tuned prompts, by their own method."),
     click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]"),
-    click.option("--seed", type=click.IntRange(0), default=0, help="Of tuning on --texts. [0]"),
+    click.option("--seed", type=click.IntRange(0), default=0, help="Of training on --texts. [0]"),
     click.option("--lr", type=float, help="Learning rate of tuning on --texts."),
-    click.option("--plots", type=FILE, help="A folder for plots of a data set."),
+    click.option("--epochs", type=click.IntRange(1), help="Passes over --texts. [20]"),
+    shape_options,
+    picture_options,
     click.option("--save-scores", type=FILE, help="A folder for METHOD.npz."),
     click.option(
         "--save-banks", type=FILE, help="A folder for METHOD.bank, to give to taidpt-export."
@@ -66,14 +69,15 @@ _EVAL_OPTIONS = (
 )
 
 
-def _with_eval_options(command: Any) -> Any:
-    for option in reversed(_EVAL_OPTIONS):
+def _dataset_options(command: Any) -> Any:
+    for option in reversed(_DATASET_OPTIONS):
         command = option(command)
     return command
 
 
 @click.command("eval")
-@_with_eval_options
+@click.option("--scores", "score_path", type=FILE, help=".npz with targets, global and local.")
+@_dataset_options
 @_MERGE_WEIGHT
 @_DIFFICULT
 @_INTERPOLATION
@@ -81,9 +85,10 @@ def _with_eval_options(command: Any) -> Any:
 @click.option("--top-k", type=click.IntRange(1), help="Add F1 when the K best tags are taken.")
 @click.option("--threshold", type=float, help="Add F1 when all tags from this score on are taken.")
 @click.option("--per-class", is_flag=True, help="Print each class too.")
+@click.option("--plots", type=FILE, help="A folder for plots.")
 @click.option("--json", "json_path", type=FILE, help="Write everything as JSON; - for stdout.")
 @click.option("--markdown", "markdown_path", type=FILE, help="Write a table; - for stdout.")
-def evaluate(**given: Any) -> None:
+def evaluate(score_path: Path | None, **given: Any) -> None:
     """Evaluate saved scores with no model at all, or methods on a data set.
 
     \b
@@ -92,35 +97,59 @@ def evaluate(**given: Any) -> None:
       --texts captions_train2017.json --methods zsclip,clipdpt,tai,taidpt,centroids,linear
     taidpt eval --dataset toyworld --methods zsclip,clipdpt80,linear
     """
-    if (given["score_path"] is None) == (given["dataset"] is None):
+    if (score_path is None) == (given["dataset"] is None):
         raise click.UsageError("give --scores FILE.npz, or --dataset NAME --root FOLDER")
-    if given["dataset"] is not None:
+    if score_path is None:
         _evaluate_dataset(given)
-        return
+    else:
+        _refuse_dataset_options()
+        _evaluate_scores(score_path, given)
+
+
+def _refuse_dataset_options() -> None:
+    """Saved scores were made already: an option that would have changed them must not be lost."""
+    context = click.get_current_context()
+    wanted = {"score_path", "merge_weight", "difficult", "interpolation", "empty_class", "top_k"}
+    wanted |= {"threshold", "per_class", "plots", "json_path", "markdown_path"}
+    default = click.core.ParameterSource.DEFAULT
+    for option in context.command.params:
+        name = option.name or ""
+        if name not in wanted and context.get_parameter_source(name) != default:
+            raise click.UsageError(f"{option.opts[0]} goes with --dataset, not with --scores")
+
+
+def _evaluate_scores(score_path: Path, given: dict[str, Any]) -> None:
     from taidpt.evaluation import ScoreFile, evaluate_scores
 
-    scores = ScoreFile.load(given["score_path"])
-    settings = _map_settings(given)
+    scores, settings = ScoreFile.load(score_path), _map_settings(given)
     found = evaluate_scores(scores, given["merge_weight"], settings, _decisions(given))
     _print(found, found.lines(given["per_class"]), given)
+    if given["plots"] is not None:
+        from taidpt.plots import Drawing, draw
+
+        draw(Drawing.of_scores(scores, given["merge_weight"], settings), given["plots"])
 
 
 def _evaluate_dataset(given: dict[str, Any]) -> None:
-    from taidpt.benchmark import BenchmarkJob, run_benchmark
+    from taidpt.benchmark import BenchmarkJob, rate_of, run_benchmark
     from taidpt.progress import RichProgress
+    from taidpt.tune_settings import TuneSettings
 
+    seed = given.pop("seed")
+    tuning = take_settings(TuneSettings(lr=rate_of(given["dataset"])), given)
     job = BenchmarkJob(
-        **{
-            key: given[key]
-            for key in ("dataset", "root", "split", "model", "pretrained", "seed", "lr")
-        },
+        **{key: given[key] for key in ("dataset", "root", "split", "model", "pretrained")},
         methods=tuple(name.strip() for name in given["methods"].split(",") if name.strip()),
         texts=given["texts"],
         prompts=given["prompts"],
         cache=given["cache"],
-        banks=given["save_banks"],
+        seed=seed,
+        tuning=tuning,
         merge_weight=given["merge_weight"],
         settings=_map_settings(given),
+        store=take_picture(given),
+        banks=given["save_banks"],
+        device=given["device"],
     )
     with RichProgress() as progress:
         found = run_benchmark(job, progress)
@@ -128,9 +157,9 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
     if given["save_scores"] is not None:
         found.save_scores(given["save_scores"])
     if given["plots"] is not None:
-        from taidpt.plots import draw_comparison
+        from taidpt.plots import Drawing, draw
 
-        draw_comparison(found, given["plots"])
+        draw(Drawing.of_comparison(found), given["plots"])
 
 
 def _decisions(given: dict[str, Any]) -> list[Decision]:
@@ -166,92 +195,25 @@ def _print(found: Evaluation | Comparison, lines: Any, given: dict[str, Any]) ->
 @click.option("--rate", type=float, required=True, help="Share of the image-tuned scores, 0 to 1.")
 @_MERGE_WEIGHT
 @_DIFFICULT
-def ensemble(
-    text_scores: Path, image_scores: Path, rate: float, merge_weight: float, difficult: str
-) -> None:
-    """Combine scores of text-tuned and image-tuned prompts, and print the mAP."""
-    from taidpt.evaluation import ScoreFile, ensemble_scores
-    from taidpt.metrics import MapSettings, mean_average_precision
+@_INTERPOLATION
+@_EMPTY_CLASS
+@click.option("-o", "--output", type=FILE, help="Write the combined scores as .npz.")
+def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -> None:
+    """Combine scores of text-tuned and image-tuned prompts, and print the mAP.
+
+    Each file's merged scores are brought to 0 … 1 as a whole; then (1 − rate) of the first is added
+    to rate of the second.
+    """
+    from taidpt.evaluation import ScoreFile, ensemble_scores, evaluate_scores
 
     text, image = ScoreFile.load(text_scores), ScoreFile.load(image_scores)
-    combined = ensemble_scores(text, image, rate, merge_weight)
-    found = mean_average_precision(combined, text.targets, MapSettings(difficult))
-    click.echo(f"ensemble at rate {rate:g}  mAP {found.value:.3f}")
-
-
-@click.command("tune-pictures")
-@click.option("--dataset", required=True, help="voc2007, coco2014, nuswide, voc-mlt …")
-@click.option("--root", required=True, type=FILE, help="Where the data sets lie.")
-@click.option("--method", type=click.Choice(["coop", "dualcoop"]), default="dualcoop")
-@click.option("--model", required=True, help="open_clip's model name, or toyworld.")
-@click.option("--pretrained", required=True, help="Weights: an open_clip tag, a file, or random.")
-@click.option("--known", type=float, default=1.0, show_default=True, help="Known labels' share.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all chance.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures. [50]")
-@click.option("--lr", type=float, help="Learning rate after the first epoch. [2e-3]")
-@click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]")
-@click.option("-o", "--output", required=True, type=FILE, help="Prompts file.")
-def tune_pictures(**given: Any) -> None:
-    """Tune prompts on a data set's train pictures, with all or some of their labels."""
-    from taidpt.picture_tuning import PictureTuneJob, run_picture_job
-    from taidpt.progress import RichProgress
-
-    with RichProgress() as progress:
-        prompts = run_picture_job(PictureTuneJob(**given), progress)
-    click.echo(f"{given['output']}: {len(prompts.tags)} tags by {given['method']}", err=True)
-
-
-@click.command("reproduce")
-@click.argument("name", required=False)
-@click.option("--root", type=FILE, help="Where the data sets lie.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
-@click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]")
-@click.option("--without-leak", is_flag=True, help="Leave out captions of COCO's test pictures.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and end.")
-@click.option("-o", "--output", type=FILE, help="The record. [NAME.json]")
-def reproduce(name: str | None, **given: Any) -> None:
-    """Run a published result again; without NAME, list them."""
-    from taidpt import recipes
-    from taidpt.progress import RichProgress
-
-    root, seeds, leak_free = given["root"], given["seeds"], given["without_leak"]
-    if name is None or given["dry_run"]:
-        for recipe in recipes.RECIPES if name is None else (name,):
-            for line in recipes.plan(recipe, root, seeds if name else 0, leak_free):
-                if name or not line.startswith(" "):
-                    click.echo(line)
-        return
-    job = recipes.job_of(name, root, given["cache"], leak_free)
-    with RichProgress() as progress:
-        found = recipes.reproduce(name, job, seeds, progress)
-    for line in found.lines():
-        click.echo(line)
-    output = given["output"] or Path(f"{name}.json")
-    found.save(output)
-    click.echo(f"record: {output}", err=True)
-
-
-@click.group("datasets")
-def datasets() -> None:
-    """Benchmark data sets in their official layouts."""
-
-
-@datasets.command("check")
-@click.argument("root", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(root: Path, as_json: bool) -> None:
-    """Say what is there below ROOT, what is missing, and where each file comes from."""
-    import json
-
-    from taidpt.datasets import check_root
-
-    checked = check_root(root)
-    if as_json:
-        click.echo(json.dumps([found.to_json() for found in checked], indent=2))
-        return
-    for found in checked:
-        for line in found.lines():
-            click.echo(line)
+    combined = ensemble_scores(text, image, rate, given["merge_weight"])
+    found = evaluate_scores(combined, settings=_map_settings(given))
+    click.echo(f"ensemble at rate {rate:g}  mAP {found.heads['merged'].value:.3f}")
+    if found.empty_classes:
+        click.echo(found.empty_note())
+    if given["output"] is not None:
+        combined.save(given["output"])
 
 
 def _write(path: Path | None, text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,14 +17,19 @@ from taidpt.blocks import attend, close_block, is_plain_block, queries_keys_valu
 from taidpt.clip import ClipModel
 from taidpt.runtime.errors import InputError
 
-__all__ = ["ImageEncoder", "image_encoder", "register_local_branch"]
+__all__ = ["ImageEncoder", "at_size", "image_encoder", "register_local_branch"]
 
 
 class ImageEncoder(nn.Module, ABC):
     """Normalised pictures → global and patch features, neither of unit length.
 
     Subclasses hold `visual`, open_clip's image tower.
+
+    Attributes:
+        any_size: whether pictures may have another size than the model's own.
     """
+
+    any_size = False
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -79,6 +85,20 @@ def image_encoder(clip: ClipModel) -> ImageEncoder:
     return _BUILDERS[architecture](visual).eval().requires_grad_(False)
 
 
+def at_size(clip: ClipModel, size: int) -> ClipModel:
+    """The same model for pictures of another size; zero-shot features stay those of its own size.
+
+    Raises:
+        InputError: its positions are of one size.
+    """
+    if size != clip.image_size and not image_encoder(clip).any_size:
+        raise InputError(
+            f"model {clip.name} takes {clip.image_size} × {clip.image_size} pixels alone, got "
+            f"{size}: only CLIP's ResNets, pooled without positions, take any size"
+        )
+    return replace(clip, image_size=size)
+
+
 @register_local_branch("ModifiedResNet")
 class ResNetEncoder(ImageEncoder):
     """CLIP's ModifiedResNet with attention pooling freed of its positional embedding.
@@ -90,6 +110,8 @@ class ResNetEncoder(ImageEncoder):
     Local: `c_proj(v_proj(cell))`, folded into one 1 × 1 convolution.
     Source: Guo et al. 2023, section 3.3.
     """
+
+    any_size = True
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)

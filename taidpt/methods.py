@@ -25,8 +25,15 @@ from torch import Tensor
 from taidpt.baselines import PictureFeatures
 from taidpt.caption_features import encode_captions
 from taidpt.clip import ClipModel
-from taidpt.heads import ClassRows, average_rows, concept_centroids, linear_head
+from taidpt.heads import (
+    ClassRows,
+    LinearSettings,
+    average_rows,
+    concept_centroids,
+    linear_head,
+)
 from taidpt.kernels.local_similarity import local_similarity
+from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoredFeatures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
@@ -76,6 +83,7 @@ class Bench:
         tags: C classes, in the order of the targets.
         texts: labelled texts, for the methods that need some.
         prompts: tuned prompts by method.
+        picture: what of a picture methods are shown, unless their prompts were tuned otherwise.
         temperature: sharpness of the local weights over patches.
         tuning: how "tai" and "taidpt" are tuned where no prompts are given.
         keep: a folder for prompts tuned here and caption features, None to keep none.
@@ -87,6 +95,7 @@ class Bench:
     tags: TagSet
     texts: Sequence[LabelledText] = ()
     prompts: Mapping[str, TunedPrompts] = field(default_factory=dict)
+    picture: PictureInput = PictureInput()
     temperature: float = 40.0
     tuning: TuneSettings = field(default_factory=TuneSettings)
     keep: Path | None = None
@@ -108,6 +117,18 @@ class Bench:
             self.clip, texts, self.keep, progress=self.progress.advance
         ).pooled
         return torch.from_numpy(np.array(features, np.float32))
+
+    def picture_of(self, name: str) -> PictureInput:
+        """What of a picture a method is shown.
+
+        Raises:
+            InputError: it is a mean of methods that are shown different things.
+        """
+        prompts = [self.prompts.get(part) for part in name.split("+")]
+        found = {(given and given.picture) or self.picture for given in prompts}
+        if len(found) > 1:
+            raise InputError(f"method {name!r}: its parts were tuned on pictures of unequal size")
+        return found.pop()
 
     @property
     def labels(self) -> list[Sequence[int]]:
@@ -147,9 +168,13 @@ def score_method(name: str, bench: Bench, features: StoredFeatures) -> HeadScore
         InputError: there is no such method, or what it needs is not given.
     """
     if name in ("zsclip", "zsclip80"):
+        if features.zero_shot is None:
+            raise InputError(f"{name} pools with positions: it takes the model's own size alone")
         rows = bench.templates(name.removeprefix("zsclip"))
         return _gather(
-            {"global": SCORE_SCALE * batch.zero_shot @ rows.T} for batch in features.batches()
+            {"global": SCORE_SCALE * batch.zero_shot @ rows.T}
+            for batch in features.batches()
+            if batch.zero_shot is not None
         )
     if name == "dualcoop":
         return _dual(_prompts("dualcoop", bench), bench, features)
@@ -175,7 +200,12 @@ def method_bank(name: str, bench: Bench, merge_weight: float = 0.5) -> ClassBank
     if name in _WHY_NO_BANK:
         raise InputError(f"method {name!r} has no bank: {_WHY_NO_BANK[name]}")
     scoring = Scoring(bench.temperature, merge_weight)
-    metadata = {"model": bench.clip.identity(), "scoring": asdict(scoring), "method": name}
+    metadata = {
+        "model": bench.clip.identity(),
+        "scoring": asdict(scoring),
+        "picture": asdict(bench.picture_of(name)),
+        "method": name,
+    }
     return replace(_rows(name, bench).bank(bench.tags.names), metadata=metadata)
 
 
@@ -193,7 +223,8 @@ def _make_rows(name: str, bench: Bench) -> ClassRows:
     if name == "centroids":
         return concept_centroids(bench.captions, bench.labels, bench.templates())
     if name == "linear":
-        return linear_head(bench.captions, bench.labels, bench.templates())
+        settings = LinearSettings(seed=bench.tuning.seed)
+        return linear_head(bench.captions, bench.labels, bench.templates(), settings)
     if name in ("tai", "taidpt", "coop"):
         return _tuned_rows(_prompts(name, bench), bench)
     raise InputError(f"method {name!r} has no class rows: see check_methods")

@@ -1,10 +1,11 @@
-"""Features of pictures as tuning on pictures sees them, and masks for partial labels."""
+"""Features of pictures as tuning on pictures sees them; masks for partial labels; few shots."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,16 @@ from torch import Tensor
 
 from taidpt.caption_features import FeatureBatch
 from taidpt.runtime.errors import InputError
+from taidpt.tuning_loop import FeatureSource
 
-__all__ = ["PictureSource", "mask_labels"]
+__all__ = ["PictureSource", "TunablePictures", "few_shots", "mask_labels"]
+
+
+class TunablePictures(FeatureSource, Protocol):
+    """Features of pictures that can be told from another set's."""
+
+    def sha256(self) -> str:
+        """Of whatever decides the features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +72,21 @@ def mask_labels(labels: Tensor, known: float, seed: int) -> Tensor:
         raise InputError(f"the share of known labels should be above 0 and at most 1, got {known}")
     generator = torch.Generator().manual_seed(seed)
     return torch.where(torch.rand(labels.shape, generator=generator) < known, labels, 0)
+
+
+def few_shots(targets: npt.NDArray[Any], shots: int, seed: int) -> npt.NDArray[np.int64]:
+    """Some pictures of each tag, drawn at random; a picture keeps all of its labels.
+
+    Args:
+        targets: [N, C]; a picture has a tag where above 0.
+        shots: how many of each tag, or all where there are fewer.
+        seed: of the choice.
+    Returns:
+        the pictures' numbers in rising order, each once.
+    """
+    generator = np.random.default_rng([seed, 4])
+    chosen = []
+    for column in targets.T:
+        showing = np.flatnonzero(column > 0)
+        chosen.append(generator.permutation(showing)[:shots])
+    return np.unique(np.concatenate(chosen))

@@ -1,6 +1,6 @@
 """Features of a data set's pictures, computed once and kept on disk; a broken run goes on.
 
-A folder a model, preprocessing and list of pictures: three NumPy files of their final size and
+A folder a model, preprocessing and list of pictures: NumPy files of their final size and
 `state.json` with how many pictures are done. The arrays are flushed before the count moves.
 """
 
@@ -22,16 +22,15 @@ from taidpt.baselines import PictureFeatures, encode_pictures
 from taidpt.clip import ClipModel
 from taidpt.datasets.base import LabelledImages
 from taidpt.datasets.pictures import picture_loader
+from taidpt.picture_input import PictureInput
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.files import write_atomically
-from taidpt.runtime.manifest import InputSpec
-from taidpt.runtime.preprocess import Preprocessor
 
 __all__ = ["StoreSettings", "StoredFeatures", "store_features"]
 
-_FORMAT = 1
-_ARRAYS = ("zero_shot", "global_features", "patch_features")
+_FORMAT = 2
+_ARRAYS = ("global_features", "patch_features")  # and "zero_shot" at the model's own size
 _SAVE_SECONDS = 20.0
 
 
@@ -43,11 +42,13 @@ class StoreSettings:
         precision: "fp16" or "fp32" on disk.
         batch: pictures a step.
         workers: processes that read pictures, 0 for none.
+        picture: what of each picture the model is shown.
     """
 
     precision: str = "fp16"
     batch: int = 32
     workers: int = 0
+    picture: PictureInput = PictureInput()
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp16", "fp32"):
@@ -62,19 +63,20 @@ class StoredFeatures:
         zero_shot, global_features: [N, D]; patch_features: [N, P, D]; as `PictureFeatures` says.
     """
 
-    zero_shot: npt.NDArray[Any]
+    zero_shot: npt.NDArray[Any] | None
     global_features: npt.NDArray[Any]
     patch_features: npt.NDArray[Any]
 
     def __len__(self) -> int:
-        return len(self.zero_shot)
+        return len(self.global_features)
 
     def batches(self, size: int = 256) -> Iterator[PictureFeatures]:
         """In fp32, so many pictures at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            arrays = (getattr(self, name)[part] for name in _ARRAYS)
-            yield PictureFeatures(*(torch.from_numpy(array.astype(np.float32)) for array in arrays))
+            zero_shot = None if self.zero_shot is None else _fp32(self.zero_shot[part])
+            patches = _fp32(self.patch_features[part])
+            yield PictureFeatures(zero_shot, _fp32(self.global_features[part]), patches)
 
 
 def store_features(
@@ -98,16 +100,23 @@ def store_features(
     settings, progress = settings or StoreSettings(), progress or SilentProgress()
     if not len(images):
         raise InputError(f"{images.name}: no pictures")
+    clip = settings.picture.model(clip)
     folder = cache / _key(clip, images, settings)
     done = _done(folder)
     if done < len(images):
         _fill(clip, images, folder, done, settings, progress)
-    return StoredFeatures(*(_open(folder, name) for name in _ARRAYS))
+    zero_shot = _open(folder, "zero_shot") if (folder / "zero_shot.npy").exists() else None
+    return StoredFeatures(zero_shot, *(_open(folder, name) for name in _ARRAYS))
+
+
+def _fp32(array: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def _key(clip: ClipModel, images: LabelledImages, settings: StoreSettings) -> str:
     """Tells models, preprocessing, and pictures (by name and size) apart."""
     identity = [_FORMAT, clip.name, clip.weights_sha256, clip.image_size, settings.precision]
+    identity.append(settings.picture.resize)
     digest = hashlib.sha256(json.dumps([*identity, clip.mean, clip.std]).encode())
     for name, path in zip(images.ids, images.paths, strict=True):
         digest.update(f"{name}\0{path.stat().st_size}\n".encode())
@@ -134,16 +143,15 @@ def _fill(
 ) -> None:
     progress.start("Features of pictures", len(images), done)
     rest = images.subset(range(done, len(images)))
-    size = clip.image_size
-    crop = Preprocessor(InputSpec(size, size, clip.mean, clip.std))
+    crop = settings.picture.preprocess(clip)
     arrays: dict[str, npt.NDArray[Any]] = {}
     saved = time.monotonic()
     try:
         for frames, _ in picture_loader(rest, crop, settings.batch, settings.workers):
             features = encode_pictures(clip, frames.numpy())
             arrays = arrays or _allocate(folder, features, len(images), done, settings.precision)
-            for name in _ARRAYS:
-                arrays[name][done : done + len(frames)] = getattr(features, name).numpy()
+            for name, array in arrays.items():
+                array[done : done + len(frames)] = getattr(features, name).numpy()
             done += len(frames)
             progress.advance(len(frames))
             if time.monotonic() - saved > _SAVE_SECONDS:
@@ -157,16 +165,17 @@ def _fill(
 def _allocate(
     folder: Path, features: PictureFeatures, count: int, done: int, precision: str
 ) -> dict[str, npt.NDArray[Any]]:
-    """The three arrays, opened for writing; those of a broken run as they are."""
+    """The arrays, opened for writing; those of a broken run as they are."""
+    names = _ARRAYS if features.zero_shot is None else ("zero_shot", *_ARRAYS)
     if done:
-        return {name: _open(folder, name, "r+") for name in _ARRAYS}
+        return {name: _open(folder, name, "r+") for name in names}
     folder.mkdir(parents=True, exist_ok=True)
     dtype = np.float16 if precision == "fp16" else np.float32
     return {
         name: np.lib.format.open_memmap(
             folder / f"{name}.npy", "w+", dtype, (count, *getattr(features, name).shape[1:])
         )
-        for name in _ARRAYS
+        for name in names
     }
 
 

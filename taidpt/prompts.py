@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from taidpt.clip import ClipModel
+from taidpt.picture_input import PictureInput
 from taidpt.prompt_tokens import NAME_POSITIONS
 from taidpt.runtime.bank import Threshold
 from taidpt.runtime.errors import BundleError, InputError
@@ -20,7 +21,7 @@ from taidpt.runtime.json_reader import JsonReader
 from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.tags import Tag
 
-__all__ = ["PROMPTS_SCHEMA", "PromptSettings", "TunedPrompts"]
+__all__ = ["PROMPTS_SCHEMA", "PromptSettings", "TunedPrompts", "read_picture"]
 
 PROMPTS_SCHEMA = 1
 _KIND = "taidpt-prompts"
@@ -63,6 +64,7 @@ class TunedPrompts:
         model: which CLIP: name, pretrained, weights_sha256, licence, embed_dim.
         settings: the prompts' shape.
         scoring: how pictures are scored with them.
+        picture: what of a picture they were tuned on; None where they were tuned on texts.
         provenance: free JSON: method, tuning settings, texts' hash and sources, loss history,
             versions.
     """
@@ -73,6 +75,7 @@ class TunedPrompts:
     model: Mapping[str, Any]
     settings: PromptSettings = field(default_factory=PromptSettings)
     scoring: Scoring = field(default_factory=Scoring)
+    picture: PictureInput | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,6 +125,7 @@ class TunedPrompts:
             "thresholds": [threshold.to_json() for threshold in self.thresholds],
             "settings": asdict(self.settings),
             "scoring": asdict(self.scoring),
+            "picture": None if self.picture is None else asdict(self.picture),
             "provenance": dict(self.provenance),
         }
 
@@ -188,8 +192,15 @@ def _from_header(header: JsonReader, tensors: dict[str, Tensor]) -> TunedPrompts
             scoring.string("transform"),
             scoring.number("scale") if "scale" in scoring else SCORE_SCALE,
         ),
+        picture=read_picture(header.child("picture")) if "picture" in header else None,
         provenance=header.child("provenance").document,
     )
+
+
+def read_picture(found: JsonReader) -> PictureInput:
+    """What of a picture was shown, from its JSON."""
+    size = found.integer("size", least=1) if "size" in found else None
+    return PictureInput(size, found.string("resize"))
 
 
 def _check_tags(tags: tuple[Tag, ...], thresholds: tuple[Threshold, ...]) -> None:

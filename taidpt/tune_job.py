@@ -19,7 +19,7 @@ from taidpt.templates import texts_from_names
 from taidpt.tune_settings import RunOptions, TuneSettings
 from taidpt.tuner import LabelledText, tune
 
-__all__ = ["TuneJob", "checkpoint_path", "run_job"]
+__all__ = ["TuneJob", "check_output", "checkpoint_path", "pick_device", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
     """
     _check_files(job)
     check_clip_source(job.model, job.pretrained)
-    device = _device(job.device)
+    device = pick_device(job.device)
     tags = TagSet.load(job.tags)
     texts = list(_labelled(job, tags, progress))
     clip = load_clip(job.model, job.pretrained, job.settings.seed).to(device)
@@ -91,22 +91,36 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
 def _check_files(job: TuneJob) -> None:
     if not job.texts and not job.from_names:
         raise InputError("no texts: give --texts FILE, or --from-names to make some from the tags")
-    if not job.output.absolute().parent.is_dir():
-        raise InputError(f"{job.output}: there is no folder {job.output.parent}; make it first")
-    if job.output.is_dir():
-        raise InputError(f"{job.output}: is a folder; give a file name for the prompts")
-    checkpoint = checkpoint_path(job.output)
-    if job.resume and job.restart:
+    check_output(job.output, job.resume, job.restart)
+
+
+def check_output(output: Path, resume: bool, restart: bool) -> None:
+    """Make sure that a prompts file can be written, and that nothing unfinished is lost.
+
+    Raises:
+        InputError: it cannot, or there is a checkpoint and nobody said what to do with it.
+    """
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent}; make it first")
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; give a file name for the prompts")
+    checkpoint = checkpoint_path(output)
+    if resume and restart:
         raise InputError("--resume and --restart exclude each other: give one")
-    if checkpoint.exists() and not (job.resume or job.restart):
+    if checkpoint.exists() and not (resume or restart):
         raise InputError(
             f"{checkpoint} holds an unfinished run: --resume goes on with it, --restart begins anew"
         )
-    if job.resume and not checkpoint.exists():
+    if resume and not checkpoint.exists():
         raise InputError(f"{checkpoint}: no checkpoint to go on from; leave --resume away")
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device of "cpu", "cuda", or "auto": a GPU where torch sees one.
+
+    Raises:
+        InputError: a GPU is asked for and not there.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
     if name == "auto":

@@ -27,7 +27,7 @@ from taidpt.clip import ClipModel
 from taidpt.local_branch import image_encoder
 from taidpt.modality_gap import carry_over, made_up_features
 from taidpt.objectives import DualObjective, HeadsObjective, Objective
-from taidpt.picture_features import PictureSource
+from taidpt.picture_features import TunablePictures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompt_tokens import tokenize_prompts
 from taidpt.prompts import TunedPrompts
@@ -79,7 +79,7 @@ def tune(
 def tune_on_pictures(
     clip: ClipModel,
     tags: Sequence[Tag],
-    pictures: PictureSource,
+    pictures: TunablePictures,
     labels: Tensor,
     settings: TuneSettings,
     options: RunOptions | None = None,

@@ -7,18 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from taidpt.clip import load_clip
 from taidpt.datasets import load_dataset
 from taidpt.export.classes import load_classes
 from taidpt.export.exporter import export_bundle
 from taidpt.methods import Bench, method_bank, methods_with_bank, score_method
+from taidpt.picture_features import PictureSource, mask_labels
+from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoreSettings, store_features
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import read_image
 from taidpt.runtime.tagger import Tagger
 from taidpt.scores import merged_scores
+from taidpt.tune_settings import settings_of
+from taidpt.tuner import tune_on_pictures
 
 
 def test_a_combined_head_exports_to_the_scores_that_were_evaluated(tmp_path: Path) -> None:
@@ -38,6 +43,35 @@ def test_a_combined_head_exports_to_the_scores_that_were_evaluated(tmp_path: Pat
     expected = merged_scores(scores["global"], scores["local"], 0.3)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.scores, expected, atol=2e-3)
     assert np.abs(found.scores - merged_scores(scores["global"], scores["local"])).max() > 0.02  # type: ignore[arg-type]
+
+
+def test_dualcoop_of_another_picture_size_exports_through_the_second_bank(tmp_path: Path) -> None:
+    images = load_dataset("toyworld", tmp_path).subset(range(0, 522, 60))
+    clip = load_clip("toyworld", "embedded")
+    store = StoreSettings("fp32", picture=PictureInput(128, "whole"))
+    features = store_features(clip, images, tmp_path / "cache", store)
+    source = PictureSource(
+        torch.from_numpy(features.global_features), torch.from_numpy(features.patch_features)
+    )
+    settings = replace(settings_of("dualcoop"), epochs=3, batch=8)
+    labels = mask_labels(torch.from_numpy(images.targets.astype(np.float32)), 0.5, seed=0)
+    prompts = tune_on_pictures(clip, images.tags.tags, source, labels, settings)
+    prompts = replace(prompts, picture=store.picture)
+    scores = score_method(
+        "dualcoop", Bench(clip, images.tags, prompts={"dualcoop": prompts}), features
+    )
+    path = tmp_path / "dual.safetensors"
+    prompts.save(path)
+
+    bundle = export_bundle(path, tmp_path / "dual.taidpt")
+    assert (bundle.manifest.input.height, bundle.manifest.model.grid) == (128, (4, 4))
+    assert bundle.parity.passed
+    tagger = Tagger.load(bundle.path)
+    assert tagger.bundle.bank.value_embeddings is not None
+    # The toy world's pictures are square: a centre crop is the whole picture.
+    found = tagger([read_image(picture) for picture in images.paths])
+    np.testing.assert_allclose(found.scores, scores["global"], atol=2e-2)
+    assert np.std(scores["global"]) > 0.5
 
 
 def test_methods_without_rows_say_what_to_export_instead() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +18,20 @@ from taidpt.baselines import PictureFeatures, encode_pictures, zero_shot_scores
 from taidpt.benchmark import BenchmarkJob, run_benchmark
 from taidpt.clip import ClipModel, load_clip
 from taidpt.comparison import compare_methods, merge_curve
-from taidpt.datasets import LabelledImages, load_dataset
+from taidpt.datasets import LabelledImages
 from taidpt.evaluation import ScoreFile, evaluate_scores
 from taidpt.methods import Bench, check_methods, score_method
 from taidpt.metrics import MapSettings
+from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoredFeatures, StoreSettings, store_features
-from taidpt.plots import draw_comparison
+from taidpt.plots import Drawing, draw
 from taidpt.progress import SilentProgress
 from taidpt.prompts import TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.tags import TagSet
 from taidpt.templates import PLAIN_TEMPLATE
+from tests.support import REPOSITORY
+from tests.taidpt.store_case import few_pictures
 
 EXACT = StoreSettings(precision="fp32", batch=4)
 
@@ -39,7 +43,7 @@ def clip() -> ClipModel:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> LabelledImages:
-    few = load_dataset("toyworld", tmp_path_factory.mktemp("toyworld")).subset(range(0, 522, 30))
+    few = few_pictures(tmp_path_factory.mktemp("toyworld"))
     middle = len(few.classes) // 2
     everything = tuple(range(len(few.classes)))
     return replace(few, groups={"head": everything[:middle], "tail": everything[middle:]})
@@ -98,6 +102,25 @@ def test_a_half_finished_store_goes_on(
     assert counting.encoded == 0
 
 
+def test_a_killed_store_goes_on(
+    clip: ClipModel, images: LabelledImages, features: StoredFeatures, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tests.taidpt.store_case", str(tmp_path)]
+    process = subprocess.Popen([*command, str(images.paths[0].parent.parent)], cwd=REPOSITORY)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/state.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    counting = Counting()
+    stored = store_features(clip, images, tmp_path, EXACT, counting)
+    assert 0 < counting.before < len(images)
+    assert counting.before + counting.encoded == len(images)
+    for name in ("zero_shot", "global_features", "patch_features"):
+        np.testing.assert_allclose(getattr(stored, name), getattr(features, name), atol=1e-6)
+
+
 def test_the_store_tells_models_and_pictures_apart(
     clip: ClipModel, images: LabelledImages, tmp_path: Path
 ) -> None:
@@ -105,7 +128,9 @@ def test_the_store_tells_models_and_pictures_apart(
     store_features(clip, few, tmp_path, EXACT)
     store_features(clip, images.subset([1, 0]), tmp_path, EXACT)
     store_features(clip, few, tmp_path, StoreSettings("fp16"))
-    assert len(list(tmp_path.iterdir())) == 3
+    for picture in (PictureInput(size=96), PictureInput(resize="whole")):
+        store_features(clip, few, tmp_path, replace(EXACT, picture=picture))
+    assert len(list(tmp_path.iterdir())) == 5
     for state in tmp_path.glob("*/state.json"):
         state.write_text("{")
     with pytest.raises(InputError, match=r"state\.json: damaged; delete"):
@@ -165,7 +190,7 @@ def test_comparison_holds_every_column_and_round_trips_its_scores(
     images: LabelledImages, features: StoredFeatures, bench: Bench, tmp_path: Path
 ) -> None:
     methods = ("zsclip", "clipdpt", "centroids", "clipdpt+centroids")
-    found = compare_methods(methods, bench, images, features, merge_weight=0.25)
+    found = compare_methods(methods, bench, images, lambda _: features, merge_weight=0.25)
     assert [result.name for result in found.results] == list(methods)
     assert set(found.results[0].maps) == {"global", "center", "log_softmax"}
     assert set(found.results[1].maps) == {"global", "local", "merged", "center", "log_softmax"}
@@ -177,17 +202,17 @@ def test_comparison_holds_every_column_and_round_trips_its_scores(
     assert table[0] == "| method | global | local | merged | center | log_softmax | head | tail |"
     assert len(table) == 2 + len(methods)
     assert json.loads(json.dumps(found.to_json()))["methods"]["zsclip"]["global"]["map"] > 0
-    curve = merge_curve(found.results[1], images, MapSettings(), steps=5)
+    curve = merge_curve(found.results[1].scores, images.targets, MapSettings(), steps=5)
     assert curve[1] == pytest.approx((0.25, found.results[1].maps["merged"].value))
-    assert merge_curve(found.results[0], images, MapSettings()) == []
+    assert merge_curve(found.results[0].scores, images.targets, MapSettings()) == []
 
 
 def test_plots_are_drawn(
     images: LabelledImages, features: StoredFeatures, bench: Bench, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    found = compare_methods(("zsclip", "clipdpt"), bench, images, features)
-    paths = draw_comparison(found, tmp_path / "plots")
+    found = compare_methods(("zsclip", "clipdpt"), bench, images, lambda _: features)
+    paths = draw(Drawing.of_comparison(found), tmp_path / "plots")
     assert [path.name for path in paths] == [
         "per-class.png",
         "precision-recall.png",

@@ -74,9 +74,12 @@ def test_ensemble_by_hand() -> None:
     image = ScoreFile(TARGETS, LOCAL, LOCAL, ("a", "b"))
     combined = ensemble_scores(text, image, 0.25)
     expected = 0.75 * (GLOBAL - 0.1) / 0.8 + 0.25 * (LOCAL - 0.1) / 0.8
-    np.testing.assert_allclose(combined, expected)
+    np.testing.assert_allclose(combined.global_scores, expected)
+    np.testing.assert_allclose(combined.merged(0.3), expected)
     with pytest.raises(InputError, match="constant"):
         ensemble_scores(text, ScoreFile(TARGETS, LOCAL * 0, LOCAL * 0, ("a", "b")), 0.5)
+    with pytest.raises(InputError, match="infinite"):
+        ensemble_scores(text, ScoreFile(TARGETS, LOCAL + np.inf, LOCAL, ("a", "b")), 0.5)
     other = ScoreFile(-TARGETS, LOCAL, LOCAL, ("a", "b"), "other.npz")
     with pytest.raises(InputError, match=r"other\.npz have different targets"):
         ensemble_scores(text, other, 0.5)
@@ -95,6 +98,9 @@ def test_commands_print_three_decimals(score_path: Path, tmp_path: Path) -> None
     )
     done = run("ensemble", str(score_path), str(score_path), "--rate", "0.9")
     assert done.stdout == "ensemble at rate 0.9  mAP 75.000\n"
+    output = tmp_path / "both.npz"
+    run("ensemble", str(score_path), str(score_path), "--rate", "0.9", "-o", str(output))
+    assert "merged  mAP 75.000" in run("eval", "--scores", str(output)).stdout
 
 
 def test_a_class_without_positives_is_named(tmp_path: Path) -> None:
@@ -117,6 +123,14 @@ def test_a_class_without_positives_is_named(tmp_path: Path) -> None:
         ({"targets": TARGETS, "global": GLOBAL[:2], "local": LOCAL}, "should all be"),
         ({"targets": TARGETS * 3, "global": GLOBAL, "local": LOCAL}, "targets should be"),
         ({"targets": TARGETS, "global": GLOBAL * np.nan, "local": LOCAL}, "NaN"),
+        ({"targets": TARGETS, "global": GLOBAL.astype(str), "local": LOCAL}, "should be numbers"),
+        ({"targets": TARGETS, "global": GLOBAL, "local": 1j * LOCAL}, "local should be numbers"),
+        ({"targets": TARGETS[:, 0], "global": GLOBAL[:, 0], "local": LOCAL[:, 0]}, "be [N, C]"),
+        ({"targets": -abs(TARGETS) - 0, "global": GLOBAL, "local": LOCAL}, "none of 2 classes"),
+        (
+            {"targets": TARGETS, "global": GLOBAL, "local": LOCAL, "names": np.eye(2)},
+            "names should be C strings",
+        ),
         (
             {"targets": TARGETS[:0], "global": GLOBAL[:0], "local": LOCAL[:0]},
             "no scores",
@@ -158,6 +172,20 @@ def test_f1_of_the_best_tags_and_from_a_threshold_on(score_path: Path) -> None:
     ignoring = run("eval", "--scores", str(score_path), *options, "--difficult", "ignore")
     # Row 1 of class 0 is difficult: its decision is not a mistake any more.
     assert "global  ≥ 0.4  CP 75.000  CR 100.000" in ignoring.stdout
+
+
+def test_plots_of_saved_scores(score_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = run("eval", "--scores", str(score_path), "--plots", str(tmp_path / "plots"))
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert names == ["merge-weight.png", "per-class.png", "precision-recall.png"]
+
+
+def test_options_of_data_sets_are_not_lost_on_saved_scores(score_path: Path) -> None:
+    done = run("eval", "--scores", str(score_path), "--methods", "zsclip")
+    assert done.returncode == 2
+    assert "--methods goes with --dataset, not with --scores" in done.stderr
 
 
 def test_a_file_of_scores_has_to_be_given() -> None:

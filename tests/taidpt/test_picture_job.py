@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from taidpt.benchmark import BenchmarkJob, run_benchmark
+from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoreSettings
 from taidpt.picture_tuning import PictureTuneJob, run_picture_job
 from taidpt.progress import SilentProgress
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.tune_settings import settings_of
 from tests.taidpt.datasets.official import write_voc
+from tests.taidpt.test_tuner import InterruptAt
 
 OBJECTS = {f"{n:06d}": [("dog" if n % 2 else "cat", 0), ("person", n % 3 // 2)] for n in range(6)}
 
 
 def job(root: Path, method: str, **more: object) -> PictureTuneJob:
+    settings = replace(settings_of(method), epochs=2, seed=int(more.pop("seed", 0)))  # type: ignore[call-overload]
+    given = {"cache": root / "cache", "store": StoreSettings("fp32", 4), **more}
     output = root / f"{method}.safetensors"
-    given = {"epochs": 2, "cache": root / "cache", "store": StoreSettings("fp32", 4), **more}
-    return PictureTuneJob("voc2007", root, method, "toyworld", "embedded", output, **given)  # type: ignore[arg-type]
+    return PictureTuneJob(
+        "voc2007",
+        output,
+        root,
+        "train",
+        "toyworld",
+        "embedded",
+        settings,
+        **given,  # type: ignore[arg-type]
+    )
 
 
 def test_prompts_from_pictures_evaluate_beside_the_others(tmp_path: Path) -> None:
@@ -33,7 +51,9 @@ def test_prompts_from_pictures_evaluate_beside_the_others(tmp_path: Path) -> Non
     assert record == {
         "data_set": "voc2007 trainval",
         "known": 0.5,
-        "augmentation": "none, centre crop",
+        "shots": None,
+        "augmentation": "none",
+        "picture": {"size": None, "resize": "crop"},
     }
     found = run_benchmark(
         BenchmarkJob(
@@ -51,7 +71,7 @@ def test_prompts_from_pictures_evaluate_beside_the_others(tmp_path: Path) -> Non
     assert "merged" in columns["coop"]
     assert columns["dualcoop"] == {"global", "center", "log_softmax"}
     lines = list(found.lines())
-    assert lines[1].startswith("17 of 20 classes have no positive: aeroplane, bicycle")
+    assert lines[1].startswith("17 of 20 classes have no positive, left out: aeroplane, ")
     with pytest.raises(InputError, match="a second prompts file of method 'coop'"):
         run_benchmark(
             BenchmarkJob("toyworld", ("coop",), prompts=(jobs[1].output, jobs[1].output)),
@@ -59,7 +79,68 @@ def test_prompts_from_pictures_evaluate_beside_the_others(tmp_path: Path) -> Non
         )
 
 
+def test_prompts_tuned_at_another_size_are_evaluated_at_it(tmp_path: Path) -> None:
+    write_voc(tmp_path, 2007, "trainval", OBJECTS)
+    write_voc(tmp_path, 2007, "test", OBJECTS)
+    picture = PictureInput(64, "whole")
+    store = StoreSettings("fp32", 4, picture=picture)
+    each = job(tmp_path, "dualcoop", store=store, augment="crop", shots=1)
+    prompts = run_picture_job(each, SilentProgress())
+    assert prompts.picture == TunedPrompts.load(each.output).picture == picture
+    assert prompts.provenance["pictures_from"]["augmentation"] == "crop"
+    assert prompts.provenance["pictures"]["count"] == 2
+    bench = BenchmarkJob(
+        "voc2007",
+        ("zsclip", "dualcoop"),
+        tmp_path,
+        "toyworld",
+        "embedded",
+        prompts=(each.output,),
+        cache=tmp_path / "cache",
+    )
+    found = run_benchmark(bench, SilentProgress())
+    assert [result.name for result in found.results] == ["zsclip", "dualcoop"]
+    sizes = {path.shape[1] for path in map(np.load, tmp_path.glob("cache/*/patch_features.npy"))}
+    assert len(sizes) == 2, "each method sees pictures of its own size"
+    small = replace(bench, methods=("zsclip",), store=store)
+    with pytest.raises(InputError, match="zsclip pools with positions"):
+        run_benchmark(small, SilentProgress())
+
+
+def test_an_unfinished_run_on_pictures_goes_on(tmp_path: Path) -> None:
+    write_voc(tmp_path, 2007, "trainval", OBJECTS)
+    each = job(tmp_path, "coop", augment="cutout")
+    with pytest.raises(KeyboardInterrupt):
+        run_picture_job(each, InterruptAt(2))
+    with pytest.raises(InputError, match="--resume goes on with it"):
+        run_picture_job(each, SilentProgress())
+    resumed = run_picture_job(replace(each, resume=True), SilentProgress())
+    again = run_picture_job(each, SilentProgress())
+    assert torch.equal(resumed.contexts["local"], again.contexts["local"])
+
+
 def test_the_share_of_known_labels_is_checked(tmp_path: Path) -> None:
     write_voc(tmp_path, 2007, "trainval", OBJECTS)
     with pytest.raises(InputError, match="share of known labels should be above 0"):
         run_picture_job(job(tmp_path, "dualcoop", known=0.0), SilentProgress())
+
+
+def test_the_command_takes_the_prompts_shape_and_says_what_it_did(tmp_path: Path) -> None:
+    write_voc(tmp_path, 2007, "trainval", OBJECTS)
+    command = [sys.executable, "-m", "taidpt", "tune-pictures", "--dataset", "voc2007"]
+    command += ["--root", str(tmp_path), "--model", "toyworld", "--pretrained", "embedded"]
+    command += ["--method", "coop", "--epochs", "1", "--loss", "focal", "--context-tokens", "4"]
+    command += ["--name-position", "front", "--class-specific", "--shots", "2", "-o", "c.st"]
+    command += ["--cache", "cache"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no picture of voc2007 trainval shows 17 of 20 classes: aeroplane" in done.stderr
+    assert "c.st: 20 tags by coop, mean loss" in done.stderr
+    prompts = TunedPrompts.load(tmp_path / "c.st")
+    assert prompts.settings == PromptSettings(4, class_specific=True, name_position="front")
+    assert prompts.contexts["global"].shape[:2] == (20, 4)
+    assert prompts.provenance["settings"]["loss"] == "focal"
+    missing = [*command[:6], "-o", "c.st"]
+    done = subprocess.run(missing, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'voc2007' needs --root, --model and --pretrained" in done.stderr
