@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -36,7 +35,7 @@ from taidpt.export.resize_graph import FrameInput, prepend_resize
 from taidpt.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
-from taidpt.runtime.bank import ClassBank, Threshold
+from taidpt.runtime.bank import ClassBank, default_thresholds
 from taidpt.runtime.bundle import (
     BANK_FILE,
     MODEL_FILE,
@@ -58,7 +57,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ExportOptions",
     "ExportResult",
-    "default_thresholds",
     "export_bundle",
     "with_thresholds",
     "write_bundle",
@@ -237,19 +235,6 @@ def with_thresholds(bank: ClassBank, prompts: Classes, transform: str) -> ClassB
     if bank.thresholds and prompts.scoring.transform == transform:
         return bank
     return dataclasses.replace(bank, thresholds=default_thresholds(bank, transform))
-
-
-def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]:
-    """A start where nothing better is known: a cosine of 0.25, or 0.1 above the picture's mean."""
-    step = bank.scale.astype(float)
-    if transform == "none":
-        on, off = bank.bias + 0.25 * step, bank.bias + 0.24 * step
-    else:
-        even = -math.log(len(bank.names)) if transform == "log_softmax" else 0.0
-        on, off = even + 0.1 * step, even + 0.08 * step
-    return tuple(
-        Threshold(float(high), float(low), "default") for high, low in zip(on, off, strict=True)
-    )
 
 
 def _input_spec(clip: ClipModel, frame: FrameInput | None) -> InputSpec:

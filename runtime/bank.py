@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.files import write_atomically
-from taidpt.runtime.json_reader import JsonReader, parse_object
+from taidpt.runtime.json_reader import JsonReader
 
 __all__ = [
+    "BANK_KIND",
     "BANK_SCHEMA",
     "DEFAULT_SCALE",
     "ClassBank",
     "FloatArray",
     "Threshold",
-    "is_bank",
-    "map_local_embeddings",
-    "read_bank_names",
+    "default_thresholds",
+    "join_banks",
 ]
 
 FloatArray = npt.NDArray[np.float32]
@@ -33,7 +33,6 @@ BANK_SCHEMA = 1
 BANK_KIND = "taidpt-bank"
 DEFAULT_SCALE = 4.0  # the paper's fixed factor on a similarity
 _UNIT_TOLERANCE = 1e-3
-_MAX_HEADER = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,8 @@ class ClassBank:
         bias: added after the scale, float32 [C].
         value_embeddings: second rows of the local head, float32 [C, D], any length; or None.
         thresholds: C thresholds, or none at all.
+        probabilities: C maps from score to probability as in the manifest, each None until
+            calibrated; or none at all.
         metadata: free JSON about where the bank comes from (model, weights' hash, …).
     """
 
@@ -93,6 +94,7 @@ class ClassBank:
     bias: FloatArray
     value_embeddings: FloatArray | None = None
     thresholds: tuple[Threshold, ...] = ()
+    probabilities: tuple[Mapping[str, Any] | None, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,8 +105,9 @@ class ClassBank:
             _check_array(name, rows, (C, D), unit=name != "value_embeddings")
         _check_array("scale", self.scale, (C,))
         _check_array("bias", self.bias, (C,))
-        if len(self.thresholds) not in (0, C):
-            raise InputError(f"a bank of {C} tags has {len(self.thresholds)} thresholds")
+        for what in ("thresholds", "probabilities"):
+            if len(getattr(self, what)) not in (0, C):
+                raise InputError(f"a bank of {C} tags has {len(getattr(self, what))} {what}")
 
     @classmethod
     def from_rows(
@@ -144,24 +147,36 @@ class ClassBank:
             InputError: there is no such file.
             BundleError: it is damaged, newer, or not a bank.
         """
-        path = Path(path)
-        header = _read_header(path)
-        arrays = _read_arrays(path)
-        try:
-            return cls(
-                names=header.strings("names"),
-                global_embeddings=arrays["global_embeddings"],
-                local_embeddings=arrays["local_embeddings"],
-                scale=arrays["scale"],
-                bias=arrays["bias"],
-                value_embeddings=arrays.get("value_embeddings"),
-                thresholds=tuple(map(Threshold.from_json, header.children("thresholds"))),
-                metadata=header.child("metadata").document,
-            )
-        except KeyError as error:
-            raise BundleError(f"{path}: the bank has no tensor {error}") from None
-        except InputError as error:
-            raise BundleError(f"{path}: {error}") from None
+        from taidpt.runtime.bank_file import read_bank
+
+        return read_bank(Path(path))
+
+    def select(self, names: Iterable[str]) -> ClassBank:
+        """A bank of some of the tags, in the order given.
+
+        Raises:
+            InputError: the bank has no such tag.
+        """
+        wanted = tuple(names)
+        place = {name: index for index, name in enumerate(self.names)}
+        missing = [name for name in wanted if name not in place]
+        if missing:
+            raise InputError(f"the bank has no tag {missing[0]!r}; its tags: {_some(self.names)}")
+        rows = [place[name] for name in wanted]
+        values = self.value_embeddings
+        return replace(
+            self,
+            names=wanted,
+            global_embeddings=self.global_embeddings[rows],
+            local_embeddings=self.local_embeddings[rows],
+            scale=self.scale[rows],
+            bias=self.bias[rows],
+            value_embeddings=None if values is None else values[rows],
+            thresholds=tuple(self.thresholds[row] for row in rows) if self.thresholds else (),
+            probabilities=(
+                tuple(self.probabilities[row] for row in rows) if self.probabilities else ()
+            ),
+        )
 
     def _matrices(self) -> dict[str, FloatArray]:
         rows = {
@@ -178,50 +193,56 @@ class ClassBank:
             "schema": BANK_SCHEMA,
             "names": list(self.names),
             "thresholds": [threshold.to_json() for threshold in self.thresholds],
+            "probabilities": [_plain(document) for document in self.probabilities] or None,
             "metadata": dict(self.metadata),
         }
         return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
-def is_bank(path: Path) -> bool:
-    """Whether a file calls itself a bank; looks at its header alone."""
-    try:
-        outer, _ = _read_outer(path)
-        document = json.loads(outer["__metadata__"]["taidpt"])
-        return bool(document["kind"] == BANK_KIND)
-    except (InputError, BundleError, ValueError, KeyError, TypeError):
-        return False
-
-
-def read_bank_names(path: Path) -> tuple[str, ...]:
-    """The tag names of a bank file, from its header alone.
+def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
+    """The tags of two banks in one; the first bank's metadata.
 
     Raises:
-        BundleError: the header is damaged, newer, or not a bank's.
+        InputError: they share a tag, or differ in dimension or in having thresholds or values.
     """
-    return _read_header(path).strings("names")
+    banks = (first, second)
+    if first.dim != second.dim:
+        raise InputError(f"banks of {first.dim} and {second.dim} dimensions cannot be joined")
+    shared = [name for name in second.names if name in set(first.names)]
+    if shared:
+        raise InputError(f"the bank has the tag {_some(shared)} already; remove it first")
+    if len({bank.value_embeddings is None for bank in banks}) > 1:
+        raise InputError("one of two banks has value embeddings: they cannot be joined")
+    if len({not bank.thresholds for bank in banks}) > 1:
+        raise InputError("one of two banks has no thresholds: they cannot be joined")
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(bank, name) for bank in banks])
+        for name in ("global_embeddings", "local_embeddings", "scale", "bias", "value_embeddings")
+        if getattr(first, name) is not None
+    }
+    maps: tuple[Mapping[str, Any] | None, ...] = ()
+    if first.probabilities or second.probabilities:
+        maps = sum((bank.probabilities or (None,) * len(bank.names) for bank in banks), maps)
+    return replace(
+        first,
+        names=first.names + second.names,
+        thresholds=first.thresholds + second.thresholds,
+        probabilities=maps,
+        **arrays,
+    )
 
 
-def map_local_embeddings(path: Path) -> FloatArray:
-    """The local class embeddings of a bank file, mapped: nothing is read until a row is used.
-
-    The map keeps its content when the file is replaced, so it stays one with a running graph.
-
-    Returns:
-        float32 [C, D], read-only.
-    Raises:
-        BundleError: the header is damaged.
-    """
-    outer, begin = _read_outer(path)
-    entry = JsonReader(outer.get("local_embeddings"), f"{path} (local_embeddings)")
-    entry.choice("dtype", ("F32",))
-    shape, offsets = entry.integers("shape"), entry.integers("data_offsets")
-    if len(shape) != 2 or len(offsets) != 2 or offsets[1] - offsets[0] != 4 * shape[0] * shape[1]:
-        raise BundleError(f"{path}: damaged bank (local_embeddings); export the bundle again")
-    try:
-        return np.memmap(path, np.float32, "r", begin + offsets[0], shape)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: damaged bank ({error}); export the bundle again") from None
+def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]:
+    """A start where nothing better is known: a cosine of 0.25, or 0.1 above the picture's mean."""
+    step = bank.scale.astype(float)
+    if transform == "none":
+        on, off = bank.bias + 0.25 * step, bank.bias + 0.24 * step
+    else:
+        even = -math.log(len(bank.names)) if transform == "log_softmax" else 0.0
+        on, off = even + 0.1 * step, even + 0.08 * step
+    return tuple(
+        Threshold(float(high), float(low), "default") for high, low in zip(on, off, strict=True)
+    )
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -241,48 +262,18 @@ def _check_array(
         raise InputError(
             f"{name} should be float32 {list(shape)}, got {array.dtype} {list(array.shape)}"
         )
-    if not np.isfinite(array).all():
+    # one pass without a copy: what is not finite makes a sum that is not
+    squares = np.einsum("...d,...d->...", array, array)
+    if not np.isfinite(squares).all():
         raise InputError(f"{name} holds values that are not finite")
-    if unit and np.abs(np.linalg.norm(array, axis=1) - 1).max() > _UNIT_TOLERANCE:
+    if unit and np.abs(np.sqrt(squares) - 1).max() > _UNIT_TOLERANCE:
         raise InputError(f"the rows of {name} should have length 1")
 
 
-def _read_header(path: Path) -> JsonReader:
-    """The JSON beside the tensors; reads no tensor."""
-    outer, _ = _read_outer(path)
-    reader = JsonReader(outer.get("__metadata__"), f"{path} (its metadata)")
-    inner = JsonReader(parse_object(reader.string("taidpt"), str(path)), str(path))
-    inner.choice("kind", (BANK_KIND,))
-    if inner.integer("schema") > BANK_SCHEMA:
-        raise BundleError(
-            f"{path}: bank schema {inner.integer('schema')} is newer than this version knows "
-            f"({BANK_SCHEMA}); update taidpt"
-        )
-    return inner
+def _plain(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if document is None else dict(document)
 
 
-def _read_outer(path: Path) -> tuple[dict[str, Any], int]:
-    """The safetensors header, and where in the file the tensors begin."""
-    try:
-        with path.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            raw = stream.read(size) if size <= _MAX_HEADER else b""
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the bank: {error.strerror}") from None
-    return parse_object(raw, f"{path} (a safetensors header)"), 8 + size
-
-
-def _read_arrays(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays: dict[str, Any] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path}: damaged bank ({error}); export the bundle again") from None
-    return arrays
-
-
-def _some(names: list[str] | tuple[str, ...], limit: int = 5) -> str:
+def _some(names: Sequence[str], limit: int = 5) -> str:
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}, … ({len(names)} in all)"

@@ -87,7 +87,7 @@ def _bench_batch(tagger: Tagger, batch: int, seconds: float) -> BenchRow:
     spec = tagger.bundle.manifest.input
     ready = np.stack(_pictures(batch, spec.height, spec.width))
     ways: dict[str, Callable[[], object]] = {
-        "bare": lambda: tagger.backend.run(ready),
+        "bare": lambda: tagger.backend.run(ready, tagger.bank_inputs),
         "tagger": lambda: tagger.tag_batch(ready),
     }
     for name, (height, width) in FRAME_SIZES.items():

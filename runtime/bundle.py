@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from taidpt.runtime.bank import ClassBank, Threshold, read_bank_names
+from taidpt.runtime.bank import ClassBank, Threshold
+from taidpt.runtime.bank_file import read_bank_names
 from taidpt.runtime.bundle_writer import (
     MANIFEST_FILE,
     BundleWriter,

@@ -24,6 +24,8 @@ __all__ = ["bench", "tag"]
 @click.option("--report", metavar="FILE", help="Write an HTML page: timeline and pictures.")
 @click.option("--top", type=click.IntRange(min=1), help="Only the best tags of each frame.")
 @click.option("--threshold", type=float, help="One threshold for all tags, over the bundle's own.")
+@click.option("--bank", metavar="FILE", help="Other tags, for a bundle made with --bank input.")
+@click.option("--watch-bank", is_flag=True, help="Take the file of --bank again when it changes.")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
 @click.option("--max-fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.")
 @click.option("--recursive", is_flag=True, help="Look into the folders of a folder too.")

@@ -9,6 +9,9 @@ For each tag, with score s at time t:
   (the uncertain band);
 - the state changes when the raw state has differed from it for its least duration; the event
   carries the time at which the raw state changed, and the time at which it was decided.
+
+The tags may change between two frames (`retag`): those in both lists keep all of this, a new tag
+begins at its first s, and one that is on and vanishes goes off with the next frame.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.event_state import TagStates, float_row, rebase_state
 
 __all__ = ["Event", "EventMachine", "EventSettings", "Interval", "rebase_state", "timeline"]
 
-_STATE_SCHEMA = 1
 _SLACK_S = 1e-9  # 0.7 − 0.4 is a little less than 0.3
 
 FloatRow = npt.NDArray[np.float64]
@@ -95,7 +98,7 @@ class EventSettings:
             "min_on_s": self.min_on_s,
             "min_off_s": self.min_off_s,
         }
-        rows = {name: _row(name, value, count) for name, value in values.items()}
+        rows = {name: float_row(name, value, count) for name, value in values.items()}
         if (rows["off"] > rows["on"]).any():
             raise InputError("an off threshold must not exceed its on threshold")
         for name in ("smoothing_s", "min_on_s", "min_off_s"):
@@ -113,31 +116,29 @@ class EventMachine:
     """
 
     def __init__(self, names: Sequence[str], settings: EventSettings) -> None:
-        self.names = tuple(names)
-        count = len(self.names)
-        self._settings = settings.rows(count)
-        self._time = math.nan
-        self._smoothed: FloatRow = np.zeros(count)
-        self._raw: BoolRow = np.zeros(count, bool)
-        self._state: BoolRow = np.zeros(count, bool)
-        self._since: FloatRow = np.zeros(count)
-        self._peak: FloatRow = np.zeros(count)
+        self._now = TagStates.begin(names)
+        self._settings = settings.rows(len(self.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags, in the order of the scores."""
+        return self._now.names
 
     @property
     def smoothed(self) -> FloatRow:
         """The smoothed scores after the last frame, float64 [C]."""
-        return np.array(self._smoothed)
+        return np.array(self._now.rows["smoothed"])
 
     @property
     def on(self) -> BoolRow:
         """Which tags are on, bool [C]."""
-        return np.array(self._state)
+        return np.array(self._now.rows["on"])
 
     @property
     def uncertain(self) -> BoolRow:
         """Which smoothed scores lie between the off and the on threshold, bool [C]."""
-        settings = self._settings
-        return np.asarray((self._smoothed >= settings["off"]) & (self._smoothed < settings["on"]))
+        settings, smoothed = self._settings, self._now.rows["smoothed"]
+        return np.asarray((smoothed >= settings["off"]) & (smoothed < settings["on"]))
 
     def update(
         self, times_s: Sequence[float] | npt.NDArray[Any], scores: npt.NDArray[Any]
@@ -159,41 +160,29 @@ class EventMachine:
             events.extend(self._step(time_s, row))
         return events
 
+    def retag(self, names: Sequence[str], settings: EventSettings) -> None:
+        """Go on with other tags, or other thresholds, from the next frame on.
+
+        Args:
+            names: C tags; those that were there before, by name, keep their state.
+            settings: for these tags.
+        Raises:
+            InputError: a setting's shape or sign, or a tag that is named twice; nothing changes.
+        """
+        rows = settings.rows(len(names))
+        self._now, self._settings = self._now.retagged(names), rows
+
     def save_state(self) -> dict[str, Any]:
         """Everything that the next frames depend on, as JSON values."""
-        return {
-            "schema": _STATE_SCHEMA,
-            "names": list(self.names),
-            "time_s": None if math.isnan(self._time) else self._time,
-            "smoothed": self._smoothed.tolist(),
-            "raw": self._raw.tolist(),
-            "on": self._state.tolist(),
-            "since_s": self._since.tolist(),
-            "peak": self._peak.tolist(),
-        }
+        return self._now.to_json()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `save_state` was called.
+        """Go on where `save_state` was called, by now perhaps with other tags, as after `retag`.
 
         Raises:
-            InputError: it is the state of other tags, of a newer version, or damaged.
+            InputError: it is the state of a newer version, or damaged; nothing changes.
         """
-        count = len(self.names)
-        try:
-            if state["schema"] > _STATE_SCHEMA:
-                raise InputError(f"event state of schema {state['schema']}: update taidpt")
-            if tuple(state["names"]) != self.names:
-                raise InputError("event state of other tags; remove it to begin anew")
-            floats = [_row(key, state[key], count) for key in ("smoothed", "since_s", "peak")]
-            bools = [_row(key, state[key], count).astype(bool) for key in ("raw", "on")]
-            time_s = math.nan if state["time_s"] is None else float(state["time_s"])
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"damaged event state ({error}); remove it to begin anew") from None
-        self._smoothed, self._since, self._peak = floats
-        self._raw, self._state = bools
-        self._time = time_s
+        self._now = TagStates.from_json(state).retagged(self.names)
 
     def _checked(
         self, times_s: Sequence[float] | npt.NDArray[Any], scores: npt.NDArray[Any]
@@ -207,53 +196,59 @@ class EventMachine:
             )
         if not (np.isfinite(times).all() and np.isfinite(rows).all()):
             raise InputError("a time or a score is not finite")
-        whole = times if math.isnan(self._time) else np.concatenate(([self._time], times))
+        last_s = self._now.time_s
+        whole = times if math.isnan(last_s) else np.concatenate(([last_s], times))
         if (np.diff(whole) < 0).any():
             raise InputError("times fall; a source's clock must be mended before its events")
         return times, rows
 
     def _step(self, time_s: float, scores: FloatRow) -> list[Event]:
-        settings = self._settings
-        was_active = self._raw | self._state
+        settings, rows = self._settings, self._now.rows
+        was_active = rows["raw"] | rows["on"]
         y = self._smooth(time_s, scores)
-        raw = (y >= settings["on"]) | (self._raw & (y >= settings["off"]))
-        self._since = np.where(raw != self._raw, time_s, self._since)
-        held = time_s - self._since + _SLACK_S
+        raw = (y >= settings["on"]) | (rows["raw"] & (y >= settings["off"]))
+        rows["since_s"] = np.where(raw != rows["raw"], time_s, rows["since_s"])
+        held = time_s - rows["since_s"] + _SLACK_S
         needed = np.where(raw, settings["min_on_s"], settings["min_off_s"])
-        switched = (raw != self._state) & (held >= needed)
-        active = raw | self._state
-        self._peak = np.where(active & was_active, np.maximum(self._peak, y), y)
-        self._raw, self._smoothed, self._time = raw, y, time_s
-        self._state = np.where(switched, raw, self._state)
-        return [self._event(int(index), time_s) for index in np.flatnonzero(switched)]
+        switched = (raw != rows["on"]) & (held >= needed)
+        active = raw | rows["on"]
+        rows["peak"] = np.where(active & was_active, np.maximum(rows["peak"], y), y)
+        rows["raw"], rows["smoothed"], self._now.time_s = raw, y, time_s
+        rows["on"] = np.where(switched, raw, rows["on"])
+        rows["seen"] = True
+        return [*self._leave(time_s), *self._events(np.flatnonzero(switched), time_s)]
 
     def _smooth(self, time_s: float, scores: FloatRow) -> FloatRow:
-        if math.isnan(self._time):
+        rows = self._now.rows
+        if math.isnan(self._now.time_s):
             return np.array(scores)
         constants = self._settings["smoothing_s"]
         with np.errstate(divide="ignore", invalid="ignore"):
-            weight = -np.expm1(-(time_s - self._time) / constants)
-        moved = self._smoothed + weight * (scores - self._smoothed)
-        return np.where(constants > 0, moved, scores)
+            weight = -np.expm1(-(time_s - self._now.time_s) / constants)
+        moved = rows["smoothed"] + weight * (scores - rows["smoothed"])
+        return np.where((constants > 0) & rows["seen"], moved, scores)
 
-    def _event(self, index: int, time_s: float) -> Event:
-        return Event(
-            time_s=float(self._since[index]),
-            tag=self.names[index],
-            kind="on" if self._state[index] else "off",
-            score=float(self._smoothed[index]),
-            decided_s=time_s,
-            peak=float(self._peak[index]),
-        )
+    def _events(self, switched: npt.NDArray[np.int64], time_s: float) -> list[Event]:
+        rows = self._now.rows
+        return [
+            Event(
+                time_s=float(rows["since_s"][index]),
+                tag=self.names[index],
+                kind="on" if rows["on"][index] else "off",
+                score=float(rows["smoothed"][index]),
+                decided_s=time_s,
+                peak=float(rows["peak"][index]),
+            )
+            for index in switched.tolist()
+        ]
 
-
-def rebase_state(state: Mapping[str, Any], away_s: float) -> dict[str, Any]:
-    """A saved state for a clock that begins at 0 again, `away_s` seconds after the last frame."""
-    if state["time_s"] is None:
-        return dict(state)
-    shift = float(state["time_s"]) + away_s
-    since = [float(value) - shift for value in state["since_s"]]
-    return {**state, "time_s": -away_s, "since_s": since}
+    def _leave(self, time_s: float) -> list[Event]:
+        """Tags that were taken away while they were on end here."""
+        gone, self._now.leaving = self._now.leaving, {}
+        return [
+            Event(time_s, name, "off", float(row["smoothed"]), time_s, float(row["peak"]))
+            for name, row in gone.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -303,12 +298,3 @@ def timeline(events: Iterable[Event], end_s: float) -> tuple[Interval, ...]:
         for event in begun.values()
     )
     return tuple(sorted(intervals, key=lambda interval: interval.start_s))
-
-
-def _row(name: str, value: Any, count: int) -> FloatRow:
-    row = np.asarray(value, np.float64)
-    if row.shape not in ((), (count,)):
-        raise InputError(f"{name} should be one number or {count}, got shape {list(row.shape)}")
-    if not np.isfinite(row).all():
-        raise InputError(f"{name} holds a value that is not finite")
-    return np.array(np.broadcast_to(row, (count,)))

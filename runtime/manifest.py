@@ -17,6 +17,7 @@ __all__ = [
     "KIND",
     "SCHEMA",
     "SCORE_TRANSFORMS",
+    "TOP_OUTPUTS",
     "FileEntry",
     "GraphInfo",
     "InputSpec",
@@ -37,6 +38,7 @@ DEFAULT_OUTPUTS = (
     "global_features",
     "patch_features",
 )
+TOP_OUTPUTS = ("top_scores", "top_indices")  # in place of all scores, where only the best come out
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,10 @@ class Scoring:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """The ONNX graph: its file, versions, whether the bank is a constant, inputs and outputs."""
+    """The ONNX graph: its file, versions, whether the bank is a constant, inputs and outputs.
+
+    `top_k` is None, or how many best scores of each frame it returns in place of all.
+    """
 
     opset: int
     ir_version: int
@@ -154,6 +159,7 @@ class GraphInfo:
     bank: str = "constant"
     inputs: tuple[str, ...] = ("frames",)
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    top_k: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -164,14 +170,17 @@ class GraphInfo:
             "bank": self.bank,
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
+            **({} if self.top_k is None else {"top_k": self.top_k}),
         }
 
     @classmethod
     def from_json(cls, reader: JsonReader) -> GraphInfo:
         """From a JSON object; BundleError when a key is missing or wrong."""
         outputs = reader.strings("outputs")
-        if "scores" not in outputs or "patch_features" not in outputs:
-            reader.fail("outputs", "a list with scores and patch_features")
+        top_k = reader.integer("top_k", least=1) if "top_k" in reader else None
+        scores = ("scores",) if top_k is None else TOP_OUTPUTS
+        if not {*scores, "patch_features"} <= set(outputs):
+            reader.fail("outputs", f"a list with {', '.join(scores)} and patch_features")
         return cls(
             opset=reader.integer("opset", least=1),
             ir_version=reader.integer("ir_version", least=1),
@@ -179,6 +188,7 @@ class GraphInfo:
             bank=reader.choice("bank", ("constant", "input")),
             inputs=reader.strings("inputs"),
             outputs=outputs,
+            top_k=top_k,
         )
 
 

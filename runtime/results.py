@@ -14,6 +14,7 @@ import numpy.typing as npt
 from taidpt.runtime.bank import FloatArray
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.manifest import TagEntry
+from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]
 
@@ -27,20 +28,24 @@ class Tag:
         score: the merged score; comparable between frames, not between tags.
         on: whether the score reaches the tag's threshold.
         probability: None until the bundle is calibrated.
+        upper_bound: whether the score is only known to be no higher than this: an export with
+            `--top-k` returns each frame's best scores alone. Such a tag is not on.
     """
 
     name: str
     score: float
     on: bool
     probability: float | None = None
+    upper_bound: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """As plain JSON values; `upper_bound` only where it is true."""
         return {
             "name": self.name,
             "score": self.score,
             "on": self.on,
             "probability": self.probability,
+            **({"upper_bound": True} if self.upper_bound else {}),
         }
 
 
@@ -113,12 +118,14 @@ class TagResult:
         patch_features: unit rows, float32 [P, D].
         global_features: unit length, float32 [D]; None when the graph does not give it.
         vocabulary: names, thresholds and grid.
+        exact: which scores are known, bool [C], the others are upper bounds; None: all of them.
     """
 
     scores: FloatArray
     patch_features: FloatArray
     global_features: FloatArray | None
     vocabulary: Vocabulary
+    exact: npt.NDArray[np.bool_] | None = None
 
     @property
     def tags(self) -> tuple[Tag, ...]:
@@ -128,7 +135,8 @@ class TagResult:
     @property
     def on(self) -> npt.NDArray[np.bool_]:
         """Which tags reach their thresholds, bool [C], in the bundle's order."""
-        return np.asarray(self.scores >= self.vocabulary.on)
+        reached = np.asarray(self.scores >= self.vocabulary.on)
+        return reached if self.exact is None else reached & self.exact
 
     @property
     def on_tags(self) -> tuple[Tag, ...]:
@@ -137,7 +145,8 @@ class TagResult:
 
     def top(self, count: int) -> tuple[Tag, ...]:
         """The `count` best tags, best score first."""
-        order = np.argsort(-self.scores, kind="stable")[:count]
+        known = () if self.exact is None else (~self.exact,)
+        order = np.lexsort((*known, -self.scores))[:count]
         return tuple(self._tag(int(index)) for index in order)
 
     def __getitem__(self, name: str) -> Tag:
@@ -170,23 +179,32 @@ class TagResult:
     def _tag(self, index: int) -> Tag:
         score = float(self.scores[index])
         words = self.vocabulary
+        known = self.exact is None or bool(self.exact[index])
         return Tag(
             name=words.names[index],
             score=score,
-            on=bool(score >= words.on[index]),
-            probability=words.probability(index, score),
+            on=known and bool(score >= words.on[index]),
+            probability=words.probability(index, score) if known else None,
+            upper_bound=not known,
         )
 
 
 class TagBatch(Sequence[TagResult]):
     """Results of a batch, in its order; `scores` is the whole batch's matrix."""
 
-    __slots__ = ("outputs", "scores", "vocabulary")
+    __slots__ = ("exact", "outputs", "scores", "vocabulary")
 
-    def __init__(self, outputs: Mapping[str, FloatArray], vocabulary: Vocabulary) -> None:
-        """Wrap the graph's outputs: "scores" [N, C], "patch_features" [N, P, D], and others."""
+    def __init__(self, outputs: Mapping[str, npt.NDArray[Any]], vocabulary: Vocabulary) -> None:
+        """Wrap the graph's outputs: "scores" [N, C], "patch_features" [N, P, D], and others.
+
+        In place of "scores" the best of each frame may have come out, see `expand_top`.
+        """
         self.outputs = outputs
-        self.scores = outputs["scores"]
+        self.exact: npt.NDArray[np.bool_] | None = None
+        if "scores" in outputs:
+            self.scores = outputs["scores"]
+        else:
+            self.scores, self.exact = expand_top(outputs, len(vocabulary.names))
         self.vocabulary = vocabulary
 
     def __len__(self) -> int:
@@ -206,6 +224,7 @@ class TagBatch(Sequence[TagResult]):
             patch_features=self.outputs["patch_features"][index],
             global_features=None if features is None else features[index],
             vocabulary=self.vocabulary,
+            exact=None if self.exact is None else self.exact[index],
         )
 
     def __iter__(self) -> Iterator[TagResult]:

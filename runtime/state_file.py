@@ -35,7 +35,7 @@ class StateFile:
             stream: a live stream, not begun.
             wall_clock: seconds since 1970; tells how long the tagger was away.
         Raises:
-            InputError: the file is damaged, or of other tags.
+            InputError: the file is damaged. That of other tags is taken by their names.
         """
         self._path, self._stream, self._wall_clock = Path(path), stream, wall_clock
         self._saved = time.monotonic()

@@ -22,9 +22,10 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Event, EventMachine, EventSettings, Interval, timeline
 from taidpt.runtime.pipeline import Prefetch
 from taidpt.runtime.preprocess import U8Array
-from taidpt.runtime.results import Tag, TagResult
+from taidpt.runtime.results import Tag, TagResult, Vocabulary
 from taidpt.runtime.sources import Frame, Source, SourceOptions, open_source
 from taidpt.runtime.timing import Profile
+from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
     from taidpt.runtime.tagger import Tagger
@@ -46,8 +47,8 @@ class Moment:
         frame: the decoded frame.
         result: its scores, tags and heatmaps.
         events: tags that went on or off, decided by this frame.
-        on: names of the tags that are on after smoothing, in the bundle's order; without times
-            the tags that reach their thresholds in this frame.
+        on: names of the tags that are on after smoothing, in the bank's order; without times, and
+            of an export with `--top-k`, the tags that reach their thresholds in this frame.
     """
 
     frame: Frame
@@ -121,8 +122,9 @@ class _Ready:
 class _SourceState:
     """Smoothing and events of one source."""
 
-    def __init__(self, machine: EventMachine) -> None:
+    def __init__(self, machine: EventMachine, words: Vocabulary) -> None:
         self.machine = machine
+        self.words = words
         self.events: list[Event] = []
         self.last_s = 0.0
 
@@ -143,6 +145,7 @@ class Stream(Closing):
         self._states: dict[str, _SourceState] = {}
         keep = settings.keep_events
         self._keeps_events = not source.live if keep is None else keep
+        self._top_k = tagger.bundle.manifest.graph.top_k
         self._stopped = False
         self._stages: list[Prefetch[Any]] = []
 
@@ -166,6 +169,11 @@ class Stream(Closing):
         """Names of the sources that have given frames with times."""
         return tuple(self._states)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether there are events: not where the export returns each frame's best scores alone."""
+        return self._top_k is None
+
     def last_s(self, source: str | None = None) -> float:
         """The time of the last frame of one source (None: of this stream's own)."""
         return self._state(self.source.name if source is None else source).last_s
@@ -174,7 +182,11 @@ class Stream(Closing):
         """Smoothing and hysteresis of one source (None: of this stream's own).
 
         Its state can be saved, and loaded before the first frame.
+
+        Raises:
+            InputError: the export returns each frame's best scores alone.
         """
+        refuse_top(self._top_k, self._tagger.bundle.path, "an event")
         return self._state(self.source.name if source is None else source).machine
 
     def stop(self) -> None:
@@ -184,7 +196,12 @@ class Stream(Closing):
             stage.stop()
 
     def timeline(self, source: str | None = None) -> tuple[Interval, ...]:
-        """What was on from when to when, so far, in one source (None: in this stream's own)."""
+        """What was on from when to when, so far, in one source (None: in this stream's own).
+
+        Raises:
+            InputError: the export returns each frame's best scores alone.
+        """
+        refuse_top(self._top_k, self._tagger.bundle.path, "a timeline")
         state = self._state(self.source.name if source is None else source)
         return timeline(state.events, state.last_s)
 
@@ -258,23 +275,29 @@ class Stream(Closing):
             yield [item.frame for item in batch], results
 
     def _moment(self, frame: Frame, result: TagResult) -> Moment:
-        if frame.time_s is None:
+        if frame.time_s is None or self._top_k is not None:
             return Moment(frame, result, (), tuple(tag.name for tag in result.on_tags))
         state = self._state(frame.source)
+        state.last_s = frame.time_s
+        if state.words is not result.vocabulary:  # this frame is the first of another bank
+            state.words = result.vocabulary
+            state.machine.retag(state.words.names, self._event_settings(state.words))
         events = state.machine.update([frame.time_s], result.scores[None])
         if self._keeps_events:
             state.events.extend(events)
-        state.last_s = frame.time_s
-        names = self._tagger.names
+        names = state.words.names
         on = tuple(names[index] for index in state.machine.on.nonzero()[0])
         return Moment(frame, result, tuple(events), on)
 
     def _state(self, source: str) -> _SourceState:
         if source not in self._states:
             words = self._tagger.vocabulary
-            settings = self._settings.event_settings(words.on, words.off)
-            self._states[source] = _SourceState(EventMachine(words.names, settings))
+            machine = EventMachine(words.names, self._event_settings(words))
+            self._states[source] = _SourceState(machine, words)
         return self._states[source]
+
+    def _event_settings(self, words: Vocabulary) -> EventSettings:
+        return self._settings.event_settings(words.on, words.off)
 
     def _close_stages(self) -> None:
         for stage in self._stages:

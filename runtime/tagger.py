@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.backends.base import Backend, BackendOptions, Frames, ProviderSpec
+from taidpt.runtime.active_bank import ActiveBank, bundle_bank, check_swappable, fit_bank, own_bank
+from taidpt.runtime.backends.base import (
+    Backend,
+    BackendOptions,
+    BankInputs,
+    Frames,
+    ProviderSpec,
+)
 from taidpt.runtime.backends.choice import Device, open_backend
-from taidpt.runtime.bank import FloatArray, map_local_embeddings
-from taidpt.runtime.bundle import BANK_FILE, Bundle
+from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.device_frames import DeviceFrames, take_frames
-from taidpt.runtime.errors import BackendError, BundleError, InputError
+from taidpt.runtime.errors import BackendError, BundleError
+from taidpt.runtime.live_bank import LiveBank
+from taidpt.runtime.manifest import TOP_OUTPUTS
 from taidpt.runtime.preprocess import Preprocessor
 from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
 
@@ -49,7 +60,9 @@ class Tagger(Closing):
         self.backend = backend
         self.device = device or Device(backend.device, backend.name, {})
         self.preprocess = Preprocessor(bundle.manifest.input, resize)
-        self.vocabulary = _vocabulary(bundle)
+        self._active = own_bank(bundle)
+        self._one_threshold: tuple[float, float] | None = None
+        self._swap = threading.Lock()
 
     @classmethod
     def load(
@@ -95,8 +108,55 @@ class Tagger(Closing):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tags' names, in the order of `scores`."""
+        """The tags' names now, in the order of `scores`."""
         return self.vocabulary.names
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tags, thresholds and grid now; results keep those that they were scored with."""
+        return self._active.vocabulary
+
+    @property
+    def bank(self) -> LiveBank:
+        """The tags now, to look at, add to and take from."""
+        return LiveBank(self)
+
+    @property
+    def bank_inputs(self) -> BankInputs:
+        """What the backend is fed beside frames now; empty for a constant bank."""
+        return self._active.inputs
+
+    @property
+    def class_bank(self) -> ClassBank:
+        """The bank now, with its thresholds, as `ClassBank.save` writes it."""
+        active = self._active
+        return bundle_bank(self.bundle) if active.bank is None else active.bank
+
+    def use_bank(self, bank: str | Path | ClassBank) -> None:
+        """Score with other tags from the next run of the graph on; may be called at any time.
+
+        From any thread: a batch that is being scored ends with the bank that it began with. A
+        stream goes on: tags that vanish end, new ones begin, those in both keep their state.
+
+        Args:
+            bank: any number of tags, or a file of them as `taidpt bank` writes it; it must not
+                be changed afterwards.
+        Raises:
+            InputError: the bundle's bank is a constant, or the bank is missing, of another model
+                or dimension; the tagger keeps the bank that it has.
+            BundleError: the file is damaged.
+        """
+        source = "the bank" if isinstance(bank, ClassBank) else str(bank)
+        check_swappable(self.bundle)
+        loaded = bank if isinstance(bank, ClassBank) else ClassBank.load(bank)
+        with self._swap:
+            self._take(fit_bank(loaded, self.bundle, source))
+
+    def change_bank(self, change: Callable[[ClassBank], ClassBank]) -> None:
+        """Replace the bank by what `change` makes of it; two changes at once follow each other."""
+        check_swappable(self.bundle)
+        with self._swap:
+            self._take(fit_bank(change(self.class_bank), self.bundle, "the changed bank"))
 
     # A 3-dimensional array is a frame and a 4-dimensional one a batch, which array types do not
     # tell apart: `tag` and `tag_batch` are the calls whose types a checker can follow.
@@ -131,7 +191,7 @@ class Tagger(Closing):
             ready: Frames = self.preprocess.on_device(taken)
         else:
             ready = self.preprocess(frame if taken is None else taken)[None]
-        return TagBatch(self._run(ready), self.vocabulary)[0]
+        return self._run(ready)[0]
 
     def tag_batch(self, frames: Sequence[FrameArray] | FrameArray) -> TagBatch:
         """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run."""
@@ -140,17 +200,20 @@ class Tagger(Closing):
             ready: Frames = self.preprocess.on_device(taken)
         else:
             ready = self.preprocess.batch(list(frames) if taken is None else taken)
-        return TagBatch(self._run(ready), self.vocabulary)
+        return self._run(ready)
 
     def with_threshold(self, on: float, off: float | None = None) -> Tagger:
         """A tagger of the same bundle and backend with one threshold for all tags.
+
+        It has a bank of its own from now on: `use_bank` on one leaves the other alone.
 
         Args:
             on: a score of at least this turns a tag on.
             off: a score below this turns it off again; None takes `on`.
         """
         changed = copy.copy(self)
-        changed.vocabulary = self.vocabulary.with_threshold(on, on if off is None else off)
+        changed._one_threshold = on, on if off is None else off
+        changed._take(self._active)
         return changed
 
     def stream(
@@ -176,20 +239,20 @@ class Tagger(Closing):
     def __repr__(self) -> str:
         return f"Tagger({str(self.bundle.path)!r}, {len(self.names)} tags, {self.device})"
 
-    def _run(self, frames: Frames) -> dict[str, FloatArray]:
-        outputs = dict(self.backend.run(frames))
-        if not np.isfinite(outputs["scores"]).all():
+    def _take(self, active: ActiveBank) -> None:
+        """Make a bank the current one: a single assignment, which other threads see whole."""
+        if self._one_threshold is not None:
+            words = active.vocabulary.with_threshold(*self._one_threshold)
+            active = dataclasses.replace(active, vocabulary=words)
+        self._active = active
+
+    def _run(self, frames: Frames) -> TagBatch:
+        active = self._active  # once: another thread may swap it before the scores are read
+        outputs = self.backend.run(frames, active.inputs)
+        scores = outputs["scores"] if "scores" in outputs else outputs[TOP_OUTPUTS[0]]
+        if not np.isfinite(scores).all():
             raise BackendError(
                 f"{self.bundle.path}: {self.backend.name} gave scores that are not finite; export "
                 "with a higher precision"
             )
-        return outputs
-
-
-def _vocabulary(bundle: Bundle) -> Vocabulary:
-    manifest = bundle.manifest
-    try:
-        rows = map_local_embeddings(bundle.file(BANK_FILE))
-        return Vocabulary(manifest.tags, manifest.model.grid, rows)
-    except InputError as error:
-        raise BundleError(f"{bundle.path}: {error}") from None
+        return TagBatch(outputs, active.vocabulary)

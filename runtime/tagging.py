@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from taidpt.runtime.backends.base import BackendOptions
+from taidpt.runtime.bank_watch import BankWatch
 from taidpt.runtime.console import PersonSink, Progress, log_to_stderr
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import IMAGE_SUFFIXES
@@ -35,6 +36,7 @@ from taidpt.runtime.sources import (
 )
 from taidpt.runtime.state_file import StateFile
 from taidpt.runtime.stream import Stream, StreamSettings
+from taidpt.runtime.tag_checks import check_bank_options, check_targets
 from taidpt.runtime.tagger import Tagger
 
 __all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi", "run_tag"]
@@ -67,14 +69,19 @@ class Outputs:
         """Whether an output is written from the whole timeline."""
         return any(name is not None for name in (self.vtt, self.srt, self.report))
 
+    @property
+    def targets(self) -> dict[str, str]:
+        """By output, where it goes."""
+        return {name: getattr(self, name) for name in _OUTPUTS if getattr(self, name)}
+
     def open(self, tagger: Tagger, stack: contextlib.ExitStack, live: bool) -> list[Sink]:
         """Open the sinks; each is closed with the stack.
 
         Raises:
             InputError: a file cannot be written, or two outputs share one target.
         """
-        targets = {name: getattr(self, name) for name in _OUTPUTS if getattr(self, name)}
-        _check_targets(targets, self.heatmap, tagger)
+        targets = self.targets
+        check_targets(targets, self.heatmap, tagger)
         sinks: list[Sink] = []
         for name, target in targets.items():
             sinks.append(self._open_one(name, target, tagger))
@@ -100,20 +107,6 @@ class Outputs:
         return OverlaySink(target, (spec.height, spec.width), self.heatmap)
 
 
-def _check_targets(targets: Mapping[str, str], heatmap: str | None, tagger: Tagger) -> None:
-    by_target: dict[str, str] = {}
-    for name, target in targets.items():
-        if target == "-" and name not in ("jsonl", "events"):
-            raise InputError(f"--{name} needs a file; only --jsonl and --events write to -")
-        if target in by_target:
-            raise InputError(f"--{by_target[target]} and --{name} both go to {target}")
-        by_target[target] = name
-    if heatmap is not None:
-        tagger.vocabulary.index(heatmap)
-        if "overlay" not in targets:
-            raise InputError("--heatmap is painted on a video; name it with --overlay FILE")
-
-
 @dataclass(frozen=True)
 class TagJob:
     """Everything that one `taidpt tag` was asked to do."""
@@ -128,6 +121,8 @@ class TagJob:
     resize: str = "exact"
     profile: bool = False
     state: str | None = None
+    bank: str | None = None
+    watch_bank: bool = False
 
 
 def run_tag(job: TagJob) -> None:
@@ -143,6 +138,11 @@ def run_tag(job: TagJob) -> None:
         stack.enter_context(log_to_stderr())
         tagger = stack.enter_context(_open_tagger(job))
         sources = _open_sources(job, stack)
+        check_bank_options(job, sources, tagger)
+        if job.bank is not None:
+            tagger.use_bank(job.bank)
+        if job.bank is not None and job.watch_bank:
+            stack.enter_context(BankWatch(tagger, job.bank))
         sinks = job.outputs.open(tagger, stack, any(source.live for source in sources))
         stop = stack.enter_context(_StopOnSigterm())
         for source in sources:
@@ -211,8 +211,9 @@ def _run_source(
         # a source that fails in the middle has given something too
         with _quiet_after_error():
             for name in stream.sources or (stream.source.name,):
+                intervals = stream.timeline(name) if stream.has_events else ()
                 for sink in sinks:
-                    sink.end_source(name, stream.timeline(name), stream.last_s(name))
+                    sink.end_source(name, intervals, stream.last_s(name))
         if state is not None:
             state.save()
         if stream.dropped:
@@ -292,4 +293,6 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
         resize=options["resize"],
         profile=options["profile"],
         state=options["state"],
+        bank=options["bank"],
+        watch_bank=options["watch_bank"],
     )

@@ -220,18 +220,19 @@ def _check_graph(session: Any, bundle: Bundle) -> None:
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: list(value.shape) for value in session.get_outputs()}
     where = bundle.path
-    if spec.name not in inputs:
-        raise BundleError(f"{where}: the graph has no input {spec.name!r}; export it again")
+    for name in bundle.manifest.graph.inputs:
+        if name not in inputs:
+            raise BundleError(f"{where}: the graph has no input {name!r}; export it again")
     shape = list(inputs[spec.name].shape)
     if inputs[spec.name].type != "tensor(uint8)" or shape[1:] != list(spec.frame_shape):
         raise BundleError(
             f"{where}: the graph takes {inputs[spec.name].type} {shape}, the manifest says uint8 "
             f"[N, {', '.join(map(str, spec.frame_shape))}]; export it again"
         )
-    for name in ("scores", "patch_features"):
+    for name in bundle.manifest.graph.outputs:
         if name not in outputs:
             raise BundleError(f"{where}: the graph has no output {name!r}; export it again")
-    tags = outputs["scores"][-1]
+    tags = outputs["scores"][-1] if "scores" in outputs else None
     if isinstance(tags, int) and tags != len(bundle.names):
         raise BundleError(f"{where}: the graph scores {tags} tags, not {len(bundle.names)}")
 

@@ -55,10 +55,10 @@ class OverlaySink:
         """Paint and encode one frame.
 
         Raises:
-            InputError: the disk is full, or the tag of the heatmap is unknown.
+            InputError: the disk is full.
         """
         image = rgb_image(moment.frame.image)
-        if self._heatmap is not None:
+        if self._heatmap in moment.result.vocabulary.names:  # another bank may not have it
             image = paint_heatmap(image, moment.result, self._heatmap, self._input_hw)
         image = draw_tags(image, list(moment.result.top(_TAGS_SHOWN)), moment.on)
         if self._stream is None:

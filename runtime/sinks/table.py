@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Interval
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.stream import Moment
@@ -26,14 +27,20 @@ class CsvSink:
             InputError: it cannot be written.
         """
         self._file = LineFile(path)
-        self._begun = False
+        self._names: tuple[str, ...] = ()
 
     def write(self, moment: Moment) -> None:
-        """Write one frame; the header comes with the first."""
-        if not self._begun:
-            names = moment.result.vocabulary.names
+        """Write one frame; the header comes with the first.
+
+        Raises:
+            InputError: the file cannot be written, or the frame has other tags than the first.
+        """
+        names = moment.result.vocabulary.names
+        if not self._names:
             self._row("source", "index", "time_s", "on", *map(_cell, names))
-            self._begun = True
+            self._names = names
+        if names != self._names:
+            raise InputError("a table has a column a tag, and the tags have changed; use JSONL")
         time_s = "" if moment.time is None else f"{moment.time:.6f}"
         scores = (f"{score:.6g}" for score in moment.result.scores.tolist())
         frame = moment.frame

@@ -179,7 +179,7 @@ def test_wrong_state_is_refused() -> None:
     machine = EventMachine(["a"], EventSettings(on=1.0, off=0.5))
     state = machine.save_state()
     for change, message in [
-        ({"names": ["b"]}, "of other tags"),
+        ({"names": ["a", "b"]}, "smoothed should be one number or 2"),
         ({"schema": 9}, "update taidpt"),
         ({"smoothed": [1, 2]}, "smoothed should be one number or 1"),
         ({"peak": "x"}, "damaged event state"),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from taidpt.runtime.active_bank import BANK_INPUTS
 from taidpt.runtime.bank import ClassBank, Threshold
 from taidpt.runtime.bundle import (
     BANK_FILE,
@@ -28,6 +29,7 @@ from taidpt.runtime.bundle import (
     Scoring,
     TagEntry,
 )
+from taidpt.runtime.manifest import TOP_OUTPUTS
 
 __all__ = ["NAMES", "TinySpec", "reference_outputs", "tiny_bundle", "tiny_manifest"]
 
@@ -47,6 +49,8 @@ class TinySpec:
     names: tuple[str, ...] = NAMES
     seed: int = 0
     thresholds: tuple[float, ...] = (0.0,)
+    bank_as: str = "constant"
+    top_k: int | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -56,7 +60,11 @@ class TinySpec:
         generator = np.random.default_rng(self.seed)
         rows = [_unit(generator.normal(size=(len(self.names), self.dim))) for _ in range(2)]
         return ClassBank.from_rows(
-            self.names, rows[0], rows[1], thresholds=self.bank_thresholds(), metadata={"tiny": True}
+            self.names,
+            rows[0],
+            rows[1],
+            thresholds=self.bank_thresholds(),
+            metadata={"tiny": True, "model": tiny_model(self).to_json()},
         )
 
     def bank_thresholds(self) -> tuple[Threshold, ...]:
@@ -84,12 +92,22 @@ def tiny_manifest(spec: TinySpec, bank: ClassBank) -> Manifest:
     tags = zip(bank.names, bank.thresholds, strict=True)
     return Manifest(
         tags=tuple(TagEntry(name, threshold, ("alias of " + name,)) for name, threshold in tags),
-        model=ModelInfo("tiny", "random", "0" * 64, "none", spec.dim, spec.grid),
+        model=tiny_model(spec),
         scoring=Scoring(TEMPERATURE),
         input=InputSpec(spec.height, spec.width, MEAN, STD),
-        graph=GraphInfo(opset=17, ir_version=10),
+        graph=_graph_info(spec),
         provenance={"created": "2026-01-01T00:00:00+00:00", "maker": "tests/runtime/tiny.py"},
     )
+
+
+def tiny_model(spec: TinySpec) -> ModelInfo:
+    return ModelInfo("tiny", "random", "0" * 64, "none", spec.dim, spec.grid)
+
+
+def _graph_info(spec: TinySpec) -> GraphInfo:
+    inputs = ("frames", *BANK_INPUTS) if spec.bank_as == "input" else ("frames",)
+    outputs = GraphInfo.outputs if spec.top_k is None else (*TOP_OUTPUTS, *GraphInfo.outputs[3:])
+    return GraphInfo(17, 10, MODEL_FILE, spec.bank_as, inputs, outputs, spec.top_k)
 
 
 def tiny_graph(spec: TinySpec, bank: ClassBank) -> onnx.ModelProto:
@@ -98,14 +116,13 @@ def tiny_graph(spec: TinySpec, bank: ClassBank) -> onnx.ModelProto:
         "std": np.asarray(STD, np.float32) * np.float32(255),
         "kernel": spec.kernel(),
         "patch_shape": np.asarray([0, spec.dim, -1]),
-        "global_rows": np.ascontiguousarray(bank.global_embeddings.T),
-        "local_rows": np.ascontiguousarray(bank.local_embeddings.T),
-        "scale": bank.scale,
-        "bias": bank.bias,
         "half": np.asarray(0.5, np.float32),
         "temperature": np.asarray(TEMPERATURE, np.float32),
         "axis1": np.asarray([1]),
+        "k": np.asarray([spec.top_k or 1]),
     }
+    if spec.bank_as == "constant":
+        weights.update({name: getattr(bank, name) for name in BANK_INPUTS})
     nodes = [
         _node("Cast", ["frames"], "pixels", to=TensorProto.FLOAT),
         _node("Sub", ["pixels", "mean"], "centred"),
@@ -117,6 +134,8 @@ def tiny_graph(spec: TinySpec, bank: ClassBank) -> onnx.ModelProto:
         _node("LpNormalization", ["patches"], "patch_features", axis=-1, p=2),
         _node("ReduceMean", ["patches"], "mean_patch", axes=[1], keepdims=0),
         _node("LpNormalization", ["mean_patch"], "global_features", axis=-1, p=2),
+        _node("Transpose", ["global_embeddings"], "global_rows", perm=[1, 0]),
+        _node("Transpose", ["local_embeddings"], "local_rows", perm=[1, 0]),
         _node("MatMul", ["global_features", "global_rows"], "global_cosines"),
         _node("MatMul", ["patch_features", "local_rows"], "cosines"),
         _node("Mul", ["cosines", "temperature"], "sharp"),
@@ -130,14 +149,17 @@ def tiny_graph(spec: TinySpec, bank: ClassBank) -> onnx.ModelProto:
         _node("Add", ["global_scores", "local_scores"], "sum"),
         _node("Mul", ["sum", "half"], "scores"),
     ]
+    if spec.top_k is not None:
+        best = helper.make_node("TopK", ["scores", "k"], list(TOP_OUTPUTS), name="top", axis=-1)
+        nodes.append(best)
     return _model(spec, nodes, weights)
 
 
 def reference_outputs(
-    spec: TinySpec, frames: npt.NDArray[np.uint8]
+    spec: TinySpec, frames: npt.NDArray[np.uint8], bank: ClassBank | None = None
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The same in NumPy, float64: what the tiny bundle must give."""
-    bank = spec.bank()
+    bank = bank or spec.bank()
     pixels = (frames / 255.0 - MEAN) / STD
     rows, columns = spec.grid
     blocks = pixels.reshape(len(frames), rows, 4, columns, 4, 3)
@@ -157,19 +179,29 @@ def reference_outputs(
 def _model(
     spec: TinySpec, nodes: list[onnx.NodeProto], weights: dict[str, npt.NDArray[Any]]
 ) -> onnx.ModelProto:
-    C, D, P = len(spec.names), spec.dim, spec.grid[0] * spec.grid[1]
-    shapes = {
+    swappable = spec.bank_as == "input"
+    C: int | str = "C" if swappable else len(spec.names)
+    D, P = spec.dim, spec.grid[0] * spec.grid[1]
+    shapes: dict[str, list[Any]] = {
+        "top_scores": ["N", spec.top_k],
+        "top_indices": ["N", spec.top_k],
         "scores": ["N", C],
         "global_scores": ["N", C],
         "local_scores": ["N", C],
         "global_features": ["N", D],
         "patch_features": ["N", P, D],
     }
+    bank = {name: [C, D] if name.endswith("embeddings") else [C] for name in BANK_INPUTS}
+    kinds = {"top_indices": TensorProto.INT64}
+    outputs = _graph_info(spec).outputs
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [_value("frames", TensorProto.UINT8, ["N", spec.height, spec.width, 3])],
-        [_value(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [
+            _value("frames", TensorProto.UINT8, ["N", spec.height, spec.width, 3]),
+            *(_value(name, TensorProto.FLOAT, bank[name]) for name in BANK_INPUTS if swappable),
+        ],
+        [_value(name, kinds.get(name, TensorProto.FLOAT), shapes[name]) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
@@ -181,7 +213,7 @@ def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.
     return helper.make_node(kind, inputs, [output], name=output, **attributes)
 
 
-def _value(name: str, kind: int, shape: list[int | str]) -> onnx.ValueInfoProto:
+def _value(name: str, kind: int, shape: list[Any]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 

@@ -1,0 +1,60 @@
+"""Exports that return each frame's K best scores: what is known of the other tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.manifest import TOP_OUTPUTS
+
+__all__ = ["expand_top", "floor_scores", "refuse_top"]
+
+
+Scores = npt.NDArray[np.float32]
+
+
+def expand_top(
+    outputs: Mapping[str, npt.NDArray[Any]], tags: int
+) -> tuple[Scores, npt.NDArray[np.bool_]]:
+    """All tags' scores from the K best of each frame.
+
+    Args:
+        outputs: "top_scores" float32 [N, K], best first, and "top_indices" integers [N, K].
+        tags: C, at least K.
+    Returns:
+        scores [N, C], where a tag outside the K best has the K-th score, which is its upper bound;
+        and which scores are exact, bool [N, C].
+    """
+    values, indices = (outputs[name] for name in TOP_OUTPUTS)
+    scores = np.repeat(values[:, -1:], tags, axis=1)
+    exact = np.zeros(scores.shape, bool)
+    np.put_along_axis(scores, indices, values, axis=1)
+    np.put_along_axis(exact, indices, True, axis=1)
+    return scores, exact
+
+
+def floor_scores(scores: npt.NDArray[Any], top_k: int | None) -> npt.NDArray[Any]:
+    """All scores [N, C] as `expand_top` gives them: none below its frame's K-th; None: as is."""
+    if top_k is None:
+        return scores
+    lowest = np.partition(scores, -top_k, axis=1)[:, -top_k]
+    return np.asarray(np.maximum(scores, lowest[:, None]))
+
+
+def refuse_top(top_k: int | None, bundle: object, what: str) -> None:
+    """Raise InputError when an export that returns only the best scores is asked for more.
+
+    Args:
+        top_k: of the export; None returns all.
+        bundle: its path.
+        what: what needs all scores, such as "calibration".
+    """
+    if top_k is not None:
+        raise InputError(
+            f"{bundle}: was exported with --top-k {top_k}, and {what} needs every tag's score of "
+            "every frame; use an export without --top-k"
+        )
