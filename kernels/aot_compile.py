@@ -32,7 +32,9 @@ PARAMETERS = {
 # "wide" and "narrow" want D a multiple of 64, packed rows on 16-byte addresses, and no values.
 KINDS = ("wide", "narrow", "general")
 _ALIGNED = ("x_ptr", "bank_ptr", "stride_image", "stride_patch", "stride_bank", "D")
-TYPES = {"f32": "fp32", "f16": "fp16"}
+TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+# Before it tensor cores know no bf16.
+_BF16_ARCHITECTURE = 80
 # Runs, through the driver's compiler, on whatever is newer than sm_80; JetPack 6 takes up to 8.5.
 FALLBACK_ARCHITECTURE = 80
 PTX_VERSION = 80
@@ -58,6 +60,7 @@ def compile_target(target: str, folder: Path) -> list[dict[str, Any]]:
         _compile(_Variant(architecture, dtype, kind, is_ptx), folder)
         for dtype in TYPES
         for kind in KINDS
+        if dtype != "bf16" or architecture >= _BF16_ARCHITECTURE
     ]
 
 
@@ -133,7 +136,7 @@ def _constants(variant: _Variant, tiles: Any) -> dict[str, Any]:
         "HAS_GLOBAL": False,
         "HAS_AFFINE": False,
         "FUSE_LENGTH": True,
-        "DTYPE": tl.float32 if variant.dtype == "f32" else tl.float16,
+        "DTYPE": {"f32": tl.float32, "f16": tl.float16, "bf16": tl.bfloat16}[variant.dtype],
         "PRECISION": precision,
     }
 

@@ -155,7 +155,9 @@ def ahead_of_time(architecture: int, item_bytes: int, kind: str) -> Tiles:
         tiles = Tiles(32, 1, 64, 32, warps=4, stages=2, fuse_length=True)
     else:
         rows = 128 if item_bytes == 2 and asynchronous else 64
-        tiles = Tiles(rows, 1, 64, block_d, warps=8, stages=3, fuse_length=True)
+        # a fourth stage where two programs still share a multiprocessor
+        stages = 4 if _limit(architecture) > 100 * 1024 else 3
+        tiles = Tiles(rows, 1, 64, block_d, warps=8, stages=stages, fuse_length=True)
     # without asynchronous copies more than one stage only costs registers
     return tiles if asynchronous else replace(tiles, stages=1)
 

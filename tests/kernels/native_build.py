@@ -15,29 +15,10 @@ from tempfile import mkdtemp
 import torch
 
 from taidpt.kernels.local_similarity.tiles import SHARED_LIMITS
+from tests.kernels.native_interface import declared
 from tests.support import REPOSITORY, require
 
-__all__ = ["Arguments", "aot_folder", "build_native", "load_library"]
-
-
-class Arguments(ctypes.Structure):
-    """taidpt_local_similarity_args."""
-
-    _fields_ = (
-        ("patches", ctypes.c_void_p),
-        ("class_embeddings", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("mask", ctypes.c_void_p),
-        ("similarities", ctypes.c_void_p),
-        ("batch", ctypes.c_int32),
-        ("patch_count", ctypes.c_int32),
-        ("class_count", ctypes.c_int32),
-        ("dim", ctypes.c_int32),
-        ("temperature", ctypes.c_float),
-        ("dtype", ctypes.c_int32),
-        ("device", ctypes.c_int32),
-        ("stream", ctypes.c_void_p),
-    )
+__all__ = ["aot_folder", "build_native", "build_stub_driver", "load_library", "run_cmake"]
 
 
 @cache
@@ -95,7 +76,20 @@ def run_cmake(*arguments: str) -> str:
 @cache
 def load_library() -> ctypes.CDLL:
     """The C library with its signatures."""
-    library = ctypes.CDLL(str(build_native() / "libtaidpt.so"))
-    library.taidpt_local_similarity.argtypes = [ctypes.POINTER(Arguments)]
-    library.taidpt_last_error.restype = ctypes.c_char_p
-    return library
+    return declared(ctypes.CDLL(str(build_native() / "libtaidpt.so")))
+
+
+@cache
+def build_stub_driver(*, old: bool = False) -> Path:
+    """Folder of a libcuda.so.1 that launches nothing; an old one lacks a function."""
+    source = Path(__file__).with_name("stub_driver.cpp")
+    folder = _workspace() / ("old-driver" if old else "driver")
+    folder.mkdir()
+    flags = ["-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wl,-soname,libcuda.so.1"]
+    flags += ["-DTAIDPT_STUB_OLD"] if old else []
+    target = folder / "libcuda.so.1"
+    command = [os.environ.get("CXX", "c++"), *flags, str(source), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return folder

@@ -13,17 +13,13 @@ import torch
 
 from taidpt.kernels.local_similarity import naive
 from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
-from tests.kernels.native_build import (
-    Arguments,
-    build_native,
-    load_library,
-    run_cmake,
-)
+from tests.kernels.native_build import build_native, load_library, run_cmake
+from tests.kernels.native_interface import Arguments
 from tests.support import REPOSITORY
 
 CPU, CURRENT = -1, -2
 OK, BAD_INPUT, UNSUPPORTED = 0, 1, 2
-DTYPES = {torch.float32: 0, torch.float16: 1}
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 def arguments(inputs: Inputs, out: torch.Tensor, device: int = CPU) -> Arguments:
@@ -93,6 +89,14 @@ def test_every_half_is_read() -> None:
     halves = bits.view(np.float16)
     bank = torch.from_numpy(halves[np.isfinite(halves)].copy())[:, None]
     found = call(Inputs(torch.ones(1, 1, 1, dtype=torch.float16), bank, 1.0, None, None))
+    assert torch.equal(found[0], bank[:, 0].float())
+
+
+def test_every_bfloat_is_read() -> None:
+    bits = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
+    bank = bits.view(torch.bfloat16)
+    bank = bank[torch.isfinite(bank)][:, None].contiguous()
+    found = call(Inputs(torch.ones(1, 1, 1, dtype=torch.bfloat16), bank, 1.0, None, None))
     assert torch.equal(found[0], bank[:, 0].float())
 
 

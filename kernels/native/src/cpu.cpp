@@ -34,13 +34,21 @@ float half_to_float(uint16_t bits) {
   return value;
 }
 
+float bfloat_to_float(uint16_t bits) {
+  const uint32_t word = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
 void load_row(const void *source, int dtype, int64_t first, int count, float *row) {
   if (dtype == TAIDPT_F32) {
     std::memcpy(row, static_cast<const float *>(source) + first, sizeof(float) * count);
     return;
   }
   const uint16_t *halves = static_cast<const uint16_t *>(source) + first;
-  for (int i = 0; i < count; ++i) row[i] = half_to_float(halves[i]);
+  const auto widen = dtype == TAIDPT_BF16 ? bfloat_to_float : half_to_float;
+  for (int i = 0; i < count; ++i) row[i] = widen(halves[i]);
 }
 
 float dot(const float *left, const float *right, int count) {

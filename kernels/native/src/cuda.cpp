@@ -175,16 +175,20 @@ const taidpt_kernel *find(int architecture, int dtype, int kind) {
   return fallback;
 }
 
-Status unsupported(int architecture) {
+const char *type_name(int dtype) {
+  return dtype == TAIDPT_F32 ? "fp32" : dtype == TAIDPT_F16 ? "fp16" : "bf16";
+}
+
+Status unsupported(int architecture, int dtype) {
   std::string known;
   int before = 0;
   for (const taidpt_kernel &kernel : taidpt_kernels) {
-    if (kernel.is_ptx != 0 || kernel.architecture == before) continue;
+    if (kernel.is_ptx != 0 || kernel.dtype != dtype || kernel.architecture == before) continue;
     before = kernel.architecture;
     known += (known.empty() ? "sm_" : ", sm_") + std::to_string(before);
   }
-  return {TAIDPT_UNSUPPORTED, "no kernel for sm_" + std::to_string(architecture) + ": this build has " +
-                                  known + ", and PTX for sm_80 and newer"};
+  return {TAIDPT_UNSUPPORTED, std::string("no ") + type_name(dtype) + " kernel for sm_" +
+                                  std::to_string(architecture) + ": this build has " + known + ", and PTX for sm_80 and newer"};
 }
 
 Status load(Context context, const taidpt_kernel &kernel, Function &function) {
@@ -263,7 +267,7 @@ Status run_on_cuda(const taidpt_local_similarity_args &args) {
   Scope scope;
   if (Status status = scope.enter(args.device); status.code != TAIDPT_OK) return status;
   const taidpt_kernel *kernel = choose(args, scope.device);
-  if (kernel == nullptr) return unsupported(architecture_of(scope.device));
+  if (kernel == nullptr) return unsupported(architecture_of(scope.device), args.dtype);
   Function function = nullptr;
   if (Status status = load(scope.context, *kernel, function); status.code != TAIDPT_OK) {
     return status;
@@ -275,10 +279,11 @@ Status prepare_cuda(int device) {
   Scope scope;
   if (Status status = scope.enter(device); status.code != TAIDPT_OK) return status;
   const int architecture = architecture_of(scope.device);
-  for (const int dtype : {TAIDPT_F32, TAIDPT_F16}) {
+  for (const int dtype : {TAIDPT_F32, TAIDPT_F16, TAIDPT_BF16}) {
     for (const int kind : {TAIDPT_WIDE, TAIDPT_NARROW, TAIDPT_GENERAL}) {
       const taidpt_kernel *kernel = find(architecture, dtype, kind);
-      if (kernel == nullptr) return unsupported(architecture);
+      if (kernel == nullptr && dtype == TAIDPT_BF16) continue;  // not before sm_80
+      if (kernel == nullptr) return unsupported(architecture, dtype);
       Function ignored = nullptr;
       if (Status status = load(scope.context, *kernel, ignored); status.code != TAIDPT_OK) {
         return status;

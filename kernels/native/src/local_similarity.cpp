@@ -35,8 +35,10 @@ Status check(const taidpt_local_similarity_args &args) {
     return bad("expected a finite temperature above 0, received " + std::to_string(args.temperature),
                args);
   }
-  if (args.dtype != TAIDPT_F32 && args.dtype != TAIDPT_F16) {
-    return bad("expected dtype 0 (fp32) or 1 (fp16), received " + std::to_string(args.dtype), args);
+  if (args.dtype != TAIDPT_F32 && args.dtype != TAIDPT_F16 && args.dtype != TAIDPT_BF16) {
+    return bad("expected dtype 0 (fp32), 1 (fp16) or 2 (bf16), received " +
+                   std::to_string(args.dtype),
+               args);
   }
   if (args.device < TAIDPT_CUDA_CURRENT) {
     return bad("expected device -1 (CPU), -2 (current GPU) or an ordinal, received " +

@@ -22,7 +22,8 @@ extern "C" {
 
 #define TAIDPT_ABI_VERSION 1
 
-enum { TAIDPT_F32 = 0, TAIDPT_F16 = 1 };
+/* bf16 needs compute capability 8.0 on a GPU. */
+enum { TAIDPT_F32 = 0, TAIDPT_F16 = 1, TAIDPT_BF16 = 2 };
 
 /* Devices beside the ordinals 0, 1, … of GPUs. */
 enum { TAIDPT_CPU = -1, TAIDPT_CUDA_CURRENT = -2 };
@@ -45,7 +46,7 @@ typedef struct taidpt_local_similarity_args {
   int32_t class_count;          /* C */
   int32_t dim;                  /* D */
   float temperature;            /* above 0 */
-  int32_t dtype;                /* TAIDPT_F32 or TAIDPT_F16 */
+  int32_t dtype;                /* TAIDPT_F32, TAIDPT_F16 or TAIDPT_BF16 */
   int32_t device;               /* TAIDPT_CPU, TAIDPT_CUDA_CURRENT or an ordinal */
   void *stream;                 /* CUstream or cudaStream_t; null: the default stream */
 } taidpt_local_similarity_args;
