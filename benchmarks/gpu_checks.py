@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from taidpt.kernels.local_similarity import chunked, local_similarity
-from taidpt.kernels.local_similarity import triton_launch as launch
 from taidpt.kernels.local_similarity.tiles import Shape, candidates
+from taidpt.kernels.local_similarity.triton_launch import launch_forward
+from taidpt.kernels.local_similarity.triton_operands import prepared
 
 __all__ = [
     "candidate_errors",
@@ -65,11 +66,11 @@ def candidate_errors(architecture: int) -> dict[str, Any]:
     for patches, classes in ((196, 1000), (49, 80), (196, 80)):
         rows, bank, _ = _inputs(patches, classes, 1024, torch.bfloat16)
         expected = _truth(rows, bank, None)
-        operands = launch.prepared(rows, bank, 40.0, None, None)
+        operands = prepared(rows, bank, 40.0, None, None)
         for tiles in candidates(architecture, Shape(2, patches, classes, 1024)):
             count += 1
             try:
-                found = launch.launch_forward(operands, tiles=tiles).result
+                found = launch_forward(operands, tiles=tiles).result
             except Exception as error:  # a candidate that does not fit is left out by autotuning
                 if type(error).__name__ != "OutOfResources":
                     raise

@@ -3,8 +3,8 @@
     python -m taidpt.kernels.aot -o build/aot
 
 writes one cubin an (architecture, type, kind), without bf16 before sm_80, a PTX of ISA 8.0 for
-architectures that come later, `taidpt_kernels.h` with grid, block, shared-memory and argument facts, `taidpt_kernels.S` that
-embeds them, and `kernels.json`. The same input gives the same bytes.
+architectures that come later, `taidpt_kernels.h` with grid, block, shared-memory and argument
+facts, `taidpt_kernels.S` that embeds them, and `kernels.json`. The same input gives the same bytes.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _compile(variant: _Variant, folder: Path) -> dict[str, Any]:
     from triton.compiler import ASTSource
 
     from taidpt.kernels.local_similarity.tiles import ahead_of_time
-    from taidpt.kernels.local_similarity.triton_kernels import forward_kernel
+    from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 
     tiles = ahead_of_time(variant.architecture, 4 if variant.dtype == "f32" else 2, variant.kind)
     names = list(inspect.signature(forward_kernel.fn).parameters)
@@ -129,6 +129,7 @@ def _constants(variant: _Variant, tiles: Any) -> dict[str, Any]:
         "SPLITS": 1,
         "GROUP": tiles.group,
         "EVEN_D": variant.kind != "general",
+        "EVEN_P": False,
         "HAS_MASK": True,
         "HAS_VALUES": variant.kind == "general",
         "HAS_LOG_SUM": False,
@@ -136,6 +137,7 @@ def _constants(variant: _Variant, tiles: Any) -> dict[str, Any]:
         "HAS_GLOBAL": False,
         "HAS_AFFINE": False,
         "FUSE_LENGTH": True,
+        "JOINED_SUMS": True,
         "DTYPE": {"f32": tl.float32, "f16": tl.float16, "bf16": tl.bfloat16}[variant.dtype],
         "PRECISION": precision,
     }

@@ -94,7 +94,8 @@ def merged_scores(
     epilogue = epilogue or Epilogue()
     epilogue.check((patches.shape[0], class_embeddings.shape[0]))
     if patches.is_cuda and runs_in_triton(patches, class_embeddings, values):
-        from taidpt.kernels.local_similarity.triton_launch import launch_forward, prepared
+        from taidpt.kernels.local_similarity.triton_launch import launch_forward
+        from taidpt.kernels.local_similarity.triton_operands import prepared
 
         operands = prepared(patches, class_embeddings, temperature, mask, values)
         outputs = launch_forward(operands, epilogue.packed(), keep_best=with_best)

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 
 __all__ = [
     "SHARED_LIMITS",
+    "GradientTiles",
     "Shape",
     "Tiles",
     "ahead_of_time",
     "candidates",
     "check_shared",
     "choose",
+    "gradient_tiles",
     "shared_bytes",
     "tails",
 ]
@@ -34,8 +36,15 @@ SHARED_LIMITS = {
     110: 227 * 1024,
     120: 99 * 1024,
 }
-# Below this many programs most of a GPU idles, and smaller tiles or splits over patches pay.
-_FEW_PROGRAMS = 64
+# Multiprocessors: the small GPUs of Jetsons, and about what the others have.
+_PROCESSORS = {72: 8, 87: 16, 110: 20}
+_MANY_PROCESSORS = 128
+# Softmax states (classes times images of a tile) that a warp may hold beside its products before
+# registers spill, as the compiler reports it: with products by wgmma or tcgen05, and by mma.
+_STATES_A_WARP = {90: 128, 100: 128, 110: 128}
+_FEW_STATES_A_WARP = 32
+# What a tile costs beyond its loads (the pipeline fills anew, the softmax is not hidden), in rows.
+_TILE_OVERHEAD = 32
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,27 @@ class Tiles:
     fuse_length: bool = False
 
 
+@dataclass(frozen=True)
+class GradientTiles:
+    """Constants of one launch of gradient_kernel."""
+
+    block_r: int
+    block_c: int
+    block_d: int
+    warps: int
+    stages: int
+    group: int = 8
+
+
+def gradient_tiles(architecture: int, item_bytes: int) -> GradientTiles:
+    """Tiles of the backward pass, which the compiler reports to spill no register."""
+    if architecture < 80:
+        return GradientTiles(64, 64, 32, warps=8, stages=1)
+    if item_bytes == 4:
+        return GradientTiles(64, 64, 32, warps=8, stages=3)
+    return GradientTiles(128, 128, 64, warps=8, stages=3)
+
+
 def shared_bytes(tiles: Tiles, item_bytes: int, has_values: bool) -> int:
     """Operand tiles in flight; what the compiler adds for reductions is far smaller."""
     rows = tiles.block_c * (2 if has_values else 1) + tiles.images * tiles.block_p
@@ -91,15 +121,16 @@ def check_shared(architecture: int, needed: int, what: str) -> None:
 
 def choose(architecture: int, shape: Shape) -> Tiles:
     """Tiles for a shape by rules of thumb; an unknown architecture is treated as the one below."""
-    limit = _limit(architecture)
-    if shape.patches <= 64:
-        tiles = _many_images(shape, architecture)
-    else:
-        tiles = _one_image(shape, architecture)
-    programs = -(-shape.classes // tiles.block_c) * -(-shape.batch // tiles.images)
-    if programs < _FEW_PROGRAMS:
-        tiles = _few_programs(shape)
-    while shared_bytes(tiles, shape.item_bytes, shape.has_values) > limit * 9 // 10:
+    tiles = _packings(architecture, shape)[0]
+    # with half of the multiprocessors idle smaller tiles or splits over patches pay
+    wanted = _processors(architecture) // 2
+    if _programs(tiles, shape) < wanted:
+        tiles = _few_programs(shape, wanted)
+    return _fitted(architecture, tiles, shape)
+
+
+def _fitted(architecture: int, tiles: Tiles, shape: Shape) -> Tiles:
+    while shared_bytes(tiles, shape.item_bytes, shape.has_values) > _limit(architecture) * 9 // 10:
         tiles = _smaller(tiles)
     return tiles
 
@@ -109,31 +140,71 @@ def _limit(architecture: int) -> int:
     return SHARED_LIMITS[max(known, default=75)]
 
 
-def _one_image(shape: Shape, architecture: int) -> Tiles:
-    """Full tiles of 128 patches (256 where they fit), tails for the rest."""
-    if architecture in (90, 100) and shape.item_bytes == 2 and not shape.has_values:
-        block_p = 256 if shape.patches % 256 == 0 else 128
-        tiles = Tiles(128, 1, block_p, 64, warps=8, stages=4 if block_p == 128 else 3)
-    else:
-        tiles = Tiles(64 if shape.has_values else 128, 1, 128, 32, warps=8, stages=3)
-    return replace(tiles, tails=tails(shape.patches, tiles.block_p))
+def _processors(architecture: int) -> int:
+    return _PROCESSORS.get(architecture, _MANY_PROCESSORS)
 
 
-def _many_images(shape: Shape, architecture: int) -> Tiles:
-    """Short rows of patches: several images share a class tile, or it is read too often."""
-    block_p = max(16, _power_of_two(shape.patches))
-    images = max(1, min(128 // block_p, _power_of_two(shape.batch)))
-    block_d = 64 if architecture in (80, 87, 90, 100, 110) and shape.item_bytes == 2 else 32
-    block_c = 64 if shape.has_values else 128
-    return Tiles(block_c, images, block_p, block_d, warps=8, stages=3)
+def _programs(tiles: Tiles, shape: Shape) -> int:
+    return -(-shape.classes // tiles.block_c) * -(-shape.batch // tiles.images) * tiles.splits
 
 
-def _few_programs(shape: Shape) -> Tiles:
+def _packings(architecture: int, shape: Shape) -> list[Tiles]:
+    """Ways to cut a large problem, cheapest first.
+
+    Several images may share a class tile, so that full tiles and tails waste little of an odd P.
+    """
+    roomy = _limit(architecture) > 100 * 1024
+    half = shape.item_bytes == 2
+    block_d = 64 if half and roomy else 32
+    found = []
+    for block_c, width in _outlines(architecture, shape):
+        warps = 4 if block_c * width <= 64 * 128 else 8
+        states = warps * _STATES_A_WARP.get(architecture, _FEW_STATES_A_WARP)
+        most = min(_power_of_two(shape.batch), max(1, states // block_c))
+        for images, block_p in _images_and_patches(shape.patches, width, most):
+            plain = Tiles(block_c, images, block_p, block_d, warps, stages=3)
+            found.append(plain)
+            cut = tails(shape.patches, block_p, images)
+            if cut != (0, 0) and shape.patches > block_p:
+                found.append(replace(plain, tails=cut))
+    return sorted(found, key=lambda tiles: (_cost(architecture, tiles, shape), tiles.images))
+
+
+def _outlines(architecture: int, shape: Shape) -> list[tuple[int, int]]:
+    """Class rows and patch columns of a tile whose fp32 products fit the registers."""
+    if architecture < 80:  # the compiler multiplies without tensor cores there
+        return [(64, 64)]
+    if shape.has_values:
+        return [(64, 128), (64, 64)]
+    outlines = [(128, 128), (64, 128), (64, 64)]
+    # one image's 256 columns spill where two images' 128 do not
+    wide = architecture in _STATES_A_WARP and shape.item_bytes == 2 and shape.batch > 1
+    return [(128, 256), *outlines] if wide else outlines
+
+
+def _images_and_patches(patches: int, width: int, most: int) -> Iterator[tuple[int, int]]:
+    for images in (1 << step for step in range(most.bit_length())):
+        block_p = min(width // images, max(16, _power_of_two(patches)))
+        if 16 <= block_p <= 128:
+            yield images, block_p
+
+
+def _cost(architecture: int, tiles: Tiles, shape: Shape) -> int:
+    """Rows that a multiprocessor loads in all: large tiles are limited by what L2 delivers."""
+    full, rest = divmod(shape.patches, tiles.block_p)
+    widths = [tiles.block_p] * full
+    if rest:
+        widths += [tail for tail in tiles.tails if tail] or [tiles.block_p]
+    rows = sum(tiles.block_c + tiles.images * width + _TILE_OVERHEAD for width in widths)
+    return rows * -(-_programs(tiles, shape) // _processors(architecture))
+
+
+def _few_programs(shape: Shape, wanted: int) -> Tiles:
     """Latency: small tiles, lengths in the same pass, and splits over patches."""
     block_p = 32 if shape.patches > 32 else 16
     blocks = -(-shape.patches // block_p)
     programs = -(-shape.classes // 16) * shape.batch
-    splits = max(1, min(blocks, _FEW_PROGRAMS // programs))
+    splits = max(1, min(blocks, wanted // programs))
     block_d = 128 if shape.item_bytes == 2 else 64
     return replace(_latency_tiles(16, block_p, splits), block_d=block_d, stages=3)
 
@@ -162,12 +233,16 @@ def ahead_of_time(architecture: int, item_bytes: int, kind: str) -> Tiles:
     return tiles if asynchronous else replace(tiles, stages=1)
 
 
-def tails(patches: int, block_p: int) -> tuple[int, int]:
-    """At most two power-of-two tiles (16 and up) that cover what full tiles leave of P."""
+def tails(patches: int, block_p: int, images: int = 1) -> tuple[int, int]:
+    """At most two power-of-two tiles that cover what full tiles leave of P, or (0, 0).
+
+    A tile has 16 columns at least: of one image so many patches, of several together.
+    """
     rest = patches % block_p
     if rest == 0:
         return (0, 0)
-    sizes = [16 << step for step in range(10) if 16 << step <= block_p]
+    least = max(4, 16 // images)
+    sizes = [least << step for step in range(10) if least << step <= block_p]
     pairs = [(first, second) for first in sizes for second in (0, *sizes) if second <= first]
     # least padding first; of equals the one with a single tile
     return min((pair for pair in pairs if sum(pair) >= rest), key=lambda pair: (sum(pair), pair[1]))
@@ -191,42 +266,36 @@ def _power_of_two(size: int) -> int:
 
 def candidates(architecture: int, shape: Shape) -> Iterator[Tiles]:
     """The heuristic choice first, then others that fit: what autotuning measures."""
-    chosen = choose(architecture, shape)
-    yield chosen
-    seen = {chosen}
-    for tiles in (*_large_candidates(shape), *_latency_candidates(shape)):
+    seen = set()
+    for tiles in (
+        choose(architecture, shape),
+        *_large_candidates(architecture, shape),
+        *_latency_candidates(shape, 2 * _processors(architecture)),
+    ):
         fits = shared_bytes(tiles, shape.item_bytes, shape.has_values) <= _limit(architecture)
         if fits and tiles not in seen:
             seen.add(tiles)
             yield tiles
 
 
-def _large_candidates(shape: Shape) -> list[Tiles]:
+def _large_candidates(architecture: int, shape: Shape) -> list[Tiles]:
+    """The cheapest cuts, and the cheapest one with other pipelines."""
     if shape.classes < 128:
         return []
-    found = []
-    for block_c, width, block_d, warps, stages in (
-        (128, 256, 64, 8, 3),
-        (256, 128, 64, 8, 3),
-        (128, 128, 64, 8, 4),
-        (128, 128, 64, 4, 4),
-        (128, 128, 128, 8, 2),
-        (128, 128, 32, 8, 4),
-        (64, 256, 64, 4, 3),
-        (64, 128, 64, 4, 4),
-    ):
-        block_p = min(width, max(16, _power_of_two(shape.patches)))
-        images = max(1, min(width // block_p, _power_of_two(shape.batch)))
-        plain = Tiles(block_c, images, block_p, block_d, warps, stages)
-        found.append(plain)
-        cut = tails(shape.patches, block_p)
-        if images == 1 and cut != (0, 0) and shape.patches > block_p:
-            found.append(replace(plain, tails=cut))
-    return found
+    packings = _packings(architecture, shape)
+    best = packings[0]
+    variants = [
+        replace(best, stages=4),
+        replace(best, stages=2, block_d=2 * best.block_d),
+        replace(best, warps=12 - best.warps),
+    ]
+    # two programs share a multiprocessor: one's softmax hides behind the other's products
+    halves = [tiles for tiles in packings if tiles.images * tiles.block_p <= 128][:2]
+    return [*packings[1:4], *halves, *(replace(half, warps=4) for half in halves), *variants]
 
 
-def _latency_candidates(shape: Shape) -> list[Tiles]:
-    if -(-shape.classes // 32) * shape.batch > 4 * _FEW_PROGRAMS:
+def _latency_candidates(shape: Shape, most: int) -> list[Tiles]:
+    if -(-shape.classes // 32) * shape.batch > most:
         return []
     options = ((16, 16, 8), (16, 32, 4), (16, 64, 1), (32, 32, 4), (16, 64, 4))
     return [

@@ -154,7 +154,7 @@ def _backward_cuda(
     inputs = (patches, class_embeddings, mask, values)
     where: Any = chunked
     if runs_in_triton(patches, class_embeddings, values):
-        where = importlib.import_module("taidpt.kernels.local_similarity.triton_launch")
+        where = importlib.import_module("taidpt.kernels.local_similarity.triton_backward")
     gradients = where.backward(grad, (result, log_sum), inputs, temperature, _three(needs))
     return _filled(gradients, inputs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from taidpt.kernels.local_similarity.triton_kernels import FLOOR_SQUARED, LOG2_E, dot_tile
+from taidpt.kernels.local_similarity.triton_tile import FLOOR_SQUARED, LOG2_E, dot_tile
 
 __all__ = ["gradient_kernel", "inverse_length_kernel"]
 
@@ -68,7 +68,8 @@ def gradient_kernel(
     group_size = tl.minimum(row_blocks - wave * GROUP, GROUP)
     inner = program % (GROUP * class_blocks)
     row = (wave * GROUP + inner % group_size) * BLOCK_R + tl.arange(0, BLOCK_R)
-    local = (inner // group_size) * BLOCK_C + tl.arange(0, BLOCK_C)
+    first_column = (inner // group_size) * BLOCK_C
+    local = first_column + tl.arange(0, BLOCK_C)
     safe_row = tl.minimum(row, rows - 1).to(tl.int64)
     classes = (first_class + tl.minimum(local, chunk - 1)).to(tl.int64)
     x_rows = x_ptr + (safe_row // P) * stride_image + (safe_row % P) * stride_patch
@@ -94,11 +95,19 @@ def gradient_kernel(
         weighing = tl.where(seen, inverse, 0.0) * tl.load(grad_scale_ptr)
     else:
         weighing = inverse * tl.load(grad_scale_ptr)
-    similarity = products * inverse[:, None]
-    place = (safe_row // P)[:, None] * C + classes[None, :]
-    result = tl.load(result_ptr + place)
-    weight = tl.exp2((similarity * temperature - tl.load(log_sum_ptr + place)) * LOG2_E)
-    inner_grad = weight * (1.0 + temperature * (similarity - result)) * tl.load(grad_ptr + place)
-    inside = (row[:, None] < rows) & (local[None, :] < chunk)
-    target = to_rows_ptr + row[:, None].to(tl.int64) * chunk + local[None, :]
-    tl.store(target, (inner_grad * weighing[:, None]).to(to_rows_ptr.dtype.element_ty), mask=inside)
+    HALF: tl.constexpr = BLOCK_C // 2
+    # one half of the columns after the other, and one 64-bit address a row: else registers spill
+    halves = tl.split(tl.permute(tl.reshape(products, (BLOCK_R, 2, HALF)), (0, 2, 1)))
+    for half in tl.static_range(2):
+        similarity = halves[half] * inverse[:, None]
+        column = first_column + half * HALF + tl.arange(0, HALF)
+        inside = (row[:, None] < rows) & (column[None, :] < chunk)
+        place = ((safe_row // P) * C + first_class)[:, None] + column[None, :]
+        log_sum = tl.load(log_sum_ptr + place, mask=inside, other=float("inf"))
+        weight = tl.exp2((similarity * temperature - log_sum) * LOG2_E)
+        result = tl.load(result_ptr + place, mask=inside, other=0.0)
+        inner_grad = weight * (1.0 + temperature * (similarity - result))
+        inner_grad *= tl.load(grad_ptr + place, mask=inside, other=0.0)
+        found = (inner_grad * weighing[:, None]).to(to_rows_ptr.dtype.element_ty)
+        target = to_rows_ptr + (row.to(tl.int64) * chunk)[:, None] + column[None, :]
+        tl.store(target, found, mask=inside)

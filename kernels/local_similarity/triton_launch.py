@@ -1,4 +1,4 @@
-"""Host side of the Triton kernels: tiles, workspaces, launches.
+"""Host side of the forward kernel: tiles, workspaces, launches.
 
 Called with tensors that the operator has checked. Under TRITON_INTERPRET=1 the same launches run
 on CPU tensors.
@@ -8,40 +8,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 
-from taidpt.kernels.local_similarity.chunked import Gradients
-from taidpt.kernels.local_similarity.chunked import backward as chunked_backward
-from taidpt.kernels.local_similarity.naive import NORM_FLOOR
 from taidpt.kernels.local_similarity.scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Shape, Tiles, candidates, choose
-from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel, inverse_length_kernel
-from taidpt.kernels.local_similarity.triton_kernels import combine_kernel, forward_kernel
+from taidpt.kernels.local_similarity.triton_forward import forward_kernel
+from taidpt.kernels.local_similarity.triton_operands import (
+    Operands,
+    architecture_of,
+    element_type,
+    inverse_lengths,
+    is_interpreted,
+    kernel_type,
+    on_device_of,
+    precision,
+    prepared,
+)
+from taidpt.kernels.local_similarity.triton_scores import combine_kernel
 
-__all__ = ["Operands", "Outputs", "backward", "forward", "launch_forward", "prepared"]
-
-# Elements of the similarities' gradient that exist at once, beyond 4 x B x C: small beside a GPU.
-_GRADIENT_ELEMENTS = 1 << 23
-_DTYPES = {
-    torch.float16: tl.float16,
-    torch.bfloat16: tl.bfloat16,
-    torch.float32: tl.float32,
-}
-
-
-class Operands(NamedTuple):
-    """What a forward launch reads; inner strides are 1."""
-
-    patches: torch.Tensor
-    bank: torch.Tensor
-    temperature: float
-    mask: torch.Tensor | None
-    values: torch.Tensor | None
+__all__ = ["Outputs", "forward", "launch_forward"]
 
 
 class Outputs(NamedTuple):
@@ -66,27 +53,6 @@ def forward(
     if outputs.log_sum is None:
         return outputs.result, outputs.result.new_empty((0,))
     return outputs.result, outputs.log_sum
-
-
-def prepared(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-) -> Operands:
-    """Copies only what has no unit inner stride; a mask becomes bytes."""
-
-    def rows(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-    return Operands(
-        rows(patches),
-        rows(class_embeddings),
-        temperature,
-        None if mask is None else mask.contiguous().view(torch.uint8),
-        None if values is None else rows(values),
-    )
 
 
 def launch_forward(
@@ -116,45 +82,9 @@ def launch_forward(
     if outputs.result.numel() == 0:
         return outputs
     job = _Job(operands, epilogue or Epilogue(), outputs)
-    with _on(patches):
+    with on_device_of(patches):
         job.run(tiles or _tiles(job))
     return outputs
-
-
-def _on(tensor: torch.Tensor) -> AbstractContextManager[Any]:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
-def _element_type(*tensors: torch.Tensor | None) -> torch.dtype:
-    """The type of the products' factors: the widest given; fp16 with bf16 needs fp32."""
-    wide = torch.float16 if all(t is None or t.dtype == torch.float16 for t in tensors) else None
-    if wide is None and all(t is None or t.dtype == torch.bfloat16 for t in tensors):
-        wide = torch.bfloat16
-    return wide or torch.float32
-
-
-def _kernel_type(dtype: torch.dtype) -> Any:
-    # the interpreter multiplies bfloat16 bits as if they were integers (Triton issue 11584)
-    return _DTYPES[dtype] if isinstance(forward_kernel, triton.JITFunction) else tl.float32
-
-
-def _precision(dtype: torch.dtype, architecture: int) -> str:
-    """fp32 products keep fp32's accuracy unless PyTorch was told that TF32 will do."""
-    if dtype != torch.float32 or architecture < 80:
-        return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
-
-
-def _architecture(tensor: torch.Tensor) -> int:
-    if not tensor.is_cuda:
-        return 80  # the interpreter: any table row will do
-    major, minor = torch.cuda.get_device_capability(tensor.device)
-    if major < 7:
-        raise RuntimeError(
-            f"local_similarity: compute capability {major}.{minor} is unsupported, 7.0 or newer "
-            f"is needed for patches of shape {tuple(tensor.shape)}"
-        )
-    return 10 * major + minor
 
 
 class _Job(NamedTuple):
@@ -167,7 +97,7 @@ class _Job(NamedTuple):
     def shape(self) -> Shape:
         """What tiles are chosen by."""
         patches, bank = self.operands.patches, self.operands.bank
-        item = _element_type(patches, bank, self.operands.values).itemsize
+        item = element_type(patches, bank, self.operands.values).itemsize
         has_values = self.operands.values is not None
         batch, count, dim = patches.shape
         return Shape(batch, count, bank.shape[0], dim, item, has_values)
@@ -177,7 +107,7 @@ class _Job(NamedTuple):
         patches, bank, temperature, mask, values = self.operands
         B, P, D = patches.shape
         C = bank.shape[0]
-        dtype = _element_type(patches, bank, values)
+        dtype, architecture = element_type(patches, bank, values), architecture_of(patches)
         inverse = None if tiles.fuse_length else inverse_lengths(patches)
         layers = tiles.splits if tiles.splits > 1 else 0
         parts = patches.new_empty((3, layers, B, C), dtype=torch.float32) if layers else None
@@ -223,8 +153,10 @@ class _Job(NamedTuple):
             HAS_MASK=mask is not None,
             HAS_VALUES=values is not None,
             FUSE_LENGTH=tiles.fuse_length,
-            DTYPE=_kernel_type(dtype),
-            PRECISION=_precision(dtype, _architecture(patches)),
+            JOINED_SUMS=not is_interpreted(),
+            EVEN_P=tiles.tails != (0, 0) or P % tiles.block_p == 0,
+            DTYPE=kernel_type(dtype),
+            PRECISION=precision(dtype, architecture),
             num_warps=tiles.warps,
             num_stages=tiles.stages,
             **flags,
@@ -253,7 +185,6 @@ class _Job(NamedTuple):
             self.epilogue.bias,
             B,
             C,
-            self.operands.temperature,
             self.epilogue.merge_weight,
             SPLITS=splits,
             BLOCK=block,
@@ -277,7 +208,7 @@ _measured: dict[tuple[Any, ...], Tiles] = {}
 def _tiles(job: _Job) -> Tiles:
     """The table's choice; with TAIDPT_AUTOTUNE=1 the fastest candidate, measured once a shape."""
     patches = job.operands.patches
-    architecture, shape = _architecture(patches), job.shape()
+    architecture, shape = architecture_of(patches), job.shape()
     if os.environ.get("TAIDPT_AUTOTUNE") != "1" or not patches.is_cuda:
         return choose(architecture, shape)
     flags = tuple(_flags(job.outputs, job.epilogue).values())
@@ -301,140 +232,3 @@ def _fastest(job: _Job, options: list[Tiles]) -> Tiles:
             return float("inf")
 
     return min(options, key=time_ms)
-
-
-def inverse_lengths(patches: torch.Tensor) -> torch.Tensor:
-    """1 / max(|x|, floor) of each patch, [B, P] float32."""
-    B, P, D = patches.shape
-    result = patches.new_empty((B, P), dtype=torch.float32)
-    block = min(1024, triton.next_power_of_2(D))
-    inverse_length_kernel[(B * P,)](
-        patches, result, patches.stride(0), patches.stride(1), P, D, BLOCK_D=block, num_warps=4
-    )
-    return result
-
-
-def backward(
-    grad: torch.Tensor,
-    saved: tuple[torch.Tensor, torch.Tensor],
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None],
-    temperature: float,
-    needs: tuple[bool, bool, bool],
-) -> Gradients:
-    """As chunked.backward; one recomputation and one matrix product a chunk of classes.
-
-    Memory beyond the gradients is O(B·C): a chunk's gradient of the similarities, in the
-    patches' type. Separate values go through PyTorch in blocks.
-    """
-    patches, class_embeddings, mask, values = inputs
-    if values is not None:
-        return chunked_backward(grad, saved, inputs, temperature, needs)
-    operands = prepared(patches, class_embeddings, temperature, mask, None)
-    B, P, D = patches.shape
-    C = class_embeddings.shape[0]
-    d_bank = torch.zeros_like(class_embeddings) if needs[1] else None
-    d_unit = grad.new_zeros((B * P, D), dtype=torch.float32) if needs[0] else None
-    if grad.numel() == 0:
-        return Gradients(torch.zeros_like(patches) if needs[0] else None, d_bank, None)
-    with _on(grad):
-        job = _GradientJob(operands, saved, grad.float().contiguous(), inverse_lengths(operands[0]))
-        step = _chunk(B, P, C)
-        for first in range(0, C, step):
-            rows = job.rows(first, min(step, C - first))
-            bank = operands.bank[first : first + step].to(rows.dtype)
-            if d_bank is not None:
-                job.store_bank_gradient(d_bank[first : first + step], rows)
-            if d_unit is not None:
-                d_unit += job.unscaled(rows @ bank)
-        d_patches = None if d_unit is None else job.patch_gradient(d_unit)
-    return Gradients(d_patches, d_bank, None)
-
-
-def _chunk(batch: int, patches: int, classes: int) -> int:
-    """Classes a chunk: at most 4 x B x C elements of gradient, or a small constant if larger."""
-    most = max(4 * batch * classes, _GRADIENT_ELEMENTS)
-    step = most // (batch * patches)
-    return classes if step >= classes else max(64, step // 64 * 64)
-
-
-class _GradientJob:
-    """What every chunk of the backward pass shares."""
-
-    def __init__(
-        self,
-        operands: Operands,
-        saved: tuple[torch.Tensor, torch.Tensor],
-        grad: torch.Tensor,
-        inverse: torch.Tensor,
-    ) -> None:
-        self.operands = operands
-        self.result, self.log_sum = (tensor.contiguous() for tensor in saved)
-        self.grad = grad
-        self.inverse = inverse
-        self.dtype = _element_type(operands.patches, operands.bank)
-        # fp16 cannot hold small gradients: bring the largest to 1 and take it back afterwards
-        self.peak = grad.abs().amax().clamp_min(1e-30) if self.dtype == torch.float16 else None
-        one = grad.new_ones(())
-        self.scale = one if self.peak is None else (one / self.peak)
-
-    def unscaled(self, product: torch.Tensor) -> torch.Tensor:
-        """Take the scale out again, in fp32."""
-        wide = product.float()
-        return wide if self.peak is None else wide * self.peak
-
-    def rows(self, first: int, count: int) -> torch.Tensor:
-        """dL/d(x̂·t) / |x|, scaled, [B * P, count]."""
-        patches, bank, temperature, mask, _ = self.operands
-        B, P, D = patches.shape
-        target = patches.new_empty((B * P, count), dtype=self.dtype)
-        block_r, block_c, block_d, warps, stages = (128, 128, 32, 8, 3)
-        if self.dtype == torch.float32:
-            block_r, block_c = 64, 64
-        if patches.is_cpu:  # interpreter
-            block_d = 128
-        gradient_kernel[(-(-B * P // block_r) * -(-count // block_c),)](
-            patches,
-            bank,
-            mask,
-            self.inverse,
-            self.result,
-            self.log_sum,
-            self.grad,
-            self.scale,
-            target,
-            patches.stride(0),
-            patches.stride(1),
-            bank.stride(0),
-            B * P,
-            P,
-            bank.shape[0],
-            D,
-            first,
-            count,
-            temperature,
-            BLOCK_R=block_r,
-            BLOCK_C=block_c,
-            BLOCK_D=block_d,
-            GROUP=8,
-            EVEN_D=D % block_d == 0,
-            HAS_MASK=mask is not None,
-            DTYPE=_kernel_type(self.dtype),
-            PRECISION=_precision(self.dtype, _architecture(patches)),
-            num_warps=warps,
-            num_stages=stages,
-        )
-        return target
-
-    def store_bank_gradient(self, target: torch.Tensor, rows: torch.Tensor) -> None:
-        """Σ over rows of gradient times x̂: the lengths are already in `rows`."""
-        flat = self.operands.patches.flatten(0, 1).to(rows.dtype)
-        target.copy_(self.unscaled(rows.T @ flat))
-
-    def patch_gradient(self, d_unit_over_length: torch.Tensor) -> torch.Tensor:
-        """Through the normalisation: dx = (dx̂ − x̂ (x̂·dx̂)) / |x|."""
-        patches = self.operands.patches
-        d_unit = d_unit_over_length.view(patches.shape)
-        unit = patches.float() * self.inverse[:, :, None]
-        along = (d_unit * unit).sum(-1, keepdim=True)
-        along = torch.where(self.inverse[:, :, None] < 1 / NORM_FLOOR, along, 0.0)
-        return d_unit.sub_(unit.mul_(along)).to(patches.dtype)

@@ -1,7 +1,7 @@
 """`LIBRARY < calls.json`: make calls of the C library beside the stub driver, print what it saw.
 
-A call is {"environment": {…}, "prepare": device} or {"environment": {…}, "arguments": {…}}, an answer
-{"status": …, "message": …, "driver": [lines], "pushed": contexts left current}.
+A call is {"environment": {…}, "prepare": device} or {"environment": {…}, "arguments": {…}}, an
+answer {"status": …, "message": …, "driver": [lines], "pushed": contexts left current}.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def launch_of(answer: dict[str, Any]) -> tuple[list[int], list[int]]:
 def test_kernels_declare_what_the_header_says() -> None:
     """The order of arguments is that of the Triton kernel; two hidden pointers follow."""
     from taidpt.kernels.aot_compile import PARAMETERS
-    from taidpt.kernels.local_similarity.triton_kernels import forward_kernel
+    from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 
     names = list(inspect.signature(forward_kernel.fn).parameters)
     assert [name for name in names if name in PARAMETERS] == list(PARAMETERS)

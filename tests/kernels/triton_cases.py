@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from taidpt.kernels.local_similarity import chunked
-from taidpt.kernels.local_similarity import triton_launch as launch
+from taidpt.kernels.local_similarity import chunked, triton_backward, triton_launch
 from taidpt.kernels.local_similarity.scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Tiles
+from taidpt.kernels.local_similarity.triton_operands import prepared
 from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
 from tests.kernels.triton_device import DEVICE, INTERPRETED
 
@@ -65,8 +65,8 @@ def large_tiles(case: Case) -> Tiles | None:
 
 def assert_forward(case: Case, tiles: Tiles | None, **keep: bool) -> None:
     expected, log_sum = chunked.forward(*wide(case))
-    operands = launch.prepared(*on_device(make_inputs(case)))
-    outputs = launch.launch_forward(operands, tiles=tiles, **keep)
+    operands = prepared(*on_device(make_inputs(case)))
+    outputs = triton_launch.launch_forward(operands, tiles=tiles, **keep)
     atol, rtol = TOLERANCES["forward", case.dtype, "triton"]
     torch.testing.assert_close(outputs.result.cpu().double(), expected, atol=atol, rtol=rtol)
     if outputs.log_sum is not None:
@@ -108,6 +108,7 @@ TILES = [
     Tiles(32, 1, 64, 64, 4, 2, tails=(32, 16)),
     Tiles(16, 1, 16, 32, 4, 2, splits=3, fuse_length=True),
     Tiles(64, 4, 128, 64, 4, 2, fuse_length=True, group=2),
+    Tiles(32, 4, 32, 32, 4, 2, tails=(8, 4)),
 ]
 
 
@@ -117,6 +118,17 @@ def test_tiles_tails_splits_and_images(tiles: Tiles, masked: bool) -> None:
     """D is no multiple of a tile, B none of the images, C none of the classes."""
     case = Case(3, 105, 37, 72, torch.float32, masked, valued=masked)
     assert_forward(case, tiles, keep_log_sum=True, keep_best=True)
+
+
+def test_joined_sums_are_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; the interpreter joins them an element at a time, so the case is small."""
+    monkeypatch.setattr(triton_launch, "is_interpreted", lambda: False)
+    assert_forward(Case(2, 7, 5, 16, masked=True), Tiles(16, 1, 8, 16, 4, 1))
+
+
+def test_a_temperature_near_zero_gives_the_mean() -> None:
+    case = Case(2, 20, 17, 32, temperature=1e-38)
+    assert_forward(case, Tiles(32, 1, 32, 32, 4, 1))
 
 
 @pytest.mark.parametrize("splits", [1, 2])
@@ -129,8 +141,8 @@ def test_scores_are_merged_in_the_kernel(splits: int) -> None:
     parts = [tensor.to(DEVICE) for tensor in (whole, scale, bias)]
     epilogue = Epilogue(parts[0], 0.3, parts[1], parts[2])
     tiles = Tiles(64, 1, 16, 64, 4, 1, splits=splits)
-    operands = launch.prepared(*on_device(make_inputs(case)))
-    found = launch.launch_forward(operands, epilogue, tiles=tiles).result.cpu().double()
+    operands = prepared(*on_device(make_inputs(case)))
+    found = triton_launch.launch_forward(operands, epilogue, tiles=tiles).result.cpu().double()
     expected = scale * (0.7 * whole + 0.3 * similarity) + bias
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -146,7 +158,7 @@ def gradients(case: Case, seed: int = 2) -> tuple[list[Any], list[Any]]:
     here = on_device(make_inputs(case))
     saved_here = tuple(tensor.float().to(DEVICE) for tensor in saved)
     inputs = (here.patches, here.class_embeddings, here.mask, None)
-    found = launch.backward(grad.to(DEVICE), saved_here, inputs, case.temperature, needs)
+    found = triton_backward.backward(grad.to(DEVICE), saved_here, inputs, case.temperature, needs)
     return [each.cpu().double() for each in found[:2]], list(expected[:2])
 
 
@@ -162,32 +174,32 @@ def test_backward(sizes: tuple[int, int, int, int], masked: bool, dtype: torch.d
 
 
 def test_backward_in_chunks_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_chunk", lambda batch, patches, classes: 64)
+    monkeypatch.setattr(triton_backward, "_chunk", lambda batch, patches, classes: 64)
     for found, expected in zip(*gradients(Case(2, 9, 150, 32)), strict=True):
         assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_memory_of_a_chunk_is_bounded() -> None:
-    assert launch._chunk(512, 20, 5000) * 512 * 20 <= 4 * 512 * 5000
-    assert launch._chunk(1, 49, 80) == 80
+    assert triton_backward._chunk(512, 20, 5000) * 512 * 20 <= 4 * 512 * 5000
+    assert triton_backward._chunk(1, 49, 80) == 80
 
 
 def test_a_nan_behind_the_mask_stays_there() -> None:
     inputs = make_inputs(Case(2, 20, 17, 32, masked=True))
     assert inputs.mask is not None
-    clean = launch.launch_forward(launch.prepared(*on_device(inputs))).result
+    clean = triton_launch.launch_forward(prepared(*on_device(inputs))).result
     inputs.patches[~inputs.mask] = float("nan")
-    dirty = launch.launch_forward(launch.prepared(*on_device(inputs))).result
+    dirty = triton_launch.launch_forward(prepared(*on_device(inputs))).result
     assert torch.equal(clean, dirty)
 
 
 def test_strides_are_taken_as_they_come() -> None:
     inputs = make_inputs(Case(3, 10, 17, 32))
     tiles = Tiles(32, 1, 16, 32, 4, 1)
-    plain = launch.launch_forward(launch.prepared(*on_device(inputs)), tiles=tiles).result
+    plain = triton_launch.launch_forward(prepared(*on_device(inputs)), tiles=tiles).result
     turned = inputs._replace(
         patches=inputs.patches.transpose(0, 1).contiguous().transpose(0, 1),
         class_embeddings=inputs.class_embeddings.T.contiguous().T,
     )
-    found = launch.launch_forward(launch.prepared(*on_device(turned)), tiles=tiles).result
+    found = triton_launch.launch_forward(prepared(*on_device(turned)), tiles=tiles).result
     assert torch.equal(plain, found)

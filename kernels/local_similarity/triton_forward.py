@@ -1,4 +1,4 @@
-"""The operator's forward kernel in Triton, and the one that joins its splits over patches.
+"""The operator's forward kernel in Triton.
 
 A forward program owns BLOCK_C classes of IMAGES images and walks the patches in tiles of BLOCK_P.
 Classes are the M side of every product, so that the softmax over patches runs along a register
@@ -15,51 +15,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["FLOOR_SQUARED", "LOG2_E", "combine_kernel", "dot_tile", "forward_kernel"]
+from taidpt.kernels.local_similarity.triton_scores import store_scores
+from taidpt.kernels.local_similarity.triton_tile import FLOOR_SQUARED, LOG2_E, dot_tile
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-# the square of naive.NORM_FLOOR
-FLOOR_SQUARED = tl.constexpr(1e-24)
+__all__ = ["forward_kernel"]
+
+TEMPERATURE_FLOOR = tl.constexpr(1e-20)
 
 
 @triton.jit
-def dot_tile(
-    x_rows,
-    bank_rows,
-    value_rows,
-    D,
-    BLOCK_C: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    EVEN_D: tl.constexpr,
-    HAS_VALUES: tl.constexpr,
-    FUSE_LENGTH: tl.constexpr,
-    DTYPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Raw products [BLOCK_C, BLOCK_N] of class rows and patch rows, and the patches' squares."""
-    offsets = tl.arange(0, BLOCK_D)
-    products = tl.zeros((BLOCK_C, BLOCK_N), tl.float32)
-    weighed = tl.zeros((BLOCK_C, BLOCK_N), tl.float32) if HAS_VALUES else products
-    squares = tl.zeros((BLOCK_N,), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        column = start + offsets
-        if EVEN_D:
-            x = tl.load(x_rows[None, :] + column[:, None])
-            t = tl.load(bank_rows[:, None] + column[None, :])
-        else:
-            x = tl.load(x_rows[None, :] + column[:, None], mask=column[:, None] < D, other=0.0)
-            t = tl.load(bank_rows[:, None] + column[None, :], mask=column[None, :] < D, other=0.0)
-        x = x.to(DTYPE)
-        products = tl.dot(t.to(DTYPE), x, products, input_precision=PRECISION)
-        if HAS_VALUES:
-            inside = column[None, :] < D
-            v = tl.load(value_rows[:, None] + column[None, :], mask=inside, other=0.0)
-            weighed = tl.dot(v.to(DTYPE), x, weighed, input_precision=PRECISION)
-        if FUSE_LENGTH:
-            wide = x.to(tl.float32)
-            squares += tl.sum(wide * wide, axis=0)
-    return products, weighed, squares
+def _add_pairs(left_0, left_1, right_0, right_1):
+    return left_0 + right_0, left_1 + right_1
+
+
+@triton.jit
+def _two_sums(first, second, JOINED: tl.constexpr):
+    """Sums over the last axis. Joined, a term is dead once added: fewer registers, no spills."""
+    if JOINED:
+        sums = tl.reduce((first, second), 2, _add_pairs)
+        return sums[0], sums[1]
+    else:  # noqa: RET505  the interpreter reduces pairs one element at a time
+        return tl.sum(first, axis=2), tl.sum(second, axis=2)
 
 
 @triton.jit
@@ -88,14 +64,20 @@ def _fold_tile(
     BLOCK_P: tl.constexpr,
     BLOCK_D: tl.constexpr,
     EVEN_D: tl.constexpr,
+    EVEN_P: tl.constexpr,
     HAS_MASK: tl.constexpr,
     HAS_VALUES: tl.constexpr,
     HAS_BEST: tl.constexpr,
     FUSE_LENGTH: tl.constexpr,
+    JOINED_SUMS: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of BLOCK_P patches of each image into the online softmax's state."""
+    """One tile of BLOCK_P patches of each image into the online softmax's state.
+
+    Logits are kept in powers of two: one multiplication a product makes them of it, one addition
+    and one exp2 make the weight. `summed` of similarities is in the same unit until the end.
+    """
     BLOCK_N: tl.constexpr = IMAGES * BLOCK_P
     row = tl.arange(0, BLOCK_N)
     # rows outside are read from the last one inside and masked later: loads need no mask
@@ -120,67 +102,36 @@ def _fold_tile(
         inverse = 1.0 / tl.sqrt(tl.maximum(squares, FLOOR_SQUARED))
     else:
         inverse = tl.load(inverse_ptr + image * P + patch)
-    similarity = tl.reshape(products * inverse[None, :], (BLOCK_C, IMAGES, BLOCK_P))
+    raw = tl.reshape(products * (inverse * factor)[None, :], (BLOCK_C, IMAGES, BLOCK_P))
+    if HAS_VALUES:
+        counted = tl.reshape(weighed * inverse[None, :], (BLOCK_C, IMAGES, BLOCK_P))
+    else:
+        counted = raw
     lane = first_patch + tl.arange(0, BLOCK_P)
-    seen = tl.broadcast_to((lane < last_patch)[None, :], (IMAGES, BLOCK_P))
-    if HAS_MASK:
-        owner = first_image + tl.arange(0, IMAGES)
-        # use_mask is 0 or 1: one compiled kernel serves calls with a mask and without
-        inside = (owner[:, None] < B) & (lane[None, :] < P * use_mask)
-        place = owner[:, None].to(tl.int64) * P + lane[None, :]
-        seen = seen & (tl.load(mask_ptr + place, mask=inside, other=1) != 0)
-    logits = tl.where(seen[None, :, :], similarity, float("-inf"))
+    logits = raw
+    if not EVEN_P or HAS_MASK:
+        seen = tl.broadcast_to((lane < last_patch)[None, :], (IMAGES, BLOCK_P))
+        if HAS_MASK:
+            owner = first_image + tl.arange(0, IMAGES)
+            # use_mask is 0 or 1: one compiled kernel serves calls with a mask and without
+            inside = (owner[:, None] < B) & (lane[None, :] < P * use_mask)
+            place = owner[:, None].to(tl.int64) * P + lane[None, :]
+            seen = seen & (tl.load(mask_ptr + place, mask=inside, other=1) != 0)
+            # what lies behind the mask may be NaN, which a weight of 0 does not take away
+            counted = tl.where(seen[None, :, :], counted, 0.0)
+        logits = tl.where(seen[None, :, :], raw, float("-inf"))
     tile_peak = tl.max(logits, axis=2)
     if HAS_BEST:
         tile_best = tl.argmax(logits, axis=2).to(tl.int32) + first_patch
         best = tl.where(tile_peak > peak, tile_best, best)
     new_peak = tl.maximum(peak, tile_peak)
     anchor = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-    fade = tl.exp2((peak - anchor) * factor)
-    weights = tl.exp2((logits - anchor[:, :, None]) * factor)
-    if HAS_VALUES:
-        counted = tl.reshape(weighed * inverse[None, :], (BLOCK_C, IMAGES, BLOCK_P))
-    else:
-        counted = similarity
-    counted = tl.where(seen[None, :, :], counted, 0.0)
-    total = total * fade + tl.sum(weights, axis=2)
-    summed = summed * fade + tl.sum(weights * counted, axis=2)
+    fade = tl.exp2(peak - anchor)
+    weights = tl.exp2(logits - anchor[:, :, None])
+    tile_total, tile_summed = _two_sums(weights, weights * counted, JOINED_SUMS)
+    total = total * fade + tile_total
+    summed = summed * fade + tile_summed
     return new_peak, total, summed, best
-
-
-@triton.jit
-def _store_scores(
-    out_ptr,
-    log_sum_ptr,
-    global_ptr,
-    scale_ptr,
-    bias_ptr,
-    merge_weight,
-    temperature,
-    place,
-    classes,
-    inside,
-    peak,
-    total,
-    summed,
-    HAS_LOG_SUM: tl.constexpr,
-    HAS_GLOBAL: tl.constexpr,
-    HAS_AFFINE: tl.constexpr,
-):
-    """Finish the softmax; merge with the global score, scale and shift where asked to."""
-    some = total > 0.0
-    result = tl.where(some, summed / tl.where(some, total, 1.0), 0.0)
-    if HAS_LOG_SUM:
-        log_sum = tl.where(some, peak * temperature + tl.log(total), float("inf"))
-        tl.store(log_sum_ptr + place, log_sum, mask=inside)
-    if HAS_GLOBAL:
-        whole = tl.load(global_ptr + place, mask=inside, other=0.0).to(tl.float32)
-        result = whole + merge_weight * (result - whole)
-    if HAS_AFFINE:
-        scale = tl.load(scale_ptr + classes, mask=inside, other=0.0)
-        bias = tl.load(bias_ptr + classes, mask=inside, other=0.0)
-        result = result * scale + bias
-    tl.store(out_ptr + place, result, mask=inside)
 
 
 # Sizes of 1 or of multiples of 16 must not each compile a kernel of their own (and a constant 1 is
@@ -219,6 +170,7 @@ def forward_kernel(
     SPLITS: tl.constexpr,
     GROUP: tl.constexpr,
     EVEN_D: tl.constexpr,
+    EVEN_P: tl.constexpr,
     HAS_MASK: tl.constexpr,
     HAS_VALUES: tl.constexpr,
     HAS_LOG_SUM: tl.constexpr,
@@ -226,6 +178,7 @@ def forward_kernel(
     HAS_GLOBAL: tl.constexpr,
     HAS_AFFINE: tl.constexpr,
     FUSE_LENGTH: tl.constexpr,
+    JOINED_SUMS: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -233,7 +186,8 @@ def forward_kernel(
 
     Grid: (class blocks x image blocks, SPLITS). Rows of X, T and V have unit inner stride. With
     SPLITS above 1 each split writes its peak, total and sum to `part_ptr` [3, SPLITS, B, C], for
-    combine_kernel. TAIL_1 and TAIL_2 are smaller tiles for what full tiles leave of P.
+    combine_kernel. TAIL_1 and TAIL_2 are smaller tiles for what full tiles leave of P;
+    EVEN_P says that full tiles never reach beyond P.
     """
     class_blocks = tl.cdiv(C, BLOCK_C)
     image_blocks = tl.cdiv(B, IMAGES)
@@ -252,7 +206,8 @@ def forward_kernel(
     total = tl.zeros((BLOCK_C, IMAGES), tl.float32)
     summed = tl.zeros((BLOCK_C, IMAGES), tl.float32)
     best = tl.full((BLOCK_C, IMAGES), -1, tl.int32)
-    factor = temperature * LOG2_E
+    # below the floor all weights are equal in fp32, but a division by it would not be exact
+    factor = tl.maximum(temperature, TEMPERATURE_FLOOR) * LOG2_E
 
     split = tl.program_id(1)
     share = tl.cdiv(tl.cdiv(P, BLOCK_P), SPLITS) * BLOCK_P
@@ -287,10 +242,12 @@ def forward_kernel(
             BLOCK_P,
             BLOCK_D,
             EVEN_D,
+            EVEN_P,
             HAS_MASK,
             HAS_VALUES,
             HAS_BEST,
             FUSE_LENGTH,
+            JOINED_SUMS,
             DTYPE,
             PRECISION,
         )
@@ -321,14 +278,18 @@ def forward_kernel(
                 TAIL_1 if index == 0 else TAIL_2,
                 BLOCK_D,
                 EVEN_D,
+                False,
                 HAS_MASK,
                 HAS_VALUES,
                 HAS_BEST,
                 FUSE_LENGTH,
+                JOINED_SUMS,
                 DTYPE,
                 PRECISION,
             )
 
+    if not HAS_VALUES:
+        summed /= factor
     images = (first_image + tl.arange(0, IMAGES)).to(tl.int64)
     inside = (classes[:, None] < C) & (images[None, :] < B)
     place = images[None, :] * C + classes[:, None]
@@ -343,14 +304,13 @@ def forward_kernel(
     else:
         if HAS_BEST:
             tl.store(best_ptr + place, best, mask=inside)
-        _store_scores(
+        store_scores(
             out_ptr,
             log_sum_ptr,
             global_ptr,
             scale_ptr,
             bias_ptr,
             merge_weight,
-            temperature,
             place,
             classes[:, None],
             inside,
@@ -361,70 +321,3 @@ def forward_kernel(
             HAS_GLOBAL,
             HAS_AFFINE,
         )
-
-
-@triton.jit(do_not_specialize=["B", "C", "temperature", "merge_weight"])
-def combine_kernel(
-    part_ptr,
-    best_part_ptr,
-    out_ptr,
-    log_sum_ptr,
-    best_ptr,
-    global_ptr,
-    scale_ptr,
-    bias_ptr,
-    B,
-    C,
-    temperature,
-    merge_weight,
-    SPLITS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    HAS_LOG_SUM: tl.constexpr,
-    HAS_BEST: tl.constexpr,
-    HAS_GLOBAL: tl.constexpr,
-    HAS_AFFINE: tl.constexpr,
-):
-    """Join the splits' softmax states and finish; grid (blocks of B x C,)."""
-    layer = B.to(tl.int64) * C
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < layer
-    peak = tl.full((BLOCK,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK,), tl.float32)
-    summed = tl.zeros((BLOCK,), tl.float32)
-    best = tl.full((BLOCK,), -1, tl.int32)
-    factor = temperature * LOG2_E
-    for split in range(SPLITS):
-        part = part_ptr + split * layer + place
-        other_peak = tl.load(part, mask=inside, other=float("-inf"))
-        other_total = tl.load(part + SPLITS * layer, mask=inside, other=0.0)
-        other_sum = tl.load(part + 2 * SPLITS * layer, mask=inside, other=0.0)
-        if HAS_BEST:
-            other_best = tl.load(best_part_ptr + split * layer + place, mask=inside, other=-1)
-            best = tl.where(other_peak > peak, other_best, best)
-        new_peak = tl.maximum(peak, other_peak)
-        anchor = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-        fade = tl.exp2((peak - anchor) * factor)
-        other_fade = tl.exp2((other_peak - anchor) * factor)
-        total = total * fade + other_total * other_fade
-        summed = summed * fade + other_sum * other_fade
-        peak = new_peak
-    if HAS_BEST:
-        tl.store(best_ptr + place, best, mask=inside)
-    _store_scores(
-        out_ptr,
-        log_sum_ptr,
-        global_ptr,
-        scale_ptr,
-        bias_ptr,
-        merge_weight,
-        temperature,
-        place,
-        place % C,
-        inside,
-        peak,
-        total,
-        summed,
-        HAS_LOG_SUM,
-        HAS_GLOBAL,
-        HAS_AFFINE,
-    )

@@ -1,0 +1,130 @@
+"""What every Triton launch shares: operands, the types of products, lengths of patches.
+
+Under TRITON_INTERPRET=1 launches run on CPU tensors.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from taidpt.kernels.local_similarity.triton_gradient import inverse_length_kernel
+
+__all__ = [
+    "Operands",
+    "architecture_of",
+    "element_type",
+    "inverse_lengths",
+    "is_interpreted",
+    "kernel_type",
+    "on_device_of",
+    "precision",
+    "prepared",
+]
+
+_DTYPES = {
+    torch.float16: tl.float16,
+    torch.bfloat16: tl.bfloat16,
+    torch.float32: tl.float32,
+}
+# Tensor cores know no bf16 and no TF32 before it.
+_AMPERE = 80
+
+
+class Operands(NamedTuple):
+    """What a forward launch reads; inner strides are 1."""
+
+    patches: torch.Tensor
+    bank: torch.Tensor
+    temperature: float
+    mask: torch.Tensor | None
+    values: torch.Tensor | None
+
+
+def prepared(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+) -> Operands:
+    """Copies only what has no unit inner stride; a mask becomes bytes."""
+
+    def rows(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+    return Operands(
+        rows(patches),
+        rows(class_embeddings),
+        temperature,
+        None if mask is None else mask.contiguous().view(torch.uint8),
+        None if values is None else rows(values),
+    )
+
+
+def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """Launches inside go to the tensor's GPU."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def element_type(patches: torch.Tensor, *others: torch.Tensor | None) -> torch.dtype:
+    """The type of the products' factors: the widest given; fp16 with bf16 needs fp32.
+
+    So does bf16 alone before compute capability 8.0, whose tensor cores do not know it.
+    """
+    types = {tensor.dtype for tensor in (patches, *others) if tensor is not None}
+    if types == {torch.float16}:
+        return torch.float16
+    if types == {torch.bfloat16} and architecture_of(patches) >= _AMPERE:
+        return torch.bfloat16
+    return torch.float32
+
+
+def kernel_type(dtype: torch.dtype) -> Any:
+    """Triton's name of a product's type; factors are brought to it as they are loaded."""
+    # the interpreter multiplies bfloat16 bits as if they were integers (Triton issue 11584)
+    return tl.float32 if is_interpreted() else _DTYPES[dtype]
+
+
+def is_interpreted() -> bool:
+    """Whether the kernels run in Triton's interpreter."""
+    return not isinstance(inverse_length_kernel, triton.JITFunction)
+
+
+def precision(dtype: torch.dtype, architecture: int) -> str:
+    """Triton's word: fp32 products stay as exact as fp32 unless PyTorch was told to use TF32."""
+    if dtype != torch.float32 or architecture < _AMPERE:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def architecture_of(tensor: torch.Tensor) -> int:
+    """80 for compute capability 8.0.
+
+    Raises:
+        RuntimeError: older than 7.0.
+    """
+    if not tensor.is_cuda:
+        return 80  # the interpreter: any table row will do
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    if major < 7:
+        raise RuntimeError(
+            f"local_similarity: compute capability {major}.{minor} is unsupported, 7.0 or newer "
+            f"is needed for patches of shape {tuple(tensor.shape)}"
+        )
+    return 10 * major + minor
+
+
+def inverse_lengths(patches: torch.Tensor) -> torch.Tensor:
+    """1 / max(|x|, floor) of each patch, [B, P] float32."""
+    B, P, D = patches.shape
+    result = patches.new_empty((B, P), dtype=torch.float32)
+    block = min(1024, triton.next_power_of_2(D))
+    inverse_length_kernel[(B * P,)](
+        patches, result, patches.stride(0), patches.stride(1), P, D, BLOCK_D=block, num_warps=4
+    )
+    return result

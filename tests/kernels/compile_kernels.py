@@ -1,0 +1,166 @@
+"""`ARCHITECTURE…`: compile the kernels for GPUs that are not here, print what came of it as JSON.
+
+A process of its own, since an interpreter test may have turned this one's Triton into one. Each
+answer is {"what", "architecture", "shared_bytes", "spilled_bytes"}; the last as ptxas reports it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from taidpt.kernels.local_similarity.tiles import Shape, Tiles, choose, gradient_tiles
+from taidpt.kernels.local_similarity.triton_forward import forward_kernel
+from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel, inverse_length_kernel
+from taidpt.kernels.local_similarity.triton_scores import combine_kernel
+
+FLAGS = ("HAS_MASK", "HAS_VALUES", "HAS_LOG_SUM", "HAS_BEST", "HAS_GLOBAL", "HAS_AFFINE")
+# pointers that a flag stands for: left out, they are no parameter
+OWNERS = {
+    "mask_ptr": "HAS_MASK",
+    "value_ptr": "HAS_VALUES",
+    "log_sum_ptr": "HAS_LOG_SUM",
+    "best_ptr": "HAS_BEST",
+    "global_ptr": "HAS_GLOBAL",
+    "scale_ptr": "HAS_AFFINE",
+    "bias_ptr": "HAS_AFFINE",
+}
+KINDS = {"mask_ptr": "*u8", "best_ptr": "*i32", "best_part_ptr": "*i32"}
+HALVES = ("x_ptr", "bank_ptr", "value_ptr", "to_rows_ptr")
+PTXAS = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "ptxas"
+
+# the shapes of the GPU suite's targets, and pictures of 7 x 7 and 28 x 28 patches
+SHAPES = {
+    "P256": (Shape(64, 256, 20000, 1024), ()),
+    "P196": (Shape(64, 196, 20000, 1024), ()),
+    "tuning": (Shape(512, 20, 5000, 512), ("HAS_MASK", "HAS_LOG_SUM")),
+    "P49": (Shape(8, 49, 4585, 1024), ()),
+    "P784": (Shape(8, 784, 1000, 512), ()),
+    "one picture": (Shape(1, 196, 20000, 1024), ()),
+}
+
+
+def kind(name: str) -> str:
+    """A parameter's type in Triton's words."""
+    if name in HALVES:
+        return "*bf16"
+    if name.endswith("_ptr"):
+        return KINDS.get(name, "*fp32")
+    return "fp32" if name in ("temperature", "merge_weight") else "i32"
+
+
+def compiled(kernel: Any, architecture: int, constants: dict[str, Any], tiles: Any) -> Any:
+    """Triton's compiled kernel; pointers whose flag is off are constants."""
+    names = list(inspect.signature(kernel.fn).parameters)
+    off = {name: None for name, flag in OWNERS.items() if constants.get(flag) is False}
+    constants = {**{name: None for name in off if name in names}, **constants}
+    signature = {name: "constexpr" if name in constants else kind(name) for name in names}
+    aligned = [
+        name for name in names if name.endswith("_ptr") or name.startswith("stride") or name == "D"
+    ]
+    attributes = {
+        (names.index(name),): [["tt.divisibility", 16]] for name in aligned if name not in constants
+    }
+    indexed = {(names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, signature, indexed, attributes)
+    options = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def forward(architecture: int, tiles: Tiles, on: tuple[str, ...], patches: int) -> Any:
+    """The forward kernel with these tiles and flags."""
+    constants: dict[str, Any] = {flag: flag in on for flag in FLAGS}
+    constants |= {
+        "IMAGES": tiles.images,
+        "BLOCK_C": tiles.block_c,
+        "BLOCK_P": tiles.block_p,
+        "BLOCK_D": tiles.block_d,
+        "TAIL_1": tiles.tails[0],
+        "TAIL_2": tiles.tails[1],
+        "SPLITS": tiles.splits,
+        "GROUP": tiles.group,
+        "EVEN_D": True,
+        "EVEN_P": tiles.tails != (0, 0) or patches % tiles.block_p == 0,
+        "FUSE_LENGTH": tiles.fuse_length,
+        "JOINED_SUMS": True,
+        "DTYPE": tl.bfloat16,
+        "PRECISION": "ieee",
+    }
+    return compiled(forward_kernel, architecture, constants, tiles)
+
+
+def gradient(architecture: int) -> Any:
+    """The backward pass's kernel with the table's tiles."""
+    tiles = gradient_tiles(architecture, 2)
+    constants = {
+        "BLOCK_R": tiles.block_r,
+        "BLOCK_C": tiles.block_c,
+        "BLOCK_D": tiles.block_d,
+        "GROUP": tiles.group,
+        "EVEN_D": True,
+        "HAS_MASK": True,
+        "DTYPE": tl.bfloat16,
+        "PRECISION": "ieee",
+    }
+    return compiled(gradient_kernel, architecture, constants, tiles)
+
+
+def spilled_bytes(kernel: Any) -> int:
+    """Bytes of registers that a thread puts aside, by ptxas."""
+    ptx = kernel.asm["ptx"]
+    target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
+    assert target is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        report = subprocess.run(
+            [PTXAS, "-v", f"-arch={target.group(1)}", path, "-o", Path(folder) / "kernel.cubin"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+    found = re.search(r"(\d+) bytes spill stores", report)
+    assert found is not None, report
+    return int(found.group(1))
+
+
+def answers(architecture: int) -> list[dict[str, Any]]:
+    """The table's choices, then every flag at once with and without splits."""
+    kernels = {
+        what: forward(architecture, choose(architecture, shape), on, shape.patches)
+        for what, (shape, on) in SHAPES.items()
+    }
+    kernels["gradient"] = gradient(architecture)
+    small = Tiles(32, 2, 32, 32, warps=8, stages=2, tails=(16, 0), fuse_length=True)
+    split = Tiles(32, 1, 32, 32, warps=8, stages=2, splits=2, fuse_length=True)
+    kernels["every flag"] = forward(architecture, small, FLAGS, 40)
+    kernels["every flag, splits"] = forward(architecture, split, FLAGS, 40)
+    flags = dict.fromkeys(FLAGS[2:], True)
+    kernels["combine"] = compiled(
+        combine_kernel, architecture, {"SPLITS": 2, "BLOCK": 128, **flags}, split
+    )
+    kernels["lengths"] = compiled(inverse_length_kernel, architecture, {"BLOCK_D": 1024}, split)
+    return [
+        {
+            "what": what,
+            "architecture": architecture,
+            "shared_bytes": kernel.metadata.shared,
+            "spilled_bytes": spilled_bytes(kernel),
+        }
+        for what, kernel in kernels.items()
+    ]
+
+
+if __name__ == "__main__":
+    print(json.dumps([each for given in sys.argv[1:] for each in answers(int(given))]))
