@@ -38,9 +38,9 @@ WARM_UP = 3
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920)}
 
 
-def make_bundle(folder: Path, classes: int) -> Path:
-    """An RN50 bundle of random weights and random prompts."""
-    clip = load_clip("RN50-quickgelu", "random")
+def make_bundle(folder: Path, classes: int, model: str = "RN50-quickgelu") -> Path:
+    """A bundle of a model with random prompts; its weights are random, the toy world's its own."""
+    clip = load_clip(model, model if model == "toyworld" else "random")
     width = clip.model.token_embedding.weight.shape[1]
     generator = torch.Generator().manual_seed(0)
     contexts = {
@@ -48,7 +48,7 @@ def make_bundle(folder: Path, classes: int) -> Path:
     }
     tags = tuple(Tag(f"thing {index}") for index in range(classes))
     prompts = TunedPrompts(contexts, tags, (), clip.identity())
-    options, out = ExportOptions(), folder / "rn50.taidpt"
+    options, out = ExportOptions(), folder / f"{model}.taidpt"
     return write_bundle(prompts, clip, out, options, SilentProgress()).path
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from taidpt.runtime.decoder import Decoder
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources import Frame, Selector, Source, SourceOptions
-from taidpt.runtime.video import import_av, open_input, pixel_aspect, upright_rgb
+from taidpt.runtime.video import import_av, open_input
 
 __all__ = ["LiveClock", "LiveSource", "ReconnectPolicy", "is_live_url"]
 
@@ -151,38 +152,32 @@ class LiveSource(Source):
 
     def _frames_of(self, container: Any) -> Iterator[Frame]:
         """Frames of one connection, until it breaks, ends, or the source is closed."""
-        stream = container.streams.video[0]
+        decoder = Decoder(container, self.name)
         self._clock.restart()
         try:
-            for packet in container.demux(stream):
-                for picture in self._decode(packet):
-                    if self._stopped.is_set():
-                        return
-                    frame = self._frame(picture, pixel_aspect(stream))
-                    if frame is not None:
-                        yield frame
+            for picture in decoder.pictures():
+                if self._stopped.is_set():
+                    return
+                frame = self._frame(picture, decoder)
+                if frame is not None:
+                    yield frame
             reason = "it ended"
             if self._has_ended():
                 return
         except (self._av.error.FFmpegError, OSError) as error:
             reason = self._reason(error)
+        finally:
+            self.damaged += decoder.damaged
         if not self._stopped.is_set():
             _LOG.warning("%s: lost (%s); opening it again", self.name, reason)
 
-    def _decode(self, packet: Any) -> list[Any]:
-        try:
-            return list(packet.decode())
-        except self._av.error.FFmpegError:
-            self.damaged += 1
-            return []
-
-    def _frame(self, picture: Any, aspect: float) -> Frame | None:
+    def _frame(self, picture: Any, decoder: Decoder) -> Frame | None:
         self._index += 1
         stream_s = None if picture.time is None else float(picture.time)
         time_s = self._clock.time_of(stream_s, time.monotonic())
         if not self._selector.wants(self._index, time_s):
             return None
-        return Frame(upright_rgb(picture, aspect), time_s, self._index, self.name)
+        return Frame(decoder.rgb(picture), time_s, self._index, self.name, decoder.taken_s())
 
     def _reopen(self, silent_s: float) -> None:
         opened = self._try_open()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.pipeline import merge
+from taidpt.runtime.pipeline import Merge
 
 __all__ = [
     "ArraySource",
@@ -44,12 +44,14 @@ class Frame:
         time_s: seconds on the source's own clock, from its start; None for pictures.
         index: counts the source's frames from 0, those that were left out included.
         source: what it comes from, without credentials: a path, a URL, "array".
+        decode_s: seconds of work that it took, without waiting for a camera; None unless known.
     """
 
     image: npt.NDArray[Any]
     time_s: float | None
     index: int
     source: str
+    decode_s: float | None = None
 
     def __repr__(self) -> str:
         time = "" if self.time_s is None else f" at {self.time_s:.3f} s"
@@ -114,12 +116,16 @@ class Source(Closing):
         name: what it is, without credentials.
         live: frames come by the clock and may be dropped; files never drop.
         threaded: whether another thread may read it ahead.
+        reads_ahead: whether it does so itself, in threads of its own.
+        dropped: frames that it dropped itself.
         total: about how many frames it will give, or None when nobody knows.
     """
 
     name = "source"
     live = False
     threaded = True
+    reads_ahead = False
+    dropped = 0
     total: int | None = None
 
     def frames(self) -> Iterator[Frame]:
@@ -227,12 +233,13 @@ class MergedSource(Source):
     failure is raised.
     """
 
-    threaded = False  # its sources have threads already
+    reads_ahead = True
 
     def __init__(self, sources: list[Source]) -> None:
         self.name = f"{len(sources)} sources"
         self.live = any(source.live for source in sources)
         self._sources = sources
+        self._merge: Merge[Frame] | None = None
         names = [source.name for source in sources]
         # the same camera twice (two regions of it, say) must not share its events
         self._labels = [
@@ -256,9 +263,15 @@ class MergedSource(Source):
             self._named(source, label)
             for source, label in zip(self._sources, self._labels, strict=True)
         ]
-        yield from merge(named, 2, live.__getitem__, report)
+        self._merge = Merge(named, 2, live, report)
+        yield from self._merge
         if failures:
             raise failures[0]
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]  # counted where it happens
+        """Frames of live sources that were dropped, because newer ones had come."""
+        return 0 if self._merge is None else self._merge.dropped
 
     @staticmethod
     def _named(source: Source, label: str) -> Iterator[Frame]:

@@ -162,7 +162,7 @@ class Stream(Closing):
     @property
     def dropped(self) -> int:
         """Frames of a live source that were not tagged, because newer ones had come."""
-        return sum(stage.dropped for stage in self._stages)
+        return self.source.dropped + sum(stage.dropped for stage in self._stages)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -216,14 +216,18 @@ class Stream(Closing):
     def _tagged(self) -> Iterator[tuple[list[Frame], Iterable[TagResult]]]:
         """Frames with their results, batch by batch."""
         size = self._settings.batch + (0 if self.source.live else _WAITING)
-        frames = self._stage(self._read(), size, drop_oldest=self.source.live)
-        ready = self._stage(self._prepare(frames), size)
+        frames = self._read()
+        if not self.source.reads_ahead:
+            frames = self._stage(frames, size, drop_oldest=self.source.live, yielding=True)
+        ready = self._stage(self._prepare(frames), size, yielding=True)
         yield from self._stage(self._infer(self._batches(ready)), _WAITING)
 
-    def _stage(self, items: Iterator[Any], size: int, drop_oldest: bool = False) -> Iterator[Any]:
+    def _stage(
+        self, items: Iterator[Any], size: int, drop_oldest: bool = False, yielding: bool = False
+    ) -> Iterator[Any]:
         if not (self._settings.overlap and self.source.threaded):
             return items
-        self._stages.append(Prefetch(items, size, drop_oldest))
+        self._stages.append(Prefetch(items, size, drop_oldest, yielding=yielding))
         return self._stages[-1]
 
     def _read(self) -> Iterator[Frame]:
@@ -234,7 +238,8 @@ class Stream(Closing):
                 frame = next(frames)
             except StopIteration:
                 return
-            self.profile.add("decode", time.perf_counter() - begun)
+            taken_s = time.perf_counter() - begun
+            self.profile.add("decode", taken_s if frame.decode_s is None else frame.decode_s)
             yield frame
 
     def _prepare(self, frames: Iterator[Frame]) -> Iterator[_Ready]:

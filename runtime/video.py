@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import struct
 from collections.abc import Iterator
-from math import atan2, degrees
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from taidpt.runtime.decoder import Decoder
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources import Frame, Selector, Source, SourceOptions
 
-__all__ = ["VideoSource", "import_av", "open_input", "pixel_aspect", "upright_rgb"]
+__all__ = ["VideoSource", "import_av", "open_input"]
 
-_LOG = logging.getLogger("taidpt.runtime")
 _MISSING_TAIL_S = 1.0
 
 
@@ -40,21 +34,26 @@ class VideoSource(Source):
         if not self._container.streams.video:
             self.close()
             raise InputError(f"{self.name}: has no video stream")
-        self._stream = self._container.streams.video[0]
+        self._decoder = Decoder(self._container, self.name)
+        self._stream = self._decoder.stream
         self._stream.thread_type = "AUTO"
         self._selector = Selector(options)
         self._clock = _Clock(self._stream)
-        self.damaged = 0
         self.total = _expected_frames(self._stream, self._container, options)
+
+    @property
+    def damaged(self) -> int:
+        """Packets that could not be decoded."""
+        return self._decoder.damaged
 
     def frames(self) -> Iterator[Frame]:
         """Decode, convert and turn the wanted frames."""
-        aspect = pixel_aspect(self._stream)
-        index = -1
-        for index, picture in enumerate(self._decode()):
+        decoder, index = self._decoder, -1
+        for index, picture in enumerate(self._pictures()):
             time_s = self._clock.time_of(picture)
             if self._selector.wants(index, time_s):
-                yield Frame(upright_rgb(picture, aspect), time_s, index, self.name)
+                image = decoder.rgb(picture)
+                yield Frame(image, time_s, index, self.name, decoder.taken_s())
         if index < 0:
             raise InputError(f"{self.name}: no frame could be decoded; the file is damaged")
         self._check_end()
@@ -74,35 +73,18 @@ class VideoSource(Source):
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.name}: cannot be opened: {redact(str(error))}") from None
 
-    def _decode(self) -> Iterator[Any]:
-        self._packets = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except self._av.error.FFmpegError as error:
-                self._count_damage(error)
-                return
-            self._packets += packet.size > 0
-            try:
-                yield from packet.decode()
-            except self._av.error.EOFError:
-                return
-            except self._av.error.FFmpegError as error:
-                self._count_damage(error)
-
-    def _count_damage(self, error: Exception) -> None:
-        self.damaged += 1
-        if self.damaged == 1:
-            _LOG.warning("%s: a damaged packet was skipped (%s)", self.name, error)
+    def _pictures(self) -> Iterator[Any]:
+        """Pictures up to where the file cannot be read any further."""
+        try:
+            yield from self._decoder.pictures()
+        except self._av.error.FFmpegError as error:
+            self._decoder.count_damage(error)
 
     def _check_end(self) -> None:
         expected = self._stream.frames
         if expected:
-            short = self._packets < expected
-            what = f"{self._packets} of {expected} frames"
+            short = self._decoder.packets < expected
+            what = f"{self._decoder.packets} of {expected} frames"
         else:
             length_s = _length_s(self._stream, self._container)
             short = length_s is not None and self._clock.last_s < length_s - _MISSING_TAIL_S
@@ -112,22 +94,24 @@ class VideoSource(Source):
 
 
 class _Clock:
-    """Seconds since the stream's start, never falling; counts on where a frame has no time."""
+    """Seconds since the stream's start, by its own times; goes on where they are missing or fall.
+
+    They fall where recordings were joined.
+    """
 
     def __init__(self, stream: Any) -> None:
-        base = stream.time_base
-        self._base = float(base) if base else 0.0
-        self._start = stream.start_time or 0
+        self._start_s = float((stream.start_time or 0) * (stream.time_base or 0))
         rate = stream.average_rate or stream.guessed_rate
         self._step = 1.0 / float(rate) if rate else 0.04
         self.last_s = -self._step
 
     def time_of(self, picture: Any) -> float:
-        if picture.pts is None:
-            time_s = self.last_s + self._step
-        else:
-            time_s = (picture.pts - self._start) * self._base
-        self.last_s = max(time_s, self.last_s, 0.0)
+        expected_s = self.last_s + self._step
+        time_s = expected_s if picture.time is None else picture.time - self._start_s
+        if time_s < self.last_s:
+            self._start_s -= expected_s - time_s
+            time_s = expected_s
+        self.last_s = max(time_s, 0.0)
         return self.last_s
 
 
@@ -171,30 +155,3 @@ def open_input(url: str, **options: Any) -> Any:
     if int(av.__version__.split(".")[0]) < 19:
         options["metadata_errors"] = "replace"
     return av.open(url, **options)
-
-
-def upright_rgb(picture: Any, pixel_aspect: float) -> npt.NDArray[np.uint8]:
-    """A decoded picture as RGB, turned as its display matrix says, with square pixels."""
-    width = max(1, round(picture.width * pixel_aspect))
-    image: npt.NDArray[np.uint8] = picture.to_ndarray(format="rgb24", width=width)
-    quarter_turns = round(_rotation(picture) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
-def _rotation(picture: Any) -> float:
-    """Degrees to turn the picture counter-clockwise; 0 without a display matrix."""
-    try:
-        matrix = picture.side_data.get("DISPLAYMATRIX")
-    except (AttributeError, ValueError, KeyError):
-        return 0.0
-    if matrix is None:
-        return 0.0
-    a, b = struct.unpack("<2i", bytes(matrix)[:8])
-    return -degrees(atan2(b, a)) if (a, b) != (0, 0) else 0.0
-
-
-def pixel_aspect(stream: Any) -> float:
-    """Width of a pixel by its height; 1 where the stream does not say, or says nonsense."""
-    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    aspect = float(ratio) if ratio else 1.0
-    return aspect if 0.1 < aspect < 10 else 1.0

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.pipeline import Prefetch, merge
+from taidpt.runtime.pipeline import Merge, Prefetch
 from taidpt.runtime.sources import (
+    Frame,
     MergedSource,
+    Source,
     SourceOptions,
     open_source,
 )
@@ -132,6 +134,50 @@ def test_a_source_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     assert sum(frame.source == str(whole) for frame in seen) == 100
 
 
+class Clockwork(Source):
+    """A live source that gives frames as fast as it can."""
+
+    live = True
+
+    def __init__(self, name: str, count: int) -> None:
+        self.name, self._count = name, count
+
+    def frames(self) -> Iterator[Frame]:
+        for index in range(self._count):
+            yield Frame(np.zeros((16, 16, 3), np.uint8), index / 25, index, self.name)
+            time.sleep(0.001)
+
+
+def test_several_live_sources_drop_count_and_end(lively: Tagger) -> None:
+    before = threading.active_count()
+    merged = MergedSource([Clockwork("a", 300), Clockwork("b", 300)])
+    with lively.stream(merged, StreamSettings(batch=2)) as stream:
+        seen = []
+        for moment in stream:
+            seen.append((moment.frame.source, moment.frame.index))
+            time.sleep(0.01)
+    assert stream.dropped > 100
+    assert len(seen) + stream.dropped == 600
+    for name in "ab":
+        indexes = [index for source, index in seen if source == name]
+        assert indexes == sorted(indexes)
+        assert len(indexes) > 10
+    assert threading.active_count() == before
+
+
+def test_closing_several_sources_in_the_middle_ends_their_threads(
+    lively: Tagger, video_path: Path
+) -> None:
+    before = threading.active_count()
+    merged = MergedSource([open_source(video_path), Clockwork("b", 10**6)])
+    with lively.stream(merged) as stream:
+        assert len(list(itertools.islice(stream, 5))) == 5
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() == before
+
+
 def test_prefetch_keeps_order_and_hands_the_error_on_last() -> None:
     def items() -> Iterator[int]:
         yield from range(50)
@@ -178,7 +224,7 @@ def test_merge_takes_from_whichever_is_ready() -> None:
             time.sleep(0.1)
             yield "slow"
 
-    found = list(merge([slow(), ["quick"] * 20], 2, lambda _: False, lambda *_: None))
+    found = list(Merge([slow(), ["quick"] * 20], 2, [False, False], lambda *_: None))
     assert found.count("quick") == 20
     assert found.count("slow") == 3
     assert found[-1] == "slow"

@@ -9,7 +9,15 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COLOURS", "colour_frame", "colour_video", "turn_video", "write_video"]
+__all__ = [
+    "COLOURS",
+    "colour_frame",
+    "colour_video",
+    "interlaced_video",
+    "moving_bar",
+    "turn_video",
+    "write_video",
+]
 
 COLOURS = ((200, 30, 30), (20, 200, 40), (30, 30, 220), (240, 240, 10))
 
@@ -51,3 +59,25 @@ def turn_video(path: Path, target: Path) -> Path:
     struct.pack_into(">9i", data, matrix, 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
     target.write_bytes(data)
     return target
+
+
+def moving_bar(step: int, height: int = 96, width: int = 128) -> npt.NDArray[np.uint8]:
+    """A bright bar that moves four pixels a step."""
+    picture = np.full((height, width, 3), 40, np.uint8)
+    left = 4 * step % (width - 24)
+    picture[:, left : left + 24] = 220
+    return picture
+
+
+def interlaced_video(path: Path, frames: int = 30) -> Path:
+    """25 frames a second of two fields each, the upper one first, of a moving bar."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p"
+        stream.options = {"preset": "ultrafast", "crf": "5", "x264-params": "tff=1"}
+        for index in range(frames):
+            woven = moving_bar(2 * index)
+            woven[1::2] = moving_bar(2 * index + 1)[1::2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(woven, format="rgb24")))
+        container.mux(stream.encode())
+    return path
