@@ -77,7 +77,21 @@ def examine_bundle(path: Path) -> list[Finding]:
     if changed:
         mend = "export it again"
         return [Finding("bundle", f"changed: {', '.join(changed)}", False, mend)]
-    return [Finding("bundle", state), *_engines(bundle)]
+    return [Finding("bundle", state), *_engines(bundle), *_devices(bundle)]
+
+
+def _devices(bundle: Bundle) -> list[Finding]:
+    """What `device="auto"` takes for this bundle here, and why not the better ones."""
+    from taidpt.runtime.backends.base import BackendOptions
+    from taidpt.runtime.backends.choice import open_backend
+
+    try:
+        backend, device = open_backend(bundle, BackendOptions())
+    except TaidptError as error:
+        return [Finding("device auto", str(error), False)]
+    backend.close()
+    over = [Finding(f"not {name}", why, None) for name, why in device.passed_over.items()]
+    return [Finding("device auto", f"{device.name}: {device.backend}"), *over]
 
 
 def _engines(bundle: Bundle) -> list[Finding]:

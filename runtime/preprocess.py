@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.device_frames import DeviceFrames, take_frames
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.input_spec import NV12, InputSpec
-from taidpt.runtime.resize import BandedResize, CropPlan, plan_crop
 
-__all__ = ["RESIZES", "CropPlan", "Preprocessor", "U8Array", "plan_crop", "to_u8"]
+if TYPE_CHECKING:
+    from taidpt.runtime.device_frames import DeviceFrames
+    from taidpt.runtime.resize import BandedResize
+
+__all__ = ["RESIZES", "Preprocessor", "U8Array", "host_frame", "to_u8"]
 
 U8Array = npt.NDArray[np.uint8]
 RESIZES = ("exact", "fast")
@@ -48,9 +51,7 @@ class Preprocessor:
         self.spec = spec
         self._hw = spec.height, spec.width
         # a few sizes at once: several cameras, or a folder of pictures
-        self._resizer = functools.lru_cache(maxsize=8)(
-            lambda shape: BandedResize(shape[:2], self._hw, shape[2], self._is_exact(shape))
-        )
+        self._resizer = functools.lru_cache(maxsize=8)(self._new_resizer)
         self._fast = resize == "fast"
 
     def __call__(self, frame: npt.NDArray[Any]) -> U8Array:
@@ -91,13 +92,18 @@ class Preprocessor:
             f"{list(shape)}, got {found}; for RGB pictures export again without --frame-format nv12"
         )
 
-    def on_device(self, frames: DeviceFrames) -> DeviceFrames:
+    def on_device(self, frames: object) -> DeviceFrames:
         """GPU frames as a batch [N, …], read where they lie.
 
         Raises:
-            InputError: they have not exactly the size and format that the graph takes.
+            InputError: they are no DeviceFrames, or not exactly of the size and format that the
+                graph takes.
         """
+        from taidpt.runtime.device_frames import DeviceFrames
+
         shape = self.spec.frame_shape
+        if not isinstance(frames, DeviceFrames):
+            raise InputError(f"{_EXPECTED}, got {_name(frames)}")
         if frames.shape == shape:
             return dataclasses.replace(frames, shape=(1, *shape))
         if frames.shape[1:] == shape:
@@ -108,11 +114,16 @@ class Preprocessor:
             "--frame WIDTHxHEIGHT for frames of another size"
         )
 
+    def _new_resizer(self, shape: tuple[int, ...]) -> BandedResize:
+        from taidpt.runtime.resize import BandedResize
+
+        return BandedResize((shape[0], shape[1]), self._hw, shape[2], self._is_exact(shape))
+
     def _is_exact(self, shape: tuple[int, ...]) -> bool:
         reduction = min(shape[0] / self._hw[0], shape[1] / self._hw[1])
         return not (self._fast and reduction >= _FAST_REDUCTION)
 
-    def batch(self, frames: list[npt.NDArray[Any]] | npt.NDArray[Any]) -> U8Array:
+    def batch(self, frames: Sequence[npt.NDArray[Any]] | npt.NDArray[Any]) -> U8Array:
         """Frames, of any sizes, as one batch uint8 [N, height, width, 3] (or of NV12).
 
         Raises:
@@ -135,6 +146,10 @@ def host_frame(frame: Any) -> npt.NDArray[Any]:
     Raises:
         InputError: it is neither, or lies on a GPU.
     """
+    if isinstance(frame, np.ndarray):
+        return frame
+    from taidpt.runtime.device_frames import DeviceFrames, take_frames
+
     taken = take_frames(frame)
     if isinstance(taken, DeviceFrames):
         raise InputError(
@@ -151,7 +166,7 @@ def to_u8(frame: npt.NDArray[Any]) -> U8Array:
         InputError: wrong type, shape, or an empty frame.
     """
     if not isinstance(frame, np.ndarray):
-        raise InputError(f"{_EXPECTED}, got {type(frame).__module__}.{type(frame).__qualname__}")
+        raise InputError(f"{_EXPECTED}, got {_name(frame)}")
     pixels = frame[:, :, None] if frame.ndim == 2 else frame
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
         hint = "; move the channels last" if pixels.ndim == 3 and pixels.shape[0] in (1, 3) else ""
@@ -169,7 +184,13 @@ def to_u8(frame: npt.NDArray[Any]) -> U8Array:
     raise InputError(f"{_EXPECTED}, got {frame.dtype}{hint}")
 
 
-def _is_ready(frames: list[npt.NDArray[Any]] | npt.NDArray[Any], shape: tuple[int, ...]) -> bool:
+def _name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _is_ready(
+    frames: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], shape: tuple[int, ...]
+) -> bool:
     return isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.shape[1:] == shape
 
 
@@ -188,6 +209,8 @@ def _resize_rgba(pixels: U8Array, crop_hw: tuple[int, int]) -> U8Array:
     in which it resizes whole pictures, and with it the rounding between the two.
     """
     from PIL import Image
+
+    from taidpt.runtime.resize import plan_crop
 
     frame_hw = pixels.shape[0], pixels.shape[1]
     height, width = crop_hw

@@ -24,7 +24,6 @@ from taidpt.runtime.backends.choice import Device, open_backend
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.closing import Closing
-from taidpt.runtime.device_frames import DeviceFrames, take_frames
 from taidpt.runtime.errors import BackendError, BundleError
 from taidpt.runtime.live_bank import LiveBank
 from taidpt.runtime.manifest import TOP_OUTPUTS
@@ -178,28 +177,28 @@ class Tagger(Closing):
         """
         if isinstance(frames, (list, tuple)):
             return self.tag_batch(frames)
-        taken: Any = take_frames(frames)
-        shape = () if taken is None else taken.shape
+        taken: Any = _taken(frames)
+        shape = getattr(taken, "shape", ())
         if len(shape) == 4 or shape[1:] == self.bundle.manifest.input.frame_shape:
             return self.tag_batch(taken)
-        return self.tag(frames if taken is None else taken)  # type: ignore[arg-type]  # told there
+        return self.tag(taken)
 
     def tag(self, frame: FrameArray) -> TagResult:
         """Tag one frame of any size; see `Preprocessor` for its types."""
-        taken = take_frames(frame)
-        if isinstance(taken, DeviceFrames):
-            ready: Frames = self.preprocess.on_device(taken)
+        taken = _taken(frame)
+        if isinstance(taken, np.ndarray):
+            ready: Frames = self.preprocess(taken)[None]
         else:
-            ready = self.preprocess(frame if taken is None else taken)[None]
+            ready = self.preprocess.on_device(taken)
         return self._run(ready)[0]
 
     def tag_batch(self, frames: Sequence[FrameArray] | FrameArray) -> TagBatch:
         """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run."""
-        taken = None if isinstance(frames, (list, tuple)) else take_frames(frames)
-        if isinstance(taken, DeviceFrames):
-            ready: Frames = self.preprocess.on_device(taken)
+        taken = frames if isinstance(frames, (list, tuple)) else _taken(frames)
+        if isinstance(taken, (list, tuple, np.ndarray)):
+            ready: Frames = self.preprocess.batch(taken)
         else:
-            ready = self.preprocess.batch(list(frames) if taken is None else taken)
+            ready = self.preprocess.on_device(taken)
         return self._run(ready)
 
     def with_threshold(self, on: float, off: float | None = None) -> Tagger:
@@ -256,3 +255,13 @@ class Tagger(Closing):
                 "with a higher precision"
             )
         return TagBatch(outputs, active.vocabulary)
+
+
+def _taken(frames: Any) -> Any:
+    """Arrays of other libraries by their protocols; what has none comes back as it is."""
+    if isinstance(frames, np.ndarray):
+        return frames
+    from taidpt.runtime.device_frames import take_frames
+
+    taken = take_frames(frames)
+    return frames if taken is None else taken

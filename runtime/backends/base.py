@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.device_frames import DeviceFrames
 from taidpt.runtime.preprocess import U8Array
+
+if TYPE_CHECKING:
+    from taidpt.runtime.device_frames import DeviceFrames
 
 __all__ = [
     "NO_BANK",
@@ -23,7 +25,8 @@ __all__ = [
     "ProviderSpec",
 ]
 
-Frames = U8Array | DeviceFrames
+# by name, so that no module is loaded for frames that never come
+Frames = Union[U8Array, "DeviceFrames"]
 Outputs = Mapping[str, npt.NDArray[Any]]
 ProviderSpec = str | tuple[str, Mapping[str, Any]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +14,6 @@ from taidpt.runtime.errors import BackendError, InputError, MissingDependencyErr
 
 __all__ = ["Device", "open_backend"]
 
-_LOG = logging.getLogger("taidpt.runtime")
 _NO_ENGINE = "the bundle has no such engine"
 
 
@@ -68,6 +67,8 @@ def open_backend(bundle: Bundle, options: BackendOptions) -> tuple[Backend, Devi
 def _try(bundle: Bundle, options: BackendOptions, device: str) -> Backend:
     """Open one of the better ones; a bundle without engines has nothing for TensorRT to load."""
     if device.startswith("tensorrt"):
+        if not any(name.endswith(".engine") for name in bundle.manifest.files):
+            raise BackendError(_NO_ENGINE)
         from taidpt.runtime.backends.engine_files import list_engines
 
         if not list_engines(bundle, device):
@@ -89,7 +90,17 @@ def _described(backend: Backend, passed_over: Mapping[str, str]) -> tuple[Backen
 
 def _log(device: Device) -> None:
     """An engine that was built and is not run is worth a warning; all else is how machines are."""
+    lost = {
+        name: why
+        for name, why in device.passed_over.items()
+        if name.startswith("tensorrt") and why != _NO_ENGINE
+    }
+    if not lost and "logging" not in sys.modules:
+        return  # whoever wants to read such lines has loaded it; loading it takes 5 ms
+    import logging
+
+    log = logging.getLogger("taidpt.runtime")
     for name, why in device.passed_over.items():
-        built = name.startswith("tensorrt") and why != _NO_ENGINE
-        _LOG.log(logging.WARNING if built else logging.INFO, "device auto: not %s: %s", name, why)
-    _LOG.info("device auto: %s: %s", device.name, device.backend)
+        level = logging.WARNING if name in lost else logging.INFO
+        log.log(level, "device auto: not %s: %s", name, why)
+    log.info("device auto: %s: %s", device.name, device.backend)

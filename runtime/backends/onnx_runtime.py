@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from taidpt.runtime.backends.base import (
     ProviderSpec,
 )
 from taidpt.runtime.bundle import Bundle
-from taidpt.runtime.device_frames import DeviceFrames
 from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from taidpt.runtime.device_frames import DeviceFrames
 
 __all__ = ["OnnxRuntimeBackend"]
 
@@ -77,19 +79,19 @@ class OnnxRuntimeBackend:
         session = self._session
         if session is None:
             raise BackendError("this tagger is closed; load the bundle again")
-        if isinstance(frames, DeviceFrames):
-            frames = self._take_device(frames)
+        if not isinstance(frames, np.ndarray):
+            self._wait_for(frames)
         try:
-            if isinstance(frames, DeviceFrames):
-                values = _run_bound(session, self._input, frames, bank)
-            else:
+            if isinstance(frames, np.ndarray):
                 values = session.run(self._outputs, {self._input: frames, **bank})
+            else:
+                values = _run_bound(session, self._input, frames, bank)
         except Exception as error:  # onnxruntime's errors share no public base class
             raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
 
-    def _take_device(self, frames: DeviceFrames) -> DeviceFrames:
-        """Frames on a GPU, once their producer is done with them."""
+    def _wait_for(self, frames: DeviceFrames) -> None:
+        """Frames on a GPU are read once their producer is done with them."""
         if self._provider == _PROVIDERS["cpu"]:
             raise InputError(
                 f"these frames lie on GPU {frames.device}, and this tagger runs on the CPU; copy "
@@ -101,7 +103,6 @@ class OnnxRuntimeBackend:
             # ONNX Runtime runs in a stream of its own and knows of no other
             with CudaDriver(frames.device) as cuda:
                 cuda.wait(frames.stream)
-        return frames
 
     def close(self) -> None:
         """Drop the session."""

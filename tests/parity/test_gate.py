@@ -19,7 +19,7 @@ from taidpt.export.reference import TorchReference
 from taidpt.local_branch import image_encoder
 from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.manifest import InputSpec, Scoring
-from taidpt.runtime.preprocess import plan_crop
+from taidpt.runtime.resize import plan_crop
 from tests.export.conftest import small_bank
 from tests.taidpt.tiny import make_clip
 

@@ -14,7 +14,8 @@ from PIL import Image
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import read_image
 from taidpt.runtime.input_spec import NV12, BakedResize, InputSpec
-from taidpt.runtime.preprocess import Preprocessor, plan_crop
+from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.resize import plan_crop
 from tests.runtime.tiny import MEAN, STD
 from tests.support import shared_data
 
