@@ -3,13 +3,15 @@
     python benchmarks/light_start.py BUNDLE [--repeats 9] [--json FILE]
 
 Both sides import, load, and run one frame of the model's size, in processes of their own that take
-turns; CPU time and resident memory are compared by their medians. Target: at most 1.2 times.
+turns; CPU time and resident memory are compared by their medians. Bytecode is written first, as pip
+does when it installs. Target: at most 1.15 times.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from taidpt.runtime import Bundle
 
-TARGET = 1.2
+TARGET = 1.15
 MEASURE = """
 import resource
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -42,7 +44,8 @@ def measure(code: str, bundle: Bundle) -> tuple[float, float]:
     spec = bundle.manifest.input
     arguments = [str(bundle.path), str(spec.height), str(spec.width)]
     command = [sys.executable, "-c", code + MEASURE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     seconds, mebibytes = done.stdout.split()
     return float(seconds), float(mebibytes)
 
@@ -55,6 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.bundle)
     sides = {"onnxruntime": BARE, "taidpt": OURS}
+    for code in sides.values():
+        measure(code, bundle)  # writes the bytecode, and reads the files from the disk
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(arguments.repeats):
         for name, code in sides.items():
