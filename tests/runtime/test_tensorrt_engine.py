@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.stub_driver import StubMachine, add_stub_engine, build_stub
-from tests.runtime.tiny import tiny_bundle
+from tests.runtime.tiny import TinySpec, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +229,44 @@ def test_an_engine_that_tensorrt_refuses(machine: StubMachine, bundle: Path) -> 
     assert explicit == "BackendError TensorRT refuses the engine: the magic tag does not match"
     assert auto.startswith("cpu: ")
     assert "release with 0 allocations and 0 graphs alive" in machine.calls
+
+
+def test_indices_are_integers(machine: StubMachine, bundle: Path) -> None:
+    path = tiny_bundle(bundle.parent / "best.taidpt", TinySpec(top_k=2))
+    add_stub_engine(path)
+    code = """
+right = Tagger.load(sys.argv[1], device="cpu")(frames[:3]).outputs["top_indices"]
+for _ in range(3):
+    found = tagger(frames[:3]).outputs["top_indices"]
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, right)
+"""
+    machine.run(START + code, [path])
+
+
+def test_a_bank_is_uploaded_once_and_swapped(machine: StubMachine, bundle: Path) -> None:
+    path = tiny_bundle(bundle.parent / "open.taidpt", TinySpec(bank_as="input"))
+    add_stub_engine(path)
+    code = """
+from taidpt.runtime import ClassBank
+def rows(seed, C):
+    made = np.random.default_rng(seed).normal(size=(C, 12)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+on_cpu = Tagger.load(bundle, device="cpu")
+for C in (5, 5, 2, 9):
+    names = tuple(f"tag {i}" for i in range(C))
+    bank = ClassBank.from_rows(
+        names, rows(C, C), rows(C + 1, C), metadata=on_cpu.class_bank.metadata)
+    for one in (tagger, on_cpu):
+        one.use_bank(bank)
+    for count in (1, 3, 3, 3):
+        found, right = tagger(frames[:count]), on_cpu(frames[:count])
+        np.testing.assert_allclose(found.outputs["scores"], right.outputs["scores"], atol=1e-5)
+        assert found.outputs["scores"].shape == (count, C)
+tagger.close()
+"""
+    machine.run(START + code, [path])
+    assert machine.calls[-1] == "release with 0 allocations and 0 graphs alive"
+    # five rows: laid out for the bundle's own bank of five, then only uploaded
+    matrices = [call for call in machine.calls if call == f"copy in {5 * 12 * 4}"]
+    assert len(matrices) == 2 * 2
