@@ -14,6 +14,7 @@ from taidpt.export.graph_io import open_session
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.input_spec import RGB, InputSpec
 from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.top_k import expand_top
 
 if TYPE_CHECKING:
     import onnx
@@ -46,6 +47,8 @@ def graph_outputs(
         spec: of the manifest.
         pictures: uint8 RGB [H, W, 3] of any size; with a baked resize, frames of its size.
         bank: fed to a graph whose bank is an input.
+    Returns:
+        Its outputs by name; "scores" also of a graph that returns only the best, see `expand_top`.
     """
     preprocess = Preprocessor(spec)
     session = open_session(graph)
@@ -56,6 +59,9 @@ def graph_outputs(
     for start in range(0, len(pictures), BATCH):
         frames = preprocess.batch(list(pictures[start : start + BATCH]))
         parts.append(session.run(names, {spec.name: frames, **fixed}))
-    return {
+    found = {
         name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)
     }
+    if "scores" not in found and bank is not None:
+        found["scores"], _ = expand_top(found, len(bank.names))
+    return found

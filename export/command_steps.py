@@ -24,6 +24,7 @@ __all__ = [
     "parse_frame",
     "parse_size",
     "read_options",
+    "rehead_step",
 ]
 
 ENGINE_OPTIONS = (
@@ -37,6 +38,7 @@ ENGINE_OPTIONS = (
     "version_compatible",
     "hardware_compatible",
 )
+_OF_PROMPTS = ("score_transform", "merge_weight", "temperature", "frame", "images", "pretrained")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -50,15 +52,32 @@ def read_options(
     """
     engine = {name: options[name] for name in ENGINE_OPTIONS}
     settings = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
-    if source.is_dir() and output is not None:
-        raise InputError(
-            f"{source} is a bundle already: an engine goes into it, so leave out -o {output}"
-        )
-    if source.is_dir() and engine["engine"] is None and not jetpack5:
-        raise InputError(f"{source} is a bundle already: --engine fp16 adds an engine to it")
+    if source.is_dir():
+        _check_bundle_options(source, output, settings, engine["engine"] or jetpack5)
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
     settings["frame"] = _frame_input(settings["frame"], colours)
     return _engine_request(engine, bool(settings["force"])), settings
+
+
+def _check_bundle_options(
+    source: Path, output: Path | None, settings: dict[str, Any], adds: object
+) -> None:
+    """A bundle is given an engine, or made again with another head; nothing else."""
+    another_head = settings["bank"] == "input" or settings["top_k"] is not None
+    if output is not None and not another_head:
+        raise InputError(
+            f"{source} is a bundle already: an engine goes into it, so leave out -o {output}; "
+            "-o is for another bundle of it, with --bank input or --top-k K"
+        )
+    if output is None and (another_head or not adds):
+        raise InputError(
+            f"{source} is a bundle already: --engine fp16 adds an engine to it, and --bank input "
+            "or --top-k K with -o NAME.taidpt make another bundle of it"
+        )
+    given = [name for name in _OF_PROMPTS if settings[name] is not None]
+    if given:
+        option = given[0].replace("_", "-")
+        raise InputError(f"--{option} is for the export of prompts, and {source} is a bundle")
 
 
 def _frame_input(size: str | None, colours: dict[str, str | None]) -> FrameInput | None:
@@ -128,6 +147,15 @@ def export_step(source: Path, output: Path, settings: dict[str, Any], progress: 
     from taidpt.export.printing import print_result
 
     print_result(export_bundle(source, output, ExportOptions(**settings), progress))
+
+
+def rehead_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
+    """Bundle → another bundle of it with another head, and what is to be said about it."""
+    from taidpt.export.printing import print_result
+    from taidpt.export.rehead import rehead
+
+    how = settings["bank"], settings["top_k"], progress, settings["force"]
+    print_result(rehead(source, output, *how))
 
 
 def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> None:

@@ -63,6 +63,12 @@ __all__ = ["bank", "demo", "doctor", "export", "verify"]
     help="Whether the class embeddings are stored in the graph or fed to it.",
 )
 @click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Return each frame's K best scores in place of all: for thousands of tags.",
+)
+@click.option(
     "--frame", metavar="WxH", help="The camera's frame size: resize and crop go into the graph."
 )
 @click.option(
@@ -100,6 +106,8 @@ __all__ = ["bank", "demo", "doctor", "export", "verify"]
 def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **options: Any) -> None:
     """Turn tuned PROMPTS into a bundle that runs without PyTorch, or give a BUNDLE an engine.
 
+    PROMPTS may be a class bank too. With -o, a BUNDLE is made again with --bank input or --top-k.
+
     The result is compared with PyTorch on reference pictures; a bundle that disagrees is not
     written (exit code 1). An engine that cannot be built here ends with exit code 3, after
     everything portable was written.
@@ -109,15 +117,19 @@ def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **opt
         export_step,
         jetpack5_step,
         read_options,
+        rehead_step,
     )
     from taidpt.export.printing import progress_for
 
     request, settings = read_options(source, output, options, jetpack5)
     with progress_for(quiet) as progress:
-        bundle = source
+        bundle = output or source.with_suffix(".taidpt")
         if not source.is_dir():
-            bundle = output or source.with_suffix(".taidpt")
             export_step(source, bundle, settings, progress)
+        elif output is not None:
+            rehead_step(source, output, settings, progress)
+        else:
+            bundle = source
         if jetpack5:
             jetpack5_step(bundle, options["batch"])
         if request is not None:

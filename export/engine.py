@@ -29,6 +29,7 @@ __all__ = [
 _LEAST_VERSION = (10, 3)
 _STRONGLY_TYPED_ALWAYS = 11  # TensorRT 11 ignores the flag: nothing else is left
 _LARGEST_DEFAULT = 4 << 30
+_MOST_TAGS = 8192  # of a bank that is an input; scratch memory grows with it
 
 
 @dataclass(frozen=True)
@@ -290,12 +291,18 @@ def _set_target(trt: Any, config: Any, target: str) -> None:
 
 
 def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
-    """Batch sizes of the frames; a bank that is an input may have up to 4,096 tags."""
+    """Batch sizes of the frames; a bank that is an input may have any number of tags up to a bound.
+
+    A graph that returns the K best scores takes no fewer than K tags.
+    """
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    least = next((tensor.shape[1] for tensor in outputs if tensor.name == "top_scores"), 1)
+    tags = (least, max(80, least), _MOST_TAGS)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = tuple(tensor.shape)
-        sizes = options.batch if tensor.name == "frames" else (1, 80, 4096)
+        sizes = options.batch if tensor.name == "frames" else tags
         profile.set_shape(tensor.name, *((size, *shape[1:]) for size in sizes))
     return profile
 

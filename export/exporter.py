@@ -19,9 +19,9 @@ from taidpt.export.candidate import crop_spec, graph_outputs
 from taidpt.export.classes import BankedClasses, load_classes
 from taidpt.export.encoder_graph import DEFAULT_OPSET, EncoderInput, export_encoder
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
-from taidpt.export.graph_io import IR_VERSION, describe_opset, save_graph
-from taidpt.export.head_graph import BANK_INPUTS, OUTPUTS, append_head
-from taidpt.export.parity import BOUND, ParityReport, Sides, compare
+from taidpt.export.graph_io import describe_opset, save_graph
+from taidpt.export.head_graph import append_head, graph_info
+from taidpt.export.parity import BOUND, ExportResult, Sides, compare
 from taidpt.export.pictures import (
     Picture,
     camera_frames,
@@ -41,7 +41,6 @@ from taidpt.runtime.bundle import (
     MODEL_FILE,
     PARITY_FILE,
     BundleWriter,
-    GraphInfo,
     InputSpec,
     Manifest,
     ModelInfo,
@@ -50,6 +49,7 @@ from taidpt.runtime.bundle import (
 )
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.files import sha256_of
+from taidpt.runtime.top_k import floor_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +76,7 @@ class ExportOptions:
         temperature: sharpness of the local weights over patches.
         opset: 17 to 20.
         bank: "constant" in the graph, or its "input".
+        top_k: how many best scores of each frame come out; None for all.
         frame: what a camera gives, whose colours and resize go into the graph; None leaves
             them outside.
         images: a folder of the user's own pictures for the parity gate.
@@ -89,6 +90,7 @@ class ExportOptions:
     temperature: float | None = None
     opset: int = DEFAULT_OPSET
     bank: str = "constant"
+    top_k: int | None = None
     frame: FrameInput | None = None
     images: Path | None = None
     pretrained: str | None = None
@@ -99,15 +101,6 @@ class ExportOptions:
         describe_opset(self.opset)
         if not self.parity_bound >= BOUND:
             raise InputError(f"parity bound {self.parity_bound}: expected {BOUND} or more")
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """What was written, and how well it agrees with PyTorch."""
-
-    path: Path
-    manifest: Manifest
-    parity: ParityReport
 
 
 def export_bundle(
@@ -163,7 +156,7 @@ def write_bundle(
         graph = export_encoder(encoder, EncoderInput(*size, clip.mean, clip.std), options.opset)
         if spec.baked_resize is not None:
             graph = prepend_resize(graph, spec)
-        graph = append_head(graph, bank, scoring, options.bank)
+        graph = append_head(graph, bank, scoring, options.bank, options.top_k)
         save_graph(graph, writer.path(MODEL_FILE))
         del graph
         bank.save(writer.path(BANK_FILE))
@@ -175,6 +168,7 @@ def write_bundle(
         reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
         pixels = [picture.pixels for picture in pictures]
         expected = reference.outputs([rgb_of(frame, spec) for frame in pixels])
+        expected["scores"] = floor_scores(expected["scores"], options.top_k)
         found = graph_outputs(writer.folder / MODEL_FILE, spec, pixels, bank)
         parity = compare(expected, found, _sides(pictures), options.parity_bound)
         progress.advance()
@@ -189,7 +183,7 @@ def write_bundle(
             model=_model_info(clip, encoder),
             scoring=scoring,
             input=spec,
-            graph=_graph_info(options),
+            graph=graph_info(options.opset, options.bank, options.top_k),
             provenance=_provenance(prompts, options, source),
         )
         return ExportResult(writer.target, writer.commit(manifest), parity)
@@ -258,11 +252,6 @@ def _model_info(clip: ClipModel, encoder: ImageEncoder) -> ModelInfo:
         embed_dim=clip.embed_dim,
         grid=encoder.grid(clip.image_size, clip.image_size),
     )
-
-
-def _graph_info(options: ExportOptions) -> GraphInfo:
-    inputs = ("frames", *BANK_INPUTS) if options.bank == "input" else ("frames",)
-    return GraphInfo(options.opset, IR_VERSION, MODEL_FILE, options.bank, inputs, OUTPUTS)
 
 
 def _provenance(

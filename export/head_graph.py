@@ -13,24 +13,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.graph_io import RAW_GLOBAL, RAW_PATCHES, check_graph
+from taidpt.export.graph_io import IR_VERSION, RAW_GLOBAL, RAW_PATCHES, check_graph
 from taidpt.kernels.local_similarity.onnx_node import attach_function, local_similarity_node
+from taidpt.runtime.active_bank import BANK_INPUTS
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import SCORE_TRANSFORMS, Scoring
+from taidpt.runtime.manifest import SCORE_TRANSFORMS, TOP_OUTPUTS, GraphInfo, Scoring
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BANK_INPUTS", "OUTPUTS", "append_head"]
+__all__ = ["OUTPUTS", "append_head", "graph_info"]
 
 OUTPUTS = ("scores", "global_scores", "local_scores", "global_features", "patch_features")
-BANK_INPUTS = ("global_embeddings", "local_embeddings", "scale", "bias")
+# With top-k: all scores stay on the device.
+_BEST_OUTPUTS = (*TOP_OUTPUTS, "global_features", "patch_features")
+_MOST_K = 3840  # of TensorRT's TopK layer
 _EPSILON = 1e-12  # as torch.nn.functional.normalize
 
 
 def append_head(
-    encoder: onnx.ModelProto, bank: ClassBank, scoring: Scoring, bank_as: str = "constant"
+    encoder: onnx.ModelProto,
+    bank: ClassBank,
+    scoring: Scoring,
+    bank_as: str = "constant",
+    top_k: int | None = None,
 ) -> onnx.ModelProto:
     """A new graph: the encoder's, then the head.
 
@@ -40,15 +47,19 @@ def append_head(
         scoring: temperature, merge weight and score transform.
         bank_as: "constant" stores the bank in the graph; "input" makes `global_embeddings` and
             `local_embeddings` [C, D], `scale` and `bias` [C] inputs, C dynamic.
+        top_k: None, or how many best scores of each frame come out in place of all: 1 to C.
     Returns:
         A graph with the outputs `scores`, `global_scores`, `local_scores` [N, C] and
-        `global_features` [N, D], `patch_features` [N, P, D] of unit length, all float32.
+        `global_features` [N, D], `patch_features` [N, P, D] of unit length, all float32. With
+        `top_k`, `top_scores` float32 and `top_indices` int64 [N, K], best first, in place of the
+        three scores.
     Raises:
         InputError: the bank does not fit the encoder or the way asked for.
     """
     import onnx
 
     _check(encoder, bank, scoring, bank_as)
+    _check_top(bank, top_k)
     model = onnx.ModelProto()
     model.CopyFrom(encoder)
     patches = _shape(model, RAW_PATCHES)[1]
@@ -56,12 +67,28 @@ def append_head(
     head = _Head(model.graph, opset)
     head.add_bank(bank, bank_as)
     head.add_scores(scoring, has_values=bank.value_embeddings is not None)
+    if top_k is not None:
+        head.add_top(top_k)
     classes = len(bank.names) if bank_as == "constant" else "classes"
     del model.graph.output[:]
-    model.graph.output.extend(_outputs(classes, bank.dim, patches))
+    model.graph.output.extend(_outputs(classes, bank.dim, patches, top_k))
     attach_function(model)
     check_graph(model)
     return model
+
+
+def graph_info(opset: int, bank_as: str, top_k: int | None) -> GraphInfo:
+    """What a manifest says of a graph that `append_head` finished."""
+    inputs = ("frames", *BANK_INPUTS) if bank_as == "input" else ("frames",)
+    outputs = OUTPUTS if top_k is None else _BEST_OUTPUTS
+    return GraphInfo(
+        opset=opset,
+        ir_version=IR_VERSION,
+        bank=bank_as,
+        inputs=inputs,
+        outputs=outputs,
+        top_k=top_k,
+    )
 
 
 class _Head:
@@ -123,6 +150,16 @@ class _Head:
         elif transform == "log_softmax":
             self.node("LogSoftmax", [merged], "scores", axis=-1)
 
+    def add_top(self, count: int) -> None:
+        """From all scores to the best of each frame."""
+        from onnx import helper
+
+        self.constant("top_count", np.array([count], np.int64))
+        node = helper.make_node(
+            "TopK", ["scores", "top_count"], list(TOP_OUTPUTS), name="head/top", axis=-1
+        )
+        self.graph.node.append(node)
+
     def unit_rows(self, source: str, target: str) -> None:
         """`target` = the rows of `source`, cast to fp32 and divided by their length."""
         from onnx import TensorProto
@@ -175,6 +212,13 @@ def _check(encoder: onnx.ModelProto, bank: ClassBank, scoring: Scoring, bank_as:
         raise InputError("a bank with value embeddings can only be exported as a constant")
 
 
+def _check_top(bank: ClassBank, top_k: int | None) -> None:
+    most = min(len(bank.names), _MOST_K)
+    if top_k is not None and not 1 <= top_k <= most:
+        why = f"the bank has {most} tags" if most < _MOST_K else "TensorRT returns no more"
+        raise InputError(f"top-k {top_k}: expected 1 to {most}, {why}")
+
+
 def _shape(model: onnx.ModelProto, output: str) -> list[int | str]:
     for value in model.graph.output:
         if value.name == output:
@@ -183,16 +227,22 @@ def _shape(model: onnx.ModelProto, output: str) -> list[int | str]:
     raise InputError(f"the encoder's graph has no output {output!r}")
 
 
-def _outputs(classes: int | str, dim: int, patches: int | str) -> list[onnx.ValueInfoProto]:
+def _outputs(
+    classes: int | str, dim: int, patches: int | str, top_k: int | None
+) -> list[onnx.ValueInfoProto]:
     from onnx import TensorProto, helper
 
     shapes: dict[str, list[Any]] = {
+        "top_scores": ["batch", top_k],
+        "top_indices": ["batch", top_k],
         "scores": ["batch", classes],
         "global_scores": ["batch", classes],
         "local_scores": ["batch", classes],
         "global_features": ["batch", dim],
         "patch_features": ["batch", patches, dim],
     }
+    kinds = {"top_indices": TensorProto.INT64}
     return [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in OUTPUTS
+        helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shapes[name])
+        for name in (OUTPUTS if top_k is None else _BEST_OUTPUTS)
     ]

@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError, ParityError
+from taidpt.runtime.manifest import Manifest
 
 __all__ = [
     "BOUND",
     "GATED",
+    "ExportResult",
     "HeadParity",
     "ParityReport",
     "Sides",
@@ -163,6 +166,15 @@ class ParityReport:
         """As the bytes of parity.json."""
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
         return text.encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, and how well it agrees with PyTorch."""
+
+    path: Path
+    manifest: Manifest
+    parity: ParityReport
 
 
 @dataclass(frozen=True)

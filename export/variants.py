@@ -211,7 +211,8 @@ def with_head(bundle: Bundle, encoder: onnx.ModelProto) -> onnx.ModelProto:
     from taidpt.export.head_graph import append_head
 
     manifest = bundle.manifest
-    return append_head(encoder, bundle.bank, manifest.scoring, manifest.graph.bank)
+    graph = manifest.graph
+    return append_head(encoder, bundle.bank, manifest.scoring, graph.bank, graph.top_k)
 
 
 def _quantise(

@@ -23,6 +23,7 @@ from taidpt.export.precision import PRECISIONS, RUNNABLE_ON_CPU, bound_of
 from taidpt.metrics import mean_average_precision
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import BundleError, InputError, ParityError
+from taidpt.runtime.top_k import floor_scores
 
 __all__ = ["Agreement", "VerifyOptions", "VerifyReport", "verify"]
 
@@ -218,7 +219,9 @@ def _from_torch(
     )
     pictures = own or list(Expectations.load(bundle.file(EXPECTATIONS_FILE)).pictures)
     seen = [rgb_of(picture.pixels, bundle.manifest.input) for picture in pictures]
-    return "PyTorch", pictures, reference.outputs(seen)
+    outputs = reference.outputs(seen)
+    outputs["scores"] = floor_scores(outputs["scores"], bundle.manifest.graph.top_k)
+    return "PyTorch", pictures, outputs
 
 
 def _labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -> npt.NDArray[np.bool_]:

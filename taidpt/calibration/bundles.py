@@ -15,6 +15,7 @@ from taidpt.calibration.estimator import Calibration
 from taidpt.runtime.bundle import Bundle, Threshold
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import hold_lock
+from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
     from taidpt.runtime.sources import Frame, Source
@@ -39,8 +40,10 @@ def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 
     Args:
         sources: open sources; pictures are called by their file's name, other frames by number.
     Raises:
-        InputError: no frame came.
+        InputError: no frame came, or the export returns each frame's best scores alone.
     """
+    bundle = tagger.bundle
+    refuse_top(bundle.manifest.graph.top_k, bundle.path, "calibration")
     rows, frames = [], []
     for group in _batches(sources, most, batch):
         rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
