@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from taidpt.commands import FILE, picture_options, shape_options, take_picture, take_settings
+from taidpt.commands import (
+    FILE,
+    picture_options,
+    shape_options,
+    take_picture,
+    take_settings,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from taidpt.reproduction import ReproductionJob
 
 __all__ = ["datasets", "reproduce", "tune_pictures"]
 
@@ -65,33 +75,73 @@ def tune_pictures(method: str, **given: Any) -> None:
 
 
 @click.command("reproduce")
-@click.argument("name", required=False)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--root", type=FILE, help="Where the data sets lie.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
 @click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]")
 @click.option("--without-leak", is_flag=True, help="Leave out captions of COCO's test pictures.")
+@click.option(
+    "--split", default="test", show_default=True, help="To evaluate on; the toy world has val."
+)
+@click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read pictures.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and end.")
-@click.option("-o", "--output", type=FILE, help="The record. [NAME.json]")
-def reproduce(name: str | None, **given: Any) -> None:
-    """Run a published result again; without NAME, list them."""
-    from taidpt import recipes
+@click.option(
+    "-o", "--output", type=FILE, default=Path(), help="Folder for the records NAME.json. [.]"
+)
+@click.option("--markdown", "markdown_path", type=FILE, help="Write a table; - for stdout.")
+def reproduce(
+    names: tuple[str, ...],
+    output: Path,
+    dry_run: bool,
+    markdown_path: Path | None,
+    without_leak: bool,
+    **given: Any,
+) -> None:
+    """Run published results again; without a NAME, list them.
+
+    \b
+    taidpt reproduce voc2007-taidpt --root DATA
+    taidpt reproduce voc2007-ensemble-10 --root DATA --dry-run
+    """
+    from taidpt.recipes import RECIPES, find_recipe
+    from taidpt.reproduction import ReproductionJob, plan
+
+    job = ReproductionJob(leak_free=without_leak, **given)
+    for name in names:
+        find_recipe(name)
+    if not names:
+        for name in RECIPES:
+            click.echo(next(plan(name, job)))
+    elif dry_run:
+        for name in names:
+            for line in plan(name, job):
+                click.echo(line)
+    else:
+        _reproduce(names, job, output, markdown_path)
+
+
+def _reproduce(
+    names: tuple[str, ...], job: ReproductionJob, output: Path, markdown_path: Path | None
+) -> None:
+    from taidpt import reproduction
     from taidpt.progress import RichProgress
 
-    root, seeds, leak_free = given["root"], given["seeds"], given["without_leak"]
-    if name is None or given["dry_run"]:
-        for recipe in recipes.RECIPES if name is None else (name,):
-            for line in recipes.plan(recipe, root, seeds if name else 0, leak_free):
-                if name or not line.startswith(" "):
-                    click.echo(line)
-        return
-    job = recipes.job_of(name, root, given["cache"], leak_free)
-    with RichProgress() as progress:
-        found = recipes.reproduce(name, job, seeds, progress)
-    for line in found.lines():
-        click.echo(line)
-    output = given["output"] or Path(f"{name}.json")
-    found.save(output)
-    click.echo(f"record: {output}", err=True)
+    output.mkdir(parents=True, exist_ok=True)
+    done = []
+    for name in names:
+        with RichProgress() as progress:
+            found = reproduction.reproduce(name, job, progress)
+        done.append(found)
+        if markdown_path != Path("-"):
+            for line in found.lines():
+                click.echo(line)
+        path = output / f"{name}.json"
+        found.save(path)
+        click.echo(f"record: {path}", err=True)
+    write_text(markdown_path, reproduction.markdown(done))
 
 
 @click.group("datasets")

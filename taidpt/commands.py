@@ -20,6 +20,7 @@ __all__ = [
     "take_settings",
     "texts",
     "tune",
+    "write_text",
 ]
 
 FILE = click.Path(path_type=Path)
@@ -196,3 +197,15 @@ def tune(output: Path, threads: int | None, **given: Any) -> None:
         err=True,
     )
     click.echo(f"next: taidpt-export {output} -o {output.with_suffix('.taidpt')}", err=True)
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Write a text to a file, to standard output for "-", nowhere for None."""
+    if path is None:
+        return
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return
+    from taidpt.runtime.files import write_atomically
+
+    write_atomically(path, text.encode())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "Comparison",
     "MethodResult",
     "compare_methods",
+    "group_means",
     "merge_curve",
     "merged_head",
 ]
@@ -50,6 +51,11 @@ class MethodResult:
     maps: dict[str, MeanAveragePrecision]
     groups: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def best(self) -> MeanAveragePrecision:
+        """Of the merged scores, or of the one head that there is."""
+        return self.maps.get("merged", self.maps["global"])
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -62,6 +68,7 @@ class Comparison:
         results: one a method.
         merge_weight: the local head's share.
         settings: which mAP.
+        tuning: how the prompts of a method were tuned, their own record.
     """
 
     dataset: str
@@ -70,6 +77,7 @@ class Comparison:
     results: tuple[MethodResult, ...]
     merge_weight: float
     settings: MapSettings
+    tuning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def lines(self, per_class: bool = False, decisions: Sequence[Decision] = ()) -> Iterator[str]:
         """For a reader."""
@@ -101,24 +109,22 @@ class Comparison:
         return f"{decision.label}  {rates_line(rates)}"
 
     def save_scores(self, folder: Path) -> None:
-        """Write each method's scores as `METHOD.npz`, as `taidpt eval --scores` reads them.
-
-        A method of one head has it under both names.
-        """
+        """Write each method's scores as `METHOD.npz`, as `taidpt eval --scores` reads them."""
         folder.mkdir(parents=True, exist_ok=True)
         for result in self.results:
-            whole = result.scores["global"]
-            local = result.scores.get("local", whole)
-            images = self.images
-            ScoreFile(images.targets, whole, local, images.classes).save(
-                folder / f"{result.name}.npz"
-            )
+            self.score_file(result).save(folder / f"{result.name}.npz")
+
+    def score_file(self, result: MethodResult) -> ScoreFile:
+        """A method's scores; one of one head has it under both names."""
+        whole = result.scores["global"]
+        local = result.scores.get("local", whole)
+        return ScoreFile(self.images.targets, whole, local, self.images.classes, result.name)
 
     def _class_lines(self) -> Iterator[str]:
         width = max(map(len, self.images.classes))
         names = [result.name for result in self.results]
         yield "  ".join([" " * width, *(f"{name:>11}" for name in names)])
-        best = [_best(result.maps).per_class for result in self.results]
+        best = [result.best.per_class for result in self.results]
         for index, name in enumerate(self.images.classes):
             yield "  ".join([f"{name:<{width}}", *(f"{_number(ap[index]):>11}" for ap in best)])
 
@@ -150,6 +156,7 @@ class Comparison:
             "interpolation": self.settings.interpolation,
             "empty_class": self.settings.empty_class,
             "methods": {result.name: self._result_json(result) for result in self.results},
+            "tuning": {name: dict(record) for name, record in self.tuning.items()},
         }
 
     def _result_json(self, result: MethodResult) -> dict[str, Any]:
@@ -188,9 +195,11 @@ def compare_methods(
         bench.progress.note(f"{name} on {images.name}")
         scores = score_method(name, bench, features(bench.picture_of(name)))
         maps = _maps(scores, images.targets, merge_weight, settings)
-        results.append(MethodResult(name, scores, maps, _group_means(maps, images)))
+        result = MethodResult(name, scores, maps)
+        results.append(replace(result, groups=group_means(result.best, images)))
     model = f"{bench.clip.name}, weights {bench.clip.pretrained}"
-    return Comparison(images.name, model, images, tuple(results), merge_weight, settings)
+    tuning = {name: prompts.provenance for name, prompts in bench.used.items()}
+    return Comparison(images.name, model, images, tuple(results), merge_weight, settings, tuning)
 
 
 def merge_curve(
@@ -231,15 +240,11 @@ def _maps(
     }
 
 
-def _best(maps: dict[str, MeanAveragePrecision]) -> MeanAveragePrecision:
-    return maps.get("merged", maps["global"])
-
-
-def _group_means(maps: dict[str, MeanAveragePrecision], images: LabelledImages) -> dict[str, float]:
-    per_class = _best(maps).per_class
+def group_means(result: MeanAveragePrecision, images: LabelledImages) -> dict[str, float]:
+    """mAP of each group of classes, over those that have a positive."""
     found = {}
     for name, members in images.groups.items():
-        values = per_class[list(members)]
+        values = result.per_class[list(members)]
         defined = values[~np.isnan(values)]
         found[name] = float(defined.mean()) if len(defined) else float("nan")
     return found

@@ -135,7 +135,7 @@ class ScoreFile:
         names = arrays.get("names", np.arange(targets.shape[-1] if targets.ndim else 0))
         if names.ndim != 1 or names.dtype.kind not in "iuU":
             raise InputError(f"{file}: names should be C strings, got {names.dtype} {names.shape}")
-        return cls(targets, *scores, tuple(map(str, names.tolist())), str(file))
+        return cls(targets, scores[0], scores[1], tuple(map(str, names.tolist())), str(file))
 
     def save(self, path: str | Path) -> None:
         """Write the same form."""

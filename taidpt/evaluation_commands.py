@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taidpt.commands import FILE, picture_options, shape_options, take_picture, take_settings
+from taidpt.commands import (
+    FILE,
+    picture_options,
+    shape_options,
+    take_picture,
+    take_settings,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from taidpt.comparison import Comparison
@@ -185,8 +192,8 @@ def _print(found: Evaluation | Comparison, lines: Any, given: dict[str, Any]) ->
     if Path("-") not in (json_path, markdown_path):
         for line in lines:
             click.echo(line)
-    _write(json_path, json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
-    _write(markdown_path, found.markdown())
+    write_text(json_path, json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_text(markdown_path, found.markdown())
 
 
 @click.command("ensemble")
@@ -214,14 +221,3 @@ def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -
         click.echo(found.empty_note())
     if given["output"] is not None:
         combined.save(given["output"])
-
-
-def _write(path: Path | None, text: str) -> None:
-    if path is None:
-        return
-    if str(path) == "-":
-        click.echo(text, nl=False)
-        return
-    from taidpt.runtime.files import write_atomically
-
-    write_atomically(path, text.encode())

@@ -89,6 +89,7 @@ class Bench:
         keep: a folder for prompts tuned here and caption features, None to keep none.
         progress: told of long work.
         made: class rows by method, so that `a` and `a+b` make `a` once.
+        used: the prompts that were used, given or tuned here.
     """
 
     clip: ClipModel
@@ -101,6 +102,7 @@ class Bench:
     keep: Path | None = None
     progress: Progress = field(default_factory=SilentProgress)
     made: dict[str, ClassRows] = field(default_factory=dict)
+    used: dict[str, TunedPrompts] = field(default_factory=dict)
 
     @cached_property
     def captions(self) -> Tensor:
@@ -237,8 +239,12 @@ def _tuned_rows(prompts: TunedPrompts, bench: Bench) -> ClassRows:
 
 def _prompts(name: str, bench: Bench) -> TunedPrompts:
     """The given prompts of a method, or ones tuned now on the texts."""
-    if name in bench.prompts:
-        return bench.prompts[name]
+    if name not in bench.used:
+        bench.used[name] = bench.prompts.get(name) or _tune(name, bench)
+    return bench.used[name]
+
+
+def _tune(name: str, bench: Bench) -> TunedPrompts:
     if name not in ("tai", "taidpt") or not bench.texts:
         how = "--texts FILE or --prompts FILE" if name in ("tai", "taidpt") else "--prompts FILE"
         raise InputError(f"method {name!r} has no prompts: give {how}")
@@ -251,17 +257,27 @@ def _prompts(name: str, bench: Bench) -> TunedPrompts:
 
 
 def _embed(prompts: TunedPrompts, bench: Bench) -> dict[str, Tensor]:
-    """Class embeddings by context, in the order of the bench's classes."""
+    """Class embeddings by context, in the order of the bench's classes.
+
+    A context of all tags serves classes that it was not tuned with, which is said; one of each
+    tag's own cannot.
+    """
     prompts.check_model(bench.clip)
-    missing = [name for name in bench.tags.names if name not in prompts.names]
-    if missing:
+    names, missing = prompts.names, [name for name in bench.tags.names if name not in prompts.names]
+    if missing and prompts.settings.class_specific:
         raise InputError(
-            f"the prompts know no {', '.join(missing[:5])}: they were tuned for other tags than "
-            "the data set's classes"
+            f"the prompts know no {', '.join(missing[:5])}: each tag has a context of its own, and "
+            "they were tuned for other tags than the data set's classes"
         )
-    order = [prompts.names.index(name) for name in bench.tags.names]
+    if missing:
+        names = bench.tags.names
+        bench.progress.note(
+            f"{len(missing)} of {len(names)} classes were not tuned with, the shared context "
+            f"serves them too: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
+        )
+    order = [names.index(name) for name in bench.tags.names]
     position = prompts.settings.name_position
-    found = class_embeddings(bench.clip, prompts.names, prompts.contexts, position)
+    found = class_embeddings(bench.clip, names, prompts.contexts, position)
     return {name: rows.cpu()[order] for name, rows in found.items()}
 
 

@@ -35,8 +35,14 @@ _LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
 }
 
 DATASET_NAMES = tuple(_LOADERS)
+_EPISODES = tuple(f"train-{run}" for run in range(1, 11))
 # Only the toy world has pictures to choose settings on that are neither trained nor tested on.
-_FURTHER_SPLITS = {"toyworld": ("val",)}
+_FURTHER_SPLITS = {
+    "toyworld": ("val",),
+    "coco-48-17": ("unseen",),
+    "coco-laso-1": _EPISODES,
+    "coco-laso-5": _EPISODES,
+}
 
 
 def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledImages:
@@ -45,7 +51,8 @@ def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledIm
     Args:
         name: one of DATASET_NAMES.
         root: the folder that holds it, see `taidpt datasets check`.
-        split: "test", or "train" for methods that are tuned on pictures; the toy world has "val".
+        split: "test", or "train" for methods that are tuned on pictures; the toy world has "val",
+            48/17 has "unseen", and LaSO's official episodes are "train-1" to "train-10".
     Raises:
         InputError: there is no such data set or split, or its files are missing or damaged.
     """

@@ -88,11 +88,12 @@ def load_laso_split(root: str | Path, split: str = "test", shots: int = 1) -> La
 
     Args:
         root: as `load_laso`.
-        split: "train" (the first official run) or "test".
+        split: "test", or "train-3" for the third of ten official runs; "train" is the first.
         shots: 1 or 5.
     """
-    episode = load_laso(root, shots)
-    if split == "train":
+    word, _, run = split.partition("-")
+    episode = load_laso(root, shots, int(run or 1))
+    if word == "train":
         return episode.images.only(episode.novel)
     images = load_coco(root, "val2014").only(episode.novel)
     return replace(images, name=f"coco laso {shots}-shot test")
