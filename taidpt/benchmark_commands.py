@@ -100,31 +100,30 @@ def reproduce(
     without_leak: bool,
     **given: Any,
 ) -> None:
-    """Run published results again; without a NAME, list them.
+    """Run published results again; without a NAME, list them. 'toyworld-*' is all of a kind.
 
     \b
     taidpt reproduce voc2007-taidpt --root DATA
     taidpt reproduce voc2007-ensemble-10 --root DATA --dry-run
     """
-    from taidpt.recipes import RECIPES, find_recipe
+    from taidpt.recipes import RECIPES, find_recipes
     from taidpt.reproduction import ReproductionJob, plan
 
     job = ReproductionJob(leak_free=without_leak, **given)
-    for name in names:
-        find_recipe(name)
+    chosen = [name for pattern in names for name in find_recipes(pattern)]
     if not names:
         for name in RECIPES:
             click.echo(next(plan(name, job)))
     elif dry_run:
-        for name in names:
+        for name in chosen:
             for line in plan(name, job):
                 click.echo(line)
     else:
-        _reproduce(names, job, output, markdown_path)
+        _reproduce(chosen, job, output, markdown_path)
 
 
 def _reproduce(
-    names: tuple[str, ...], job: ReproductionJob, output: Path, markdown_path: Path | None
+    names: list[str], job: ReproductionJob, output: Path, markdown_path: Path | None
 ) -> None:
     from taidpt import reproduction
     from taidpt.progress import RichProgress

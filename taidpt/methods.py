@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -22,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from taidpt import __version__
 from taidpt.baselines import PictureFeatures
 from taidpt.caption_features import encode_captions
 from taidpt.clip import ClipModel
@@ -249,11 +252,24 @@ def _tune(name: str, bench: Bench) -> TunedPrompts:
         how = "--texts FILE or --prompts FILE" if name in ("tai", "taidpt") else "--prompts FILE"
         raise InputError(f"method {name!r} has no prompts: give {how}")
     settings = replace(bench.tuning, method=name)
+    kept = None if bench.keep is None else bench.keep / "prompts" / _kept_name(settings, bench)
+    if kept is not None and kept.exists():
+        bench.progress.note(f"prompts of an earlier run: {kept}")
+        return TunedPrompts.load(kept)
     options = RunOptions(cache=bench.keep)
     prompts = tune(bench.clip, bench.tags.tags, bench.texts, settings, options, bench.progress)
-    if bench.keep is not None:
-        prompts.save(bench.keep / f"{name}-seed{settings.seed}.safetensors")
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        prompts.save(kept)
     return prompts
+
+
+def _kept_name(settings: TuneSettings, bench: Bench) -> str:
+    """Names what decides the prompts: version, model, tags, texts and settings."""
+    texts = [[text, list(labels)] for text, labels in bench.texts]
+    identity = [__version__, bench.clip.weights_sha256, bench.tags.names, asdict(settings), texts]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return f"{settings.method}-seed{settings.seed}-{digest[:16]}.safetensors"
 
 
 def _embed(prompts: TunedPrompts, bench: Bench) -> dict[str, Tensor]:

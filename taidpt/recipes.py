@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from taidpt.picture_input import PictureInput
 from taidpt.prompts import PromptSettings
@@ -16,7 +17,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.toyworld import assets
 from taidpt.tune_settings import TuneSettings, settings_of
 
-__all__ = ["RECIPES", "PictureRun", "Recipe", "find_recipe"]
+__all__ = ["RECIPES", "PictureRun", "Recipe", "find_recipe", "find_recipes"]
 
 _PAPER = "Guo et al. 2023"
 _SPARC = "SPARC, CVPR 2025, its authors' own run"
@@ -89,10 +90,20 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         InputError: there is none.
     """
-    if name not in RECIPES:
-        close = [known for known in RECIPES if known.startswith(name.partition("-")[0])]
-        raise InputError(f"no recipe {name!r}; there are {', '.join(close or RECIPES)}")
-    return RECIPES[name]
+    return RECIPES[find_recipes(name)[0]]
+
+
+def find_recipes(pattern: str) -> list[str]:
+    """Names of recipes by a name or a pattern such as "toyworld-*".
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [name for name in RECIPES if fnmatchcase(name, pattern)]
+    if not found:
+        close = [known for known in RECIPES if known.startswith(pattern.partition("-")[0])]
+        raise InputError(f"no recipe {pattern!r}; there are {', '.join(close or RECIPES)}")
+    return found
 
 
 def _dualcoop(known: int, dataset: str) -> PictureRun:
@@ -215,6 +226,8 @@ def _toy_world() -> Iterator[tuple[str, Recipe]]:
         tuning = replace(settings, lr=_TOY_RATES.get(name, assets.TUNING_RATE))
         yield f"toyworld-{name}", replace(base, method=settings.method, tuning=tuning)
     tuned = replace(TuneSettings(), lr=_TOY_RATES.get("taidpt", assets.TUNING_RATE))
+    for column in ("center", "log_softmax"):
+        yield f"toyworld-taidpt-{column}", replace(base, column=column, tuning=tuned)
     for method in ("taidpt+linear", "taidpt+centroids", "taidpt+centroids+linear"):
         yield f"toyworld-{method}", replace(base, method=method, tuning=tuned)
     for name, run in _toy_pictures():

@@ -26,10 +26,11 @@ from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoredFeatures, StoreSettings, store_features
 from taidpt.plots import Drawing, draw
 from taidpt.progress import SilentProgress
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.tags import TagSet
 from taidpt.templates import PLAIN_TEMPLATE
+from taidpt.tune_settings import TuneSettings
 from tests.support import REPOSITORY
 from tests.taidpt.store_case import few_pictures
 
@@ -182,8 +183,14 @@ def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
     for head in ("global", "local"):
         np.testing.assert_allclose(found[0][head], found[1][head], atol=1e-5)
     other = Bench(clip, TagSet.from_names(["unicorn"]), prompts={"taidpt": prompts})
-    with pytest.raises(InputError, match="the prompts know no unicorn"):
-        score_method("taidpt", other, features)
+    assert score_method("taidpt", other, features)["global"].shape == (len(images), 1)
+    own = {name: context.expand(len(shuffled), -1, -1) for name, context in contexts.items()}
+    shape = PromptSettings(class_specific=True)
+    specific = TunedPrompts(own, shuffled, (), clip.identity(), shape)
+    with pytest.raises(InputError, match="the prompts know no unicorn: each tag has a context"):
+        score_method(
+            "taidpt", replace(other, prompts={"taidpt": specific}, used={}, made={}), features
+        )
 
 
 def test_comparison_holds_every_column_and_round_trips_its_scores(
@@ -247,6 +254,23 @@ def test_what_a_method_needs_is_said(
             score_method(name, bare, features)
     with pytest.raises(InputError, match="needs --root, --model and --pretrained"):
         run_benchmark(BenchmarkJob("voc2007", ("zsclip",)), SilentProgress())
+
+
+def test_prompts_that_were_tuned_once_are_kept(
+    clip: ClipModel, images: LabelledImages, features: StoredFeatures, tmp_path: Path
+) -> None:
+    texts = [(f"a {name} here", (index,)) for index, name in enumerate(images.classes)]
+    bench = Bench(clip, images.tags, texts, keep=tmp_path)
+    bench.tuning = TuneSettings("tai", epochs=1, batch=512)
+    first = score_method("tai", bench, features)
+    (kept,) = (tmp_path / "prompts").iterdir()
+    stamp = kept.stat().st_mtime_ns
+    again = replace(bench, used={}, made={})
+    np.testing.assert_array_equal(score_method("tai", again, features)["global"], first["global"])
+    assert kept.stat().st_mtime_ns == stamp
+    other = replace(again, used={}, made={}, tuning=replace(bench.tuning, seed=1))
+    assert not np.array_equal(score_method("tai", other, features)["global"], first["global"])
+    assert len(list((tmp_path / "prompts").iterdir())) == 2
 
 
 def test_command_refuses_before_the_long_work(tmp_path: Path) -> None:

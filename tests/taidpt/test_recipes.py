@@ -98,6 +98,9 @@ def test_every_method_has_a_row_and_a_recipe_in_the_document() -> None:
     toy = [name for name, recipe in RECIPES.items() if recipe.dataset == "toyworld"]
     assert {RECIPES[name].method for name in toy} >= set(METHOD_NAMES)
     assert [name for name in toy if f"| `{name}` |" not in text] == []
+    for name, recipe in RECIPES.items():
+        if recipe.published is not None:
+            assert f"`{name}`: {recipe.published} ({recipe.source})" in text
 
 
 def test_the_leak_is_filtered_and_named(tmp_path: Path) -> None:
@@ -257,6 +260,8 @@ def test_the_command_plans_lists_and_runs(tmp_path: Path, monkeypatch: pytest.Mo
     dry = output("voc2007-taidpt", "--dry-run", "-o", str(tmp_path / "out"))
     assert dry.startswith("voc2007-taidpt: taidpt on voc2007, published 88.3")
     assert len(output().splitlines()) == len(RECIPES)
+    kinds = output("toyworld-ensemble-*", "--dry-run", "--seeds", "1")
+    assert sum(line.startswith("toyworld-ensemble-") for line in kinds.splitlines()) == 3
     assert not (tmp_path / "out").exists()
     write_voc(tmp_path, 2007, "test", VOC)
     monkeypatch.setitem(RECIPES, "voc2007-zsclip", small("voc2007-zsclip"))

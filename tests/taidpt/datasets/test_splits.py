@@ -83,6 +83,11 @@ def test_laso_is_tested_on_its_novel_classes(tmp_path: Path) -> None:
     train = load_dataset("coco-laso-5", tmp_path, "train")
     assert (train.classes, train.ids) == (("bicycle", "dog"), ("40", "20"))
     assert train.targets.tolist() == [[-1, 1], [1, -1]]
+    (folder / "5shotRun3ClassIdxDict.pkl").write_bytes(pickle.dumps({dog: [1], 1: [0]}))
+    third = load_dataset("coco-laso-5", tmp_path, "train-3")
+    assert (third.ids, third.name) == (("50", "40"), "coco laso 5-shot run 3")
+    with pytest.raises(InputError, match="no split 'train-11'"):
+        load_dataset("coco-laso-5", tmp_path, "train-11")
     test = load_dataset("coco-laso-5", tmp_path)
     assert test.targets.tolist() == [[-1, 1], [-1, -1]]
 
