@@ -39,6 +39,7 @@ def graph_outputs(
     spec: InputSpec,
     pictures: Sequence[Pixels],
     bank: ClassBank | None = None,
+    literal: bool = False,
 ) -> Arrays:
     """What a device computes: the runtime's preprocessing, then the graph in ONNX Runtime.
 
@@ -47,11 +48,12 @@ def graph_outputs(
         spec: of the manifest.
         pictures: uint8 RGB [H, W, 3] of any size; with a baked resize, frames of its size.
         bank: fed to a graph whose bank is an input.
+        literal: without ONNX Runtime's fusions; see `open_session`.
     Returns:
         Its outputs by name; "scores" also of a graph that returns only the best, see `expand_top`.
     """
     preprocess = Preprocessor(spec)
-    session = open_session(graph)
+    session = open_session(graph, literal=literal)
     names = [output.name for output in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()} - {spec.name}
     fixed = {name: getattr(bank, name) for name in wanted}

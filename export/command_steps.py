@@ -37,6 +37,8 @@ ENGINE_OPTIONS = (
     "dla",
     "version_compatible",
     "hardware_compatible",
+    "labels",
+    "max_map_drop",
 )
 _OF_PROMPTS = ("score_transform", "merge_weight", "temperature", "frame", "images", "pretrained")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -56,7 +58,8 @@ def read_options(
         _check_bundle_options(source, output, settings, engine["engine"] or jetpack5)
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
     settings["frame"] = _frame_input(settings["frame"], colours)
-    return _engine_request(engine, bool(settings["force"])), settings
+    shared = {name: settings[name] for name in ("force", "images")}
+    return _engine_request({**engine, **shared}), settings
 
 
 def _check_bundle_options(
@@ -94,8 +97,11 @@ def _frame_input(size: str | None, colours: dict[str, str | None]) -> FrameInput
     return FrameInput(height, width, **given)
 
 
-def _engine_request(engine: dict[str, Any], force: bool) -> EngineRequest | None:
+def _engine_request(engine: dict[str, Any]) -> EngineRequest | None:
     if engine["engine"] is None:
+        for name in ("calibrate", "labels", "max_map_drop"):
+            if engine[name] is not None:
+                raise InputError(f"--{name.replace('_', '-')} needs --engine too, such as int8")
         return None
     from taidpt.export.engine import EngineOptions
     from taidpt.export.variants import EngineRequest
@@ -110,7 +116,14 @@ def _engine_request(engine: dict[str, Any], force: bool) -> EngineRequest | None
         version_compatible=engine["version_compatible"],
         hardware_compatible=engine["hardware_compatible"],
     )
-    return EngineRequest(options, engine["calibrate"], force)
+    return EngineRequest(
+        options,
+        calibrate=engine["calibrate"],
+        force=bool(engine["force"]),
+        labels=engine["labels"],
+        images=engine["images"],
+        max_map_drop=engine["max_map_drop"],
+    )
 
 
 def parse_batch(text: str) -> tuple[int, int, int]:
@@ -160,9 +173,14 @@ def rehead_step(source: Path, output: Path, settings: dict[str, Any], progress: 
 
 def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> None:
     """Bundle → engine in it, and what is to be said about that."""
-    from taidpt.export.variants import add_engine
+    from taidpt.export.bundle_engine import engine_of
+    from taidpt.export.printing import variant_lines
+    from taidpt.export.variants import add_precision
 
-    result = add_engine(bundle, request, progress)
+    variant = add_precision(bundle, request, progress)
+    for line in variant_lines(variant, request):
+        click.echo(line)
+    result = engine_of(variant, request, progress)
     size = result.path.stat().st_size / 1e6
     state = "built" if result.fresh else "is current, nothing to do"
     click.echo(f"{result.path}: {size:.1f} MB, {state}")

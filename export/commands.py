@@ -32,6 +32,18 @@ __all__ = ["bank", "demo", "doctor", "export", "verify"]
     help="Pictures or a video like those it will see, for int8 and fp8.",
 )
 @click.option(
+    "--max-map-drop",
+    type=float,
+    metavar="POINTS",
+    help="Points of mAP that a precision may lose, with --labels; layers stay in fp32 until then.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='What the pictures of --images show, {"a.jpg": ["dog"]}, for --max-map-drop.',
+)
+@click.option(
     "--flavour",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
     default="auto",

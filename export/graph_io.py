@@ -203,15 +203,20 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def open_session(
-    model: onnx.ModelProto | str | Path, threads: int | None = None
+    model: onnx.ModelProto | str | Path, threads: int | None = None, literal: bool = False
 ) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU for a graph in memory or in a file."""
+    """An ONNX Runtime session on the CPU for a graph in memory or in a file.
+
+    `literal` runs each node as it stands: ONNX Runtime 1.32 fuses fp8 Q/DQ nodes into nonsense.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
+    if literal:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = str(model) if isinstance(model, (str, Path)) else model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -72,7 +72,7 @@ def heldout_pictures() -> list[Picture]:
     return [Picture(f"heldout/{index}", images[index]) for index in chosen]
 
 
-def folder_pictures(folder: Path, limit: int = _MOST_OWN) -> list[Picture]:
+def folder_pictures(folder: Path, limit: int | None = _MOST_OWN) -> list[Picture]:
     """The user's own pictures: those of a folder, by name, evenly spaced when there are many.
 
     Raises:
@@ -83,7 +83,7 @@ def folder_pictures(folder: Path, limit: int = _MOST_OWN) -> list[Picture]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path))
     if not paths:
         raise InputError(f"{folder}: holds no pictures")
-    step = -(-len(paths) // limit)
+    step = -(-len(paths) // (limit or len(paths)))
     return [
         Picture(str(path.relative_to(folder)), _rgb(to_u8(read_image(path))))
         for path in paths[::step]

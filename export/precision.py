@@ -23,6 +23,7 @@ __all__ = [
     "PRECISIONS",
     "QUANTISED",
     "RUNNABLE_ON_CPU",
+    "RUN_LITERALLY",
     "bound_of",
     "check_precision",
     "to_half",
@@ -30,8 +31,9 @@ __all__ = [
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 QUANTISED = ("int8", "fp8")
-# ONNX Runtime's CPU provider has no bf16 MatMul and no fp8 convolution.
-RUNNABLE_ON_CPU = ("fp32", "fp16", "int8")
+# ONNX Runtime's CPU provider has no bf16 MatMul. fp8 runs there as Q/DQ nodes around fp32 products.
+RUNNABLE_ON_CPU = ("fp32", "fp16", "int8", "fp8")
+RUN_LITERALLY = ("fp8",)
 # Least centred cosine with PyTorch, for global features, patch features and scores.
 BOUNDS = {"fp32": 0.999, "fp16": 0.999, "bf16": 0.98, "int8": 0.98, "fp8": 0.98}
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from taidpt.export.doctor import Finding
     from taidpt.export.exporter import ExportResult
     from taidpt.export.parity import ParityReport
+    from taidpt.export.variants import EngineRequest, Variant
     from taidpt.export.verify import Agreement, VerifyReport
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "print_result",
     "print_verify",
     "progress_for",
+    "variant_lines",
 ]
 
 
@@ -59,6 +61,36 @@ def parity_lines(report: ParityReport) -> list[str]:
         f"least centred cosine over {len(report.pictures)} pictures: {figures}",
         f"largest score difference: {report.head('scores').largest_difference:.1e}",
     ]
+
+
+def variant_lines(variant: Variant, request: EngineRequest) -> list[str]:
+    """What there is to say about the graph of another precision; nothing about the bundle's own."""
+    if not variant.parity:
+        return []
+    path = variant.bundle.path / variant.file
+    notes = variant.parity.get("notes", {})
+    size = path.stat().st_size / 1e6
+    lines = [f"{path}: {size:.1f} MB, {'made' if variant.fresh else 'was there already'}"]
+    if "layers" in notes:
+        lines.append(
+            f"  calibrated on {notes.get('calibration_frames')} frames ({notes['calibration']}); "
+            f"{len(notes['layers_in_fp32'])} of {notes['layers']} layers stay in fp32"
+        )
+        lines += [
+            f"    {layer['name']}: alone it loses {layer['loss']:.4f}"
+            for layer in notes["layers_in_fp32"]
+        ]
+    if not notes.get("verified"):
+        return [*lines, f"  unverified: {notes.get('reason', 'not run here')}"]
+    found = variant.parity["outputs"]
+    figures = ", ".join(f"{name} {found[name]['minimum']:.5f}" for name in variant.parity["gated"])
+    verdict = "" if variant.parity["passed"] else "FAILED its check, there because of --force; "
+    lines.append(f"  {verdict}least centred cosine {figures} (bound {variant.parity['bound']})")
+    if "map_drop" in notes:
+        lines.append(f"  mAP on the labelled pictures: {-notes['map_drop']:+.2f} points")
+    elif request.max_map_drop is not None:
+        lines.append("  mAP was not measured: --labels FILE says what pictures show")
+    return lines
 
 
 def folder_size(folder: Path) -> int:

@@ -1,45 +1,38 @@
-"""A bundle's graph in another precision, and engines of it: the second step, which needs no torch.
+"""A bundle's graph in another precision: made without torch, checked before it is written.
 
-On the machine that has PyTorch this adds the portable graph; on the device, or wherever TensorRT
-is, it builds the engine from that graph. Either may run first, or both in one place.
+On the machine that has PyTorch this adds the graph; on the device, or wherever TensorRT is, the
+engine is built from it. Either may run first, or both in one place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import hashlib
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taidpt.export.bundle_source import encoder_of, require_onnx
-from taidpt.export.candidate import graph_outputs
-from taidpt.export.engine import (
-    BuiltEngine,
-    EngineOptions,
-    build_engine,
-    engine_key,
-    find_flavour,
-    installed_version,
-)
-from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
+from taidpt.export.calibrating import Frames, calibration_frames
+from taidpt.export.engine import EngineOptions
+from taidpt.export.gate import PrecisionGate
 from taidpt.export.graph_io import save_graph
-from taidpt.export.parity import GATED, ParityReport, Sides, compare
-from taidpt.export.pictures import frame_maker
-from taidpt.export.precision import QUANTISED, RUNNABLE_ON_CPU, bound_of, to_half
+from taidpt.export.labelled import Labelled, read_labels
+from taidpt.export.pictures import camera_frames, folder_pictures, frame_maker
+from taidpt.export.precision import QUANTISED, to_half
 from taidpt.progress import Progress
-from taidpt.runtime.backends.engine_files import ENGINES, fingerprint
 from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
-from taidpt.runtime.errors import EngineNotBuiltError, InputError
-from taidpt.runtime.files import write_atomically
-from taidpt.runtime.trust import trust
+from taidpt.runtime.errors import BackendError, InputError, ParityError
+from taidpt.runtime.json_reader import parse_object
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["EngineRequest", "EngineResult", "add_engine", "add_precision", "variant_file"]
+    from taidpt.export.sensitivity import Quantised
+
+__all__ = ["EngineRequest", "Variant", "add_precision", "variant_file", "with_head"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +43,25 @@ class EngineRequest:
         options: precision, batch, workspace and the rest of the builder's.
         calibrate: the user's pictures or video, for int8 and fp8.
         force: keep a graph that fails its parity check.
+        labels: what pictures show, a JSON file; with it mAP is measured.
+        images: the folder of those pictures; that of `calibrate` when None.
+        max_map_drop: points of mAP that may be lost.
     """
 
     options: EngineOptions
     calibrate: Path | None = None
     force: bool = False
+    labels: Path | None = None
+    images: Path | None = None
+    max_map_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_map_drop is not None and not self.max_map_drop >= 0:
+            raise InputError(
+                f"--max-map-drop {self.max_map_drop}: expected points of mAP, 0 or more"
+            )
+        if self.labels is not None and not (self.images or self.calibrate):
+            raise InputError(f"--labels {self.labels}: where are its pictures? --images DIR")
 
     def command(self, bundle: Path) -> str:
         """The command that does the engine step of this request on another machine."""
@@ -74,85 +81,33 @@ class EngineRequest:
         return shlex.join(parts)
 
 
-@dataclass(frozen=True)
-class EngineResult:
-    """An engine in its bundle; `fresh` is False when it stood there already."""
-
-    path: Path
-    key: Mapping[str, Any]
-    fresh: bool
-
-
 def variant_file(bundle: Bundle, precision: str) -> str:
     """The bundle's graph of a precision: `model.onnx` itself, or `model.fp16.onnx` beside it."""
     own = bundle.manifest.provenance.get("precision", "fp32")
     return MODEL_FILE if precision == own else f"model.{precision}.onnx"
 
 
-def add_engine(path: Path, request: EngineRequest, progress: Progress) -> EngineResult:
-    """Give a bundle an engine, and first the graph of its precision.
+@dataclass(frozen=True)
+class Variant:
+    """A bundle with the graph of a precision in it.
 
-    Raises:
-        InputError: calibration is missing or too small.
-        ParityError: the graph would not give PyTorch's tags (unless forced).
-        EngineNotBuiltError: no TensorRT here, or its builder refused; the bundle holds
-            everything portable then.
+    Attributes:
+        bundle: as it is now.
+        file: the graph's name in it.
+        parity: the JSON of its parity report; empty for the bundle's own graph.
+        fresh: whether it was made now.
     """
-    bundle = add_precision(path, request, progress)
-    graph = bundle.file(variant_file(bundle, request.options.precision))
-    flavour = find_flavour(request.options.flavour)
-    if flavour is None:
-        wanted = "TensorRT" if request.options.flavour == "auto" else request.options.flavour
-        raise EngineNotBuiltError(
-            f"{wanted} is not installed here, so no engine was built; {bundle.path} holds "
-            f"everything else: on the device run `{request.command(bundle.path)}`"
-        )
-    key = engine_key(graph, request.options, flavour, installed_version(flavour))
-    name = f"{ENGINES}/{flavour}-{key['precision']}-{fingerprint(key)}.engine"
-    if name in bundle.manifest.files:
-        return EngineResult(bundle.path / name, key, fresh=False)
-    return _store(bundle, _build(bundle, graph, request, progress))
+
+    bundle: Bundle
+    file: str
+    parity: dict[str, Any]
+    fresh: bool
 
 
-def _build(bundle: Bundle, graph: Path, request: EngineRequest, progress: Progress) -> BuiltEngine:
-    folder = bundle.path.parent
-    log = folder / f"{bundle.path.name}.{request.options.precision}.log"
-    cache = timing_cache_path()
-    timings = cache.read_bytes() if cache.is_file() else b""
-    try:
-        built = build_engine(graph, request.options, log, progress, timings)
-    except EngineNotBuiltError as error:
-        raise EngineNotBuiltError(f"{error} (the whole log: {log})") from None
-    if built.timing_cache:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache, built.timing_cache)
-    return built
-
-
-def timing_cache_path() -> Path:
-    """Where tactics' timings are kept from build to build, outside every bundle."""
-    from taidpt.runtime.trust import record_path
-
-    return record_path().parent / "timing.cache"
-
-
-def _store(bundle: Bundle, built: BuiltEngine) -> EngineResult:
-    """Engines of an earlier graph, TensorRT or setting of the same precision make room."""
-    stale = f"{ENGINES}/{built.key['flavour']}-{built.key['precision']}-"
-    name = f"{ENGINES}/{built.name}.engine"
-    with BundleWriter(bundle.path, base=bundle.path) as writer:
-        for old in bundle.manifest.files:
-            if old.startswith(stale):
-                writer.path(old)  # unlinks what was taken over
-        writer.write(name, built.data)
-        writer.write(f"{ENGINES}/{built.name}.json", json.dumps(dict(built.key), indent=1).encode())
-        writer.commit(bundle.manifest)
-    trust(bundle.path / name)
-    return EngineResult(bundle.path / name, built.key, fresh=True)
-
-
-def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Bundle:
+def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Variant:
     """The bundle with a graph of the precision in it, checked as far as this machine can.
+
+    A graph that is there already is kept when it was made of the same graph and frames.
 
     Raises:
         BundleError, InputError: the bundle or the calibration cannot be used.
@@ -161,35 +116,91 @@ def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Bun
     bundle = Bundle.load(path)
     precision = request.options.precision
     name = variant_file(bundle, precision)
-    if name in bundle.manifest.files and _is_current(bundle, precision):
-        return bundle
+    if name == MODEL_FILE:
+        return Variant(bundle, name, {}, fresh=False)
+    frames = _frames(bundle, request)
+    origin = _origin(bundle, frames, request)
+    stored = _stored(bundle, precision)
+    if stored is not None and _same_origin(stored, origin):
+        if not stored["passed"] and not request.force:
+            raise ParityError(
+                f"{bundle.path / name} failed its check when it was made and is there because of "
+                "--force; give --force again to build an engine of it"
+            )
+        return Variant(bundle, name, stored, fresh=False)
     require_onnx()
-    progress.start(f"Converting to {precision}", 1)
-    graph, notes = _convert(bundle, request)
-    progress.advance()
+    gate = PrecisionGate(bundle, precision, _labelled(bundle, request), request.max_map_drop)
+    graph, notes = _convert(bundle, precision, frames, gate, progress)
     with BundleWriter(bundle.path, base=bundle.path) as writer:
         save_graph(graph, writer.path(name))
-        report = _check(bundle, writer.folder / name, precision, notes)
+        drop = gate.map_drop(writer.folder / name)
+        notes = {**origin, **notes, **({} if drop is None else {"map_drop": drop})}
+        report = gate.report(writer.folder / name, notes)
         if not request.force:
-            report.require()
+            gate.require(report, drop)
         writer.write(f"parity.{precision}.json", report.to_bytes())
         writer.commit(bundle.manifest)
-    return Bundle.load(path)
+    return Variant(Bundle.load(path), name, report.to_json(), fresh=True)
 
 
-def _is_current(bundle: Bundle, precision: str) -> bool:
-    """Whether the variant was made of the graph that the bundle holds now."""
-    own = bundle.manifest.provenance.get("precision", "fp32")
-    if precision == own:
-        return True
+def _frames(bundle: Bundle, request: EngineRequest) -> Frames | None:
+    """Calibration frames; None for a precision that needs none, or where none are given."""
+    precision = request.options.precision
+    if precision not in QUANTISED:
+        return None
+    if request.calibrate is not None:
+        return calibration_frames(request.calibrate, frame_maker(bundle.manifest.input))
+    if _stored(bundle, precision) is None:
+        raise InputError(
+            f"{precision} needs pictures or a video like those it will see: --calibrate PATH"
+        )
+    return None
+
+
+def _origin(bundle: Bundle, frames: Frames | None, request: EngineRequest) -> dict[str, Any]:
+    """What a graph is made of, for telling whether one that is there already is the same."""
+    origin: dict[str, Any] = {"graph_sha256": bundle.manifest.files[MODEL_FILE].sha256}
+    if frames is not None:
+        origin["calibration_sha256"] = hashlib.sha256(frames.tobytes()).hexdigest()
+        origin["calibration_frames"] = len(frames)
+    if request.max_map_drop is not None:
+        origin["max_map_drop"] = request.max_map_drop
+    return origin
+
+
+def _same_origin(stored: dict[str, Any], origin: dict[str, Any]) -> bool:
+    notes = stored.get("notes", {})
+    return all(notes.get(name) == value for name, value in origin.items())
+
+
+def _stored(bundle: Bundle, precision: str) -> dict[str, Any] | None:
+    """The parity report of a precision's graph, where both are in the bundle."""
     name = f"parity.{precision}.json"
-    if name not in bundle.manifest.files:
-        return False
-    notes = json.loads(bundle.file(name).read_text("utf-8")).get("notes", {})
-    return bool(notes.get("graph_sha256") == bundle.manifest.files[MODEL_FILE].sha256)
+    if not {name, f"model.{precision}.onnx"} <= set(bundle.manifest.files):
+        return None
+    path = bundle.file(name)
+    document = parse_object(path.read_bytes(), str(path))
+    return {"passed": False, **document}
 
 
-def _convert(bundle: Bundle, request: EngineRequest) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _labelled(bundle: Bundle, request: EngineRequest) -> Labelled | None:
+    if request.labels is None:
+        return None
+    folder = request.images or request.calibrate
+    if folder is None or not folder.is_dir():
+        raise InputError(f"--labels {request.labels}: where are its pictures? --images DIR")
+    pictures = folder_pictures(folder, limit=None)
+    spec = bundle.manifest.input
+    return read_labels(request.labels, camera_frames(pictures, spec), bundle.names)
+
+
+def _convert(
+    bundle: Bundle,
+    precision: str,
+    frames: Frames | None,
+    gate: PrecisionGate,
+    progress: Progress,
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Encoder alone → converted → head again, and what there is to say about it."""
     own = bundle.manifest.provenance.get("precision", "fp32")
     if own != "fp32":
@@ -197,13 +208,24 @@ def _convert(bundle: Bundle, request: EngineRequest) -> tuple[onnx.ModelProto, d
             f"{bundle.path}: its graph is {own} already; other precisions are made from an fp32 "
             "bundle"
         )
-    precision = request.options.precision
-    notes: dict[str, Any] = {"graph_sha256": bundle.manifest.files[MODEL_FILE].sha256}
     encoder = encoder_of(bundle)
-    if precision not in QUANTISED:
-        return with_head(bundle, to_half(encoder, precision)), notes
-    low, kept = _quantise(bundle, encoder, request)
-    return with_head(bundle, low), {**notes, "layers_in_fp32": list(kept)}
+    if frames is None and precision in QUANTISED:
+        raise InputError(
+            f"{bundle.path}: its graph is another one than the {precision} one was made of; "
+            "give --calibrate PATH to make that anew"
+        )
+    if frames is None:
+        progress.start(f"Converting to {precision}", 1)
+        low = with_head(bundle, to_half(encoder, precision))
+        progress.advance()
+        return low, {}
+    method, done = _quantise(bundle, encoder, frames, gate, progress)
+    notes = {
+        "calibration": method.lower(),
+        "layers": done.layers,
+        "layers_in_fp32": [dataclasses.asdict(layer) for layer in done.kept],
+    }
+    return with_head(bundle, done.model), notes
 
 
 def with_head(bundle: Bundle, encoder: onnx.ModelProto) -> onnx.ModelProto:
@@ -216,45 +238,31 @@ def with_head(bundle: Bundle, encoder: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _quantise(
-    bundle: Bundle, encoder: onnx.ModelProto, request: EngineRequest
-) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    from taidpt.export.quantise import Quantiser, calibration_frames, quantise_until
+    bundle: Bundle,
+    encoder: onnx.ModelProto,
+    frames: Frames,
+    gate: PrecisionGate,
+    progress: Progress,
+) -> tuple[str, Quantised]:
+    """By the method of calibration that loses least; layers go back until the gate holds."""
+    from taidpt.export.quantise import METHODS, Quantiser, recipe_for
+    from taidpt.export.sensitivity import Quantised, quantise_until
 
-    precision = request.options.precision
-    if request.calibrate is None:
-        raise InputError(
-            f"{precision} needs pictures or a video like those it will see: --calibrate PATH"
-        )
-    spec = bundle.manifest.input
-    frames = calibration_frames(request.calibrate, frame_maker(spec))
-    quantiser = Quantiser(encoder, frames, precision)
-    if precision not in RUNNABLE_ON_CPU:
-        return quantiser.quantise(), ()
-    expected = Expectations.load(bundle.file(EXPECTATIONS_FILE))
-    pixels = [picture.pixels for picture in expected.pictures]
+    recipe = recipe_for(gate.precision)
+    if not gate.can_run:
+        quantiser = Quantiser(encoder, frames, recipe, progress=progress)
+        return quantiser.method, Quantised(quantiser.quantise(), layers=len(quantiser.products))
 
-    def judge(candidate: onnx.ModelProto) -> float:
-        found = graph_outputs(with_head(bundle, candidate), spec, pixels, bundle.bank)
-        sides = Sides("PyTorch", precision, tuple(p.name for p in expected.pictures))
-        report = compare(expected.outputs, found, sides)
-        return min(report.head(name).minimum for name in GATED)
+    def loss_of(candidate: onnx.ModelProto) -> float:
+        return gate.loss(with_head(bundle, candidate))
 
-    done = quantise_until(quantiser, judge, bound_of(precision))
-    return done.model, done.kept
-
-
-def _check(bundle: Bundle, graph: Path, precision: str, notes: Mapping[str, Any]) -> ParityReport:
-    """The graph against PyTorch's stored answers; "not run here" where nothing can run it."""
-    import onnxruntime
-
-    expected = Expectations.load(bundle.file(EXPECTATIONS_FILE))
-    names = tuple(picture.name for picture in expected.pictures)
-    where = f"onnxruntime {onnxruntime.__version__} (CPUExecutionProvider), {precision}"
-    sides = Sides("PyTorch, stored in the bundle", where, names)
-    if precision not in RUNNABLE_ON_CPU:
-        notes = {**notes, "verified": False, "reason": "not run here: needs TensorRT"}
-        return ParityReport(sides.reference, sides.candidate, names, (), 0.0, (), notes)
-    pixels = [picture.pixels for picture in expected.pictures]
-    found = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank)
-    report = compare(expected.outputs, found, sides, bound_of(precision))
-    return dataclasses.replace(report, notes={**notes, "verified": True})
+    tried: list[Quantiser] = []
+    for method in METHODS[-1:] if recipe.is_fp8 else METHODS:
+        # a tensor that hardly varies has no histogram; the last method knows no such limit
+        with contextlib.suppress(*([] if method == METHODS[-1] else [BackendError])):
+            tried.append(Quantiser(encoder, frames, recipe, method, progress))
+    best = min(tried, key=lambda quantiser: loss_of(quantiser.quantise()))
+    done = quantise_until(
+        best, lambda candidate: gate.holds(with_head(bundle, candidate)), loss_of, progress
+    )
+    return best.method, done

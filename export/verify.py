@@ -7,7 +7,7 @@ PyTorch that are stored in the bundle. Nothing here needs torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from taidpt.export.candidate import Arrays, crop_spec, graph_outputs
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
+from taidpt.export.labelled import Labelled, read_labels
 from taidpt.export.parity import ParityReport, Sides, compare
 from taidpt.export.pictures import Picture, camera_frames, folder_pictures, rgb_of
-from taidpt.export.precision import PRECISIONS, RUNNABLE_ON_CPU, bound_of
-from taidpt.metrics import mean_average_precision
+from taidpt.export.precision import PRECISIONS, RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import BundleError, InputError, ParityError
 from taidpt.runtime.top_k import floor_scores
@@ -138,14 +138,15 @@ def verify(path: Path, options: VerifyOptions) -> VerifyReport:
     if changed:
         raise BundleError(f"{path}: changed or damaged: {', '.join(changed)}; export it again")
     truth, pictures, expected = _truth(bundle, options)
-    labels = _labels(options.labels, pictures, bundle.names) if options.labels else None
+    labels = read_labels(options.labels, pictures, bundle.names) if options.labels else None
     pixels = [picture.pixels for picture in pictures]
     found = []
     for name, precision, graph in _candidates(bundle):
         if graph is None or precision not in RUNNABLE_ON_CPU:
             found.append(Agreement(name, precision, None, "needs TensorRT"))
             continue
-        outputs = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank)
+        literal = precision in RUN_LITERALLY
+        outputs = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank, literal)
         sides = Sides(truth, name, tuple(picture.name for picture in pictures))
         report = compare(expected, outputs, sides, bound_of(precision))
         found.append(_agreement(bundle, precision, report, (expected, outputs), labels))
@@ -224,27 +225,12 @@ def _from_torch(
     return "PyTorch", pictures, outputs
 
 
-def _labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which picture shows which tag, [N, C]."""
-    try:
-        document = json.loads(path.read_text("utf-8"))
-        rows = {str(name): set(map(str, tags)) for name, tags in document.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(
-            f'{path}: labels should be JSON like {{"picture.jpg": ["dog"]}}: {error}'
-        ) from None
-    missing = [picture.name for picture in pictures if picture.name not in rows]
-    if missing:
-        raise InputError(f"{path}: no labels for {missing[0]} and {len(missing) - 1} more")
-    return np.array([[name in rows[p.name] for name in names] for p in pictures], bool)
-
-
 def _agreement(
     bundle: Bundle,
     precision: str,
     report: ParityReport,
     outputs: tuple[Mapping[str, npt.NDArray[Any]], Arrays],
-    labels: npt.NDArray[np.bool_] | None,
+    labels: Labelled | None,
 ) -> Agreement:
     truth, found = outputs[0]["scores"], outputs[1]["scores"]
     thresholds = np.array([tag.threshold.on for tag in bundle.manifest.tags])
@@ -252,7 +238,7 @@ def _agreement(
     common = [len(set(a) & set(b)) / len(a) for a, b in zip(*best, strict=True)]
     drop = None
     if labels is not None:
-        drop = _percent(truth, labels) - _percent(found, labels)
+        drop = labels.percent(truth) - labels.percent(found)
     return Agreement(
         name=report.candidate,
         precision=precision,
@@ -261,7 +247,3 @@ def _agreement(
         on=float(((truth >= thresholds) == (found >= thresholds)).mean()),
         map_drop=drop,
     )
-
-
-def _percent(scores: npt.NDArray[Any], labels: npt.NDArray[np.bool_]) -> float:
-    return mean_average_precision(scores, np.where(labels, 1, -1)).value

@@ -1,0 +1,146 @@
+"""Every precision of a few encoders: size, parity, layers in fp32, and mAP where it means much.
+
+    python benchmarks/precisions.py [--models toyworld,RN50-quickgelu,…] [--precisions fp32,…]
+
+`toyworld` is the embedded model with prompts tuned as in `taidpt demo`; its mAP is over the 522
+held-out pictures. All others have random weights and random prompts, which tell pictures apart
+by very little: their parity is a hard case, and says nothing about trained weights. int8 and fp8
+are calibrated on 128 frames of the demo video, which shares no scene with the held-out pictures.
+bf16 cannot run on ONNX Runtime's CPU provider.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from taidpt.clip import load_clip
+from taidpt.export.candidate import graph_outputs
+from taidpt.export.demo import DEMO_SETTINGS
+from taidpt.export.engine import EngineOptions
+from taidpt.export.exporter import ExportOptions, export_bundle, write_bundle
+from taidpt.export.labelled import Labelled
+from taidpt.export.pictures import Picture
+from taidpt.export.variants import EngineRequest, add_precision
+from taidpt.progress import SilentProgress
+from taidpt.prompts import TunedPrompts
+from taidpt.runtime import Bundle
+from taidpt.runtime.errors import TaidptError
+from taidpt.tags import Tag
+from taidpt.toyworld import assets
+from taidpt.toyworld.heldout import load_heldout
+from taidpt.tune_job import TuneJob, run_job
+
+MODELS = "toyworld,RN50-quickgelu,ViT-B-32-quickgelu,MobileCLIP2-S0"
+PRECISIONS = "fp32,fp16,bf16,int8,fp8"
+OUTPUTS = ("global_features", "patch_features", "scores")
+_TAGS = 12
+
+
+def toyworld_bundle(folder: Path) -> Path:
+    """The demo's prompts, tuned with its settings, as a bundle."""
+    prompts = folder / "toyworld.safetensors"
+    job = TuneJob(
+        tags=assets.tags_path(),
+        texts=(assets.captions_path(),),
+        model="toyworld",
+        pretrained="embedded",
+        output=prompts,
+        settings=DEMO_SETTINGS,
+    )
+    run_job(job, SilentProgress())
+    return export_bundle(prompts, folder / "toyworld.taidpt").path
+
+
+def random_bundle(folder: Path, model: str) -> Path:
+    """A model of open_clip with random weights and random prompts; the check does not stop it."""
+    clip = load_clip(model, "random")
+    width = clip.model.token_embedding.weight.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    contexts = {
+        head: torch.randn(16, width, generator=generator) * 0.02 for head in ("global", "local")
+    }
+    tags = tuple(Tag(f"thing {index}") for index in range(_TAGS))
+    prompts = TunedPrompts(contexts, tags, (), clip.identity())
+    out = folder / f"{model}.taidpt"
+    return write_bundle(prompts, clip, out, ExportOptions(force=True), SilentProgress()).path
+
+
+def heldout(bundle: Bundle) -> Labelled:
+    """The toy world's held-out pictures, with labels in the order of the bundle's tags."""
+    images, labels, names = load_heldout()
+    columns = [names.index(name) for name in bundle.names]
+    pictures = tuple(Picture(str(row), image) for row, image in enumerate(images))
+    return Labelled(pictures, labels[:, columns] == 1)
+
+
+def measure(path: Path, precision: str, labelled: Labelled | None) -> dict[str, Any]:
+    """One row of the table."""
+    request = EngineRequest(EngineOptions(precision), assets.video_path(), force=True)
+    try:
+        variant = add_precision(path, request, SilentProgress())
+    except TaidptError as error:
+        return {"precision": precision, "refused": str(error)}
+    bundle = variant.bundle
+    report = variant.parity or json.loads(bundle.file("parity.json").read_text("utf-8"))
+    notes = report.get("notes", {})
+    row: dict[str, Any] = {
+        "precision": precision,
+        "megabytes": bundle.manifest.files[variant.file].size / 1e6,
+        "outputs": report["outputs"],
+        "passed": report["passed"] and notes.get("verified", True),
+        "layers": notes.get("layers"),
+        "layers_in_fp32": notes.get("layers_in_fp32"),
+        "calibration": notes.get("calibration"),
+    }
+    if labelled is not None and report["outputs"]:
+        pixels = [picture.pixels for picture in labelled.pictures]
+        found = graph_outputs(bundle.file(variant.file), bundle.manifest.input, pixels, bundle.bank)
+        row["map"] = labelled.percent(found["scores"])
+    return row
+
+
+def line(model: str, row: dict[str, Any]) -> str:
+    """A row as Markdown."""
+    if "refused" in row:
+        return f"| {model} | {row['precision']} | | {row['refused']} | | | | |"
+    found = row["outputs"]
+    cosines = [f"{found[n]['minimum']:.4f} ({found[n]['mean']:.4f})" for n in OUTPUTS if n in found]
+    kept = "" if row["layers"] is None else f"{len(row['layers_in_fp32'])} of {row['layers']}"
+    score = f"{row['map']:.2f}" if "map" in row else ""
+    cells = [model, row["precision"], f"{row['megabytes']:.1f}", *(cosines or ["not run"] * 3)]
+    return f"| {' | '.join([*cells, kept, score])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=MODELS)
+    parser.add_argument("--precisions", default=PRECISIONS)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"least (mean) centred cosine; onnxruntime {onnxruntime.__version__} on the CPU")
+    print("| model | precision | MB | global | patches | scores | layers in fp32 | mAP |")
+    print("|---|---|---|---|---|---|---|---|")
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for model in options.models.split(","):
+        with tempfile.TemporaryDirectory() as name:
+            trained = model == "toyworld"
+            path = toyworld_bundle(Path(name)) if trained else random_bundle(Path(name), model)
+            labelled = heldout(Bundle.load(path)) if trained else None
+            rows[model] = []
+            for precision in options.precisions.split(","):
+                rows[model].append(measure(path, precision, labelled))
+                print(line(model, rows[model][-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
