@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from taidpt.encoders.resnet import ResNetEncoder
+from taidpt.encoders.vit import VitEncoder
 from taidpt.export.encoder_graph import EncoderInput, export_encoder
 from taidpt.export.reference import TorchReference
-from taidpt.local_branch import ResNetEncoder, VitEncoder
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.manifest import InputSpec, Scoring
 

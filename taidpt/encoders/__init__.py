@@ -1,0 +1,1 @@
+"""Image towers with a local branch: one module a kind of tower."""

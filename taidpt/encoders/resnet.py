@@ -1,0 +1,68 @@
+"""CLIP's ModifiedResNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from taidpt.encoders.base import ImageEncoder
+
+__all__ = ["ResNetEncoder"]
+
+
+class ResNetEncoder(ImageEncoder):
+    """CLIP's ModifiedResNet with attention pooling freed of its positional embedding.
+
+    Global: the mean cell asks, mean and cells answer; without positions any input size works.
+    One query lets keys and values stay unprojected: `(W_k x)·q = x·(W_kᵀ q)` and
+    `Σ a W_v x = W_v Σ a x`, the key's bias is the same for every cell and leaves the softmax as it
+    is. Equal to the plain form up to rounding, without its two E × E products a cell.
+    Local: `c_proj(v_proj(cell))`, folded into one 1 × 1 convolution.
+    Source: Guo et al. 2023, section 3.3.
+    """
+
+    any_size = True
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        pool = visual.attnpool
+        weight = pool.c_proj.weight.double() @ pool.v_proj.weight.double()
+        bias = pool.c_proj.weight.double() @ pool.v_proj.bias.double() + pool.c_proj.bias.double()
+        self.local = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+        self.local.weight.data = weight.float()[:, :, None, None]
+        self.local.bias = nn.Parameter(bias.float())
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        cells = self._cells(images)
+        patches = self.local(cells).flatten(2).transpose(1, 2)
+        return self._pool(cells.flatten(2).transpose(1, 2)), patches
+
+    def _cells(self, images: Tensor) -> Tensor:
+        visual = self.visual
+        x = visual.stem(images)
+        for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            x = stage(x)
+        return torch.as_tensor(x)
+
+    def _pool(self, cells: Tensor) -> Tensor:
+        """Attention pooling of cells [B, P, E] → [B, D]."""
+        pool = self.visual.attnpool
+        mean = cells.mean(dim=1, keepdim=True)
+        tokens = torch.cat([mean, cells], dim=1)
+        width, heads = tokens.shape[-1], pool.num_heads
+        size = width // heads
+        query = pool.q_proj(mean[:, 0]).unflatten(-1, (heads, size)).transpose(0, 1)  # [h, B, d]
+        asked = torch.matmul(query, pool.k_proj.weight.unflatten(0, (heads, size)))  # [h, B, E]
+        logits = torch.matmul(asked.transpose(0, 1), tokens.transpose(1, 2)) * size**-0.5
+        mixed = torch.matmul(logits.softmax(dim=-1), tokens).transpose(0, 1)  # [h, B, E]
+        value = pool.v_proj.weight.unflatten(0, (heads, size)).transpose(1, 2)  # [h, E, d]
+        joined = torch.matmul(mixed, value).transpose(0, 1).flatten(1) + pool.v_proj.bias
+        return torch.as_tensor(pool.c_proj(joined))
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        def cells(pixels: int) -> int:  # one strided convolution, then four 2 × 2 poolings
+            return ((pixels + 1) // 2) // 16
+
+        return cells(height), cells(width)

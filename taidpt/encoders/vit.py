@@ -1,0 +1,96 @@
+"""open_clip's own VisionTransformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taidpt.blocks import attend, close_block, is_plain_block, queries_keys_values, run_block
+from taidpt.encoders.base import ImageEncoder, UnsupportedTowerError
+from taidpt.encoders.one_query import OneQueryPool
+
+__all__ = ["VitEncoder"]
+
+
+class VitEncoder(ImageEncoder):
+    """open_clip's VisionTransformer; patches take the value path of the last attention.
+
+    In the last block each patch keeps its own value instead of a mixture over all tokens (the
+    attention map becomes the identity); residual, MLP, final norm and projection stay. Plain
+    last-layer patch tokens align badly with text, these do not.
+    Source: Zhou, Loy, Dai, "Extract Free Dense Labels from CLIP" (MaskCLIP), ECCV 2022, section 3.
+    With attentional pooling (CoCa's towers) the last attention is the pooling's, and it is there
+    that each patch keeps its own value, as in MaskCLIP's form for CLIP's ResNets.
+    """
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__(visual)
+        self.pool = None
+        if visual.attn_pool is not None:
+            if visual.attn_pool_contrastive is not None or visual.pool_type != "tok":
+                raise UnsupportedTowerError(
+                    "its attentional pooling is parallel, cascaded or averaged, not one query's"
+                )
+            self.pool = OneQueryPool.from_open_clip(visual.attn_pool)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        self.check_size(images)
+        x = self._embed(images)
+        *body, last = self.visual.transformer.resblocks
+        for block in body:
+            x = _run(block, x)
+        if self.pool is not None:
+            return self._by_attention(_run(last, x))
+        if not is_plain_block(last):
+            return self._by_custom_block(last, x)
+        query, key, value = queries_keys_values(last, x)
+        patches = close_block(last, x[:, 1:], value[:, 1:])
+        # Of the last block only what pooling looks at is computed: one token, or all for "avg".
+        asked = slice(0, 1) if self.visual.pool_type == "tok" else slice(None)
+        mixed = attend(last, query[:, asked], key, value, None)
+        return self._project(self._pool(close_block(last, x[:, asked], mixed))), self._project(
+            self.visual.ln_post(patches)
+        )
+
+    def _embed(self, images: Tensor) -> Tensor:
+        visual = self.visual
+        cells = visual.conv1(images).flatten(2).transpose(1, 2)
+        start = visual.class_embedding.expand(cells.shape[0], 1, -1)
+        return torch.as_tensor(
+            visual.ln_pre(torch.cat([start, cells], dim=1) + visual.positional_embedding)
+        )
+
+    def _by_attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        visual = self.visual
+        assert self.pool is not None
+        mixed, values = self.pool(visual.attn_pool.ln_k(x))
+        leave = visual.attn_pool.attn.out_proj
+        pooled, patches = visual.ln_post(leave(mixed)), visual.ln_post(leave(values[:, 1:]))
+        return self._project(pooled), self._project(patches)
+
+    def _by_custom_block(self, last: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled or normed attention: a row of one token attends to itself, whatever the scales."""
+        alone = last(x[:, 1:].flatten(0, 1)[:, None])
+        patches = alone.unflatten(0, (-1, x.shape[1] - 1))[:, :, 0]
+        return self._project(self._pool(last(x))), self._project(self.visual.ln_post(patches))
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        """[B, L, W] → [B, W]: class token or mean of patches, final norm before or after."""
+        visual = self.visual
+        if not visual.final_ln_after_pool:
+            tokens = visual.ln_post(tokens)
+        pooled = tokens[:, 1:].mean(dim=1) if visual.pool_type == "avg" else tokens[:, 0]
+        return visual.ln_post(pooled) if visual.final_ln_after_pool else pooled
+
+    def _project(self, x: Tensor) -> Tensor:
+        return x if self.visual.proj is None else x @ self.visual.proj
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = self.visual.patch_size
+        return height // rows, width // columns
+
+
+def _run(block: Any, x: Tensor) -> Tensor:
+    return run_block(block, x) if is_plain_block(block) else torch.as_tensor(block(x))
