@@ -1,0 +1,125 @@
+"""RTSP against a real server (GStreamer's), stopped and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.live import LiveSource, ReconnectPolicy
+from taidpt.runtime.sources import Frame, SourceOptions
+from tests.runtime.test_live import free_port
+from tests.support import require
+
+PYTHON = "/usr/bin/python3"  # the system's, which Debian's python3-gi is for
+PROBE = (
+    "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0');"
+    "from gi.repository import Gst, GstRtspServer; Gst.init(None);"
+    "assert Gst.ElementFactory.find('x264enc') and Gst.ElementFactory.find('rtph264pay')"
+)
+QUICK = ReconnectPolicy(first_s=0.1, longest_s=0.3, timeout_s=3.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    try:
+        done = subprocess.run([PYTHON, "-c", PROBE], capture_output=True, check=False, timeout=60)
+        present = done.returncode == 0
+    except OSError:
+        present = False
+    packages = "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-ugly"
+    require("rtsp", present, f"no RTSP server; apt install {packages}")
+
+
+@contextlib.contextmanager
+def rtsp_server(port: int, *credentials: str) -> Iterator[subprocess.Popen[str]]:
+    script = Path(__file__).parent / "rtsp_server.py"
+    child = subprocess.Popen(
+        [PYTHON, str(script), str(port), *credentials],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_camera_that_goes_and_comes_back_is_seen_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = free_port()
+    frames: list[Frame] = []
+    threads, files = threading.active_count(), open_files()
+    with caplog.at_level(logging.WARNING, "taidpt.runtime"):
+        with rtsp_server(port):
+            source = LiveSource(f"rtsp://127.0.0.1:{port}/cam", SourceOptions(), QUICK)
+            numbered = iter(source)
+            frames.extend(itertools.islice(numbered, 25))
+        for restart in (1, 2):
+            with rtsp_server(port):
+                wanted = len(frames) + 25
+                while len(frames) < wanted or source.reconnects < restart:
+                    frames.append(next(numbered))
+        source.close()
+        assert list(numbered) == []
+    assert source.reconnects >= 2
+    assert {frame.image.shape for frame in frames} == {(120, 160, 3)}
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    times = np.array([frame.time_s or 0.0 for frame in frames])
+    assert (np.diff(times) >= 0).all()
+    assert times[-1] < 120
+    assert np.median(np.diff(times)) == pytest.approx(0.04, abs=0.01)
+    assert "lost (" in caplog.text
+    assert (threading.active_count(), open_files()) == (threads, files)
+
+
+def test_a_password_opens_the_camera_and_is_told_to_nobody(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    port, events, out = free_port(), tmp_path / "events.jsonl", tmp_path / "frames.jsonl"
+    report, state = tmp_path / "report.html", tmp_path / "state.json"
+    with rtsp_server(port, "guard", "s3cret"):
+        wrong = f"rtsp://guard:hunter2@127.0.0.1:{port}/cam"
+        with pytest.raises(InputError, match=r"rtsp://\*\*\*@127") as caught:
+            LiveSource(wrong, SourceOptions(), QUICK)
+        assert "hunter2" not in str(caught.value)
+        right = f"rtsp://guard:s3cret@127.0.0.1:{port}/cam"
+        command = [sys.executable, "-m", "taidpt", "tag", str(bundle_path), right]
+        outputs = ["--jsonl", out, "--events", events, "--report", report, "--state", state]
+        child = subprocess.Popen(
+            [*command, *map(str, outputs)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        while not (out.exists() and out.stat().st_size > 3000):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(child.pid, signal.SIGTERM)
+        said = b"".join(child.communicate(timeout=30))
+    assert child.returncode == 0, said
+    first = json.loads(out.read_text("utf-8").splitlines()[0])
+    assert first["source"] == f"rtsp://***@127.0.0.1:{port}/cam"
+    written = said + b"".join(path.read_bytes() for path in (out, events, report, state))
+    assert b"s3cret" not in written
+    assert b"guard" not in written
