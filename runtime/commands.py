@@ -31,6 +31,12 @@ __all__ = ["bench", "tag"]
 @click.option("--recursive", is_flag=True, help="Look into the folders of a folder too.")
 @click.option("--roi", metavar="X,Y,W,H", help="Use this part of each frame, in pixels.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Frames in one run.")
+@click.option(
+    "--skip-still",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="LEVELS",
+    help="Do not tag frames that differ less than this, in grey levels, from the last tagged one.",
+)
 @click.option("--smoothing", type=click.FloatRange(min=0), default=0.3, help="Seconds.")
 @click.option("--min-on", type=click.FloatRange(min=0), default=0.2, help="Least seconds on.")
 @click.option("--min-off", type=click.FloatRange(min=0), default=0.5, help="Least seconds off.")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from taidpt.runtime.events import Interval
-from taidpt.runtime.stream import Moment
+from taidpt.runtime.moment import Moment
 
 if TYPE_CHECKING:
     from taidpt.runtime.sources import Source

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,65 +20,25 @@ import numpy.typing as npt
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Event, EventMachine, EventSettings, Interval, timeline
+from taidpt.runtime.moment import Moment
 from taidpt.runtime.pipeline import Prefetch
 from taidpt.runtime.preprocess import U8Array
-from taidpt.runtime.results import Tag, TagResult, Vocabulary
+from taidpt.runtime.results import TagResult, Vocabulary
 from taidpt.runtime.sources import Frame, Source, SourceOptions, open_source
+from taidpt.runtime.still import Look, StillFilter
 from taidpt.runtime.timing import Profile
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
     from taidpt.runtime.tagger import Tagger
 
-__all__ = ["Moment", "Stream", "StreamInput", "StreamSettings", "open_stream"]
+__all__ = ["Stream", "StreamInput", "StreamSettings", "open_stream"]
 
 StreamInput = str | Path | Source | npt.NDArray[Any] | Iterable[npt.NDArray[Any]]
 
 # Frames that may wait before each stage, beside a whole batch: enough to even out a slow frame,
 # few enough that a live stream stays live.
 _WAITING = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """One frame of a stream, tagged.
-
-    Attributes:
-        frame: the decoded frame.
-        result: its scores, tags and heatmaps.
-        events: tags that went on or off, decided by this frame.
-        on: names of the tags that are on after smoothing, in the bank's order; without times, and
-            of an export with `--top-k`, the tags that reach their thresholds in this frame.
-    """
-
-    frame: Frame
-    result: TagResult
-    events: tuple[Event, ...]
-    on: tuple[str, ...]
-
-    @property
-    def time(self) -> float | None:
-        """Seconds on the source's clock; None for pictures."""
-        return self.frame.time_s
-
-    @property
-    def tags(self) -> tuple[Tag, ...]:
-        """The frame's own tags, best score first."""
-        return self.result.tags
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, without the picture."""
-        return {
-            "source": self.frame.source,
-            "index": self.frame.index,
-            "time_s": self.time,
-            "on": list(self.on),
-            **self.result.to_dict(),
-            "events": [event.to_dict() for event in self.events],
-        }
-
-    def __repr__(self) -> str:
-        return f"Moment({self.frame!r}, on: {', '.join(self.on) or 'nothing'})"
 
 
 @dataclass(frozen=True)
@@ -92,6 +52,8 @@ class StreamSettings:
         overlap: whether the stages run in threads of their own.
         keep_events: whether the events are kept for `timeline`; None keeps those of files, and
             not those of cameras, which run for months.
+        skip_still: grey levels by which a frame must differ from the last tagged one to be tagged
+            itself; None tags all frames. See `taidpt.runtime.still`.
     """
 
     batch: int = 1
@@ -100,6 +62,7 @@ class StreamSettings:
     min_off_s: float = 0.5
     overlap: bool = True
     keep_events: bool | None = None
+    skip_still: float | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -112,11 +75,12 @@ class StreamSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """A frame that was preprocessed."""
+    """A frame that was preprocessed, or, without a crop, one that repeats the last result."""
 
     frame: Frame
-    crop: U8Array
+    crop: U8Array | None
     since: float
+    look: Look
 
 
 class _SourceState:
@@ -135,12 +99,16 @@ class Stream(Closing):
     Attributes:
         source: where the frames come from.
         profile: times of each stage.
+        stills: counts the frames that were not tagged; None unless `skip_still` is set.
     """
 
     def __init__(self, tagger: Tagger, source: Source, settings: StreamSettings) -> None:
         self.source = source
         self.profile = Profile()
+        still = settings.skip_still
+        self.stills = None if still is None else StillFilter(still)
         self._tagger = tagger
+        self._looked_for = tagger.vocabulary
         self._settings = settings
         self._states: dict[str, _SourceState] = {}
         keep = settings.keep_events
@@ -151,10 +119,10 @@ class Stream(Closing):
 
     def __iter__(self) -> Iterator[Moment]:
         try:
-            for frames, results in self._tagged():
-                for frame, result in zip(frames, results, strict=True):
+            for batch, results in self._tagged():
+                for item, result in zip(batch, results, strict=True):
                     with self.profile.timed("post"):
-                        moment = self._moment(frame, result)
+                        moment = self._moment(item, result)
                     yield moment
         finally:
             self._close_stages()
@@ -213,7 +181,7 @@ class Stream(Closing):
         self._close_stages()
         self.source.close()
 
-    def _tagged(self) -> Iterator[tuple[list[Frame], Iterable[TagResult]]]:
+    def _tagged(self) -> Iterator[tuple[list[_Ready], Sequence[TagResult]]]:
         """Frames with their results, batch by batch."""
         size = self._settings.batch + (0 if self.source.live else _WAITING)
         frames = self._read()
@@ -245,8 +213,18 @@ class Stream(Closing):
     def _prepare(self, frames: Iterator[Frame]) -> Iterator[_Ready]:
         for frame in frames:
             with self.profile.timed("preprocess"):
-                crop = self._tagger.preprocess(frame.image)
-            yield _Ready(frame, crop, time.perf_counter())
+                look, crop = self._look(frame), None
+                if look is not Look.REPEAT:
+                    crop = self._tagger.preprocess(frame.image)
+            yield _Ready(frame, crop, time.perf_counter(), look)
+
+    def _look(self, frame: Frame) -> Look:
+        if self.stills is None or frame.time_s is None:
+            return Look.TAG
+        if self._tagger.vocabulary is not self._looked_for:  # another bank: old results are void
+            self._looked_for = self._tagger.vocabulary
+            self.stills.forget()
+        return self.stills.look(frame.source, frame.image)
 
     def _batches(self, ready: Iterator[_Ready]) -> Iterator[list[_Ready]]:
         """Groups of frames; those read before the source failed come out before its error."""
@@ -269,17 +247,32 @@ class Stream(Closing):
 
     def _infer(
         self, batches: Iterator[list[_Ready]]
-    ) -> Iterator[tuple[list[Frame], Iterable[TagResult]]]:
+    ) -> Iterator[tuple[list[_Ready], Sequence[TagResult]]]:
         for batch in batches:
             begun = time.perf_counter()
             for item in batch:
                 self.profile.add("wait", begun - item.since)
-            crops = batch[0].crop[None] if len(batch) == 1 else np.stack([b.crop for b in batch])
-            with self.profile.timed("inference"):
-                results = self._tagger.tag_batch(crops)
-            yield [item.frame for item in batch], results
+            crops = [item.crop for item in batch if item.crop is not None]
+            tagged: Sequence[TagResult] = ()
+            if crops:
+                frames = crops[0][None] if len(crops) == 1 else np.stack(crops)
+                with self.profile.timed("inference"):
+                    tagged = self._tagger.tag_batch(frames)
+            yield batch, tagged if self.stills is None else self._with_repeats(batch, tagged)
 
-    def _moment(self, frame: Frame, result: TagResult) -> Moment:
+    def _with_repeats(self, batch: list[_Ready], tagged: Sequence[TagResult]) -> list[TagResult]:
+        """A result for each frame; those that were not tagged repeat their source's last."""
+        stills, fresh = self.stills, iter(tagged)
+        assert stills is not None  # asked for only then
+        results = []
+        for item in batch:
+            if item.look is not Look.REPEAT:
+                stills.tagged(item.frame.source, next(fresh), item.look)
+            results.append(stills.repeat(item.frame.source))
+        return results
+
+    def _moment(self, item: _Ready, result: TagResult) -> Moment:
+        frame = item.frame
         if frame.time_s is None or self._top_k is not None:
             return Moment(frame, result, (), tuple(tag.name for tag in result.on_tags))
         state = self._state(frame.source)
@@ -292,7 +285,7 @@ class Stream(Closing):
             state.events.extend(events)
         names = state.words.names
         on = tuple(names[index] for index in state.machine.on.nonzero()[0])
-        return Moment(frame, result, tuple(events), on)
+        return Moment(frame, result, tuple(events), on, item.look is Look.REPEAT)
 
     def _state(self, source: str) -> _SourceState:
         if source not in self._states:

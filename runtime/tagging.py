@@ -218,6 +218,8 @@ def _run_source(
             state.save()
         if stream.dropped:
             _LOG.warning("%s: %d frames dropped", stream.source.name, stream.dropped)
+        if stream.stills is not None:
+            _LOG.info("%s: %s", stream.source.name, stream.stills.counts)
 
 
 @contextlib.contextmanager
@@ -288,6 +290,7 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
             smoothing_s=options["smoothing"],
             min_on_s=options["min_on"],
             min_off_s=options["min_off"],
+            skip_still=options["skip_still"],
         ),
         threshold=options["threshold"],
         resize=options["resize"],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from taidpt.runtime.events import Interval
-from taidpt.runtime.stream import Moment
+from taidpt.runtime.moment import Moment
 
 __all__ = ["Sink"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.events import Event, Interval
+from taidpt.runtime.moment import Moment
 from taidpt.runtime.sinks.line_file import LineFile
-from taidpt.runtime.stream import Moment
 
 __all__ = ["EVENT_SCHEMA", "FRAME_SCHEMA", "EventsSink", "JsonlSink", "event_record"]
 
@@ -62,16 +62,17 @@ class JsonlSink(_Lines):
     def write(self, moment: Moment) -> None:
         """Write one frame."""
         frame = moment.frame
-        self.write_record(
-            {
-                "schema": FRAME_SCHEMA,
-                "source": frame.source,
-                "index": frame.index,
-                "time_s": frame.time_s,
-                "on": list(moment.on),
-                **moment.result.to_dict(self._top),
-            }
-        )
+        record = {
+            "schema": FRAME_SCHEMA,
+            "source": frame.source,
+            "index": frame.index,
+            "time_s": frame.time_s,
+            "on": list(moment.on),
+            **moment.result.to_dict(self._top),
+        }
+        if moment.still:
+            record["still"] = True
+        self.write_record(record)
 
 
 class EventsSink(_Lines):

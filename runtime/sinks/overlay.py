@@ -9,8 +9,8 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Interval
+from taidpt.runtime.moment import Moment
 from taidpt.runtime.sinks.drawing import draw_tags, paint_heatmap, rgb_image
-from taidpt.runtime.stream import Moment
 from taidpt.runtime.video import import_av
 
 __all__ = ["OverlaySink"]

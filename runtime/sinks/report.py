@@ -12,8 +12,8 @@ from taidpt.runtime.console import clock_text
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Interval
 from taidpt.runtime.files import write_atomically
+from taidpt.runtime.moment import Moment
 from taidpt.runtime.sinks.drawing import jpeg, rgb_image
-from taidpt.runtime.stream import Moment
 
 __all__ = ["ReportSink"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Interval
+from taidpt.runtime.moment import Moment
 from taidpt.runtime.sinks.line_file import LineFile
-from taidpt.runtime.stream import Moment
 
 __all__ = ["Cue", "SubtitleSink", "cues"]
 

@@ -19,6 +19,7 @@ from PIL import Image
 from taidpt.runtime.console import clock_text, timeline_lines
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Interval
+from taidpt.runtime.moment import Moment
 from taidpt.runtime.sinks.drawing import paint_heatmap
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.sinks.line_file import LineFile
@@ -26,7 +27,6 @@ from taidpt.runtime.sinks.overlay import OverlaySink
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.sinks.subtitles import Cue, SubtitleSink, cues
 from taidpt.runtime.sinks.table import CsvSink
-from taidpt.runtime.stream import Moment
 from taidpt.runtime.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.moment import Moment
 from taidpt.runtime.pipeline import Merge, Prefetch
 from taidpt.runtime.sources import (
     Frame,
@@ -20,7 +21,7 @@ from taidpt.runtime.sources import (
     SourceOptions,
     open_source,
 )
-from taidpt.runtime.stream import Moment, StreamSettings
+from taidpt.runtime.stream import StreamSettings
 from taidpt.runtime.tagger import Tagger
 from taidpt.runtime.timing import Profile
 from tests.runtime.tiny import TinySpec, tiny_bundle
