@@ -7,7 +7,6 @@ reads the scores by are of one bank, whoever swaps it meanwhile.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,7 +22,6 @@ from taidpt.runtime.results import Vocabulary
 
 __all__ = ["BANK_INPUTS", "ActiveBank", "bundle_bank", "check_swappable", "fit_bank", "own_bank"]
 
-_LOG = logging.getLogger("taidpt.runtime")
 BANK_INPUTS = ("global_embeddings", "local_embeddings", "scale", "bias")
 
 
@@ -124,7 +122,10 @@ def _with_thresholds(bank: ClassBank, transform: str, source: str) -> ClassBank:
         if bank.thresholds
         else "are not in it"
     )
-    _LOG.warning("%s: thresholds %s; default ones are used", source, why)
+    import logging
+
+    log = logging.getLogger("taidpt.runtime")
+    log.warning("%s: thresholds %s; default ones are used", source, why)
     thresholds = default_thresholds(bank, transform)
     return dataclasses.replace(bank, thresholds=thresholds, probabilities=())
 

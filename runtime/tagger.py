@@ -25,12 +25,12 @@ from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BackendError, BundleError
-from taidpt.runtime.live_bank import LiveBank
 from taidpt.runtime.manifest import TOP_OUTPUTS
 from taidpt.runtime.preprocess import Preprocessor
 from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
 
 if TYPE_CHECKING:
+    from taidpt.runtime.live_bank import LiveBank
     from taidpt.runtime.stream import Stream, StreamInput, StreamSettings
 
 __all__ = ["Tagger"]
@@ -118,6 +118,8 @@ class Tagger(Closing):
     @property
     def bank(self) -> LiveBank:
         """The tags now, to look at, add to and take from."""
+        from taidpt.runtime.live_bank import LiveBank
+
         return LiveBank(self)
 
     @property
