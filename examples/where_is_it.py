@@ -17,8 +17,8 @@ def main(bundle: str, picture: str, tag: str, target: str) -> None:
     frame = read_image(picture)
     with Tagger.load(bundle) as tagger:
         result = tagger(frame)
-        spec = tagger.bundle.manifest.input
-        painted = paint_heatmap(rgb_image(frame), result, tag, (spec.height, spec.width))
+        crop_hw = tagger.bundle.manifest.input.crop_hw
+        painted = paint_heatmap(rgb_image(frame), result, tag, crop_hw)
     painted.save(target)
     print(f"{tag}: score {result[tag].score:.2f}, heatmap {result.heatmap(tag).shape}")
 

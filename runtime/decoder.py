@@ -1,4 +1,4 @@
-"""One video stream of an open container → whole pictures → RGB frames."""
+"""One video stream of an open container → whole pictures → frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.deinterlace import deinterlaced
-from taidpt.runtime.rgb import RgbConverter
+from taidpt.runtime.rgb import FrameConverter, Nv12Colours
 
 __all__ = ["Decoder"]
 
@@ -27,12 +27,18 @@ class Decoder:
         damaged: packets that could not be decoded.
     """
 
-    def __init__(self, container: Any, name: str) -> None:
-        """Begin with a container that has a video stream; `name` is for the log."""
+    def __init__(self, container: Any, name: str, colours: Nv12Colours | None = None) -> None:
+        """Begin with a container that has a video stream.
+
+        Args:
+            container: of PyAV.
+            name: for the log.
+            colours: of NV12 frames; None gives RGB.
+        """
         self.stream = container.streams.video[0]
         self.packets = self.damaged = 0
         self._container, self._name = container, name
-        self._convert = RgbConverter(self.stream)
+        self._convert = FrameConverter(self.stream, colours)
         self._since = self._waited = 0.0
 
     def pictures(self) -> Iterator[Any]:
@@ -45,8 +51,8 @@ class Decoder:
             yield picture
             self._since, self._waited = time.perf_counter(), 0.0
 
-    def rgb(self, picture: Any) -> npt.NDArray[np.uint8]:
-        """A picture as uint8 RGB [H, W, 3]."""
+    def image(self, picture: Any) -> npt.NDArray[np.uint8]:
+        """A picture as uint8 RGB [H, W, 3], or NV12 [H · 3/2, W]."""
         return self._convert(picture)
 
     def taken_s(self) -> float:

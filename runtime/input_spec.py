@@ -82,6 +82,17 @@ class InputSpec:
         baked = self.baked_resize
         return (str(baked.matrix), str(baked.range)) if baked else ("none", "none")
 
+    @property
+    def source_colours(self) -> tuple[str, str] | None:
+        """What `SourceOptions.colours` should be: None where frames are RGB."""
+        return self.colours if self.format == NV12 else None
+
+    @property
+    def crop_hw(self) -> tuple[int, int]:
+        """Height and width of what the encoder sees of a frame."""
+        baked = self.baked_resize
+        return (self.height, self.width) if baked is None else baked.crop
+
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {

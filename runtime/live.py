@@ -109,6 +109,7 @@ class LiveSource(Source):
         self._av = import_av()
         self._open_container = open_container or self._open_url
         self._selector, self._clock = Selector(options), LiveClock()
+        self._colours = options.colours
         self._stopped = threading.Event()
         self._index = -1
         self._running = False
@@ -152,7 +153,7 @@ class LiveSource(Source):
 
     def _frames_of(self, container: Any) -> Iterator[Frame]:
         """Frames of one connection, until it breaks, ends, or the source is closed."""
-        decoder = Decoder(container, self.name)
+        decoder = Decoder(container, self.name, self._colours)
         self._clock.restart()
         try:
             for picture in decoder.pictures():
@@ -177,7 +178,9 @@ class LiveSource(Source):
         time_s = self._clock.time_of(stream_s, time.monotonic())
         if not self._selector.wants(self._index, time_s):
             return None
-        return Frame(decoder.rgb(picture), time_s, self._index, self.name, decoder.taken_s())
+        image = decoder.image(picture)
+        taken_s = decoder.taken_s()
+        return Frame(image, time_s, self._index, self.name, taken_s, self._colours)
 
     def _reopen(self, silent_s: float) -> None:
         opened = self._try_open()

@@ -40,11 +40,13 @@ class Frame:
     """One frame.
 
     Attributes:
-        image: uint8 RGB [H, W, 3], upright; pictures may be grey, RGBA or 16-bit.
+        image: uint8 RGB [H, W, 3], upright; pictures may be grey, RGBA or 16-bit. NV12
+            [H · 3/2, W] where the bundle takes that.
         time_s: seconds on the source's own clock, from its start; None for pictures.
         index: counts the source's frames from 0, those that were left out included.
         source: what it comes from, without credentials: a path, a URL, "array".
         decode_s: seconds of work that it took, without waiting for a camera; None unless known.
+        colours: matrix and range of NV12; None of all else.
     """
 
     image: npt.NDArray[Any]
@@ -52,10 +54,21 @@ class Frame:
     index: int
     source: str
     decode_s: float | None = None
+    colours: tuple[str, str] | None = None
+
+    @property
+    def picture(self) -> npt.NDArray[Any]:
+        """The frame for people to look at: never NV12."""
+        if self.colours is None:
+            return self.image
+        from taidpt.runtime.rgb import nv12_picture
+
+        return nv12_picture(self.image, self.colours)
 
     def __repr__(self) -> str:
         time = "" if self.time_s is None else f" at {self.time_s:.3f} s"
-        size = "x".join(map(str, self.image.shape[1::-1]))
+        height, width = self.image.shape[:2]
+        size = f"{width}x{height if self.colours is None else height * 2 // 3}"
         return f"Frame({self.index}{time}, {size}, {self.source!r})"
 
 
@@ -69,6 +82,8 @@ class SourceOptions:
         max_fps: take no more frames a second than this; None takes all. Pictures are not limited.
         fps: frames a second of arrays, which carry no time themselves; None gives no times.
         roi: x, y, width, height of the part of each frame that is used, in pixels.
+        colours: matrix and range of the NV12 frames that a bundle takes (`InputSpec.colours`):
+            videos and streams give NV12 then; None gives RGB.
     """
 
     recursive: bool = False
@@ -76,8 +91,11 @@ class SourceOptions:
     max_fps: float | None = None
     fps: float | None = None
     roi: tuple[int, int, int, int] | None = None
+    colours: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
+        if self.roi is not None and self.colours is not None:
+            raise InputError("a roi cannot be cut out of NV12 frames; export for RGB frames")
         if self.every < 1:
             raise InputError(f"every should be at least 1, got {self.every}")
         for name, rate in (("max_fps", self.max_fps), ("fps", self.fps)):

@@ -320,7 +320,8 @@ def open_stream(
             raise InputError("an open source has its options already; give them to open_source")
         return Stream(tagger, source, settings or StreamSettings())
     try:
-        chosen = SourceOptions(**options)
+        colours = tagger.bundle.manifest.input.source_colours
+        chosen = SourceOptions(**{"colours": colours, **options})
     except TypeError as error:
         raise InputError(f"unknown option of a stream: {error}") from None
     return Stream(tagger, open_source(source, chosen), settings or StreamSettings())

@@ -103,8 +103,7 @@ class Outputs:
             return open_mqtt(target)
         if name == "report":
             return ReportSink(target, f"Tags by {tagger.bundle.path.name}")
-        spec = tagger.bundle.manifest.input
-        return OverlaySink(target, (spec.height, spec.width), self.heatmap)
+        return OverlaySink(target, tagger.bundle.manifest.input.crop_hw, self.heatmap)
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,9 @@ def run_tag(job: TagJob) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(log_to_stderr())
         tagger = stack.enter_context(_open_tagger(job))
-        sources = _open_sources(job, stack)
+        colours = tagger.bundle.manifest.input.source_colours
+        options = dataclasses.replace(job.source, colours=colours)
+        sources = _open_sources(dataclasses.replace(job, source=options), stack)
         check_bank_options(job, sources, tagger)
         if job.bank is not None:
             tagger.use_bank(job.bank)

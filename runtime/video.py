@@ -34,7 +34,8 @@ class VideoSource(Source):
         if not self._container.streams.video:
             self.close()
             raise InputError(f"{self.name}: has no video stream")
-        self._decoder = Decoder(self._container, self.name)
+        self._colours = options.colours
+        self._decoder = Decoder(self._container, self.name, options.colours)
         self._stream = self._decoder.stream
         self._stream.thread_type = "AUTO"
         self._selector = Selector(options)
@@ -52,8 +53,9 @@ class VideoSource(Source):
         for index, picture in enumerate(self._pictures()):
             time_s = self._clock.time_of(picture)
             if self._selector.wants(index, time_s):
-                image = decoder.rgb(picture)
-                yield Frame(image, time_s, index, self.name, decoder.taken_s())
+                image = decoder.image(picture)
+                taken_s = decoder.taken_s()
+                yield Frame(image, time_s, index, self.name, taken_s, self._colours)
         if index < 0:
             raise InputError(f"{self.name}: no frame could be decoded; the file is damaged")
         self._check_end()

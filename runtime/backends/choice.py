@@ -100,7 +100,9 @@ def _log(device: Device) -> None:
     import logging
 
     log = logging.getLogger("taidpt.runtime")
-    for name, why in device.passed_over.items():
-        level = logging.WARNING if name in lost else logging.INFO
-        log.log(level, "device auto: not %s: %s", name, why)
-    log.info("device auto: %s: %s", device.name, device.backend)
+    for name, why in lost.items():
+        log.warning("device auto: not %s: %s", name, why)
+    others = {name: why for name, why in device.passed_over.items() if name not in lost}
+    # how to mend each is in `Tagger.device`; the log has one line
+    short = (f"; not {name}: {why.split(';')[0]}" for name, why in others.items())
+    log.info("device auto: %s: %s%s", device.name, device.backend, "".join(short))

@@ -57,7 +57,7 @@ class OverlaySink:
         Raises:
             InputError: the disk is full.
         """
-        image = rgb_image(moment.frame.image)
+        image = rgb_image(moment.frame.picture)
         if self._heatmap in moment.result.vocabulary.names:  # another bank may not have it
             image = paint_heatmap(image, moment.result, self._heatmap, self._input_hw)
         image = draw_tags(image, list(moment.result.top(_TAGS_SHOWN)), moment.on)

@@ -69,7 +69,7 @@ class ReportSink:
         better = [name for name in moment.on if self._is_better(source, moment, name)]
         if not better:
             return
-        picture = jpeg(rgb_image(moment.frame.image), _PICTURE_WIDTH)
+        picture = jpeg(rgb_image(moment.frame.picture), _PICTURE_WIDTH)
         for name in better:
             score = moment.result[name].score
             source.best[name] = _Best(score, moment.time, picture)

@@ -130,7 +130,7 @@ def test_devices_that_are_not_here_fail_and_auto_says_what_it_took(
         assert tagger.device.name == tagger.backend.device
         assert tagger.device.name in ("cpu", "cuda")
     assert f"device auto: {tagger.device.name}: onnxruntime" in caplog.text
-    assert "device auto: not tensorrt: the bundle has no such engine" in caplog.text
+    assert "; not tensorrt: the bundle has no such engine; not tensorrt-rtx: " in caplog.text
     assert tagger.device.passed_over["tensorrt-rtx"] == "the bundle has no such engine"
     if "CUDAExecutionProvider" not in available:
         with pytest.raises(BackendError, match="no CUDAExecutionProvider, it has"):
