@@ -79,6 +79,9 @@ _SHAPE_OPTIONS = (
         bool,
         "A context for each tag, or one for all. [shared; DualCoOp: class-specific]",
     ),
+    _setting(
+        "--precision", click.Choice(["fp32", "bf16", "fp16"]), "Mixed from fp32 on down. [fp32]"
+    ),
 )
 
 
@@ -181,6 +184,7 @@ def tune(output: Path, threads: int | None, **given: Any) -> None:
     """
     import torch
 
+    from taidpt.execution import is_main_process
     from taidpt.progress import RichProgress
     from taidpt.tune_job import TuneJob, run_job
     from taidpt.tune_settings import TuneSettings
@@ -190,6 +194,8 @@ def tune(output: Path, threads: int | None, **given: Any) -> None:
     settings = take_settings(TuneSettings(), given)
     with RichProgress() as progress:
         prompts = run_job(TuneJob(output=output, settings=settings, **given), progress)
+    if not is_main_process():
+        return
     losses = prompts.provenance["losses"]
     click.echo(
         f"{output}: {len(prompts.tags)} tags, mean loss {losses[0]:.4g} in the first epoch, "

@@ -20,7 +20,7 @@ from taidpt.picture_features import PictureSource, TunablePictures, few_shots, m
 from taidpt.picture_store import StoredFeatures, StoreSettings, store_features
 from taidpt.progress import Progress
 from taidpt.prompts import TunedPrompts
-from taidpt.tune_job import check_output, checkpoint_path, pick_device
+from taidpt.tune_job import check_output, checkpoint_path, pick_device, save_prompts
 from taidpt.tune_settings import RunOptions, TuneSettings, settings_of
 from taidpt.tuner import tune_on_pictures
 
@@ -84,8 +84,7 @@ def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
     prompts = replace(
         prompts, picture=job.store.picture, provenance={**prompts.provenance, **record}
     )
-    prompts.save(job.output)
-    checkpoint_path(job.output).unlink(missing_ok=True)
+    save_prompts(prompts, job.output)
     return prompts
 
 

@@ -8,13 +8,11 @@ CLIP's own logit scale is not used. Source: Guo et al. 2023, sections 3.2 and 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from taidpt.kernels.local_similarity import local_similarity
-from taidpt.kernels.local_similarity.naive import local_similarity as plain_similarity
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.manifest import SCORE_TRANSFORMS
 
@@ -102,7 +100,8 @@ def dual_scores(
 ) -> Tensor:
     """DualCoOp's logits before their scale: `Σ_j w_j (cos⁺ − cos⁻)`, `w = softmax_j(τ cos⁺)`.
 
-    Through the operator's definition in plain torch, because τ is learned here.
+    τ is learned here, so it goes into the weights' bank, `τ cos⁺ = x̂ · (τ p)`, where the operator
+    differentiates it; `[B, P, C]` is not kept.
 
     Args:
         features: patches, [B, P, D].
@@ -112,8 +111,7 @@ def dual_scores(
     Returns:
         [B, C].
     """
-    learned: Any = temperature
-    return plain_similarity(features, positive, learned, mask, positive - negative)
+    return local_similarity(features, temperature * positive, 1.0, mask, positive - negative)
 
 
 def merged_scores(global_part: Tensor, local_part: Tensor, weight: float = 0.5) -> Tensor:

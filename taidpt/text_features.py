@@ -86,7 +86,8 @@ class PromptEncoder:
             found = self._by_prefix(torch.stack(list(contexts)))
         else:
             found = torch.stack([self._plainly(context) for context in contexts])
-        return list(F.normalize(found[:, self._place], dim=-1))
+        # in fp32 also where autocast gave less: scores are differences of such rows
+        return list(F.normalize(found[:, self._place].float(), dim=-1))
 
     def _by_prefix(self, contexts: Tensor) -> Tensor:
         """Contexts [G, n, W] → embeddings [G, C, D], classes in order of length."""

@@ -10,8 +10,9 @@ import torch
 
 from taidpt.captions import read_texts
 from taidpt.clip import check_clip_source, load_clip
+from taidpt.execution import is_main_process, local_rank, processes
 from taidpt.labels import LabelReport, label_texts
-from taidpt.progress import Progress
+from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.tags import TagSet
@@ -19,7 +20,7 @@ from taidpt.templates import texts_from_names
 from taidpt.tune_settings import RunOptions, TuneSettings
 from taidpt.tuner import LabelledText, tune
 
-__all__ = ["TuneJob", "check_output", "checkpoint_path", "pick_device", "run_job"]
+__all__ = ["TuneJob", "check_output", "checkpoint_path", "pick_device", "run_job", "save_prompts"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
     Raises:
         InputError: anything about the files, the model or the settings.
     """
+    progress = progress if is_main_process() else SilentProgress()
     _check_files(job)
     check_clip_source(job.model, job.pretrained)
     device = pick_device(job.device)
@@ -83,9 +85,15 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
         sources=_sources(job),
     )
     prompts = tune(clip, tags.tags, texts, job.settings, options, progress)
-    prompts.save(job.output)
-    checkpoint_path(job.output).unlink(missing_ok=True)
+    save_prompts(prompts, job.output)
     return prompts
+
+
+def save_prompts(prompts: TunedPrompts, output: Path) -> None:
+    """Write what a run gave and take its checkpoint away; of several processes one does."""
+    if is_main_process():
+        prompts.save(output)
+        checkpoint_path(output).unlink(missing_ok=True)
 
 
 def _check_files(job: TuneJob) -> None:
@@ -116,16 +124,16 @@ def check_output(output: Path, resume: bool, restart: bool) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of "cpu", "cuda", or "auto": a GPU where torch sees one.
+    """The device of "cpu", "cuda", or "auto": a GPU where torch sees one, each process its own.
 
     Raises:
         InputError: a GPU is asked for and not there.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank()) if processes() > 1 else torch.device("cuda")
 
 
 def _labelled(job: TuneJob, tags: TagSet, progress: Progress) -> Iterator[LabelledText]:

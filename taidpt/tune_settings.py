@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taidpt.execution import PRECISIONS
 from taidpt.losses import loss_by_name
 from taidpt.prompts import PromptSettings
 from taidpt.runtime.errors import InputError
@@ -31,6 +32,7 @@ class TuneSettings:
         held_out: share of the texts that is kept from training for thresholds, 0 for none.
         seed: of the contexts' first values, the shuffling and the held-out texts.
         prompt: the prompts' shape.
+        precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
     """
 
     method: str = "taidpt"
@@ -46,6 +48,7 @@ class TuneSettings:
     held_out: float = 0.1
     seed: int = 0
     prompt: PromptSettings = field(default_factory=PromptSettings)
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -56,6 +59,10 @@ class TuneSettings:
         if not 0 <= self.held_out < 1:
             raise InputError(f"held-out share should be from 0 to below 1, got {self.held_out}")
         loss_by_name(self.loss)
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from taidpt.caption_features import FeatureBatch
 from taidpt.checkpoints import Checkpoint
+from taidpt.execution import Execution, execution_of, is_main_process
 from taidpt.losses import loss_by_name
 from taidpt.objectives import Objective
 from taidpt.progress import Progress
@@ -60,6 +61,19 @@ class Material:
     identity: Mapping[str, Any]
 
 
+class _Step(nn.Module):
+    """A step's loss as a module: what is learned in it is seen by whoever wraps it."""
+
+    def __init__(self, loop: TuningLoop) -> None:
+        super().__init__()
+        self._loss = loop._loss
+        for name, value in loop.learned.items():
+            self.register_parameter(name, value)
+
+    def forward(self, rows: Rows, batch: FeatureBatch) -> Tensor:
+        return self._loss(rows, batch)
+
+
 class TuningLoop:
     """Contexts (and an objective's further numbers), and where their tuning stands."""
 
@@ -77,10 +91,10 @@ class TuningLoop:
         self.steps = material.count // settings.batch
         self.contexts = self._first_contexts()
         self.numbers = {
-            name: value.to(encoder.device).requires_grad_(True)
+            name: nn.Parameter(value.to(encoder.device))
             for name, value in objective.first_numbers().items()
         }
-        self.learned = {**self.contexts, **self.numbers}
+        self.learned: dict[str, nn.Parameter] = {**self.contexts, **self.numbers}
         self.optimizer = torch.optim.SGD(
             list(self.learned.values()),
             lr=settings.warmup_lr,
@@ -88,6 +102,7 @@ class TuningLoop:
             weight_decay=settings.weight_decay,
             foreach=False,
         )
+        self._execution = Execution()
         self.epoch, self.step, self.epoch_loss = 0, 0, 0.0
         self.losses: list[float] = []
         self._batches: Iterator[tuple[Rows, FeatureBatch]] | None = None
@@ -95,7 +110,7 @@ class TuningLoop:
             self._restore()
         self._last = self._snapshot()
 
-    def _first_contexts(self) -> dict[str, Tensor]:
+    def _first_contexts(self) -> dict[str, nn.Parameter]:
         """From N(0, 0.02²), drawn on the CPU so that every device starts alike."""
         shape = self.settings.prompt
         lead = (len(self.encoder),) if shape.class_specific else ()
@@ -106,7 +121,7 @@ class TuningLoop:
                 *lead, shape.context_tokens, self.encoder.width, generator=generator
             )
             values = (values * _CONTEXT_DEVIATION).to(self.encoder.device)
-            found[name] = values.requires_grad_(True)
+            found[name] = nn.Parameter(values)
         return found
 
     def _restore(self) -> None:
@@ -141,7 +156,10 @@ class TuningLoop:
             InputError: the prompts ran away to infinity.
             KeyboardInterrupt: the checkpoint holds the last finished step.
         """
+        settings = self.settings
+        self._execution = execution_of(settings.precision, self.encoder.device, settings.batch)
         self.features = self.material.features()
+        self._run, self._optimizer = self._execution.prepare(_Step(self), self.optimizer)
         done = self.epoch * self.steps + self.step
         self.progress.start("Tuning prompts", self.settings.epochs * self.steps, done)
         saved = time.monotonic()
@@ -157,9 +175,11 @@ class TuningLoop:
                 self._save()
                 self._say_how_to_go_on()
             raise
+        finally:
+            self._execution.close()
 
     def _save(self) -> None:
-        if self.options.checkpoint is not None:
+        if self.options.checkpoint is not None and is_main_process():
             self._last.save(self.options.checkpoint)
 
     def _say_how_to_go_on(self) -> None:
@@ -174,11 +194,11 @@ class TuningLoop:
             self._batches = self._rest_of_epoch()
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.epoch, self.settings)
-        loss = self._loss(*next(self._batches))
-        value = float(loss.detach())
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
+        loss = self._run(*next(self._batches))
+        value = self._execution.mean(loss.detach())
+        self._optimizer.zero_grad(set_to_none=True)
+        self._execution.backward(loss)
+        self._optimizer.step()
         self.epoch_loss += value
         self.step += 1
         epochs = self.settings.epochs
@@ -195,15 +215,19 @@ class TuningLoop:
     def _rest_of_epoch(self) -> Iterator[tuple[Rows, FeatureBatch]]:
         """The batches of this epoch from this step on, with their features."""
         order, size = self.order(self.epoch), self.settings.batch
-        cut = [order[step * size :][:size] for step in range(self.step, self.steps)]
+        cut = [
+            self._execution.share(order[step * size :][:size])
+            for step in range(self.step, self.steps)
+        ]
         return zip(cut, self.features.stream(self.epoch, cut), strict=True)
 
     def _loss(self, rows: Rows, batch: FeatureBatch) -> Tensor:
-        """Sum of the heads' losses on these rows."""
+        """Sum of the heads' losses on these rows, a process's share of the batch."""
         labels = self.material.labels(rows).to(self.encoder.device)
         scores = self.scores(batch, self.class_embeddings())
         loss = loss_by_name(self.settings.loss)
-        return torch.stack([loss(part, labels) for part in scores.values()]).sum()
+        total = torch.stack([loss(part.float(), labels) for part in scores.values()]).sum()
+        return total * self._execution.weight(len(rows), self.settings.batch)
 
     def class_embeddings(self) -> dict[str, Tensor]:
         """The tags in the joint space with the contexts as they are, unit rows [C, D] each."""

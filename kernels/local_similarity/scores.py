@@ -100,6 +100,7 @@ def merged_scores(
         operands = prepared(patches, class_embeddings, temperature, mask, values)
         outputs = launch_forward(operands, epilogue.packed(), keep_best=with_best)
         return Scores(outputs.result, outputs.best)
-    similarity, _ = chunked.forward(patches, class_embeddings, temperature, mask, values)
-    best = chunked.best_patches(patches, class_embeddings, mask) if with_best else None
+    with torch.autocast(patches.device.type, enabled=False):
+        similarity, _ = chunked.forward(patches, class_embeddings, temperature, mask, values)
+        best = chunked.best_patches(patches, class_embeddings, mask) if with_best else None
     return Scores(epilogue.apply(similarity), best)

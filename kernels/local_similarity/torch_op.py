@@ -53,6 +53,7 @@ def local_similarity(
         TypeError: a tensor's type is not a float type (mask: bool).
     """
     check_input(patches, class_embeddings, temperature, mask, values)
+    patches, class_embeddings, values = _cast_as_matmul(patches, class_embeddings, values)
     if not finite_checked and not torch.compiler.is_compiling():
         check_finite(patches=patches, class_embeddings=class_embeddings, values=values)
     wants_gradient = torch.is_grad_enabled() and any(
@@ -65,12 +66,23 @@ def local_similarity(
     return result
 
 
+def _cast_as_matmul(
+    patches: torch.Tensor, class_embeddings: torch.Tensor, values: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Under autocast in its type, as torch.matmul takes its factors; float64 stays what it is."""
+    kind = patches.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind) or patches.dtype == torch.float64:
+        return patches, class_embeddings, values
+    dtype = torch.get_autocast_dtype(kind)
+    return (
+        patches.to(dtype),
+        class_embeddings.to(dtype),
+        None if values is None else values.to(dtype),
+    )
+
+
 def _result_dtype(patches: torch.Tensor) -> torch.dtype:
     return torch.float64 if patches.dtype == torch.float64 else torch.float32
-
-
-def _similarity_or_empty(log_sum: torch.Tensor, keep: bool) -> torch.Tensor:
-    return log_sum if keep else log_sum.new_empty((0,))
 
 
 @torch.library.custom_op("taidpt::local_similarity", mutates_args=(), device_types="cpu")
@@ -84,8 +96,25 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarities, and the log denominators [B, C] where they are kept for a backward pass."""
     check_input(patches, class_embeddings, temperature, mask, values)
-    result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
-    return result, _similarity_or_empty(log_sum, keep_log_sum)
+    return _chunked_forward(patches, class_embeddings, temperature, mask, values, keep_log_sum)
+
+
+def _chunked_forward(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None,
+    values: torch.Tensor | None,
+    keep_log_sum: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    with _no_autocast(patches):
+        result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
+    return result, log_sum if keep_log_sum else log_sum.new_empty((0,))
+
+
+def _no_autocast(tensor: torch.Tensor) -> torch.autocast:
+    """Inside the operator types are what it says they are; autocast chose them at the door."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 @_forward.register_kernel("cuda")
@@ -99,8 +128,7 @@ def _forward_cuda(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     check_input(patches, class_embeddings, temperature, mask, values)
     if not runs_in_triton(patches, class_embeddings, values):
-        result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
-        return result, _similarity_or_empty(log_sum, keep_log_sum)
+        return _chunked_forward(patches, class_embeddings, temperature, mask, values, keep_log_sum)
     from taidpt.kernels.local_similarity.triton_launch import forward
 
     return forward(patches, class_embeddings, temperature, mask, values, keep_log_sum)
@@ -134,9 +162,10 @@ def _backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of patches, class embeddings, values; empty where needs says no."""
     inputs = (patches, class_embeddings, mask, values)
-    return _filled(
-        chunked.backward(grad, (result, log_sum), inputs, temperature, _three(needs)), inputs
-    )
+    with _no_autocast(patches):
+        saved = (result, log_sum)
+        gradients = chunked.backward(grad, saved, inputs, temperature, _three(needs))
+    return _filled(gradients, inputs)
 
 
 @_backward.register_kernel("cuda")
@@ -155,7 +184,8 @@ def _backward_cuda(
     where: Any = chunked
     if runs_in_triton(patches, class_embeddings, values):
         where = importlib.import_module("taidpt.kernels.local_similarity.triton_backward")
-    gradients = where.backward(grad, (result, log_sum), inputs, temperature, _three(needs))
+    with _no_autocast(patches):
+        gradients = where.backward(grad, (result, log_sum), inputs, temperature, _three(needs))
     return _filled(gradients, inputs)
 
 

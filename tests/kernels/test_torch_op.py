@@ -57,6 +57,23 @@ def test_half_precision_is_computed_in_fp32(dtype: torch.dtype) -> None:
     torch.testing.assert_close(result, naive.local_similarity(*inputs), atol=1e-5, rtol=1e-5)
 
 
+def test_autocast_takes_factors_as_matmul_does() -> None:
+    inputs = make_inputs(Case(2, 10, 20, 64, masked=True, valued=True), requires_grad=True)
+    leaves = [t for t in (inputs.patches, inputs.class_embeddings, inputs.values) if t is not None]
+    halves = [leaf.bfloat16() for leaf in leaves]
+    expected = naive.local_similarity(halves[0], halves[1], 40.0, inputs.mask, halves[2])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = local_similarity(*inputs)
+        gradients = torch.autograd.grad(found.sum(), leaves)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+    exact = make_inputs(Case(2, 10, 20, 64, torch.float64))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = local_similarity(*exact)
+    torch.testing.assert_close(found, naive.local_similarity(*exact), atol=1e-12, rtol=1e-12)
+
+
 def test_strides_and_an_empty_batch() -> None:
     inputs = make_inputs(Case(4, 6, 10, 16))
     strided = inputs.patches.transpose(1, 2).contiguous().transpose(1, 2)

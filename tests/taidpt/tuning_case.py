@@ -11,6 +11,7 @@ import torch
 from taidpt.progress import SilentProgress
 from taidpt.prompts import PromptSettings, TunedPrompts
 from taidpt.tags import Tag
+from taidpt.tune_job import save_prompts
 from taidpt.tune_settings import RunOptions, TuneSettings
 from taidpt.tuner import tune
 from tests.taidpt.tiny import make_clip
@@ -45,5 +46,12 @@ def run_case(checkpoint: Path, resume: bool = False, slow: bool = False) -> Tune
         torch.set_num_threads(threads)
 
 
+def main(checkpoint: Path, output: Path | None = None) -> None:
+    """Slowly, to be killed; or, with an output, as one of several processes that writes it."""
+    prompts = run_case(checkpoint, slow=output is None)
+    if output is not None:
+        save_prompts(prompts, output)
+
+
 if __name__ == "__main__":
-    run_case(Path(sys.argv[1]), slow=True)
+    main(*map(Path, sys.argv[1:3]))

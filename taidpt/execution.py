@@ -1,0 +1,134 @@
+"""How a tuning step is carried out: alone in fp32, or by Accelerate.
+
+Accelerate comes in where mixed precision is asked for, or where its launcher (or torchrun) has
+started several processes. Each then takes its share of a batch, and gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from taidpt.runtime.errors import InputError, MissingDependencyError
+
+__all__ = ["PRECISIONS", "Execution", "execution_of", "is_main_process", "local_rank", "processes"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+Rows = npt.NDArray[np.int64]
+
+
+def processes() -> int:
+    """How many processes a launcher has started for this run; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def local_rank() -> int:
+    """This process's number on its machine, which is its GPU's."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+class Execution:
+    """One process in fp32, in plain PyTorch."""
+
+    def prepare(
+        self, step: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The step, called as before, and the optimiser as they are to be used from here on."""
+        return step, optimizer
+
+    def share(self, rows: Rows) -> Rows:
+        """What of a batch this process takes."""
+        return rows
+
+    def weight(self, own: int, whole: int) -> float:
+        """Factor on the mean loss of `own` rows that makes the processes' mean the batch's."""
+        return 1.0
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss."""
+        torch.autograd.backward(loss)
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of a number over the processes."""
+        return float(value)
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class _Accelerated(Execution):
+    def __init__(self, precision: str, device: torch.device) -> None:
+        try:
+            from accelerate import Accelerator
+        except ImportError:
+            raise MissingDependencyError(
+                "mixed precision and several processes need Accelerate: "
+                "pip install 'taidpt[accelerate]'"
+            ) from None
+        self._accelerator = Accelerator(
+            mixed_precision="no" if precision == "fp32" else precision,
+            cpu=device.type == "cpu",
+            device_placement=False,
+        )
+
+    def prepare(
+        self, step: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        prepared: tuple[Any, Any] = self._accelerator.prepare(step, optimizer)
+        return prepared
+
+    def share(self, rows: Rows) -> Rows:
+        return rows[self._accelerator.process_index :: self._accelerator.num_processes]
+
+    def weight(self, own: int, whole: int) -> float:
+        return float(self._accelerator.num_processes * own / whole)
+
+    def backward(self, loss: Tensor) -> None:
+        self._accelerator.backward(loss)
+
+    def mean(self, value: Tensor) -> float:
+        mean: Tensor = self._accelerator.reduce(value, reduction="mean")
+        return mean.item()
+
+    def close(self) -> None:
+        from accelerate.state import AcceleratorState
+
+        self._accelerator.end_training()
+        # Accelerate keeps one state a process; a later run here may want another precision
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def execution_of(precision: str, device: torch.device, batch: int) -> Execution:
+    """The plain way, or Accelerate where precision or the number of processes ask for it.
+
+    Args:
+        precision: one of `PRECISIONS`.
+        device: where the step runs.
+        batch: texts or pictures a step, over all processes.
+    Raises:
+        InputError: fp16 without a GPU, more processes than a batch has rows.
+        MissingDependencyError: Accelerate is needed and not installed.
+    """
+    if processes() > batch:
+        raise InputError(
+            f"a batch of {batch} cannot be shared by {processes()} processes: start fewer, or "
+            "raise --batch"
+        )
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError(
+            "precision fp16 needs a GPU, whose gradients are scaled; on a CPU take bf16 or fp32"
+        )
+    if precision == "fp32" and processes() == 1:
+        return Execution()
+    return _Accelerated(precision, device)
