@@ -1,34 +1,119 @@
-"""`taidpt bank`: the class bank of tuned prompts, or of a bundle, as a file of its own."""
+"""`taidpt bank`: the class bank of prompts, of a bundle, or of names alone, as one file."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from taidpt.runtime.active_bank import bundle_bank
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError
 
-__all__ = ["make_bank"]
+if TYPE_CHECKING:
+    from taidpt.export.tag_bank import BankMaker
+    from taidpt.tags import TagSet
+
+__all__ = ["BankRequest", "make_bank", "open_maker", "read_tags"]
+
+_LISTS = (".yaml", ".yml", ".txt")
 
 
-def make_bank(source: Path, output: Path, pretrained: str | None = None) -> ClassBank:
-    """Write the bank of prompts (which runs the text tower) or of a bundle (which copies it).
+@dataclass(frozen=True)
+class BankRequest:
+    """What a bank is made of.
 
-    Args:
+    Attributes:
         source: a prompts file, or a bundle's folder.
-        output: the safetensors file to write.
-        pretrained: the weights, where they lie elsewhere than the prompts say.
+        tags: names with commas between them, or a tags.yaml or .txt; None keeps the source's own.
+        choice: one of `tag_bank.CHOICES`; None takes the prompts where there are some.
+        texts: captions, for the choices that are made of them.
+        pretrained: the weights, where they lie elsewhere than the source says.
+    """
+
+    source: Path
+    tags: str | None = None
+    choice: str | None = None
+    texts: tuple[Path, ...] = ()
+    pretrained: str | None = None
+
+
+def make_bank(request: BankRequest, output: Path) -> tuple[ClassBank, list[str]]:
+    """Write a bank: of new names by the text tower, of prompts as tuned, of a bundle as it is.
+
+    Returns:
+        The bank, and lines that the user should read.
     Raises:
-        InputError: the source is neither, or the output cannot be written.
+        InputError: the source is neither prompts nor a bundle, the tags or texts cannot be used,
+            or the output cannot be written.
     """
     if not output.parent.is_dir():
         raise InputError(f"{output}: its folder {output.parent} does not exist")
-    bank = Bundle.load(source).bank if source.is_dir() else _baked(source, pretrained)
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; give a file name for the bank")
+    notes: list[str] = []
+    if request.tags is None:
+        bank = _own_tags(request)
+    else:
+        tags = read_tags(request.tags)
+        maker = open_maker(request)
+        notes = maker.notes
+        bank = maker.make(tags, request.choice or maker.choices[0])
     try:
         bank.save(output)
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from None
-    return bank
+    return bank, notes
+
+
+def read_tags(text: str) -> TagSet:
+    """Tags of a command line: a file of them, or names with commas between them.
+
+    Raises:
+        InputError: the file cannot be read, or a name is empty or there twice.
+    """
+    from taidpt.tags import TagSet
+
+    if text.lower().endswith(_LISTS):
+        return TagSet.load(text)
+    return TagSet.from_names(text.split(","), "--tags")
+
+
+def open_maker(request: BankRequest) -> BankMaker:
+    """The text tower of a source's model; loads it.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+        InputError: the weights are not those of the source.
+    """
+    from taidpt.export.graph_io import require_export_packages
+
+    require_export_packages()
+    from taidpt.clip import load_clip
+    from taidpt.export.tag_bank import BankMaker, require_model
+    from taidpt.prompts import TunedPrompts
+    from taidpt.scores import Scoring
+
+    prompts = None
+    if request.source.is_dir():
+        manifest = Bundle.load(request.source).manifest
+        model, how = manifest.model.to_json(), manifest.scoring
+        scoring = Scoring(how.temperature, how.merge_weight, how.score_transform)
+    else:
+        prompts = TunedPrompts.load(request.source)
+        model, scoring = dict(prompts.model), prompts.scoring
+    clip = load_clip(str(model["name"]), request.pretrained or str(model["pretrained"]))
+    require_model("the weights", clip.identity(), str(request.source), model)
+    return BankMaker(clip, scoring, prompts, request.texts)
+
+
+def _own_tags(request: BankRequest) -> ClassBank:
+    if request.choice is not None or request.texts:
+        raise InputError("--from and --texts make banks of names: give --tags too")
+    if request.source.is_dir():
+        return bundle_bank(Bundle.load(request.source))
+    return _baked(request.source, request.pretrained)
 
 
 def _baked(source: Path, pretrained: str | None) -> ClassBank:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["bank", "demo", "doctor", "export", "verify"]
+__all__ = ["demo", "doctor", "export", "verify"]
 
 
 @click.command()
@@ -173,24 +173,6 @@ def demo(output: Path, seed: int, quiet: bool) -> None:
     with progress_for(quiet) as progress:
         result = run_demo(output, progress, dataclasses.replace(DEMO_SETTINGS, seed=seed))
     print_demo(result)
-
-
-@click.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="PROMPTS|BUNDLE")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write."
-)
-@click.option("--pretrained", metavar="FILE", help="The weights, where they lie elsewhere now.")
-@click.help_option("-h", "--help")
-def bank(source: Path, output: Path, pretrained: str | None) -> None:
-    """Write the class bank of tuned PROMPTS or of a BUNDLE as one file.
-
-    A graph or an engine whose bank is an input takes any such file, without a rebuild.
-    """
-    from taidpt.export.bank_command import make_bank
-
-    made = make_bank(source, output, pretrained)
-    click.echo(f"{output}: {len(made.names)} tags, {made.dim} dimensions")
 
 
 @click.command()

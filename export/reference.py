@@ -22,7 +22,7 @@ from taidpt.scores import (
     transform_scores,
 )
 
-__all__ = ["TorchReference"]
+__all__ = ["TorchReference", "head_outputs"]
 
 _MATRICES = ("global_embeddings", "local_embeddings")
 
@@ -68,25 +68,43 @@ class TorchReference:
         raw_global, raw_patches = self.encoder(images)
         global_features = F.normalize(raw_global.float(), dim=-1)
         patch_features = F.normalize(raw_patches.float(), dim=-1)
-        bank, scoring = self.bank, self.scoring
-        rows = {name: _tensor(getattr(bank, name)) for name in ("scale", "bias", *_MATRICES)}
-        factor = rows["scale"] / SCORE_SCALE
-        whole = global_scores(global_features, rows["global_embeddings"])
-        local = local_scores(
-            patch_features,
-            rows["local_embeddings"],
-            scoring.temperature,
-            values=None if bank.value_embeddings is None else _tensor(bank.value_embeddings),
-        )
-        parts = [factor * part + rows["bias"] for part in (whole, local)]
-        merged = merged_scores(parts[0], parts[1], scoring.merge_weight)
         return {
-            "scores": transform_scores(merged, scoring.score_transform),
-            "global_scores": parts[0],
-            "local_scores": parts[1],
+            **head_outputs(global_features, patch_features, self.bank, self.scoring),
             "global_features": global_features,
             "patch_features": patch_features,
         }
+
+
+@torch.no_grad()
+def head_outputs(
+    global_features: Tensor, patch_features: Tensor, bank: ClassBank, scoring: Scoring
+) -> dict[str, Tensor]:
+    """The head alone.
+
+    Args:
+        global_features: unit rows, [N, D].
+        patch_features: unit rows, [N, P, D].
+        bank: C tags.
+        scoring: temperature, merge weight, score transform.
+    Returns:
+        "scores", "global_scores" and "local_scores", each [N, C].
+    """
+    rows = {name: _tensor(getattr(bank, name)) for name in ("scale", "bias", *_MATRICES)}
+    factor = rows["scale"] / SCORE_SCALE
+    whole = global_scores(global_features, rows["global_embeddings"])
+    local = local_scores(
+        patch_features,
+        rows["local_embeddings"],
+        scoring.temperature,
+        values=None if bank.value_embeddings is None else _tensor(bank.value_embeddings),
+    )
+    parts = [factor * part + rows["bias"] for part in (whole, local)]
+    merged = merged_scores(parts[0], parts[1], scoring.merge_weight)
+    return {
+        "scores": transform_scores(merged, scoring.score_transform),
+        "global_scores": parts[0],
+        "local_scores": parts[1],
+    }
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:

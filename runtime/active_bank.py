@@ -20,7 +20,15 @@ from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.manifest import TagEntry
 from taidpt.runtime.results import Vocabulary
 
-__all__ = ["BANK_INPUTS", "ActiveBank", "bundle_bank", "check_swappable", "fit_bank", "own_bank"]
+__all__ = [
+    "BANK_INPUTS",
+    "ActiveBank",
+    "bundle_bank",
+    "check_fit",
+    "check_swappable",
+    "fit_bank",
+    "own_bank",
+]
 
 BANK_INPUTS = ("global_embeddings", "local_embeddings", "scale", "bias")
 
@@ -70,9 +78,20 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
         InputError: the bundle's bank is a constant, or the bank is of another model or dimension,
             or has value embeddings.
     """
-    _check(bank, bundle, source)
+    check_swappable(bundle)
+    bank = check_fit(bank, bundle, source)
     manifest = bundle.manifest
-    bank = _with_thresholds(bank, manifest.scoring.score_transform, source)
+    if bank.value_embeddings is not None:
+        raise InputError(
+            f"{source}: has value embeddings (DualCoOp), which no graph takes as an input; "
+            "export it as a constant"
+        )
+    least = manifest.graph.top_k or 1
+    if len(bank.names) < least:
+        raise InputError(
+            f"{source}: has {len(bank.names)} tags, and {bundle.path} was exported with --top-k "
+            f"{least}, which needs {least} tags at least"
+        )
     maps = bank.probabilities or (None,) * len(bank.names)
     entries = tuple(
         TagEntry(name, threshold, (), probability)
@@ -130,9 +149,13 @@ def _with_thresholds(bank: ClassBank, transform: str, source: str) -> ClassBank:
     return dataclasses.replace(bank, thresholds=thresholds, probabilities=())
 
 
-def _check(bank: ClassBank, bundle: Bundle, source: str) -> None:
-    check_swappable(bundle)
-    manifest, model = bundle.manifest, bundle.manifest.model
+def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
+    """A bank of a bundle's model, with thresholds for its scores; constant banks fit as well.
+
+    Raises:
+        InputError: it is of another model or dimension, naming both.
+    """
+    model = bundle.manifest.model
     made_with = bank.metadata.get("model")
     of_model = made_with.get("weights_sha256") if isinstance(made_with, Mapping) else None
     if not isinstance(made_with, Mapping) or not isinstance(of_model, str):
@@ -150,17 +173,7 @@ def _check(bank: ClassBank, bundle: Bundle, source: str) -> None:
             f"{source}: its rows have {bank.dim} dimensions, and those of {bundle.path} have "
             f"{model.embed_dim}"
         )
-    if bank.value_embeddings is not None:
-        raise InputError(
-            f"{source}: has value embeddings (DualCoOp), which no graph takes as an input; "
-            "export it as a constant"
-        )
-    least = manifest.graph.top_k or 1
-    if len(bank.names) < least:
-        raise InputError(
-            f"{source}: has {len(bank.names)} tags, and {bundle.path} was exported with --top-k "
-            f"{least}, which needs {least} tags at least"
-        )
+    return _with_thresholds(bank, bundle.manifest.scoring.score_transform, source)
 
 
 def _transform_of(bank: ClassBank, otherwise: str) -> str:

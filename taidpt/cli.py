@@ -32,7 +32,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("taidpt.benchmark_commands:reproduce", "Run a published result again."),
     "datasets": ("taidpt.benchmark_commands:datasets", "Look for the benchmark data sets."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
-    "bank": ("taidpt.export.commands:bank", "Write the class bank of prompts as one file."),
+    "bank": ("taidpt.export.bank_commands:bank", "Make a class bank: tags in one file."),
+    "compare-banks": (
+        "taidpt.export.bank_commands:compare_banks",
+        "Show what several banks would tag on your frames.",
+    ),
     "verify": ("taidpt.export.commands:verify", "Check that a bundle still gives the same tags."),
     "doctor": ("taidpt.export.commands:doctor", "Show what this machine has and lacks."),
     "demo": ("taidpt.export.commands:demo", "Do the whole line on the embedded toy world."),
