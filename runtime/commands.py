@@ -30,6 +30,12 @@ __all__ = ["bench", "tag"]
 @click.option("--max-fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.")
 @click.option("--recursive", is_flag=True, help="Look into the folders of a folder too.")
 @click.option("--roi", metavar="X,Y,W,H", help="Use this part of each frame, in pixels.")
+@click.option(
+    "--decoder",
+    default="auto",
+    metavar="NAME",
+    help="auto takes a hardware decoder that works; software, cuda, vaapi, … or fail.",
+)
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Frames in one run.")
 @click.option(
     "--skip-still",

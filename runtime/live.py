@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 from taidpt.runtime.decoder import Decoder
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.hardware import open_decoding
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources import Frame, Selector, Source, SourceOptions
 from taidpt.runtime.video import import_av, open_input
@@ -108,6 +110,7 @@ class LiveSource(Source):
         self._url, self._policy = url, policy or ReconnectPolicy()
         self._av = import_av()
         self._open_container = open_container or self._open_url
+        self._decoder = options.decoder
         self._selector, self._clock = Selector(options), LiveClock()
         self._colours = options.colours
         self._stopped = threading.Event()
@@ -207,7 +210,10 @@ class LiveSource(Source):
         if self._url.startswith("/dev/video"):
             return self._av.open(self._url, format="v4l2", timeout=(seconds, seconds))
         options = {"rtsp_transport": "tcp"} if self._url.startswith("rtsp") else {}
-        return open_input(self._url, options=options, timeout=(seconds, seconds))
+        opened = functools.partial(
+            open_input, self._url, options=options, timeout=(seconds, seconds)
+        )
+        return open_decoding(self._decoder, opened, self.name)
 
     def _drop_container(self) -> None:
         container, self._container = self._container, None

@@ -84,6 +84,8 @@ class SourceOptions:
         roi: x, y, width, height of the part of each frame that is used, in pixels.
         colours: matrix and range of the NV12 frames that a bundle takes (`InputSpec.colours`):
             videos and streams give NV12 then; None gives RGB.
+        decoder: of videos and streams: "auto" takes a hardware decoder that works and logs which;
+            "software"; "cuda", "vaapi" and others work or fail.
     """
 
     recursive: bool = False
@@ -92,6 +94,7 @@ class SourceOptions:
     fps: float | None = None
     roi: tuple[int, int, int, int] | None = None
     colours: tuple[str, str] | None = None
+    decoder: str = "auto"
 
     def __post_init__(self) -> None:
         if self.roi is not None and self.colours is not None:

@@ -285,6 +285,7 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
             every=options["every"],
             max_fps=options["max_fps"],
             roi=parse_roi(options["roi"]),
+            decoder=options["decoder"],
         ),
         stream=StreamSettings(
             batch=options["batch"],

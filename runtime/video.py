@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from taidpt.runtime.decoder import Decoder
 from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.hardware import open_decoding
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources import Frame, Selector, Source, SourceOptions
 
@@ -30,7 +32,7 @@ class VideoSource(Source):
         """
         self.name = redact(url)
         self._av = import_av()
-        self._container = self._open(url)
+        self._container = self._open(url, options.decoder)
         if not self._container.streams.video:
             self.close()
             raise InputError(f"{self.name}: has no video stream")
@@ -64,10 +66,10 @@ class VideoSource(Source):
         """Close the file."""
         self._container.close()
 
-    def _open(self, url: str) -> Any:
+    def _open(self, url: str, decoder: str) -> Any:
         av = self._av
         try:
-            return open_input(url)
+            return open_decoding(decoder, functools.partial(open_input, url), self.name)
         except (av.error.InvalidDataError, av.error.EOFError):
             raise InputError(
                 f"{self.name}: not a video or a picture that can be read; it may be truncated"
