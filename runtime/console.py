@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from taidpt.runtime.events import Interval
 from taidpt.runtime.moment import Moment
+from taidpt.runtime.stdout import write_stdout
 
 if TYPE_CHECKING:
     from taidpt.runtime.sources import Source
@@ -74,7 +75,7 @@ class PersonSink:
     def write(self, moment: Moment) -> None:
         """Print a picture's tags; remember a video's best scores."""
         if moment.time is None:
-            print(f"{moment.frame.source}: {_picture_text(moment, self._top)}", flush=True)
+            write_stdout(f"{moment.frame.source}: {_picture_text(moment, self._top)}\n")
             return
         if self._live:
             _print_events(moment)
@@ -86,13 +87,12 @@ class PersonSink:
         """Print the timeline of a video."""
         if not self._best:
             return
-        print(f"{source}, {clock_text(end_s)}")
         lines = timeline_lines(intervals, end_s)
         if not lines:
             ranked = sorted(self._best.items(), key=lambda item: -item[1])[: self._top]
             best = ", ".join(f"{name} {score:.2f}" for name, score in ranked)
             lines = [f"no tag reached its threshold; the best scores were {best}"]
-        print("\n".join("  " + line for line in lines), flush=True)
+        write_stdout("\n  ".join([f"{source}, {clock_text(end_s)}", *lines]) + "\n")
         self._best.clear()
 
     def close(self) -> None:
@@ -101,9 +101,8 @@ class PersonSink:
 
 def _print_events(moment: Moment) -> None:
     for event in moment.events:
-        print(
-            f"{moment.frame.source} {clock_text(event.time_s)} {event.tag} {event.kind}", flush=True
-        )
+        when = clock_text(event.time_s)
+        write_stdout(f"{moment.frame.source} {when} {event.tag} {event.kind}\n")
 
 
 def _picture_text(moment: Moment, top: int) -> str:

@@ -39,7 +39,14 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by a temporary sibling, fsync and rename."""
+    """Write a file by a temporary sibling, fsync and rename; a device or a pipe as it is.
+
+    Where `path` is a link, the file behind it is written.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():  # a rename would put a file in place of /dev/stdout
+        path.write_bytes(data)
+        return
     temporary = path.with_name(f".{path.name}.tmp-{os.urandom(4).hex()}")
     try:
         with temporary.open("wb") as stream:

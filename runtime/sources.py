@@ -363,10 +363,12 @@ def _open_url(text: str, options: SourceOptions) -> Source:
 
 
 def _open_path(text: str, options: SourceOptions) -> Source:
+    if not text:
+        raise InputError("a source has no name; give a picture, a folder, a video or a stream")
     path = Path(text)
+    if path.is_dir():
+        return ImageSource(text, _pictures(path, options.recursive), options)
     try:
-        if path.is_dir():
-            return ImageSource(text, _pictures(path, options.recursive), options)
         with path.open("rb") as stream:
             empty = not stream.read(1)
     except FileNotFoundError:
@@ -400,9 +402,12 @@ def _pictures(folder: Path, recursive: bool) -> list[Path]:
     from taidpt.runtime.images import IMAGE_SUFFIXES
 
     found = folder.rglob("*") if recursive else folder.iterdir()
-    paths = sorted(
-        path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    try:
+        paths = sorted(
+            path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        )
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {_reason(error)}") from None
     if not paths:
         hint = "" if recursive else "; --recursive looks into its folders"
         raise InputError(f"{folder}: no pictures in this folder{hint}")

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -103,6 +104,8 @@ def _run(command: click.Command, name: str) -> NoReturn:
     closed standard output end with 0.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if sys.stderr is None:  # closed with `2>&-`; what would be said there is said to nobody
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
         code = _invoke(command, name)
     except click.exceptions.Abort:
@@ -128,7 +131,8 @@ def _invoke(command: click.Command, name: str) -> int:
             result = command.invoke(context)
     except click.exceptions.Exit as done:
         return int(done.exit_code)
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return result if isinstance(result, int) else 0
 
 
@@ -138,10 +142,11 @@ def _say(line: str, code: int) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """End without Python's complaint about a standard output that nobody reads any more."""
+    """End without Python's complaint about a standard output that is full or read by nobody."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        if sys.stdout is not None:  # closed with `>&-`
+            sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from taidpt.runtime.events import Event, Interval
 from taidpt.runtime.moment import Moment
 from taidpt.runtime.sinks.line_file import LineFile
+from taidpt.runtime.stdout import write_stdout
 
 __all__ = ["EVENT_SCHEMA", "FRAME_SCHEMA", "EventsSink", "JsonlSink", "event_record"]
 
@@ -40,8 +40,7 @@ class _Lines:
         if self._file is not None:
             self._file.write(line.encode())
         else:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            write_stdout(line)
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
         """Nothing to do: every line stands alone."""
