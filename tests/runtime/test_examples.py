@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,9 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from taidpt.runtime import Tagger
+from taidpt.runtime.commands import tag
+from tests.runtime.stub_driver import add_stub_engine, build_stub
 from tests.runtime.test_live import free_port, server
 from tests.runtime.tiny import TinySpec, tiny_bundle
-from tests.support import REPOSITORY
+from tests.runtime.videos import colour_video
+from tests.support import REPOSITORY, require
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +57,77 @@ def test_tag_video(lively: Path, video_path: Path) -> None:
     assert re.search(r"^.+: \d\.\d to \d\.\d s$", output, re.MULTILINE)
 
 
-def test_own_loop(lively: Path) -> None:
-    assert len(example("own_loop.py", lively).splitlines()) == 50
+def test_opencv_loop(lively: Path, video_path: Path) -> None:
+    there = importlib.util.find_spec("cv2") is not None
+    require("opencv", there, "pip install opencv-python-headless")
+    lines = example("opencv_loop.py", lively, video_path).splitlines()
+    assert len(lines) == 100
+    assert any(line.endswith(" on") for line in lines)
+    with Tagger.load(lively, device="cpu") as tagger:
+        first = next(iter(tagger.stream(video_path))).tags[0]
+    assert lines[0].startswith(f"0.00 s  best {first.name} ")
+
+
+def test_external_decode_on_the_stub_of_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real example; the driver, TensorRT and the decoder are stubs."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    machine = build_stub(tmp_path)
+    bundle = tiny_bundle(tmp_path / "t.taidpt", TinySpec(height=96, width=128))
+    add_stub_engine(bundle)
+    video = colour_video(tmp_path / "clip.mp4", frames=30)
+    code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    script = REPOSITORY / "examples" / "external_decode.py"
+    device, *lines = machine.run(code, [script, bundle, video]).splitlines()
+    assert device == "tensorrt: TensorRT 10.3.0 (fp32 engine)"
+    assert len(lines) == 30
+    assert not [call for call in machine.calls if call.startswith("copy in")]
+    assert machine.calls.count("record event in stream 0x1") == 30  # waits for the decoder
+    with Tagger.load(bundle, device="cpu") as tagger:
+        for index, moment in enumerate(tagger.stream(video)):
+            best = ", ".join(f"{tag.name} {tag.score:.2f}" for tag in moment.result.top(3))
+            assert lines[index] == f"frame {index}: {best}"
+
+
+def test_gstreamer_pipeline(lively: Path) -> None:
+    there = shutil.which("gst-launch-1.0") is not None
+    require("gstreamer", there, "apt install gstreamer1.0-tools gstreamer1.0-plugins-good")
+    pipeline = "gst:videotestsrc is-live=true ! video/x-raw,width=64,height=48"
+    output = example("watch_camera.py", lively, pipeline, 2)
+    assert re.search(r"last frame at \d+\.\d s, \d+ frames dropped", output)
+
+
+def test_the_unit_file_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    tool = shutil.which("systemd-analyze")
+    require("systemd-analyze", tool is not None, "apt install systemd")
+    text = (REPOSITORY / "examples" / "service" / "taidpt-street.service").read_text()
+    # what is not on this machine: the program, its user, and the file of secrets
+    taidpt = shutil.which("taidpt") or sys.executable
+    text = text.replace("/opt/taidpt/bin/taidpt", taidpt).replace("User=taidpt", "User=root")
+    unit = tmp_path / "taidpt-street.service"
+    unit.write_text(text)
+    done = subprocess.run(
+        [str(tool), "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    about_ours = [line for line in done.stderr.splitlines() if "taidpt" in line]
+    assert not about_ours, done.stderr
+    broken = tmp_path / "taidpt-broken.service"
+    broken.write_text(text.replace("Restart=always", "Restart=sometimes"))
+    done = subprocess.run(
+        [str(tool), "verify", "--man=no", str(broken)], capture_output=True, text=True, check=False
+    )
+    assert "sometimes" in done.stderr  # the tool does look
+
+
+def test_the_unit_files_command_is_one_that_we_take() -> None:
+    text = (REPOSITORY / "examples" / "service" / "taidpt-street.service").read_text()
+    command = re.search(r"ExecStart=(.*?[^\\])\n", text, re.DOTALL)
+    assert command is not None
+    words = shlex.split(command[1].replace("\\\n", " "))
+    known = {name for option in tag.params for name in option.opts}
+    assert [word for word in words if word.startswith("--") and word not in known] == []
+    assert words[:2] == ["/opt/taidpt/bin/taidpt", "tag"]
 
 
 def test_several_cameras(lively: Path, video_path: Path) -> None:
