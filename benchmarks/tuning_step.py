@@ -17,7 +17,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,19 @@ def make_case(classes: int, batch: int) -> tuple[Case, list[str]]:
     return Case(clip, tokens, encode_captions(clip, captions), labels), captions
 
 
+def on_device(case: Case, device: torch.device) -> Case:
+    """The same where it is computed; captions' features stay on the host, as in tuning."""
+    tokens = replace(case.tokens, ids=case.tokens.ids.to(device), ends=case.tokens.ends.to(device))
+    return replace(case, clip=case.clip.to(device), tokens=tokens, labels=case.labels.to(device))
+
+
 def our_step(case: Case) -> Callable[[list[Tensor]], Tensor]:
     """The project's own step."""
     encoder = PromptEncoder(case.clip, case.tokens)
     rows = np.arange(len(case.features))
 
     def loss(contexts: list[Tensor]) -> Tensor:
-        batch = case.features.batch(rows)
+        batch = case.features.batch(rows).to(case.labels.device)
         global_rows, local_rows = encoder(contexts)
         scores = (
             global_scores(batch.pooled, global_rows),
@@ -93,13 +99,13 @@ def our_step(case: Case) -> Callable[[list[Tensor]], Tensor]:
 def plain_step(case: Case) -> Callable[[list[Tensor]], Tensor]:
     """The published step: nothing cut, nothing shared, all pairs of classes."""
     model: Any = case.clip.model
-    batch = case.features.batch(np.arange(len(case.features)))
+    batch = case.features.batch(np.arange(len(case.features))).to(case.labels.device)
     padding = 77 - batch.tokens.shape[1]
     tokens = F.pad(batch.tokens, (0, 0, 0, padding))
     hidden = torch.where(F.pad(batch.mask, (0, padding)), 0.0, -10000.0)[:, :, None]
-    ids = F.pad(case.tokens.ids, (0, 77 - case.tokens.ids.shape[1]))
+    ids = F.pad(case.tokens.ids, (0, 77 - case.tokens.ids.shape[1])).to(case.labels.device)
     words = model.token_embedding(ids.clamp(min=0)).detach()
-    rows = torch.arange(len(ids))
+    rows = torch.arange(len(ids), device=ids.device)
 
     def embed(context: Tensor) -> Tensor:
         middle = context.expand(len(ids), -1, -1)
@@ -127,10 +133,13 @@ def plain_step(case: Case) -> Callable[[list[Tensor]], Tensor]:
 class Way:
     """A loss with its contexts and optimiser; every way starts from the same values."""
 
-    def __init__(self, loss: Callable[[list[Tensor]], Tensor]) -> None:
+    def __init__(
+        self, loss: Callable[[list[Tensor]], Tensor], device: torch.device | None = None
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         shape = (CONTEXT_TOKENS, 512)
-        self.contexts = [0.02 * torch.randn(shape, generator=generator) for _ in range(2)]
+        drawn = [0.02 * torch.randn(shape, generator=generator) for _ in range(2)]
+        self.contexts = [values.to(device or "cpu") for values in drawn]
         for context in self.contexts:
             context.requires_grad_(True)
         self.optimizer = torch.optim.SGD(self.contexts, lr=1e-4, momentum=0.9, weight_decay=5e-4)
@@ -149,6 +158,8 @@ class Way:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self._loss(self.contexts))
         self.optimizer.step()
+        if self.contexts[0].is_cuda:
+            torch.cuda.synchronize()
         self.clock.append(time.perf_counter() - clock)
         self.cpu.append(time.process_time() - cpu)
 
