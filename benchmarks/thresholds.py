@@ -1,6 +1,6 @@
 """Thresholds without labels against thresholds with them, on simulated score matrices.
 
-    python benchmarks/thresholds.py [--families plain,rare] [--seeds 100,101] [--json FILE]
+    python benchmarks/thresholds.py [--families "plain;rare"] [--seeds 100,101] [--json FILE]
 
 Families marked * did not shape the method (but embedded* did, and seeds below 100). Each rival is
 measured on the very scores it was chosen on, so "single" and "oracle" are upper bounds of their
@@ -27,7 +27,7 @@ FIELDS = [field.name for field in dataclasses.fields(Comparison)]
 def main() -> None:
     """Parse, run every family, print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--families", default=";".join(FAMILIES))
     parser.add_argument("--seeds", default="100,101")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--tags", type=int, default=40)
@@ -39,7 +39,7 @@ def main() -> None:
     print(f"{size.frames} frames, {size.tags} tags, mean of seeds {options.seeds}")
     print(f"{'family':18}{'scores':8}" + "".join(f"{name[:9]:>10}" for name in FIELDS) + "   s")
     rows = []
-    for family in options.families.split(","):
+    for family in options.families.split(";"):
         for transform in options.transforms.split(","):
             rows.append(measure(family, transform, seeds, size))
             print_row(rows[-1])

@@ -12,7 +12,7 @@ from taidpt.calibration.decision import decide
 from taidpt.calibration.hierarchy import Hint, compress, fit_family
 from taidpt.calibration.mixture import Sample, responsibility
 from taidpt.calibration.score_matrix import checked_scores
-from taidpt.calibration.unmixing import unexplained
+from taidpt.calibration.unmixing import unexplained, without_others
 from taidpt.runtime.errors import InputError
 
 __all__ = ["MIN_FRAMES", "CalibrateSettings", "Calibration", "TagCalibration", "calibrate"]
@@ -23,6 +23,7 @@ MIN_FRAMES = 20
 _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
 _SIGN = 0.5  # a tag that no frame has with this probability …
 _SIGHTINGS = 3.0  # … and that is expected in fewer frames than this counts as not seen
+_EXPLAINING_ROUNDS = 2
 _SURE, _FAIRLY_SURE = 0.75, 0.5
 
 
@@ -131,7 +132,7 @@ def calibrate(
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
     if moves.any():
         hint = None if hint is None else hint.of(moves)
-        chances = _chances(unexplained(values[:, moves]), hint)
+        chances = _chances(values[:, moves], hint)
         for place, index in enumerate(np.flatnonzero(moves)):
             tags[index] = _learn(names[index], values[:, index], chances[:, place], settings)
     return Calibration(tuple(tags), len(values))
@@ -143,8 +144,24 @@ def _moving(values: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(values.std(axis=0) > _STEADY * whole)
 
 
-def _chances(parts: Floats, hint: Hint | None) -> Floats:
-    """Probability of each tag in each frame, [N, C], from what other tags leave of its score."""
+def _chances(scores: Floats, hint: Hint | None) -> Floats:
+    """Probability of each tag in each frame, [N, C], from what other tags leave of its score.
+
+    Where other tags explain much, two views must agree: their geometric mean is taken, as what
+    looks like the tag in one view alone is most often something else.
+    """
+    parts = unexplained(scores)
+    first = _fitted(parts, hint)
+    if parts is scores:
+        return first
+    last = first
+    for _ in range(_EXPLAINING_ROUNDS):
+        last = _fitted(without_others(scores, last), hint)
+    return np.sqrt(first * last)
+
+
+def _fitted(parts: Floats, hint: Hint | None) -> Floats:
+    """Probability of each tag, [N, C], under mixtures fitted to all tags' parts together."""
     middle = np.median(parts, axis=0)
     spread = 1.4826 * np.median(np.abs(parts - middle), axis=0)
     spread = np.where(spread > 0, spread, parts.std(axis=0))

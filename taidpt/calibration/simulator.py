@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.photo_families import PHOTO_FAMILIES
 from taidpt.calibration.score_matrix import ScoreMatrix
 from taidpt.runtime.errors import InputError
 
-__all__ = ["DEVELOPMENT_FAMILIES", "FAMILIES", "HELD_OUT_FAMILIES", "Size", "simulate"]
+__all__ = ["FAMILIES", "HELD_OUT_FAMILIES", "Size", "simulate"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -53,9 +54,11 @@ def simulate(family: str, seed: int, size: Size | None = None) -> ScoreMatrix:
     """
     if family not in FAMILIES:
         raise InputError(f"no simulated family {family!r}; there are {', '.join(FAMILIES)}")
+    size = size or Size()
     random = np.random.default_rng([seed, *family.encode()])
-    world = FAMILIES[family](random, size or Size())
-    return _two_heads(world, random)
+    if family in PHOTO_FAMILIES:
+        return PHOTO_FAMILIES[family].draw(random, size.frames, size.tags)
+    return _two_heads(_WORLDS[family](random, size), random)
 
 
 def _two_heads(world: _World, random: Random) -> ScoreMatrix:
@@ -246,7 +249,7 @@ def _mixed(random: Random, size: Size) -> _World:
 
 _Family = Callable[[Random, Size], _World]
 
-DEVELOPMENT_FAMILIES: dict[str, _Family] = {
+_DEVELOPMENT: dict[str, _Family] = {
     "plain": _plain,
     "shifted": _shifted,
     "skewed": _skewed,
@@ -259,11 +262,13 @@ DEVELOPMENT_FAMILIES: dict[str, _Family] = {
     "absent": _absent,
     "weak": _weak,
 }
-HELD_OUT_FAMILIES: dict[str, _Family] = {
+_HELD_OUT: dict[str, _Family] = {
     "graded": _graded,
     "confused": _confused,
     "embedded": _embedded,
     "mixed": _mixed,
     "crowded": _crowded,
 }
-FAMILIES: dict[str, _Family] = {**DEVELOPMENT_FAMILIES, **HELD_OUT_FAMILIES}
+_WORLDS = {**_DEVELOPMENT, **_HELD_OUT}
+HELD_OUT_FAMILIES = (*_HELD_OUT, *PHOTO_FAMILIES)
+FAMILIES = (*_DEVELOPMENT, *HELD_OUT_FAMILIES)
