@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.effective import effective_frames
 from taidpt.calibration.estimator import Calibration
 from taidpt.runtime.bundle import Bundle, Threshold
 from taidpt.runtime.errors import BundleError, InputError
@@ -28,10 +29,18 @@ SOURCE = "calibrated"
 
 @dataclass(frozen=True, eq=False)
 class SceneScores:
-    """Scores of a scene's frames, [N, C], and what each frame is called."""
+    """Scores of a scene's frames.
+
+    Attributes:
+        scores: [N, C].
+        frames: what each frame is called.
+        effective_frames: how many independent ones they are worth; each picture is one, and
+            videos are judged by the autocorrelation of their scores.
+    """
 
     scores: npt.NDArray[np.float64]
     frames: tuple[str, ...]
+    effective_frames: float
 
 
 def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 8) -> SceneScores:
@@ -44,13 +53,17 @@ def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 
     """
     bundle = tagger.bundle
     refuse_top(bundle.manifest.graph.top_k, bundle.path, "calibration")
-    rows, frames = [], []
+    rows: list[npt.NDArray[np.float32]] = []
+    frames: list[str] = []
+    videos: list[str] = []
     for group in _batches(sources, most, batch):
         rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
         frames += [_name(frame) for frame in group]
+        videos += ["" if frame.time_s is None else frame.source for frame in group]
     if not rows:
         raise InputError("no frame to calibrate on; give pictures, a folder or a video")
-    return SceneScores(np.concatenate(rows).astype(np.float64), tuple(frames))
+    scores = np.concatenate(rows).astype(np.float64)
+    return SceneScores(scores, tuple(frames), _worth(scores, np.array(videos)))
 
 
 def write_calibration(path: str | Path, calibration: Calibration) -> Bundle:
@@ -73,9 +86,19 @@ def write_calibration(path: str | Path, calibration: Calibration) -> Bundle:
             )
             for entry in manifest.tags
         )
-        provenance = {**manifest.provenance, "calibration": {"frames": calibration.frames}}
+        facts = {
+            "frames": calibration.frames,
+            "effective_frames": round(calibration.effective_frames, 1),
+        }
+        provenance = {**manifest.provenance, "calibration": facts}
         changed = dataclasses.replace(manifest, tags=tags, provenance=provenance)
         return bundle.with_manifest(changed)
+
+
+def _worth(scores: npt.NDArray[np.float64], videos: npt.NDArray[np.str_]) -> float:
+    """Pictures count one each; every video counts by itself."""
+    pictures = float((videos == "").sum())
+    return pictures + sum(effective_frames(scores[videos == one]) for one in set(videos) - {""})
 
 
 def _batches(sources: list[Source], most: int, batch: int) -> Iterator[list[Frame]]:

@@ -13,7 +13,7 @@ __all__ = ["calibrate"]
     "--frames", "sources", multiple=True, metavar="SOURCE", help="Your scene: DIR, video."
 )
 @click.option("--scores", metavar="FILE.npz", help="A matrix: global, local, maybe targets.")
-@click.option("--texts", metavar="FILE.npz", help="Scores of held-out captions, with targets.")
+@click.option("--texts", metavar="FILE", help="Held-out captions (needs torch), or their .npz.")
 @click.option("--labels", metavar="FILE.csv", help="A few labels: frame,tag,present.")
 @click.option("--report", is_flag=True, help="Compare with thresholds chosen with labels.")
 @click.option("--dry-run", is_flag=True, help="Print, and leave the bundle as it is.")

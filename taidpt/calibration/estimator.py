@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as cons
 _SIGN = 0.5  # a tag that no frame has with this probability …
 _SIGHTINGS = 3.0  # … and that is expected in fewer frames than this counts as not seen
 _EXPLAINING_ROUNDS = 2
+_MANY_SIGHTINGS = 10.0  # independent ones, before a tag may be called sure
 _SURE, _FAIRLY_SURE = 0.75, 0.5
 
 
@@ -51,7 +53,7 @@ class TagCalibration:
             do not move, so nothing can be learned).
         expected_share: estimated share of frames that have the tag.
         expected_f1: F1 that the model expects at `on`; 0 when not seen.
-        sureness: "high", "medium" or "low".
+        sureness: "high", "medium" or "low"; "high" needs ten independent sightings.
         scores, probabilities: the map from score to probability, straight between its points.
     """
 
@@ -80,10 +82,16 @@ class TagCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All tags, in the order of the scores' columns, from how many frames."""
+    """All tags, in the order of the scores' columns.
+
+    Attributes:
+        frames: how many there were.
+        effective_frames: how many independent ones they are worth.
+    """
 
     tags: tuple[TagCalibration, ...]
     frames: int
+    effective_frames: float
 
     @property
     def on(self) -> Floats:
@@ -110,6 +118,7 @@ def calibrate(
     names: tuple[str, ...] | None = None,
     settings: CalibrateSettings | None = None,
     hint: Hint | None = None,
+    effective_frames: float | None = None,
 ) -> Calibration:
     """Find every tag's thresholds from scores alone.
 
@@ -117,6 +126,7 @@ def calibrate(
         scores: merged scores of unlabelled frames, [N, C], at least 20 frames.
         names: C names; None numbers them.
         hint: what texts say about each tag, in units of the tags' spreads.
+        effective_frames: how many independent frames these are worth; None means all.
     Raises:
         InputError: too few frames, or scores that are not finite.
     """
@@ -128,14 +138,16 @@ def calibrate(
             "some hundreds"
         )
     names = names or tuple(f"tag {index}" for index in range(values.shape[1]))
+    worth = 1.0 if effective_frames is None else min(1.0, effective_frames / len(values))
     moves = _moving(values)
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
     if moves.any():
         hint = None if hint is None else hint.of(moves)
-        chances = _chances(values[:, moves], hint)
+        chances = _chances(values[:, moves], hint, worth)
         for place, index in enumerate(np.flatnonzero(moves)):
-            tags[index] = _learn(names[index], values[:, index], chances[:, place], settings)
-    return Calibration(tuple(tags), len(values))
+            learned = _learn(names[index], values[:, index], chances[:, place], settings)
+            tags[index] = _doubted(learned, worth * len(values))
+    return Calibration(tuple(tags), len(values), worth * len(values))
 
 
 def _moving(values: Floats) -> npt.NDArray[np.bool_]:
@@ -144,29 +156,34 @@ def _moving(values: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(values.std(axis=0) > _STEADY * whole)
 
 
-def _chances(scores: Floats, hint: Hint | None) -> Floats:
+def _chances(scores: Floats, hint: Hint | None, worth: float) -> Floats:
     """Probability of each tag in each frame, [N, C], from what other tags leave of its score.
 
     Where other tags explain much, two views must agree: their geometric mean is taken, as what
     looks like the tag in one view alone is most often something else.
     """
     parts = unexplained(scores)
-    first = _fitted(parts, hint)
+    first = _fitted(parts, hint, worth)
     if parts is scores:
         return first
     last = first
     for _ in range(_EXPLAINING_ROUNDS):
-        last = _fitted(without_others(scores, last), hint)
-    return np.sqrt(first * last)
+        last = _fitted(without_others(scores, last), hint, worth)
+    return np.asarray(np.sqrt(first * last), np.float64)
 
 
-def _fitted(parts: Floats, hint: Hint | None) -> Floats:
-    """Probability of each tag, [N, C], under mixtures fitted to all tags' parts together."""
+def _fitted(parts: Floats, hint: Hint | None, worth: float) -> Floats:
+    """Probability of each tag, [N, C], under mixtures fitted to all tags' parts together.
+
+    Args:
+        worth: how much of an independent frame each frame is.
+    """
     middle = np.median(parts, axis=0)
     spread = 1.4826 * np.median(np.abs(parts - middle), axis=0)
     spread = np.where(spread > 0, spread, parts.std(axis=0))
     scaled = (parts - np.median(middle)) / np.median(spread)
-    family = fit_family(compress(scaled), hint)
+    sample = compress(scaled)
+    family = fit_family(Sample(sample.values, worth * sample.counts), hint)
     chances = responsibility(family.fit.parameters, scaled.T)
     order = np.argsort(scaled.T, axis=1)
     rising = np.maximum.accumulate(np.take_along_axis(chances, order, 1), axis=1)
@@ -207,6 +224,14 @@ def _above_all(values: Floats) -> tuple[float, float]:
     """For a tag with no sign of it: a little above everything that was seen."""
     spread = float(np.subtract(*np.quantile(values, [0.84, 0.16]))) / 2
     return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
+
+
+def _doubted(tag: TagCalibration, effective_frames: float) -> TagCalibration:
+    """Less sure where the sightings are few independent ones."""
+    sightings = tag.expected_share * effective_frames
+    if tag.sureness == "low" or sightings >= _MANY_SIGHTINGS:
+        return tag
+    return dataclasses.replace(tag, sureness="medium" if sightings >= _SIGHTINGS else "low")
 
 
 def _sureness(expected_f1: float) -> str:

@@ -73,7 +73,7 @@ def refine(calibration: Calibration, scores: Floats, labels: Targets) -> Calibra
         _refine_tag(tag, scores[:, index], labels[:, index]) if labels[:, index].any() else tag
         for index, tag in enumerate(calibration.tags)
     ]
-    return Calibration(tuple(tags), calibration.frames)
+    return dataclasses.replace(calibration, tags=tuple(tags))
 
 
 def _refine_tag(tag: TagCalibration, scores: Floats, labels: Targets) -> TagCalibration:
@@ -100,9 +100,18 @@ def _refine_tag(tag: TagCalibration, scores: Floats, labels: Targets) -> TagCali
         state="seen" if (labels > 0).any() or decision.highest >= 0.5 else tag.state,
         expected_share=float(decision.expected_sightings / counts.sum()),
         expected_f1=decision.expected_f1,
+        sureness=_sureness(tag, labels),
         scores=tuple(decision.curve[0].tolist()),
         probabilities=tuple(decision.curve[1].tolist()),
     )
+
+
+def _sureness(tag: TagCalibration, labels: Targets) -> str:
+    """One step surer with a label of each kind, and sure with as many as the prior counts for."""
+    fewest = int(min((labels > 0).sum(), (labels < 0).sum()))
+    if fewest >= PRIOR_STRENGTH / 2:
+        return "high"
+    return "medium" if fewest >= 1 and tag.sureness == "low" else tag.sureness
 
 
 def _fit_curve(x: Floats, y: Floats, weights: Floats, at: Floats, isotonic: bool) -> Floats:

@@ -49,6 +49,7 @@ class _Input:
     targets: npt.NDArray[np.int8] | None
     transform: str
     merge_weight: float
+    effective_frames: float | None = None
 
 
 def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> CalibrateJob:
@@ -77,7 +78,12 @@ def run_calibrate(job: CalibrateJob) -> None:
     given = _from_matrix(job) if job.scores is not None else _from_bundle(job)
     if job.report and (given.targets is None or not (given.targets > 0).any()):
         raise InputError(f"{job.scores}: --report needs targets with at least one positive")
-    calibration = calibrate(given.scores, given.names, hint=_hint(job, given))
+    calibration = calibrate(
+        given.scores,
+        given.names,
+        hint=_hint(job, given),
+        effective_frames=given.effective_frames,
+    )
     if job.labels is not None:
         from taidpt.calibration.few_labels import read_labels, refine
 
@@ -132,6 +138,7 @@ def _from_bundle(job: CalibrateJob) -> _Input:
         None,
         scoring.score_transform,
         scoring.merge_weight,
+        scene.effective_frames,
     )
 
 
@@ -140,14 +147,28 @@ def _hint(job: CalibrateJob, given: _Input) -> Any:
         return None
     from taidpt.calibration.texts import hint_from_texts
 
-    texts = ScoreMatrix.load(job.texts)
+    texts = _text_scores(job.texts, job.bundle)
     if texts.targets is None or texts.global_scores.shape[1] != len(given.names):
         raise InputError(f"{job.texts}: expected targets and scores of {len(given.names)} tags")
     return hint_from_texts(texts.merged(given.merge_weight, given.transform), texts.targets)
 
 
+def _text_scores(path: str, bundle: str | None) -> ScoreMatrix:
+    """Scores of captions: ready in an .npz, or from the text tower of the bundle's model."""
+    if path.endswith(".npz"):
+        return ScoreMatrix.load(path)
+    if bundle is None:
+        raise InputError(f"--texts {path}: captions need a bundle; with --scores give an .npz")
+    from taidpt.calibration.caption_scores import score_captions
+    from taidpt.runtime.bundle import Bundle
+
+    return score_captions(Bundle.load(bundle), path)
+
+
 def _print(calibration: Calibration) -> None:
-    print(f"{calibration.frames} frames, {len(calibration.tags)} tags\n")
+    worth = calibration.effective_frames
+    alike = f", worth {worth:.0f} independent ones" if worth < calibration.frames - 0.5 else ""
+    print(f"{calibration.frames} frames{alike}, {len(calibration.tags)} tags\n")
     width = max(4, *(len(tag.name) for tag in calibration.tags))
     print(f"{'tag':{width}}  {'on':>8}  {'off':>8}  {'seen in':>8}  sure")
     for tag in calibration.tags:
@@ -184,6 +205,7 @@ def _print_report(calibration: Calibration, given: _Input) -> None:
 def _write_json(path: str, calibration: Calibration) -> None:
     document = {
         "frames": calibration.frames,
+        "effective_frames": calibration.effective_frames,
         "tags": [dataclasses.asdict(tag) for tag in calibration.tags],
     }
     text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
