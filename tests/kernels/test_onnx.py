@@ -136,7 +136,9 @@ class Head(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("opset", "masked", "valued"), [(18, False, False), (20, True, True)])
+@pytest.mark.parametrize(
+    ("opset", "masked", "valued"), [(18, False, False), (18, True, False), (20, True, True)]
+)
 def test_dynamo_export_emits_the_node(opset: int, masked: bool, valued: bool) -> None:
     pytest.importorskip("onnxscript")
     inputs = make_inputs(Case(3, 7, 11, 16, torch.float32, masked, valued))

@@ -39,6 +39,24 @@ def test_choices_fit(architecture: int) -> None:
         assert min(tiles.block_c, tiles.images * tiles.block_p, tiles.block_d) >= 16
 
 
+@pytest.mark.parametrize("architecture", SHARED_LIMITS)
+def test_a_call_is_two_launches_at_most(architecture: int) -> None:
+    """Lengths of patches before, or splits joined after, never both."""
+    for shape in SHAPES[::5]:
+        for tiles in candidates(architecture, shape):
+            assert 1 + (not tiles.fuse_length) + (tiles.splits > 1) <= 2
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_odd_patch_counts_waste_little_of_a_tile(architecture: int) -> None:
+    """Columns that are computed for nothing, where batch and classes are many."""
+    for patches in (49, 196, 197, 256, 784):
+        tiles = choose(architecture, Shape(64, patches, 20000, 1024))
+        full, rest = divmod(patches, tiles.block_p)
+        columns = full * tiles.block_p + (0 if not rest else sum(tiles.tails) or tiles.block_p)
+        assert columns <= 1.35 * patches if patches < 64 else columns <= 1.05 * patches
+
+
 def test_candidates_begin_with_the_choice_and_differ() -> None:
     shape = Shape(64, 196, 20000, 1024)
     options = list(candidates(90, shape))

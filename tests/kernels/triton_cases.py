@@ -7,6 +7,7 @@ checks values only. Shared memory is checked ahead of time, real tiles in the GP
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from taidpt.kernels.local_similarity import chunked, triton_backward, triton_launch
 from taidpt.kernels.local_similarity.scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Tiles
-from taidpt.kernels.local_similarity.triton_operands import prepared
+from taidpt.kernels.local_similarity.triton_operands import architecture_of, prepared
 from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
 from tests.kernels.triton_device import DEVICE, INTERPRETED
 
@@ -177,6 +178,13 @@ def test_backward_in_chunks_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_backward, "_chunk", lambda batch, patches, classes: 64)
     for found, expected in zip(*gradients(Case(2, 9, 150, 32)), strict=True):
         assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_an_old_gpu_is_named_with_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    patches: Any = SimpleNamespace(is_cuda=True, device="cuda:0", shape=(2, 49, 512))
+    with pytest.raises(RuntimeError, match=r"6\.1 is unsupported.*\(2, 49, 512\)"):
+        architecture_of(patches)
 
 
 def test_memory_of_a_chunk_is_bounded() -> None:
