@@ -27,6 +27,7 @@ from taidpt.export.engine import EngineOptions
 from taidpt.export.exporter import ExportOptions, export_bundle, write_bundle
 from taidpt.export.labelled import Labelled
 from taidpt.export.pictures import Picture
+from taidpt.export.precision import RUN_LITERALLY
 from taidpt.export.variants import EngineRequest, add_precision
 from taidpt.progress import SilentProgress
 from taidpt.prompts import TunedPrompts
@@ -101,7 +102,8 @@ def measure(path: Path, precision: str, labelled: Labelled | None) -> dict[str, 
     }
     if labelled is not None and report["outputs"]:
         pixels = [picture.pixels for picture in labelled.pictures]
-        found = graph_outputs(bundle.file(variant.file), bundle.manifest.input, pixels, bundle.bank)
+        graph, literal = bundle.file(variant.file), precision in RUN_LITERALLY
+        found = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank, literal)
         row["map"] = labelled.percent(found["scores"])
     return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from taidpt.export.engine import (
     find_flavour,
     installed_version,
 )
+from taidpt.export.engine_check import engine_outputs
+from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity import ParityReport, Sides, compare
+from taidpt.export.precision import bound_of
 from taidpt.export.variants import EngineRequest, Variant, add_precision
 from taidpt.progress import Progress
-from taidpt.runtime.backends.engine_files import ENGINES, fingerprint
+from taidpt.runtime.backends.engine_files import ENGINES, fingerprint, list_engines
 from taidpt.runtime.bundle import Bundle, BundleWriter
-from taidpt.runtime.errors import EngineNotBuiltError
+from taidpt.runtime.errors import BackendError, EngineNotBuiltError, MissingDependencyError
 from taidpt.runtime.files import write_atomically
 from taidpt.runtime.trust import trust
 
@@ -28,11 +33,21 @@ __all__ = ["EngineResult", "add_engine", "engine_of", "timing_cache_path"]
 
 @dataclass(frozen=True)
 class EngineResult:
-    """An engine in its bundle; `fresh` is False when it stood there already."""
+    """An engine in its bundle.
+
+    Attributes:
+        path: where it is.
+        key: what it was built of and for.
+        fresh: False when it stood there already.
+        verified: whether it was run, and gave PyTorch's answers (or was forced).
+        reason: why it was not run.
+    """
 
     path: Path
     key: Mapping[str, Any]
     fresh: bool
+    verified: bool = False
+    reason: str = "see `taidpt verify`"
 
 
 def add_engine(path: Path, request: EngineRequest, progress: Progress) -> EngineResult:
@@ -66,7 +81,7 @@ def engine_of(variant: Variant, request: EngineRequest, progress: Progress) -> E
     name = f"{ENGINES}/{flavour}-{key['precision']}-{fingerprint(key)}.engine"
     if name in bundle.manifest.files:
         return EngineResult(bundle.path / name, key, fresh=False)
-    return _store(bundle, _build(bundle, graph, request, progress))
+    return _store(bundle, _build(bundle, graph, request, progress), request.force)
 
 
 def _build(bundle: Bundle, graph: Path, request: EngineRequest, progress: Progress) -> BuiltEngine:
@@ -91,16 +106,52 @@ def timing_cache_path() -> Path:
     return record_path().parent / "timing.cache"
 
 
-def _store(bundle: Bundle, built: BuiltEngine) -> EngineResult:
-    """Engines of an earlier graph, TensorRT or setting of the same precision make room."""
-    stale = f"{ENGINES}/{built.key['flavour']}-{built.key['precision']}-"
+def _store(bundle: Bundle, built: BuiltEngine, force: bool) -> EngineResult:
+    """Put the engine in, run it where that is possible, and take a failing one out again.
+
+    Until it has passed it is not in this machine's record, so that nothing loads it.
+    """
     name = f"{ENGINES}/{built.name}.engine"
+    current = _commit(bundle, built)
+    report = _checked(current, name)
+    if not report.passed and not force:
+        _commit(current, None, built.key)
+        report.require()
+    current.add_file(f"{ENGINES}/{built.name}.parity.json", report.to_bytes())
+    trust(bundle.path / name)
+    verified = bool(report.notes["verified"])
+    return EngineResult(bundle.path / name, built.key, True, verified, report.notes["reason"])
+
+
+def _commit(
+    bundle: Bundle, built: BuiltEngine | None, key: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Engines of an earlier graph, TensorRT or setting of the same precision make room."""
+    key = built.key if built else (key or {})
+    stale = f"{ENGINES}/{key['flavour']}-{key['precision']}-"
     with BundleWriter(bundle.path, base=bundle.path) as writer:
         for old in bundle.manifest.files:
             if old.startswith(stale):
                 writer.path(old)  # unlinks what was taken over
-        writer.write(name, built.data)
-        writer.write(f"{ENGINES}/{built.name}.json", json.dumps(dict(built.key), indent=1).encode())
+        if built is not None:
+            writer.write(f"{ENGINES}/{built.name}.engine", built.data)
+            text = json.dumps(dict(key), indent=1)
+            writer.write(f"{ENGINES}/{built.name}.json", text.encode())
         writer.commit(bundle.manifest)
-    trust(bundle.path / name)
-    return EngineResult(bundle.path / name, built.key, fresh=True)
+    return Bundle.load(bundle.path)
+
+
+def _checked(bundle: Bundle, name: str) -> ParityReport:
+    """The engine against PyTorch's stored answers; unverified where it cannot run here."""
+    expected = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+    engine = next(engine for engine in list_engines(bundle) if engine.name == name)
+    names = tuple(picture.name for picture in expected.pictures)
+    sides = Sides("PyTorch, stored in the bundle", name, names)
+    pixels = [picture.pixels for picture in expected.pictures]
+    try:
+        found = engine_outputs(bundle, engine, pixels, trust_engine=True)
+    except (BackendError, MissingDependencyError) as error:
+        notes = {"verified": False, "reason": f"not run here: {error}"}
+        return ParityReport(sides.reference, sides.candidate, names, (), 0.0, (), notes)
+    report = compare(expected.outputs, found, sides, bound_of(engine.precision))
+    return dataclasses.replace(report, notes={"verified": True, "reason": ""})

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINE_OPTIONS",
+    "check_cpu_options",
+    "cpu_step",
     "engine_step",
     "export_step",
     "jetpack5_step",
@@ -54,12 +56,25 @@ def read_options(
     """
     engine = {name: options[name] for name in ENGINE_OPTIONS}
     settings = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
-    if source.is_dir():
+    if source.is_dir() and (engine["engine"] is None or engine["flavour"] != "cpu"):
         _check_bundle_options(source, output, settings, engine["engine"] or jetpack5)
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
     settings["frame"] = _frame_input(settings["frame"], colours)
     shared = {name: settings[name] for name in ("force", "images")}
-    return _engine_request({**engine, **shared}), settings
+    request = _engine_request({**engine, **shared})
+    if request is not None and request.options.flavour == "cpu":
+        check_cpu_options(source, output)
+    return request, settings
+
+
+def check_cpu_options(source: Path, output: Path | None) -> None:
+    """int8 for the CPU is another bundle, made of one in fp32."""
+    if not source.is_dir():
+        raise InputError(f"--flavour cpu is made of a bundle: taidpt-export {source} comes first")
+    if output is None:
+        raise InputError("--flavour cpu makes another bundle: -o NAME.taidpt says where")
+    if output.resolve() == source.resolve():
+        raise InputError(f"{output} is the fp32 bundle itself: give -o another name")
 
 
 def _check_bundle_options(
@@ -189,7 +204,19 @@ def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> Non
         f"  {key['flavour']} {key['version']}, {key['architecture']}, {key['precision']}, "
         f"batch {','.join(map(str, key['batch']))}"
     )
-    click.echo("  the engine itself was not run here: `taidpt verify` does where it can run")
+    if not result.verified:
+        click.echo(f"  the engine is unverified: {result.reason}")
+
+
+def cpu_step(source: Path, output: Path, request: EngineRequest, progress: Progress) -> None:
+    """Bundle → another one in int8 for the CPU, and what is to be said about it."""
+    from taidpt.export.cpu_bundle import write_cpu_bundle
+    from taidpt.export.printing import folder_size, precision_lines
+
+    report = write_cpu_bundle(source, output, request, progress)
+    click.echo(f"{output}: int8 for ONNX Runtime on the CPU, {folder_size(output) / 1e6:.1f} MB")
+    for line in precision_lines(report.to_json(), request):
+        click.echo(line)
 
 
 def jetpack5_step(path: Path, batch: str) -> None:

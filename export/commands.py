@@ -45,10 +45,10 @@ __all__ = ["demo", "doctor", "export", "verify"]
 )
 @click.option(
     "--flavour",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "cpu"]),
     default="auto",
     show_default=True,
-    help="Engine: which builder.",
+    help="Engine: which builder; cpu makes another bundle (-o) with an int8 graph.",
 )
 @click.option("--target", metavar="SM", help="Engine: sm_86 and the like (TensorRT-RTX only).")
 @click.option("--dla", type=int, metavar="CORE", help="Engine: on a deep learning accelerator.")
@@ -125,6 +125,7 @@ def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **opt
     everything portable was written.
     """
     from taidpt.export.command_steps import (
+        cpu_step,
         engine_step,
         export_step,
         jetpack5_step,
@@ -136,6 +137,9 @@ def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **opt
     request, settings = read_options(source, output, options, jetpack5)
     with progress_for(quiet) as progress:
         bundle = output or source.with_suffix(".taidpt")
+        if request is not None and request.options.flavour == "cpu":
+            cpu_step(source, bundle, request, progress)
+            return
         if not source.is_dir():
             export_step(source, bundle, settings, progress)
         elif output is not None:
@@ -196,11 +200,12 @@ def demo(output: Path, seed: int, quiet: bool) -> None:
     show_default=True,
     help="Whether PyTorch is the truth, or the answers stored in the bundle.",
 )
+@click.option(
+    "--trust-engine", is_flag=True, help="Run engines that this machine has no record of."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report.")
 @click.help_option("-h", "--help")
-def verify(
-    bundle: Path, images: Path | None, labels: Path | None, torch: str, json_path: Path | None
-) -> None:
+def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
     """Check a BUNDLE's files, and that all that can run here gives PyTorch's tags.
 
     Ends with 1 when anything is past its bounds. Needs no PyTorch.
@@ -209,7 +214,7 @@ def verify(
     from taidpt.export.verify import VerifyOptions
     from taidpt.export.verify import verify as run_verify
 
-    report = run_verify(bundle, VerifyOptions(images, labels, torch))
+    report = run_verify(bundle, VerifyOptions(**options))
     print_verify(report, json_path)
     report.require()
 

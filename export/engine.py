@@ -18,6 +18,7 @@ from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
 from taidpt.runtime.files import sha256_of
 
 __all__ = [
+    "CPU",
     "BuiltEngine",
     "EngineOptions",
     "build_engine",
@@ -26,6 +27,7 @@ __all__ = [
     "installed_version",
 ]
 
+CPU = "cpu"  # no engine at all: a graph for ONNX Runtime's CPU provider
 _LEAST_VERSION = (10, 3)
 _STRONGLY_TYPED_ALWAYS = 11  # TensorRT 11 ignores the flag: nothing else is left
 _LARGEST_DEFAULT = 4 << 30
@@ -40,7 +42,7 @@ class EngineOptions:
         precision: of the graph; the engine is strongly typed and follows it.
         batch: least, usual and largest batch.
         workspace: bytes of scratch memory; None takes half of what is free, 4 GiB at most.
-        flavour: "auto", "tensorrt" or "tensorrt-rtx".
+        flavour: "auto", "tensorrt" or "tensorrt-rtx"; "cpu" is int8 for ONNX Runtime.
         target: "sm_86" and the like, TensorRT-RTX only; None is the GPU of this machine.
         dla: core of the deep learning accelerator, with the GPU for what it cannot do; or None.
         version_compatible, hardware_compatible: slower engines that outlive a TensorRT or GPU.
@@ -62,9 +64,14 @@ class EngineOptions:
             raise InputError(
                 f"batch {least},{usual},{largest}: expected least,usual,largest in rising order"
             )
-        if self.flavour not in ("auto", *FLAVOURS):
+        if self.flavour not in ("auto", *FLAVOURS, CPU):
             raise InputError(
-                f"engine flavour {self.flavour!r} is not one of auto, {', '.join(FLAVOURS)}"
+                f"engine flavour {self.flavour!r} is not one of auto, {', '.join(FLAVOURS)}, {CPU}"
+            )
+        if self.flavour == CPU and self.precision != "int8":
+            raise InputError(
+                f"--flavour {CPU} is for int8: other precisions gain nothing on a CPU, got "
+                f"{self.precision}"
             )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "folder_size",
     "parity_lines",
+    "precision_lines",
     "print_demo",
     "print_findings",
     "print_result",
@@ -68,9 +69,14 @@ def variant_lines(variant: Variant, request: EngineRequest) -> list[str]:
     if not variant.parity:
         return []
     path = variant.bundle.path / variant.file
-    notes = variant.parity.get("notes", {})
     size = path.stat().st_size / 1e6
-    lines = [f"{path}: {size:.1f} MB, {'made' if variant.fresh else 'was there already'}"]
+    first = f"{path}: {size:.1f} MB, {'made' if variant.fresh else 'was there already'}"
+    return [first, *precision_lines(variant.parity, request)]
+
+
+def precision_lines(parity: dict[str, Any], request: EngineRequest) -> list[str]:
+    """How a precision was made and how well it agrees, from its parity report."""
+    notes, lines = parity.get("notes", {}), []
     if "layers" in notes:
         lines.append(
             f"  calibrated on {notes.get('calibration_frames')} frames ({notes['calibration']}); "
@@ -82,10 +88,10 @@ def variant_lines(variant: Variant, request: EngineRequest) -> list[str]:
         ]
     if not notes.get("verified"):
         return [*lines, f"  unverified: {notes.get('reason', 'not run here')}"]
-    found = variant.parity["outputs"]
-    figures = ", ".join(f"{name} {found[name]['minimum']:.5f}" for name in variant.parity["gated"])
-    verdict = "" if variant.parity["passed"] else "FAILED its check, there because of --force; "
-    lines.append(f"  {verdict}least centred cosine {figures} (bound {variant.parity['bound']})")
+    found = parity["outputs"]
+    figures = ", ".join(f"{name} {found[name]['minimum']:.5f}" for name in parity["gated"])
+    verdict = "" if parity["passed"] else "FAILED its check, there because of --force; "
+    lines.append(f"  {verdict}least centred cosine {figures} (bound {parity['bound']})")
     if "map_drop" in notes:
         lines.append(f"  mAP on the labelled pictures: {-notes['map_drop']:+.2f} points")
     elif request.max_map_drop is not None:

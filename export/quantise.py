@@ -30,7 +30,8 @@ __all__ = ["METHODS", "Quantiser", "Recipe", "recipe_for"]
 
 METHODS = ("Percentile", "MinMax")
 _PRODUCTS = ("Conv", "MatMul", "Gemm")
-_CHAINED = ("Add", "AveragePool", "MaxPool", "Relu")
+# ONNX Runtime itself carries eight bits on through Add and AveragePool where both sides have them.
+_CHAINED = ("Relu",)
 _LARGEST_FP8 = 448.0  # of E4M3FN
 
 
@@ -171,7 +172,8 @@ def _worthwhile(encoder: onnx.ModelProto) -> Iterator[str]:
     """
     graph = encoder.graph
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    known = {value.name: value.type.tensor_type.shape for value in graph.value_info}
+    values = (*graph.value_info, *graph.output)
+    known = {value.name: value.type.tensor_type.shape for value in values}
     for node in graph.node:
         weights = [ranks[name] for name in node.input[:2] if name in ranks]
         if node.op_type not in _PRODUCTS or node.name.startswith(RESIZE_PREFIX) or not weights:

@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 
     from taidpt.export.sensitivity import Quantised
 
-__all__ = ["EngineRequest", "Variant", "add_precision", "variant_file", "with_head"]
+__all__ = [
+    "EngineRequest",
+    "Variant",
+    "add_precision",
+    "convert",
+    "gate_for",
+    "variant_file",
+    "with_head",
+]
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,8 @@ def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Var
             )
         return Variant(bundle, name, stored, fresh=False)
     require_onnx()
-    gate = PrecisionGate(bundle, precision, _labelled(bundle, request), request.max_map_drop)
-    graph, notes = _convert(bundle, precision, frames, gate, progress)
+    gate = gate_for(bundle, request)
+    graph, notes = convert(bundle, frames, gate, progress)
     with BundleWriter(bundle.path, base=bundle.path) as writer:
         save_graph(graph, writer.path(name))
         drop = gate.map_drop(writer.folder / name)
@@ -183,6 +191,12 @@ def _stored(bundle: Bundle, precision: str) -> dict[str, Any] | None:
     return {"passed": False, **document}
 
 
+def gate_for(bundle: Bundle, request: EngineRequest) -> PrecisionGate:
+    """The gate that a request asks for."""
+    labelled = _labelled(bundle, request)
+    return PrecisionGate(bundle, request.options.precision, labelled, request.max_map_drop)
+
+
 def _labelled(bundle: Bundle, request: EngineRequest) -> Labelled | None:
     if request.labels is None:
         return None
@@ -194,14 +208,23 @@ def _labelled(bundle: Bundle, request: EngineRequest) -> Labelled | None:
     return read_labels(request.labels, camera_frames(pictures, spec), bundle.names)
 
 
-def _convert(
+def convert(
     bundle: Bundle,
-    precision: str,
     frames: Frames | None,
     gate: PrecisionGate,
     progress: Progress,
+    for_cpu: bool = False,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Encoder alone → converted → head again, and what there is to say about it."""
+    """Encoder alone → converted → head again, and what there is to say about it.
+
+    Args:
+        bundle: of fp32.
+        frames: for calibration, where the precision needs it.
+        gate: says the precision, and when enough layers are back in fp32.
+        progress: told about each stage.
+        for_cpu: int8 for ONNX Runtime instead of TensorRT.
+    """
+    precision = gate.precision
     own = bundle.manifest.provenance.get("precision", "fp32")
     if own != "fp32":
         raise InputError(
@@ -219,7 +242,7 @@ def _convert(
         low = with_head(bundle, to_half(encoder, precision))
         progress.advance()
         return low, {}
-    method, done = _quantise(bundle, encoder, frames, gate, progress)
+    method, done = _quantise(bundle, (encoder, frames, for_cpu), gate, progress)
     notes = {
         "calibration": method.lower(),
         "layers": done.layers,
@@ -239,8 +262,7 @@ def with_head(bundle: Bundle, encoder: onnx.ModelProto) -> onnx.ModelProto:
 
 def _quantise(
     bundle: Bundle,
-    encoder: onnx.ModelProto,
-    frames: Frames,
+    source: tuple[onnx.ModelProto, Frames, bool],
     gate: PrecisionGate,
     progress: Progress,
 ) -> tuple[str, Quantised]:
@@ -248,7 +270,8 @@ def _quantise(
     from taidpt.export.quantise import METHODS, Quantiser, recipe_for
     from taidpt.export.sensitivity import Quantised, quantise_until
 
-    recipe = recipe_for(gate.precision)
+    encoder, frames, for_cpu = source
+    recipe = recipe_for(gate.precision, for_cpu)
     if not gate.can_run:
         quantiser = Quantiser(encoder, frames, recipe, progress=progress)
         return quantiser.method, Quantised(quantiser.quantise(), layers=len(quantiser.products))

@@ -6,23 +6,31 @@ PyTorch that are stored in the bundle. Nothing here needs torch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.candidate import Arrays, crop_spec, graph_outputs
+from taidpt.export.candidate import Arrays, Pixels, crop_spec, graph_outputs
+from taidpt.export.engine_check import engine_outputs
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.labelled import Labelled, read_labels
 from taidpt.export.parity import ParityReport, Sides, compare
 from taidpt.export.pictures import Picture, camera_frames, folder_pictures, rgb_of
 from taidpt.export.precision import PRECISIONS, RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
+from taidpt.runtime.backends.engine_files import TITLES, list_engines
 from taidpt.runtime.bundle import Bundle
-from taidpt.runtime.errors import BundleError, InputError, ParityError
+from taidpt.runtime.errors import (
+    BackendError,
+    BundleError,
+    InputError,
+    MissingDependencyError,
+    ParityError,
+)
 from taidpt.runtime.top_k import floor_scores
 
 __all__ = ["Agreement", "VerifyOptions", "VerifyReport", "verify"]
@@ -40,11 +48,13 @@ class VerifyOptions:
         images: the user's pictures; without them the stored ones are used.
         labels: a JSON file {"picture.jpg": ["dog", …], …} for ΔmAP, names as in the folder.
         torch: "auto" uses PyTorch where it is there, "no" never, "yes" must.
+        trust_engine: run engines that this machine has no record of.
     """
 
     images: Path | None = None
     labels: Path | None = None
     torch: str = "auto"
+    trust_engine: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,34 +151,57 @@ def verify(path: Path, options: VerifyOptions) -> VerifyReport:
     labels = read_labels(options.labels, pictures, bundle.names) if options.labels else None
     pixels = [picture.pixels for picture in pictures]
     found = []
-    for name, precision, graph in _candidates(bundle):
-        if graph is None or precision not in RUNNABLE_ON_CPU:
-            found.append(Agreement(name, precision, None, "needs TensorRT"))
+    for candidate in _candidates(bundle, options):
+        outputs, reason = _outputs(candidate, pixels)
+        if outputs is None:
+            found.append(Agreement(candidate.name, candidate.precision, None, reason))
             continue
-        literal = precision in RUN_LITERALLY
-        outputs = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank, literal)
-        sides = Sides(truth, name, tuple(picture.name for picture in pictures))
-        report = compare(expected, outputs, sides, bound_of(precision))
-        found.append(_agreement(bundle, precision, report, (expected, outputs), labels))
+        sides = Sides(truth, candidate.name, tuple(picture.name for picture in pictures))
+        report = compare(expected, outputs, sides, bound_of(candidate.precision))
+        found.append(_agreement(bundle, candidate.precision, report, (expected, outputs), labels))
     return VerifyReport(str(path), truth, len(pictures), tuple(found))
 
 
-def _candidates(bundle: Bundle) -> Iterator[tuple[str, str, Path | None]]:
-    """Graphs of the bundle by precision, and its engines, which ONNX Runtime cannot run."""
+@dataclass(frozen=True)
+class _Candidate:
+    """A way to run the bundle: its name, precision, and the call; None is not possible here."""
+
+    name: str
+    precision: str
+    run: Callable[[Sequence[Pixels]], Arrays] | None
+
+
+def _outputs(candidate: _Candidate, pixels: Sequence[Pixels]) -> tuple[Arrays | None, str]:
+    """What it gives, or why it cannot run here: TensorRT's own absence is no failure."""
+    if candidate.run is None:
+        return None, "needs TensorRT"
+    try:
+        return candidate.run(pixels), ""
+    except (BackendError, MissingDependencyError) as error:
+        return None, str(error)
+
+
+def _candidates(bundle: Bundle, options: VerifyOptions) -> Iterator[_Candidate]:
+    """Graphs of the bundle by precision, then its engines."""
     import onnxruntime
 
     where = f"onnxruntime {onnxruntime.__version__} (CPU)"
     own = str(bundle.manifest.provenance.get("precision", "fp32"))
-    graph = bundle.manifest.graph.file
-    yield f"{graph} on {where}", own, bundle.file(graph)
-    for precision in PRECISIONS:
-        name = f"model.{precision}.onnx"
+    files = {bundle.manifest.graph.file: own}
+    files |= {f"model.{precision}.onnx": precision for precision in PRECISIONS}
+    for name, precision in files.items():
         if name in bundle.manifest.files:
-            yield f"{name} on {where}", precision, bundle.file(name)
-    for name in bundle.manifest.files:
-        if name.startswith("engines/") and name.endswith(".json"):
-            key = json.loads(bundle.file(name).read_text("utf-8"))
-            yield name.removesuffix(".json") + ".engine", str(key["precision"]), None
+            run = partial(_run_graph, bundle, name, precision)
+            possible = precision in RUNNABLE_ON_CPU
+            yield _Candidate(f"{name} on {where}", precision, run if possible else None)
+    for engine in list_engines(bundle):
+        call = partial(engine_outputs, bundle, engine, trust_engine=options.trust_engine)
+        yield _Candidate(f"{engine.name} on {TITLES[engine.flavour]}", engine.precision, call)
+
+
+def _run_graph(bundle: Bundle, name: str, precision: str, pixels: Sequence[Pixels]) -> Arrays:
+    literal = precision in RUN_LITERALLY
+    return graph_outputs(bundle.file(name), bundle.manifest.input, pixels, bundle.bank, literal)
 
 
 def _truth(

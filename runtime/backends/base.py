@@ -44,12 +44,14 @@ class BackendOptions:
         providers: ONNX Runtime providers by name, in order; overrides `device`.
         threads: threads inside one call; None leaves the choice to the backend.
         trust_engine: load engines and plugin libraries that this machine has no record of.
+        engine: the engine's file in the bundle; None takes the best of those that may run here.
     """
 
     device: str = "auto"
     providers: Sequence[ProviderSpec] | None = None
     threads: int | None = None
     trust_engine: bool = False
+    engine: str | None = None
 
 
 class Backend(Protocol):

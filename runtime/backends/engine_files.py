@@ -116,13 +116,18 @@ def list_engines(bundle: Bundle, flavour: str | None = None) -> list[EngineFile]
     return [engine for engine in engines if flavour in (None, engine.flavour)]
 
 
-def choose_engine(bundle: Bundle, machine: Machine) -> EngineFile:
+def choose_engine(bundle: Bundle, machine: Machine, name: str | None = None) -> EngineFile:
     """The engine of this flavour that may run here; of several, the lowest precision.
 
+    Args:
+        bundle: holds them.
+        machine: what is here.
+        name: of the one to take; None chooses.
     Raises:
         BackendError: there is none, or all are stale; says why and how to build one.
     """
-    engines = list_engines(bundle, machine.flavour)
+    every = list_engines(bundle, machine.flavour)
+    engines = [engine for engine in every if name in (None, engine.name)]
     title = TITLES[machine.flavour]
     mend = f"build one here: taidpt-export {bundle.path} --engine fp16"
     if machine.flavour != "tensorrt":

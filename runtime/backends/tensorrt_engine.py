@@ -34,7 +34,8 @@ class TensorRTBackend:
             BundleError: the engine is not of this bundle's graph.
         """
         trt = import_tensorrt(flavour)
-        file = choose_engine(bundle, Machine(flavour, str(trt.__version__), gpu_architecture()))
+        machine = Machine(flavour, str(trt.__version__), gpu_architecture())
+        file = choose_engine(bundle, machine, options.engine)
         data = read_trusted(bundle.file(file.name), options.trust_engine)
         self._flavour = flavour
         self._title = f"{TITLES[flavour]} {trt.__version__} ({file.precision} engine)"

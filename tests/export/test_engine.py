@@ -16,7 +16,8 @@ from PIL import Image
 
 from taidpt.export.bundle_engine import add_engine
 from taidpt.export.bundle_source import encoder_of, load_graph
-from taidpt.export.command_steps import parse_batch, parse_size
+from taidpt.export.command_steps import check_cpu_options, parse_batch, parse_size
+from taidpt.export.cpu_bundle import write_cpu_bundle
 from taidpt.export.engine import EngineOptions, build_engine, engine_key, find_flavour
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph_io import count_ops, run_graph, save_graph
@@ -26,7 +27,7 @@ from taidpt.export.pictures import generated_pictures
 from taidpt.export.precision import to_half
 from taidpt.export.variants import EngineRequest, add_precision
 from taidpt.progress import SilentProgress
-from taidpt.runtime import Bundle
+from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
 from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError
 from taidpt.runtime.manifest import Scoring
@@ -311,3 +312,32 @@ def test_jetpack5_command_prints_the_line(bundle: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "trtexec --onnx=model.jetpack5.onnx --fp16 --minShapes=frames:1x48x48x3" in done.stdout
     assert "model.jetpack5.onnx" in Bundle.load(bundle).manifest.files
+
+
+def test_int8_for_the_cpu_is_a_bundle_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    frames, out = tmp_path / "frames", tmp_path / "fast.taidpt"
+    frames.mkdir()
+    for index, picture in enumerate(generated_pictures(96)):
+        Image.fromarray(picture.pixels).save(frames / f"{index}.png")
+    options = EngineOptions("int8", flavour="cpu")
+    request = EngineRequest(options, calibrate=frames, force=True)
+    report = write_cpu_bundle(bundle, out, request, SilentProgress())
+    assert report.notes["calibration_frames"] == 12
+    made = Bundle.load(out)
+    assert made.verify_hashes() == ()
+    assert made.manifest.provenance["precision"] == "int8"
+    assert made.names == Bundle.load(bundle).names
+    assert count_ops(onnx.load(out / "model.onnx"))["QuantizeLinear"] > 5
+    with Tagger.load(out, device="cpu") as low, Tagger.load(bundle, device="cpu") as full:
+        picture = generated_pictures(96)[0].pixels
+        difference = low(picture).scores - full(picture).scores
+        assert np.abs(difference).max() < 0.5
+    with pytest.raises(InputError, match="--flavour cpu is for int8"):
+        EngineOptions("fp16", flavour="cpu")
+    for source, output, told in (
+        (bundle, None, "-o NAME.taidpt says where"),
+        (bundle, bundle, "give -o another name"),
+        (Path("a.safetensors"), out, "comes first"),
+    ):
+        with pytest.raises(InputError, match=told):
+            check_cpu_options(source, output)
