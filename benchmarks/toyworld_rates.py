@@ -17,7 +17,7 @@ from taidpt.recipes import RECIPES, Recipe
 from taidpt.reproduction import ReproductionJob, run_recipe
 
 TEXT_RATES = (3e-4, 1e-3, 3e-3)
-PICTURE_RATES = (2e-3, 1e-2, 5e-2)
+PICTURE_RATES = (3e-4, 2e-3, 1e-2)
 
 
 def at_rate(recipe: Recipe, rate: float) -> Recipe:

@@ -118,7 +118,7 @@ def _text_tuned() -> Iterator[tuple[str, Recipe]]:
     yield from {
         "voc2007-zsclip": Recipe("voc2007", "zsclip", published=75.9, source=_OTHERS),
         "voc2007-clipdpt": Recipe("voc2007", "clipdpt"),
-        "voc2007-tai": Recipe("voc2007", "tai"),
+        "voc2007-tai": Recipe("voc2007", "tai", column="global"),
         "voc2007-taidpt": Recipe("voc2007", "taidpt", published=88.3, source=_PAPER),
         "voc2007-taidpt-center": Recipe(
             "voc2007", "taidpt", column="center", published=88.6, source=_ON_AUTHORS_SCORES
@@ -133,7 +133,7 @@ def _text_tuned() -> Iterator[tuple[str, Recipe]]:
         ),
         "coco2014-zsclip": Recipe("coco2014", "zsclip", published=47.5, source=_OTHERS),
         "coco2014-clipdpt": Recipe("coco2014", "clipdpt"),
-        "coco2014-tai": Recipe("coco2014", "tai"),
+        "coco2014-tai": Recipe("coco2014", "tai", column="global"),
         "coco2014-taidpt": Recipe("coco2014", "taidpt", published=65.1, source=_SPARC),
         "coco2014-taidpt-rn101": Recipe(
             "coco2014", "taidpt", _RN101, published=68.0, source=_PAPER
@@ -205,7 +205,14 @@ def _few_and_long_tailed() -> Iterator[tuple[str, Recipe]]:
 
 
 # Chosen on the toy world's val pictures; the methods that are not named take the demo's rate.
-_TOY_RATES: dict[str, float] = {}
+_TOY_RATES = {
+    "taidpt-asymmetric": 3e-4,
+    "taidpt-bce": 3e-4,
+    "taidpt-focal": 3e-4,
+    "dualcoop-10": 3e-4,
+    "dualcoop-90": 3e-4,
+    "dualcoop-5-shot": 3e-4,
+}
 
 
 def _toy_world() -> Iterator[tuple[str, Recipe]]:
@@ -224,7 +231,11 @@ def _toy_world() -> Iterator[tuple[str, Recipe]]:
     }
     for name, settings in shapes.items():
         tuning = replace(settings, lr=_TOY_RATES.get(name, assets.TUNING_RATE))
-        yield f"toyworld-{name}", replace(base, method=settings.method, tuning=tuning)
+        column = "global" if settings.method == "tai" else None
+        yield (
+            f"toyworld-{name}",
+            replace(base, method=settings.method, column=column, tuning=tuning),
+        )
     tuned = replace(TuneSettings(), lr=_TOY_RATES.get("taidpt", assets.TUNING_RATE))
     for column in ("center", "log_softmax"):
         yield f"toyworld-taidpt-{column}", replace(base, column=column, tuning=tuned)
