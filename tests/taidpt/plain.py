@@ -18,8 +18,10 @@ from taidpt.clip import ClipModel
 
 __all__ = [
     "learning_rate",
+    "plain_asymmetric_loss",
     "plain_caption",
     "plain_class_rows",
+    "plain_dual_tuning",
     "plain_ranking_loss",
     "plain_scores",
     "plain_tuning",
@@ -99,30 +101,76 @@ def plain_tuning(
     batches: Sequence[Sequence[Sequence[tuple[str, Tensor]]]],
     contexts: Sequence[Tensor],
     base: float,
+    name_position: str = "end",
 ) -> tuple[list[float], list[Tensor]]:
     """Tune on given batches: epochs of batches of (text, labels [C]).
 
     Returns:
         the loss of every step, and the two contexts at the end.
     """
-    tuned = [context.clone().requires_grad_(True) for context in contexts]
-    buffers: list[Tensor | None] = [None, None]
+
+    def loss(step: Sequence[tuple[str, Tensor]], tuned: Sequence[Tensor]) -> Tensor:
+        rows = [plain_class_rows(clip, names, context, name_position) for context in tuned]
+        pairs = [plain_scores(clip, text, rows[0], rows[1], 50.0) for text, _ in step]
+        labels = torch.stack([label for _, label in step])
+        heads = (torch.stack([pair[head] for pair in pairs]) for head in (0, 1))
+        return torch.stack([plain_ranking_loss(scores, labels) for scores in heads]).sum()
+
+    return _descend(batches, contexts, base, loss)
+
+
+def plain_dual_tuning(
+    clip: ClipModel,
+    names: Sequence[str],
+    batches: Sequence[Sequence[tuple[Tensor, Tensor]]],
+    learned: Sequence[Tensor],
+    base: float,
+) -> tuple[list[float], list[Tensor]]:
+    """Section 6 on given batches: epochs of batches of (patches [B, P, D], labels [B, C]).
+
+    `learned` are the positive contexts, the negative ones, T and T_s at their first values.
+    """
+
+    def loss(step: tuple[Tensor, Tensor], tuned: Sequence[Tensor]) -> Tensor:
+        patches, labels = step
+        positive, negative = (plain_class_rows(clip, names, context) for context in tuned[:2])
+        first, second = patches @ positive.T, patches @ negative.T  # [B, P, C]
+        weights = torch.softmax(tuned[3].exp() * first, dim=1)
+        logits = tuned[2].exp() * (weights * (first - second)).sum(dim=1)
+        return plain_asymmetric_loss(logits, labels)
+
+    return _descend(batches, learned, base, loss)
+
+
+def plain_asymmetric_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """γ⁺ 1, γ⁻ 2, clip 0.05, focusing weight detached, zeros ignored; sum / batch size."""
+    total = logits.sum() * 0.0
+    for logit, label in zip(logits.flatten(), labels.flatten(), strict=True):
+        p = torch.sigmoid(logit)
+        if label > 0:
+            total = total - (1 - p).detach() * torch.log(p)
+        elif label < 0:
+            shifted = torch.clamp(p - 0.05, min=0)
+            total = total - shifted.detach() ** 2 * torch.log(1 - shifted)
+    return total / len(logits)
+
+
+def _descend(
+    batches: Sequence[Sequence[Any]], learned: Sequence[Tensor], base: float, loss_of: Any
+) -> tuple[list[float], list[Tensor]]:
+    """SGD, momentum 0.9, weight decay 5e-4, written out."""
+    tuned = [value.clone().requires_grad_(True) for value in learned]
+    buffers: list[Tensor | None] = [None] * len(tuned)
     losses = []
     for epoch, steps in enumerate(batches):
         rate = learning_rate(epoch, base, len(batches))
         for step in steps:
-            rows = [plain_class_rows(clip, names, context) for context in tuned]
-            pairs = [plain_scores(clip, text, rows[0], rows[1], 50.0) for text, _ in step]
-            labels = torch.stack([label for _, label in step])
-            loss = sum(
-                plain_ranking_loss(torch.stack([pair[head] for pair in pairs]), labels)
-                for head in (0, 1)
-            )
-            gradients = torch.autograd.grad(torch.as_tensor(loss), tuned)
-            losses.append(float(loss))
-            for index, (context, gradient) in enumerate(zip(tuned, gradients, strict=True)):
-                step_gradient = gradient + 5e-4 * context.detach()
+            loss = loss_of(step, tuned)
+            gradients = torch.autograd.grad(loss, tuned)
+            losses.append(float(loss.detach()))
+            for index, (value, gradient) in enumerate(zip(tuned, gradients, strict=True)):
+                step_gradient = gradient + 5e-4 * value.detach()
                 old = buffers[index]
                 buffers[index] = step_gradient if old is None else 0.9 * old + step_gradient
-                context.data -= rate * buffers[index]
-    return losses, [context.detach() for context in tuned]
+                value.data -= rate * buffers[index]
+    return losses, [value.detach() for value in tuned]

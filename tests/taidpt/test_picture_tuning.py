@@ -10,16 +10,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from taidpt.caption_features import FeatureBatch
 from taidpt.clip import ClipModel
 from taidpt.export.bake import bake
 from taidpt.kernels.local_similarity import local_similarity
+from taidpt.objectives import DualObjective
 from taidpt.picture_features import PictureSource, mask_labels
+from taidpt.progress import SilentProgress
 from taidpt.prompts import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.scores import dual_scores
 from taidpt.text_features import class_embeddings, encode_texts
 from taidpt.tune_settings import RunOptions, TuneSettings, settings_of
 from taidpt.tuner import tune, tune_on_pictures
+from taidpt.tuning_loop import TuningLoop
+from tests.taidpt import plain
 from tests.taidpt.test_tuner import InterruptAt
 from tests.taidpt.tuning_case import TAGS, TEXTS
 
@@ -75,6 +80,60 @@ def test_tuning_on_pictures_lowers_the_loss(
     )
     rows = class_embeddings(resnet_clip, loaded.names, loaded.contexts)
     assert all(row.shape == (len(TAGS), 32) for row in rows.values())
+
+
+def test_a_whole_dualcoop_run_equals_the_plain_way(
+    resnet_clip: ClipModel,
+    pictures: tuple[PictureSource, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, labels = pictures
+    labels = mask_labels(labels, 0.7, seed=3)
+    settings = replace(small("dualcoop"), epochs=4, lr=1e-3)
+    loops: list[TuningLoop] = []
+    seen: list[float] = []
+    train = TuningLoop.train
+
+    def watched(loop: TuningLoop) -> None:
+        loops.append(loop)
+        start.extend(value.detach().clone() for value in loop.learned.values())
+        train(loop)
+
+    class Watch(SilentProgress):
+        def advance(self, count: int = 1, detail: str = "") -> None:
+            seen.append(loops[0].epoch_loss)
+
+    start: list[torch.Tensor] = []
+    monkeypatch.setattr(TuningLoop, "train", watched)
+    tune_on_pictures(resnet_clip, TAGS, source, labels, settings, progress=Watch())
+    (loop,) = loops
+    batches = []
+    for epoch in range(settings.epochs):
+        order = loop.order(epoch)
+        cut = [order[k * settings.batch :][: settings.batch] for k in range(loop.steps)]
+        batches.append([(source.patch_features[rows], labels[rows]) for rows in cut])
+    names = [tag.name for tag in TAGS]
+    losses, last = plain.plain_dual_tuning(resnet_clip, names, batches, start, settings.lr)
+    sums = torch.tensor(seen).view(settings.epochs, loop.steps)  # running sums within each epoch
+    ours = torch.cat([sums[:, :1], sums.diff(dim=1)], dim=1).flatten()
+    torch.testing.assert_close(ours, torch.tensor(losses), rtol=1e-4, atol=0.0)
+    found = zip(start, loop.learned.values(), last, strict=True)
+    for index, (first, ours_last, plain_last) in enumerate(found):
+        moved = (plain_last - first).norm()
+        assert index > 1 or moved > 0.1 * first.norm()  # of the contexts
+        assert (ours_last.detach() - plain_last).norm() < 1e-3 * moved
+
+
+def test_dualcoop_scores_by_hand() -> None:
+    objective = DualObjective()
+    numbers = objective.first_numbers()
+    rows = {"positive": torch.tensor([[1.0, 0.0]]), "negative": torch.tensor([[0.0, 1.0]])}
+    patches = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])
+    (scores,) = objective.scores(FeatureBatch(patches[:, 0], patches, None), rows, numbers).values()
+    # cos⁺ is 1 and 0.6, cos⁺ − cos⁻ is 1 and −0.2; e^3 = 20.0855, e^3.91 = 49.8990
+    first = 1 / (1 + math.exp(-20.085537 * 0.4))
+    expected = 49.898952 * (first * 1 + (1 - first) * -0.2)
+    torch.testing.assert_close(scores, torch.tensor([[expected]]))
 
 
 def test_dualcoop_learns_its_temperatures_and_starts_at_the_published(

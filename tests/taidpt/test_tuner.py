@@ -34,8 +34,17 @@ def assert_same(first: TunedPrompts, second: TunedPrompts) -> None:
     assert first.provenance["losses"] == second.provenance["losses"]
 
 
-def test_a_whole_run_equals_the_plain_way(resnet_clip: ClipModel) -> None:
-    settings = replace(SETTINGS, batch=32, lr=0.05, held_out=0.0)
+@pytest.mark.parametrize(
+    ("shape", "lr"),
+    [
+        (PromptSettings(4), 0.05),
+        (PromptSettings(4, class_specific=True, name_position="middle"), 0.2),
+    ],
+)
+def test_a_whole_run_equals_the_plain_way(
+    resnet_clip: ClipModel, shape: PromptSettings, lr: float
+) -> None:
+    settings = replace(SETTINGS, batch=32, lr=lr, held_out=0.0, prompt=shape)
     seen: list[float] = []
 
     class Watch(SilentProgress):
@@ -53,7 +62,9 @@ def test_a_whole_run_equals_the_plain_way(resnet_clip: ClipModel) -> None:
         batches.append([[(run.data[i][0], _one_hot(run.data[i][1])) for i in rows] for rows in cut])
     loop.train()
     names = [tag.name for tag in TAGS]
-    losses, contexts = plain.plain_tuning(resnet_clip, names, batches, start, settings.lr)
+    losses, contexts = plain.plain_tuning(
+        resnet_clip, names, batches, start, settings.lr, shape.name_position
+    )
     assert len(losses) == loop.steps * settings.epochs > 12
     sums = torch.tensor(seen).view(settings.epochs, loop.steps)  # running sums within each epoch
     ours = torch.cat([sums[:, :1], sums.diff(dim=1)], dim=1).flatten()
@@ -78,6 +89,21 @@ def test_the_schedule_is_the_papers(epochs: int) -> None:
         assert math.isclose(learning_rate(epoch, settings), expected, rel_tol=1e-12)
     assert learning_rate(0, settings) == 1e-5
     assert learning_rate(1, settings) == 3e-3
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [
+        (0, 1e-5),
+        (1, 1e-4),
+        (6, 8.5355339e-5),  # a quarter of the way: 1 + cos 45° is 1.70710678
+        (11, 5e-5),
+        (16, 1.4644661e-5),
+        (19, 2.4471742e-6),  # 1 + cos 162° is 0.04894348
+    ],
+)
+def test_the_schedule_by_hand(epoch: int, expected: float) -> None:
+    assert math.isclose(learning_rate(epoch, TuneSettings()), expected, rel_tol=1e-7)
 
 
 def test_a_killed_run_goes_on_to_the_very_same_prompts(tmp_path: Path) -> None:
