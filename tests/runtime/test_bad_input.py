@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -23,7 +23,7 @@ from PIL import Image
 
 from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.files import write_atomically
-from taidpt.runtime.sources import open_source
+from taidpt.runtime.sources import Frame, open_source
 from taidpt.runtime.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_frame, write_video
@@ -177,7 +177,10 @@ def test_a_full_disk_leaves_whole_lines(lively: Path, tmp_path: Path, option: st
     elif option == "report":
         assert text.endswith(b"</html>\n")
     else:
-        assert len(list(open_source(tmp_path / name))) > 3
+        frames: list[Frame] = []
+        with suppress(InputError):  # it says that the end is missing
+            frames.extend(open_source(tmp_path / name))
+        assert len(frames) > 3
 
 
 @pytest.mark.parametrize("option", ["--jsonl -", ""])
