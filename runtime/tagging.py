@@ -19,6 +19,7 @@ from taidpt.runtime.bank_watch import BankWatch
 from taidpt.runtime.console import PersonSink, Progress, log_to_stderr
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.images import IMAGE_SUFFIXES
+from taidpt.runtime.power import PowerMeter
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
 from taidpt.runtime.sinks.mqtt import open_mqtt
@@ -150,9 +151,19 @@ def run_tag(job: TagJob) -> None:
             if stop.asked:
                 break
             stream = stack.enter_context(Stream(tagger, source, _stream_settings(job)))
-            _run_source(stream, sinks, stop, _open_state(job, stream))
-            if job.profile:
-                print("\n".join(stream.profile.lines()), file=sys.stderr)
+            with _profiled(stream) if job.profile else contextlib.nullcontext():
+                _run_source(stream, sinks, stop, _open_state(job, stream))
+
+
+@contextlib.contextmanager
+def _profiled(stream: Stream) -> Iterator[None]:
+    """Print each stage's times and what the device drew, also after an error."""
+    meter = PowerMeter()
+    try:
+        with meter:
+            yield
+    finally:
+        print("\n".join([*stream.profile.lines(), *meter.lines()]), file=sys.stderr)
 
 
 def _stream_settings(job: TagJob) -> StreamSettings:

@@ -1,0 +1,73 @@
+"""Power rails, read from a folder that looks like a Jetson's /sys/class/hwmon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from taidpt.runtime.power import PowerMeter, find_rails
+
+
+def write(folder: Path, **values: object) -> Path:
+    folder.mkdir(parents=True)
+    for name, value in values.items():
+        (folder / name).write_text(f"{value}\n")
+    return folder
+
+
+@pytest.fixture
+def jetson(tmp_path: Path) -> Path:
+    """An INA3221 with two rails in use and one that is off, and a chip that tells microwatts."""
+    write(
+        tmp_path / "hwmon1",
+        name="ina3221",
+        in1_input=5000,
+        curr1_input=1200,
+        in1_label="VDD_IN",
+        in2_input=4900,
+        curr2_input=500,
+        in2_label="VDD_CPU_GPU_CV",
+        in3_input=5000,
+        curr3_input="",
+        in3_label="VDD_SOC",
+    )
+    write(tmp_path / "hwmon2", name="board", power1_input=2_500_000)
+    write(tmp_path / "hwmon3", name="coretemp", temp1_input=40_000)
+    return tmp_path
+
+
+def test_rails_are_found_and_read(jetson: Path) -> None:
+    watts = {rail.name: rail.watts() for rail in find_rails(jetson)}
+    assert watts == pytest.approx({"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.45, "board 1": 2.5})
+
+
+def test_a_meter_reads_while_inside(jetson: Path) -> None:
+    with PowerMeter(jetson) as meter:
+        time.sleep(0.05)
+        (jetson / "hwmon1" / "curr1_input").write_text("2400\n")
+        time.sleep(0.5)
+    head, *rows = meter.lines()
+    assert head.split() == ["watts", "p50", "p95", "p99"]
+    found = {row.rsplit(maxsplit=3)[0]: row.split()[-3:] for row in rows}
+    assert found["VDD_IN"] == ["12.00", "12.00", "12.00"]
+    assert found["VDD_CPU_GPU_CV"] == ["2.45"] * 3
+
+
+def test_a_device_that_does_not_tell_says_so(
+    tmp_path: Path, bundle_path: Path, video_path: Path
+) -> None:
+    with PowerMeter(tmp_path / "nothing") as meter:
+        pass
+    [line] = meter.lines()
+    assert line.startswith(f"power: this device does not tell (no power or current in {tmp_path}")
+    command = [sys.executable, "-m", "taidpt", "tag", str(bundle_path), str(video_path)]
+    done = subprocess.run([*command, "--profile"], capture_output=True, text=True, check=True)
+    shown = done.stderr.splitlines()
+    start = next(index for index, line in enumerate(shown) if line.startswith("milliseconds"))
+    stages = [line.split()[0] for line in shown[start + 1 : start + 7]]
+    assert stages == ["decode", "wait", "preprocess", "inference", "post", "sinks"]
+    assert shown[start + 7].split()[0] in ("power:", "watts")
