@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.power import PowerMeter
 from taidpt.runtime.preprocess import U8Array
 from taidpt.runtime.sources import Frame, Source
 from taidpt.runtime.stream import Stream, StreamSettings
 from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.timing import Profile, percentile_lines
 
 __all__ = ["BenchRow", "SyntheticSource", "bench_lines", "bench_report", "run_bench"]
 
@@ -38,6 +43,7 @@ class BenchRow:
         tagger_ms: the tagger on the same frames; `ratio` is this by `bare_ms`.
         by_size_ms: the tagger on larger frames, which it also resizes.
         stream_fps: a stream of 720p frames, its stages overlapping.
+        stages_ms: p50, p95 and p99 of the stream's stages.
     """
 
     batch: int
@@ -45,6 +51,7 @@ class BenchRow:
     tagger_ms: float
     by_size_ms: dict[str, float]
     stream_fps: float
+    stages_ms: dict[str, tuple[float, float, float]]
 
     @property
     def ratio(self) -> float:
@@ -94,12 +101,14 @@ def _bench_batch(tagger: Tagger, batch: int, seconds: float) -> BenchRow:
         frames = _pictures(batch, height, width)
         ways[name] = lambda frames=frames: tagger.tag_batch(frames)  # type: ignore[misc]
     medians = {name: ms / batch for name, ms in _alternate(ways, seconds).items()}
+    stream_fps, profile = _run_stream(tagger, batch, medians["720p"], seconds)
     return BenchRow(
         batch=batch,
         bare_ms=medians["bare"],
         tagger_ms=medians["tagger"],
         by_size_ms={name: medians[name] for name in FRAME_SIZES},
-        stream_fps=_stream_rate(tagger, batch, medians["720p"], seconds),
+        stream_fps=stream_fps,
+        stages_ms=profile.percentiles(),
     )
 
 
@@ -118,18 +127,44 @@ def _alternate(ways: dict[str, Callable[[], object]], seconds: float) -> dict[st
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _stream_rate(tagger: Tagger, batch: int, frame_ms: float, seconds: float) -> float:
+def _run_stream(
+    tagger: Tagger, batch: int, frame_ms: float, seconds: float
+) -> tuple[float, Profile]:
     height, width = FRAME_SIZES["720p"]
     count = max(int(seconds * 1e3 / max(frame_ms, 1e-3)), 4 * batch)
     source = SyntheticSource(height, width, count)
     begun = time.perf_counter()
     with Stream(tagger, source, StreamSettings(batch=batch)) as stream:
         done = sum(1 for _ in stream)
-    return done / (time.perf_counter() - begun)
+    return done / (time.perf_counter() - begun), stream.profile
 
 
-def bench_lines(tagger: Tagger, rows: Sequence[BenchRow]) -> list[str]:
-    """A table for people."""
+def measure_eager(
+    tagger: Tagger, batches: Sequence[int], threads: int | None, seconds: float
+) -> dict[int, float] | str:
+    """open_clip's image encoder in PyTorch, run eagerly in a process of its own.
+
+    Returns:
+        Milliseconds a frame by batch size, or why there are none.
+    """
+    for module in ("torch", "open_clip"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed"
+    device = "cpu" if tagger.device.name == "cpu" else "cuda"
+    sizes = ",".join(map(str, batches))
+    arguments = [tagger.bundle.manifest.model.name, sizes, device, str(threads or 0), str(seconds)]
+    command = [sys.executable, "-m", "taidpt.eager_bench", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["it failed"])[-1]
+    found: dict[str, float] = json.loads(done.stdout)
+    return {int(batch): ms for batch, ms in found.items()}
+
+
+def bench_lines(
+    tagger: Tagger, rows: Sequence[BenchRow], eager_ms: dict[int, float] | str | None = None
+) -> list[str]:
+    """Tables for people: the sweep, and the stages of the last row's stream."""
     sizes = "".join(f"{name + ' ms':>11}" for name in FRAME_SIZES)
     model = tagger.bundle.manifest.model.name
     lines = [
@@ -144,10 +179,21 @@ def bench_lines(tagger: Tagger, rows: Sequence[BenchRow]) -> list[str]:
             f"{row.batch:>5}{row.bare_ms:>11.2f}{row.tagger_ms:>11.2f}{row.ratio:>8.3f}{larger}"
             f"{row.stream_fps:>10.1f}"
         )
-    return lines
+    if isinstance(eager_ms, dict):
+        lines += [
+            f"open_clip eager, batch {row.batch}: {eager_ms[row.batch]:.2f} ms a frame, "
+            f"{eager_ms[row.batch] / row.tagger_ms:.2f} times the tagger's"
+            for row in rows
+        ]
+    elif eager_ms is not None:
+        lines.append(f"open_clip eager: not compared, {eager_ms}")
+    lines.append(f"stages of the stream at batch {rows[-1].batch}")
+    return lines + percentile_lines(rows[-1].stages_ms)
 
 
-def bench_report(tagger: Tagger, rows: Sequence[BenchRow]) -> dict[str, Any]:
+def bench_report(
+    tagger: Tagger, rows: Sequence[BenchRow], eager_ms: dict[int, float] | str | None = None
+) -> dict[str, Any]:
     """Everything that a later reader needs to compare, as JSON values."""
     return {
         "bundle": tagger.bundle.path.name,
@@ -160,6 +206,7 @@ def bench_report(tagger: Tagger, rows: Sequence[BenchRow]) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "open_clip_eager_ms": eager_ms,
         "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
     }
 
@@ -169,10 +216,12 @@ def bench_command(
 ) -> None:
     """Open, measure, print, and write JSON when a file is named."""
     with Tagger.load(bundle, **options) as tagger:
-        rows = run_bench(tagger, batches, seconds)
-        print("\n".join(bench_lines(tagger, rows)))
+        with PowerMeter() as meter:
+            rows = run_bench(tagger, batches, seconds)
+        eager_ms = measure_eager(tagger, batches, options.get("threads"), seconds)
+        print("\n".join([*bench_lines(tagger, rows, eager_ms), *meter.lines()]))
         if target is not None:
-            text = json.dumps(bench_report(tagger, rows), indent=1)
+            text = json.dumps(bench_report(tagger, rows, eager_ms), indent=1)
             try:
                 Path(target).write_text(text + "\n", encoding="utf-8")
             except OSError as error:

@@ -6,11 +6,11 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-__all__ = ["STAGES", "Profile"]
+__all__ = ["STAGES", "Profile", "percentile_lines"]
 
 STAGES = ("decode", "wait", "preprocess", "inference", "post", "sinks")
 _KEPT = 10_000
@@ -48,9 +48,13 @@ class Profile:
 
     def lines(self) -> list[str]:
         """A table for people."""
-        head = f"{'milliseconds':<14}{'p50':>9}{'p95':>9}{'p99':>9}"
-        rows = [
-            f"{stage:<14}{p50:>9.2f}{p95:>9.2f}{p99:>9.2f}"
-            for stage, (p50, p95, p99) in self.percentiles().items()
-        ]
-        return [head, *rows]
+        return percentile_lines(self.percentiles())
+
+
+def percentile_lines(stages: Mapping[str, tuple[float, float, float]]) -> list[str]:
+    """p50, p95 and p99 by stage, in milliseconds, as a table for people."""
+    head = f"{'milliseconds':<14}{'p50':>9}{'p95':>9}{'p99':>9}"
+    rows = [
+        f"{stage:<14}{p50:>9.2f}{p95:>9.2f}{p99:>9.2f}" for stage, (p50, p95, p99) in stages.items()
+    ]
+    return [head, *rows]
