@@ -216,78 +216,48 @@ def forward_kernel(
     full_end = end
     if TAIL_1 > 0:
         full_end = (P // BLOCK_P) * BLOCK_P
-    for first_patch in range(begin, full_end, BLOCK_P):
-        peak, total, summed, best = _fold_tile(
-            x_ptr,
-            bank_rows,
-            value_rows,
-            mask_ptr,
-            inverse_ptr,
-            stride_image,
-            stride_patch,
-            use_mask,
-            first_image,
-            first_patch,
-            end,
-            factor,
-            B,
-            P,
-            D,
-            peak,
-            total,
-            summed,
-            best,
-            IMAGES,
-            BLOCK_C,
-            BLOCK_P,
-            BLOCK_D,
-            EVEN_D,
-            EVEN_P,
-            HAS_MASK,
-            HAS_VALUES,
-            HAS_BEST,
-            FUSE_LENGTH,
-            JOINED_SUMS,
-            DTYPE,
-            PRECISION,
-        )
-    for index in tl.static_range(2):
-        if (TAIL_1 if index == 0 else TAIL_2) > 0:
-            peak, total, summed, best = _fold_tile(
-                x_ptr,
-                bank_rows,
-                value_rows,
-                mask_ptr,
-                inverse_ptr,
-                stride_image,
-                stride_patch,
-                use_mask,
-                first_image,
-                full_end + index * TAIL_1,
-                end,
-                factor,
-                B,
-                P,
-                D,
-                peak,
-                total,
-                summed,
-                best,
-                IMAGES,
-                BLOCK_C,
-                TAIL_1 if index == 0 else TAIL_2,
-                BLOCK_D,
-                EVEN_D,
-                False,
-                HAS_MASK,
-                HAS_VALUES,
-                HAS_BEST,
-                FUSE_LENGTH,
-                JOINED_SUMS,
-                DTYPE,
-                PRECISION,
-            )
-
+    # full tiles, then the smaller ones
+    WIDTHS: tl.constexpr = (BLOCK_P, TAIL_1, TAIL_2)
+    stop = full_end
+    for section in tl.static_range(3):
+        start = begin if section == 0 else stop
+        stop = full_end if section == 0 else start + WIDTHS[section]
+        if WIDTHS[section] > 0:
+            for first_patch in range(start, stop, WIDTHS[section]):
+                peak, total, summed, best = _fold_tile(
+                    x_ptr,
+                    bank_rows,
+                    value_rows,
+                    mask_ptr,
+                    inverse_ptr,
+                    stride_image,
+                    stride_patch,
+                    use_mask,
+                    first_image,
+                    first_patch,
+                    end,
+                    factor,
+                    B,
+                    P,
+                    D,
+                    peak,
+                    total,
+                    summed,
+                    best,
+                    IMAGES,
+                    BLOCK_C,
+                    WIDTHS[section],
+                    BLOCK_D,
+                    EVEN_D,
+                    EVEN_P and section == 0,
+                    HAS_MASK,
+                    HAS_VALUES,
+                    HAS_BEST,
+                    FUSE_LENGTH,
+                    JOINED_SUMS,
+                    DTYPE,
+                    PRECISION,
+                )
     if not HAS_VALUES:
         summed /= factor
     images = (first_image + tl.arange(0, IMAGES)).to(tl.int64)

@@ -22,8 +22,6 @@ import pytest
 from tests.kernels.native_build import aot_folder, build_native, build_stub_driver, run_cmake
 from tests.support import REPOSITORY
 
-triton = pytest.importorskip("triton")
-
 OK, UNSUPPORTED, CUDA_FAILED = 0, 2, 3
 F32, F16, BF16 = 0, 1, 2
 CURRENT = -2

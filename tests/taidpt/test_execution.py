@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -18,12 +19,16 @@ from taidpt.execution import _Accelerated, execution_of
 from taidpt.prompts import TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.tuner import tune
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, require
 from tests.taidpt.tuning_case import SETTINGS, TAGS, TEXTS, run_case
 
-pytest.importorskip("accelerate")
-
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _accelerate() -> None:
+    found = importlib.util.find_spec("accelerate") is not None
+    require("accelerate", found, "pip install 'taidpt[accelerate]'")
 
 
 def moved(prompts: TunedPrompts) -> float:
