@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from taidpt.export.graph_io import RAW_GLOBAL, RAW_PATCHES
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import BundleError, MissingDependencyError
+from taidpt.runtime.external_data import check_external_data
 
 if TYPE_CHECKING:
     import onnx
@@ -35,28 +36,13 @@ def load_graph(path: Path) -> onnx.ModelProto:
     """
     import onnx
 
+    check_external_data(path)
     try:
-        model = onnx.load(path, load_external_data=False)
-        _check_locations(model, path)
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except BundleError:
-        raise
+        model = onnx.load(path)
     except Exception as error:  # protobuf and onnx raise many kinds for damaged files
         reason = " ".join(str(error).split())[:200]
         raise BundleError(f"{path}: not a readable graph ({reason}); export it again") from None
     return model
-
-
-def _check_locations(model: onnx.ModelProto, path: Path) -> None:
-    """A hostile bundle must not make anyone read or write outside its folder."""
-    allowed = f"{path.name}.data"
-    for tensor in model.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location" and entry.value != allowed:
-                raise BundleError(
-                    f"{path}: tensor {tensor.name!r} lies in {entry.value!r}, only {allowed!r} "
-                    "beside the graph is allowed; do not use this bundle"
-                )
 
 
 def encoder_of(bundle: Bundle) -> onnx.ModelProto:

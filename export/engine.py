@@ -15,6 +15,7 @@ from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.backends.engine_files import FLAVOURS, fingerprint
 from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
+from taidpt.runtime.external_data import check_external_data, data_name
 from taidpt.runtime.files import sha256_of
 
 __all__ = [
@@ -108,7 +109,7 @@ def engine_key(graph: Path, options: EngineOptions, flavour: str, version: str) 
     settings = asdict(options)
     for name in ("flavour", "workspace", "target"):
         settings.pop(name)
-    beside = graph.with_name(f"{graph.name}.data")
+    beside = graph.with_name(data_name(graph.name))
     files = (graph, beside) if beside.is_file() else (graph,)
     return {
         "schema": 1,
@@ -240,6 +241,7 @@ def _build(
     progress: Progress | None,
     timing_cache: bytes,
 ) -> tuple[bytes, bytes]:
+    check_external_data(graph)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError
+from taidpt.runtime.external_data import check_external_data, data_name
 
 if TYPE_CHECKING:
     import onnx
@@ -193,13 +194,21 @@ def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph; weights beyond protobuf's 2 GB go into `NAME.onnx.data` beside it."""
+    """Write a graph; weights beyond protobuf's 2 GB go into `NAME.onnx.data` beside it.
+
+    The weights of such a graph are moved: the one in memory is left without them. Files that stand
+    there are replaced, never written into: they may be links.
+    """
     import onnx
 
+    beside = path.with_name(data_name(path.name))
+    for old in (path, beside):
+        old.unlink(missing_ok=True)
     if model.ByteSize() < _LARGEST_FILE:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
-    onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
+    onnx.save_model(model, path, save_as_external_data=True, location=beside.name)
+    onnx.checker.check_model(str(path), full_check=True)
 
 
 def open_session(
@@ -217,7 +226,11 @@ def open_session(
         options.intra_op_num_threads = threads
     if literal:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = str(model) if isinstance(model, (str, Path)) else model.SerializeToString()
+    if isinstance(model, (str, Path)):
+        check_external_data(Path(model))
+        source: str | bytes = str(model)
+    else:
+        source = model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 

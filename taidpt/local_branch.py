@@ -24,6 +24,7 @@ __all__ = [
     "at_size",
     "image_encoder",
     "register_local_branch",
+    "tower_encoder",
 ]
 
 SUPPORTED = (
@@ -63,7 +64,11 @@ def image_encoder(clip: ClipModel) -> ImageEncoder:
     Raises:
         InputError: the architecture has no local branch.
     """
-    visual: Any = clip.model.visual
+    return tower_encoder(clip.model.visual, clip.name)
+
+
+def tower_encoder(visual: Any, name: str) -> ImageEncoder:
+    """The same for an image tower by itself, of the model called `name`."""
     try:
         builder = _BUILDERS.get(type(visual).__name__)
         if builder is None:
@@ -71,7 +76,7 @@ def image_encoder(clip: ClipModel) -> ImageEncoder:
         return builder(visual).eval().requires_grad_(False)
     except UnsupportedTowerError as error:
         raise InputError(
-            f"model {clip.name} has no local branch: {error}; supported are {SUPPORTED}"
+            f"model {name} has no local branch: {error}; supported are {SUPPORTED}"
         ) from None
 
 

@@ -19,6 +19,7 @@ from taidpt.runtime.backends.base import (
 )
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
+from taidpt.runtime.external_data import check_external_data
 
 if TYPE_CHECKING:
     from taidpt.runtime.device_frames import DeviceFrames
@@ -196,6 +197,7 @@ def _open(ort: Any, model: Path, providers: Sequence[ProviderSpec], options: Bac
             raise InputError(f"threads should be at least 1, got {options.threads}")
         settings.intra_op_num_threads = options.threads
     plain = [p if isinstance(p, str) else (p[0], dict(p[1])) for p in providers]
+    check_external_data(model)
     try:
         return ort.InferenceSession(str(model), sess_options=settings, providers=plain)
     except Exception as error:  # onnxruntime's errors share no public base class

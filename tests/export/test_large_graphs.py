@@ -1,0 +1,125 @@
+"""Graphs whose weights lie beside them: written, hashed, run and built from, and never outside.
+
+Protobuf's 2 GB are forced down to a few kilobytes here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from taidpt.export import graph_io
+from taidpt.export.bundle_source import encoder_of, load_graph
+from taidpt.export.engine import EngineOptions, build_engine, engine_key
+from taidpt.export.exporter import ExportOptions, write_bundle
+from taidpt.export.graph_io import count_ops, save_graph
+from taidpt.export.head_graph import append_head
+from taidpt.export.precision import to_half
+from taidpt.progress import SilentProgress
+from taidpt.runtime import Bundle, Tagger
+from taidpt.runtime.errors import BundleError
+from taidpt.runtime.manifest import Scoring
+from tests.export.conftest import small_bank, small_graph
+from tests.export.test_exporter import some_prompts
+from tests.support import require
+from tests.taidpt.tiny import VIT, make_clip
+
+DATA = "model.onnx.data"
+
+
+@pytest.fixture
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_io, "_LARGEST_FILE", 20_000)
+
+
+@pytest.fixture
+def bundle(low_limit: None, tmp_path: Path) -> Path:
+    clip = make_clip(VIT)
+    prompts, out = some_prompts(clip), tmp_path / "street.taidpt"
+    return write_bundle(prompts, clip, out, ExportOptions(), SilentProgress()).path
+
+
+def redirect(graph: Path, location: str) -> None:
+    """Edit a graph by hand so that its weights are said to lie elsewhere."""
+    model = onnx.load(graph, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    graph.write_bytes(model.SerializeToString())
+
+
+def test_a_bundle_with_weights_beside_its_graph_is_whole(bundle: Path) -> None:
+    loaded = Bundle.load(bundle)
+    assert {"model.onnx", DATA} <= set(loaded.manifest.files)
+    assert loaded.verify_hashes() == ()
+    assert (bundle / "model.onnx").stat().st_size < (bundle / DATA).stat().st_size
+    frame = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    with Tagger.load(bundle) as tagger:
+        assert len(tagger.tag(frame).tags) == 3
+    encoder = encoder_of(loaded)
+    assert "taidpt.LocalSimilarity" not in count_ops(encoder)
+    onnx.checker.check_model(encoder, full_check=True)
+
+    changed = bytearray((bundle / DATA).read_bytes())
+    changed[-1] ^= 1
+    (bundle / DATA).write_bytes(changed)
+    with pytest.raises(BundleError, match=r"model.onnx.data: its content was changed"):
+        Bundle.load(bundle)
+
+
+@pytest.mark.parametrize("location", ["../x", "/etc/passwd", "link"])
+def test_hostile_names_are_refused_by_every_reader(bundle: Path, location: str) -> None:
+    (bundle / "link").symlink_to("/etc/passwd")
+    graph = bundle / "model.onnx"
+    redirect(graph, location)
+    with pytest.raises(BundleError, match="do not use this bundle"):
+        load_graph(graph)
+    with pytest.raises(BundleError, match="do not use this bundle"):
+        graph_io.open_session(graph)
+
+
+def test_writing_replaces_a_link_and_leaves_its_target_alone(
+    low_limit: None, tmp_path: Path
+) -> None:
+    target = tmp_path / "outside"
+    target.write_bytes(b"precious")
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for name in ("model.onnx", DATA):
+        (folder / name).symlink_to(target)
+    model = onnx.ModelProto()
+    model.CopyFrom(small_graph("vit"))
+    save_graph(model, folder / "model.onnx")
+    assert target.read_bytes() == b"precious"
+    assert not (folder / DATA).is_symlink()
+    written = load_graph(folder / "model.onnx")
+    for tensor, original in zip(
+        written.graph.initializer, small_graph("vit").graph.initializer, strict=True
+    ):
+        assert numpy_helper.to_array(tensor).tobytes() == numpy_helper.to_array(original).tobytes()
+
+
+@pytest.mark.tensorrt
+def test_an_engine_is_built_from_it_and_named_after_both_files(
+    low_limit: None, tmp_path: Path
+) -> None:
+    there = importlib.util.find_spec("tensorrt_rtx") is not None
+    require("tensorrt-rtx", there, "pip install tensorrt_rtx")
+    graph = tmp_path / "model.onnx"
+    save_graph(append_head(to_half(small_graph("vit"), "fp16"), small_bank(), Scoring(40.0)), graph)
+    assert (tmp_path / DATA).is_file()
+    options = EngineOptions("fp16", (1, 1, 2), 1 << 30, "tensorrt-rtx", "sm_86")
+    built = build_engine(graph, options, tmp_path / "log")
+    assert len(built.data) > 100_000
+    before = engine_key(graph, options, "tensorrt-rtx", "1")["graph_sha256"]
+    (tmp_path / DATA).write_bytes((tmp_path / DATA).read_bytes()[:-4] + b"abcd")
+    assert engine_key(graph, options, "tensorrt-rtx", "1")["graph_sha256"] != before
+    redirect(graph, "../x")
+    with pytest.raises(BundleError, match="do not use this bundle"):
+        build_engine(graph, options, tmp_path / "log")
