@@ -75,8 +75,10 @@ class Outputs:
         """By output, where it goes."""
         return {name: getattr(self, name) for name in _OUTPUTS if getattr(self, name)}
 
-    def open(self, tagger: Tagger, stack: contextlib.ExitStack, live: bool) -> list[Sink]:
-        """Open the sinks; each is closed with the stack.
+    def open(
+        self, tagger: Tagger, stack: contextlib.ExitStack, live: bool, resume: bool = False
+    ) -> list[Sink]:
+        """Open the sinks; each is closed with the stack. With `resume` files of lines go on.
 
         Raises:
             InputError: a file cannot be written, or two outputs share one target.
@@ -85,17 +87,17 @@ class Outputs:
         check_targets(targets, self.heatmap, tagger)
         sinks: list[Sink] = []
         for name, target in targets.items():
-            sinks.append(self._open_one(name, target, tagger))
+            sinks.append(self._open_one(name, target, tagger, resume))
             stack.callback(sinks[-1].close)
         return sinks or [PersonSink(self.top, live)]
 
-    def _open_one(self, name: str, target: str, tagger: Tagger) -> Sink:
+    def _open_one(self, name: str, target: str, tagger: Tagger, resume: bool) -> Sink:
         if name == "jsonl":
-            return JsonlSink(target, self.top)
+            return JsonlSink(target, self.top, resume)
         if name == "events":
-            return EventsSink(target)
+            return EventsSink(target, resume)
         if name == "csv":
-            return CsvSink(target)
+            return CsvSink(target, resume)
         if name in ("vtt", "srt"):
             return SubtitleSink(target, name)
         if name == "webhook":
@@ -145,7 +147,9 @@ def run_tag(job: TagJob) -> None:
             tagger.use_bank(job.bank)
         if job.bank is not None and job.watch_bank:
             stack.enter_context(BankWatch(tagger, job.bank))
-        sinks = job.outputs.open(tagger, stack, any(source.live for source in sources))
+        live = any(source.live for source in sources)
+        resume = job.state is not None and Path(job.state).exists()
+        sinks = job.outputs.open(tagger, stack, live, resume)
         stop = stack.enter_context(_StopOnSigterm())
         for source in sources:
             if stop.asked:

@@ -21,13 +21,13 @@ EVENT_SCHEMA = "taidpt-event/1"
 class _Lines:
     """Writes each line at once, so that a kill costs no more than the line being written."""
 
-    def __init__(self, target: str | Path) -> None:
-        """Open a file anew, or standard output for "-".
+    def __init__(self, target: str | Path, append: bool = False) -> None:
+        """Open a file anew or to go on with it, or standard output for "-".
 
         Raises:
             InputError: the file cannot be written.
         """
-        self._file = None if str(target) == "-" else LineFile(target)
+        self._file = None if str(target) == "-" else LineFile(target, append)
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Write a record as a line.
@@ -54,8 +54,8 @@ class _Lines:
 class JsonlSink(_Lines):
     """A line a frame: all tags, or the `top` best, best score first."""
 
-    def __init__(self, target: str | Path, top: int | None = None) -> None:
-        super().__init__(target)
+    def __init__(self, target: str | Path, top: int | None = None, append: bool = False) -> None:
+        super().__init__(target, append)
         self._top = top
 
     def write(self, moment: Moment) -> None:

@@ -10,12 +10,14 @@ from taidpt.runtime.errors import InputError
 
 __all__ = ["LineFile"]
 
+_BLOCK = 1 << 16
+
 
 class LineFile:
     """Appends lines without a buffer; a line that does not fit on the disk is taken back."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the file anew.
+    def __init__(self, path: str | Path, append: bool = False) -> None:
+        """Open the file anew, or with `append` behind its last whole line.
 
         Raises:
             InputError: it cannot be written.
@@ -23,9 +25,16 @@ class LineFile:
         self._path = str(path)
         self._whole = 0
         try:
-            self._stream = FileIO(self._path, "w")
+            self._stream = FileIO(self._path, "a+" if append else "w")
+            if append and self._stream.seekable():
+                self._whole = _cut_last_line(self._stream)
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was written yet."""
+        return self._whole == 0
 
     def write(self, line: bytes) -> None:
         """Write one line.
@@ -51,3 +60,21 @@ class LineFile:
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._stream.close()
+
+
+def _cut_last_line(stream: FileIO) -> int:
+    """Take away what stands behind the last line's end, left by a kill; returns the length."""
+    end = stream.seek(0, 2)
+    position = end
+    while position > 0:
+        begin = max(position - _BLOCK, 0)
+        stream.seek(begin)
+        found = stream.read(position - begin).rfind(b"\n")
+        if found >= 0:
+            position = begin + found + 1
+            break
+        position = begin
+    if position < end:
+        stream.truncate(position)
+    stream.seek(position)
+    return position

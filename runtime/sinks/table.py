@@ -20,8 +20,8 @@ _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 class CsvSink:
     """Writes source, index, time, the tags that are on, and every tag's score."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the file anew.
+    def __init__(self, path: str | Path, append: bool = False) -> None:
+        """Open the file anew, or to go on with it.
 
         Raises:
             InputError: it cannot be written.

@@ -22,6 +22,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.live import LiveSource, ReconnectPolicy
 from taidpt.runtime.sources import Frame, SourceOptions
 from tests.runtime.test_live import free_port
+from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle
 from tests.support import require
 
 PYTHON = "/usr/bin/python3"  # the system's, which Debian's python3-gi is for
@@ -123,3 +124,34 @@ def test_a_password_opens_the_camera_and_is_told_to_nobody(
     written = said + b"".join(path.read_bytes() for path in (out, events, report, state))
     assert b"s3cret" not in written
     assert b"guard" not in written
+
+
+def test_a_kill_costs_a_line_and_a_restart_goes_on(tmp_path: Path) -> None:
+    """All tags are on all the time, so a second "on" would be one told twice."""
+    bundle = tiny_bundle(tmp_path / "on.taidpt", TinySpec(thresholds=(-100.0,)))
+    port, state = free_port(), tmp_path / "state.json"
+    frames, events = tmp_path / "frames.jsonl", tmp_path / "events.jsonl"
+    command = [sys.executable, "-m", "taidpt", "tag", str(bundle), f"rtsp://127.0.0.1:{port}/cam"]
+    outputs = ["--jsonl", frames, "--events", events, "--state", state, "--min-on", "0"]
+
+    def run_until(lines: int, end: signal.Signals) -> int:
+        child = subprocess.Popen([*command, *map(str, outputs)], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not (state.exists() and frames.read_bytes().count(b"\n") >= lines):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.send_signal(end)
+        return child.wait(30)
+
+    with rtsp_server(port):
+        assert run_until(40, signal.SIGKILL) == -signal.SIGKILL
+        killed = frames.read_text("utf-8").rpartition("\n")[0].splitlines()
+        assert all(json.loads(line)["schema"] == "taidpt-frame/1" for line in killed)
+        frames.write_text("\n".join(killed) + '\n{"schema": "ta', "utf-8")
+        assert run_until(len(killed) + 30, signal.SIGTERM) == 0
+    records = [json.loads(line) for line in frames.read_text("utf-8").splitlines()]
+    assert len(records) >= len(killed) + 30
+    told = [json.loads(line) for line in events.read_text("utf-8").splitlines()]
+    assert sorted(event["tag"] for event in told) == sorted(NAMES)
+    assert {event["kind"] for event in told} == {"on"}
+    assert set(records[-1]["on"]) == set(NAMES)

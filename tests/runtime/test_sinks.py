@@ -212,6 +212,34 @@ def test_lines_are_whole_even_on_a_full_disk(tmp_path: Path) -> None:
     assert path.read_text().endswith("\n")
 
 
+@pytest.mark.parametrize("length", [0, 30, 200_000])
+def test_lines_go_on_behind_the_last_whole_one(tmp_path: Path, length: int) -> None:
+    path, whole = tmp_path / "out.jsonl", b"one\n" + b"x" * length + b"\n"
+    for torn in (b"", b"half a li", b"y" * 100_000):
+        path.write_bytes(whole + torn)
+        lines = LineFile(path, append=True)
+        assert not lines.is_empty
+        lines.write(b"next\n")
+        lines.close()
+        assert path.read_bytes() == whole + b"next\n"
+    path.write_bytes(b"torn")
+    assert LineFile(path, append=True).is_empty
+    assert LineFile(tmp_path / "new.jsonl", append=True).is_empty
+    LineFile("/dev/null", append=True).write(b"x\n")
+
+
+def test_a_table_goes_on_without_a_second_header(moments: list[Moment], tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    for append in (False, True):
+        table = CsvSink(path, append)
+        for moment in moments[:3]:
+            table.write(moment)
+        table.close()
+    rows = path.read_text("utf-8").splitlines()
+    assert len(rows) == 7
+    assert sum(row.startswith("source,") for row in rows) == 1
+
+
 def test_odd_names_survive_json_lines(moments: list[Moment], tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path / "o.jsonl")
     sink.write(moments[0])
