@@ -2,7 +2,7 @@
 
     python benchmarks/thresholds.py [--families "plain;rare"] [--seeds 100,101] [--json FILE]
 
-Families marked * did not shape the method (but embedded* did, and seeds below 100). Each rival is
+Families marked * did not shape the method; seeds below 100 did. Each rival is
 measured on the very scores it was chosen on, so "single" and "oracle" are upper bounds of their
 kind. Scores are merged with weight 0.5; "center" subtracts each picture's mean over tags.
 """

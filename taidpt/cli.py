@@ -45,6 +45,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taidpt.calibration.commands:calibrate",
         "Set thresholds from unlabelled frames of your scene.",
     ),
+    "confusable": (
+        "taidpt.calibration.commands:confusable",
+        "Report tags that are easily taken for each other.",
+    ),
     "tag": ("taidpt.runtime.commands:tag", "Tag pictures, folders and videos."),
     "bench": ("taidpt.runtime.commands:bench", "Measure a bundle on this machine."),
 }

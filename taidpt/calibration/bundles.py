@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taidpt.runtime.sources import Frame, Source
     from taidpt.runtime.tagger import Tagger
 
-__all__ = ["SOURCE", "SceneScores", "score_frames", "write_calibration"]
+__all__ = ["SOURCE", "SceneScores", "score_frames", "write_calibration", "write_thresholds"]
 
 SOURCE = "calibrated"
 
@@ -72,24 +72,43 @@ def write_calibration(path: str | Path, calibration: Calibration) -> Bundle:
     Raises:
         BundleError: the bundle has other tags.
     """
+    learned = {tag.name: tag for tag in calibration.tags}
+    found = {
+        name: (Threshold(tag.on, tag.off, SOURCE), tag.probability_map())
+        for name, tag in learned.items()
+    }
+    facts = {
+        "frames": calibration.frames,
+        "effective_frames": round(calibration.effective_frames, 1),
+    }
+    return _write(path, found, facts)
+
+
+def write_thresholds(path: str | Path, thresholds: dict[str, Threshold]) -> Bundle:
+    """Put thresholds without probability maps into a bundle's manifest, at once and whole.
+
+    Raises:
+        BundleError: the bundle has other tags.
+    """
+    return _write(path, {name: (one, None) for name, one in thresholds.items()}, {"frames": 0})
+
+
+def _write(
+    path: str | Path,
+    found: Mapping[str, tuple[Threshold, dict[str, Any] | None]],
+    facts: dict[str, Any],
+) -> Bundle:
     with hold_lock(Path(path)):
         bundle = Bundle.load(path)
         manifest = bundle.manifest
-        learned = {tag.name: tag for tag in calibration.tags}
-        if set(learned) != set(manifest.names):
+        if set(found) != set(manifest.names):
             raise BundleError(f"{path}: its tags are not those that were calibrated")
         tags = tuple(
             dataclasses.replace(
-                entry,
-                threshold=Threshold(learned[entry.name].on, learned[entry.name].off, SOURCE),
-                probability=learned[entry.name].probability_map(),
+                entry, threshold=found[entry.name][0], probability=found[entry.name][1]
             )
             for entry in manifest.tags
         )
-        facts = {
-            "frames": calibration.frames,
-            "effective_frames": round(calibration.effective_frames, 1),
-        }
         provenance = {**manifest.provenance, "calibration": facts}
         changed = dataclasses.replace(manifest, tags=tags, provenance=provenance)
         return bundle.with_manifest(changed)

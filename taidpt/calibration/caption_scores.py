@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +12,11 @@ from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    import torch
+    from taidpt.caption_features import FeatureBatch
+    from taidpt.clip import ClipModel
+    from taidpt.runtime.bank import ClassBank, Threshold
 
-    from taidpt.caption_features import CaptionFeatures
-    from taidpt.runtime.bank import ClassBank
-
-__all__ = ["score_captions"]
+__all__ = ["label_captions", "score_captions", "thresholds_from_captions"]
 
 _BATCH = 256
 _TEXT_TEMPERATURE = 50.0  # of the local head on captions, the paper's
@@ -34,22 +32,35 @@ def score_captions(bundle: Bundle, path: str) -> ScoreMatrix:
         InputError: the file cannot be read, or no caption names a tag.
         MissingDependencyError: torch or open_clip is not installed.
     """
-    try:
-        from taidpt.caption_features import encode_captions
-        from taidpt.clip import load_clip
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"--texts with captions needs {error.name} for the text tower: pip install "
-            "'taidpt[export]', or give an .npz of their scores"
-        ) from None
-    texts, targets = _labelled(bundle, path)
-    model = bundle.manifest.model
-    features = encode_captions(load_clip(model.name, model.pretrained), texts)
-    global_part, local_part = _heads(features, bundle.bank)
-    return ScoreMatrix(targets, global_part, local_part, bundle.names)
+    return _score_captions(_clip(bundle), bundle, path)
 
 
-def _labelled(bundle: Bundle, path: str) -> tuple[list[str], npt.NDArray[np.int8]]:
+def thresholds_from_captions(bundle: Bundle, path: str) -> tuple[Threshold, ...]:
+    """Thresholds from captions alone, carried over to where pictures score, as tuning does.
+
+    Args and Raises: as `score_captions`.
+    """
+    clip = _clip(bundle)
+    from taidpt.modality_gap import carry_over, made_up_features
+    from taidpt.thresholds import thresholds_from_texts
+
+    matrix = _score_captions(clip, bundle, path)
+    scoring = bundle.manifest.scoring
+    scores = matrix.merged(scoring.merge_weight, scoring.score_transform)
+    assert matrix.targets is not None
+    positive = matrix.targets > 0
+    made_up = _heads(made_up_features(clip), bundle.bank, scoring.temperature)
+    pictures = ScoreMatrix(None, *made_up, bundle.names)
+    level = pictures.merged(scoring.merge_weight, scoring.score_transform)
+    return carry_over(thresholds_from_texts(scores, positive), scores[~positive], level)
+
+
+def label_captions(bundle: Bundle, path: str) -> tuple[list[str], npt.NDArray[np.int8]]:
+    """Captions, and 1 where one names a tag, else −1, int8 [M, C].
+
+    Raises:
+        InputError: the file cannot be read, or no caption names a tag.
+    """
     from taidpt.captions import read_texts
     from taidpt.labels import TextLabeler
     from taidpt.tags import Tag, TagSet
@@ -65,29 +76,44 @@ def _labelled(bundle: Bundle, path: str) -> tuple[list[str], npt.NDArray[np.int8
     return texts, targets
 
 
+def _clip(bundle: Bundle) -> ClipModel:
+    try:
+        from taidpt.clip import load_clip
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"--texts with captions needs {error.name} for the text tower: pip install "
+            "'taidpt[export]', or give an .npz of their scores"
+        ) from None
+    return load_clip(bundle.manifest.model.name, bundle.manifest.model.pretrained)
+
+
+def _score_captions(clip: ClipModel, bundle: Bundle, path: str) -> ScoreMatrix:
+    from taidpt.caption_features import encode_captions
+
+    texts, targets = label_captions(bundle, path)
+    features = encode_captions(clip, texts)
+    parts = [
+        _heads(features.batch(rows), bundle.bank, _TEXT_TEMPERATURE)
+        for rows in np.array_split(np.arange(len(texts)), -(-len(texts) // _BATCH))
+    ]
+    whole, local = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+    return ScoreMatrix(targets, whole, local, bundle.names)
+
+
 def _heads(
-    features: CaptionFeatures, bank: ClassBank
+    features: FeatureBatch, bank: ClassBank, temperature: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Global and local scores, [N, C] each, with the bank's scale and bias."""
     import torch
 
     from taidpt.scores import SCORE_SCALE, global_scores, local_scores
 
-    rows = [_tensor(bank.global_embeddings), _tensor(bank.local_embeddings)]
-    values = None if bank.value_embeddings is None else _tensor(bank.value_embeddings)
-    parts: tuple[list[npt.NDArray[np.float64]], ...] = ([], [])
-    for low in range(0, len(features), _BATCH):
-        batch = features.batch(np.arange(low, min(low + _BATCH, len(features))))
-        with torch.no_grad():
-            found: Sequence[torch.Tensor] = (
-                global_scores(batch.pooled, rows[0]),
-                local_scores(batch.tokens, rows[1], _TEXT_TEMPERATURE, batch.mask, values),
-            )
-        for part, head in zip(parts, found, strict=True):
-            part.append(head.numpy().astype(np.float64) / SCORE_SCALE * bank.scale + bank.bias)
-    return np.concatenate(parts[0]), np.concatenate(parts[1])
-
-
-def _tensor(rows: npt.NDArray[np.float32]) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.array(rows))
+    rows = [torch.from_numpy(np.array(r)) for r in (bank.global_embeddings, bank.local_embeddings)]
+    values = None
+    if bank.value_embeddings is not None:
+        values = torch.from_numpy(np.array(bank.value_embeddings))
+    with torch.no_grad():
+        whole = global_scores(features.pooled, rows[0])
+        local = local_scores(features.tokens, rows[1], temperature, features.mask, values)
+    scale = bank.scale.astype(np.float64) / SCORE_SCALE
+    return whole.numpy() * scale + bank.bias, local.numpy() * scale + bank.bias

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "confusable"]
 
 
 @click.command()
@@ -37,3 +37,28 @@ def calibrate(bundle: str | None, **options: object) -> None:
     from taidpt.calibration.jobs import job_from_options, run_calibrate
 
     run_calibrate(job_from_options(bundle, options))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option(
+    "--frames", "sources", multiple=True, metavar="SOURCE", help="Your scene: DIR, video."
+)
+@click.option("--texts", metavar="FILE", help="Captions: which tags do they name?")
+@click.option("-o", "--output", metavar="FILE", help="A picture (.png) or a page (.html).")
+@click.option("--max-frames", type=click.IntRange(min=1), default=5000, show_default=True)
+@click.help_option("-h", "--help")
+def confusable(
+    bundle: str,
+    sources: tuple[str, ...],
+    texts: str | None,
+    output: str | None,
+    max_frames: int,
+) -> None:
+    """Report tags that are confusable: near-duplicates, on together, never on, without texts.
+
+    taidpt confusable BUNDLE [--frames pictures/] [-o report.html]; a .bank alone will do too.
+    """
+    from taidpt.calibration.confusable_job import run_confusable
+
+    run_confusable(bundle, sources, texts, output, max_frames)

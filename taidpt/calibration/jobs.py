@@ -61,8 +61,12 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
     job = CalibrateJob(bundle=bundle, **options)
     if job.scores is not None and (job.bundle is not None or job.sources):
         raise InputError("give a bundle with --frames, or --scores, not both")
-    if job.scores is None and (job.bundle is None or not job.sources):
-        raise InputError("nothing to calibrate: give a bundle with --frames, or --scores FILE.npz")
+    if job.scores is None and (job.bundle is None or not (job.sources or job.texts)):
+        raise InputError(
+            "nothing to calibrate: give a bundle with --frames or --texts, or --scores FILE.npz"
+        )
+    if job.scores is None and not job.sources and (job.labels or job.json_path):
+        raise InputError("--labels and --json need frames: add --frames SOURCE")
     if job.report and job.scores is None:
         raise InputError("--report compares with labels; give --scores FILE.npz with targets")
     return job
@@ -74,6 +78,9 @@ def run_calibrate(job: CalibrateJob) -> None:
     Raises:
         TaidptError: what the parts raise.
     """
+    if job.scores is None and not job.sources:
+        _from_texts_alone(job)
+        return
     _need_packages()
     given = _from_matrix(job) if job.scores is not None else _from_bundle(job)
     if job.report and (given.targets is None or not (given.targets > 0).any()):
@@ -99,6 +106,24 @@ def run_calibrate(job: CalibrateJob) -> None:
 
         write_calibration(job.bundle, calibration)
         print(f"\nwrote thresholds and probability maps into {job.bundle}")
+
+
+def _from_texts_alone(job: CalibrateJob) -> None:
+    """Thresholds from captions: a start, no more, as no picture was seen."""
+    from taidpt.calibration.bundles import write_thresholds
+    from taidpt.calibration.caption_scores import thresholds_from_captions
+    from taidpt.runtime.bundle import Bundle
+
+    bundle = Bundle.load(str(job.bundle))
+    found = thresholds_from_captions(bundle, str(job.texts))
+    width = max(4, *map(len, bundle.names))
+    print(f"{'tag':{width}}  {'on':>8}  {'off':>8}  sure")
+    for name, one in zip(bundle.names, found, strict=True):
+        print(f"{name:{width}}  {one.on:8.3f}  {one.off:8.3f}  low, {one.source}")
+    print("\nno picture was seen, so no tag is sure: add --frames")
+    if not job.dry_run:
+        write_thresholds(bundle.path, dict(zip(bundle.names, found, strict=True)))
+        print(f"wrote thresholds into {bundle.path}")
 
 
 def _need_packages() -> None:

@@ -56,15 +56,16 @@ class PhotoFamily:
         separation = random.uniform(*self.separation, tags)
         level = 0.2 + 0.02 * self.levels * random.standard_normal(tags)
         gain = 0.02 * np.exp(0.25 * random.standard_normal(tags))
-        heads = [
+        whole, local = (
             level
             + 0.005 * random.standard_normal(tags)
             + gain * (noise + own * random.standard_normal(present.shape))
             + gain * present * visible**power * separation
             for own, power in ((0.4, 1.0), (0.6, 0.6))
-        ]
+        )
         targets = np.where(present, 1, -1).astype(np.int8)
-        return ScoreMatrix(targets, *heads, tuple(f"tag {index}" for index in range(tags)))
+        names = tuple(f"tag {index}" for index in range(tags))
+        return ScoreMatrix(targets, whole, local, names)
 
 
 PHOTO_FAMILIES = {

@@ -1,0 +1,82 @@
+"""What a scene's frames and captions are worth: alike frames, captions through a text tower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taidpt.calibration import caption_scores
+from taidpt.calibration.caption_scores import (
+    label_captions,
+    score_captions,
+    thresholds_from_captions,
+)
+from taidpt.calibration.effective import effective_frames
+from taidpt.calibration.estimator import calibrate
+from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.unmixing import without_others
+from taidpt.clip import ClipModel
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import InputError
+from tests.runtime.tiny import TinySpec, tiny_bundle
+
+
+def test_independent_frames_count_in_full_and_repeated_ones_once() -> None:
+    scores = np.random.default_rng(0).standard_normal((200, 8))
+    assert effective_frames(scores) > 180
+    assert effective_frames(np.repeat(scores, 10, axis=0)) == pytest.approx(200, rel=0.15)
+
+
+def test_effective_frames_of_too_little() -> None:
+    assert effective_frames(np.zeros((1, 3))) == 1
+    assert effective_frames(np.zeros((50, 3))) == 50
+
+
+def test_frames_that_are_alike_make_less_sure() -> None:
+    scores = simulate("plain", 206, Size(600, 8)).merged()
+    rank = {"low": 0, "medium": 1, "high": 2}
+    every, few = calibrate(scores), calibrate(scores, effective_frames=15.0)
+    assert few.effective_frames == pytest.approx(15.0)
+    sure = [[rank[tag.sureness] for tag in one.tags] for one in (every, few)]
+    assert sum(sure[1]) < sum(sure[0])
+
+
+def test_a_neighbour_that_lifts_a_tag_is_taken_away() -> None:
+    random = np.random.default_rng(1)
+    present = random.random((3000, 3)) < 0.2
+    scores = random.standard_normal((3000, 3)) + 4.0 * present
+    scores[:, 0] += 3.0 * present[:, 1]
+    rest = without_others(scores, present.astype(float))
+    lifted = present[:, 1] & ~present[:, 0]
+    plain = ~present[:, 1] & ~present[:, 0]
+    assert abs(rest[lifted, 0].mean() - rest[plain, 0].mean()) < 0.2
+    assert rest[present[:, 0], 0].mean() - rest[~present[:, 0], 0].mean() > 3.5
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setattr(caption_scores, "_clip", lambda _: vit_clip)
+    return Bundle.load(tiny_bundle(tmp_path / "a.taidpt", TinySpec(dim=vit_clip.embed_dim)))
+
+
+def test_captions_are_scored_and_have_the_tags_that_they_name(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text("A dog sleeps.\nTwo cats and a dog.\nNobody is there.\n")
+    targets = label_captions(bundle, str(path))[1]
+    assert [np.flatnonzero(row > 0).tolist() for row in targets] == [[1], [0, 1], []]
+    matrix = score_captions(bundle, str(path))
+    assert matrix.global_scores.shape == matrix.local_scores.shape == (3, 5)
+    assert np.isfinite(matrix.merged()).all()
+    found = thresholds_from_captions(bundle, str(path))
+    assert [one.source for one in found[:3]] == ["from texts", "from texts", "from texts, all tags"]
+    assert all(one.off <= one.on for one in found)
+
+
+def test_captions_that_name_no_tag_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "captions.txt").write_text("Nobody is there.\n")
+    with pytest.raises(InputError, match="names a tag"):
+        score_captions(bundle, str(tmp_path / "captions.txt"))
