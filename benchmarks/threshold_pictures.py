@@ -38,7 +38,9 @@ def bars(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(8, 4.2), layout="constrained", dpi=80)
     axes = figure.subplots()
     place = np.arange(len(rows))
-    axes.bar(place, [100 * row["ours"] for row in rows], color="tab:blue", label="ours, no labels")
+    axes.bar(
+        place, [100 * row["ours"] for row in rows], color="lightsteelblue", label="ours, no labels"
+    )
     for name, mark, text in (
         ("single", "o", "one threshold, with labels"),
         ("oracle", "_", "one a tag, with labels"),
@@ -47,8 +49,8 @@ def bars(rows: list[dict[str, Any]], path: Path) -> None:
         values = [100 * row[name] for row in rows]
         axes.plot(place, values, mark, color="black", markersize=7, label=text)
     axes.set_xticks(place, [row["family"].rstrip("*") for row in rows], rotation=60, ha="right")
-    axes.set(ylabel="macro-F1, %", ylim=(0, 100))
-    axes.legend(fontsize=8, ncols=2)
+    axes.set(ylabel="macro-F1, %", ylim=(0, 112))
+    axes.legend(fontsize=7, ncols=4, loc="upper center")
     figure.savefig(path)
 
 
@@ -63,7 +65,8 @@ def tags(matrix: ScoreMatrix, path: Path) -> None:
         tag, values = found.tags[index], scores[:, index]
         has = matrix.targets[:, index] > 0
         edges = np.linspace(values.min(), values.max(), 30).tolist()
-        axes.hist([values[~has], values[has]], edges, stacked=True, color=["0.75", "tab:orange"])
+        axes.hist(values[~has], edges, color="0.75")
+        axes.hist(values[has], edges, color="tab:orange", alpha=0.7)
         axes.axvspan(*tag.band, color="tab:blue", alpha=0.15)
         axes.axvline(tag.on, color="tab:blue")
         axes.axvline(tag.off, color="tab:blue", linestyle=":")
