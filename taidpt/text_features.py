@@ -35,8 +35,8 @@ __all__ = [
     "tokenize_texts",
 ]
 
-# Name tokens computed at a time; more are cut into parts that recompute their forward pass in the
-# backward pass, so that 5,000 tags need no more memory than these.
+# Name tokens computed at once; more are cut into parts of a quarter that recompute their forward
+# pass in the backward pass, so that 5,000 tags need less memory than these.
 _TOKENS_A_PART = 8192
 _TEXTS_A_BATCH = 256
 
@@ -151,10 +151,13 @@ class PromptEncoder:
         return _in_parts(embed, self._parts(torch.full_like(self._ends, width)), context)[0]
 
     def _parts(self, lengths: Tensor) -> list[tuple[int, int]]:
-        """Runs of classes with at most so many tokens together."""
+        """One run of all classes where they are few; else runs that keep a quarter as much."""
+        most = self._tokens_a_part
+        if int(lengths.sum()) > most:  # a second forward pass is due anyway: small parts are free
+            most = max(1, most // 4)
         parts, low, total = [], 0, 0
         for index, length in enumerate(lengths.tolist()):
-            if total + length > self._tokens_a_part and index > low:
+            if total + length > most and index > low:
                 parts.append((low, index))
                 low, total = index, 0
             total += length

@@ -177,3 +177,15 @@ def test_empty_lists_and_unknown_positions_are_refused(resnet_clip: ClipModel) -
         encode_captions(resnet_clip, [])
     with pytest.raises(InputError, match="where the name goes"):
         plain_class_embeddings(resnet_clip, ["dog"], ["a dog"])
+
+
+def test_many_tags_go_in_parts_that_keep_less_than_few_do(resnet_clip: ClipModel) -> None:
+    encoder = PromptEncoder(resnet_clip, tokenize_prompts(resnet_clip, NAMES, 5))
+    lengths = torch.tensor([3, 3, 4, 4, 5, 5])
+    encoder._tokens_a_part = 24
+    assert encoder._parts(lengths) == [(0, 6)]
+    encoder._tokens_a_part = 23  # parts of at most 5, and of one tag at least
+    assert encoder._parts(lengths) == [(index, index + 1) for index in range(6)]
+    encoder._tokens_a_part = 16
+    assert all(high - low == 1 for low, high in encoder._parts(lengths))
+    assert encoder._parts(lengths[:2].repeat(20) // 3)[0] == (0, 4)
