@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.input_spec import InputSpec
 from taidpt.runtime.power import PowerMeter
 from taidpt.runtime.preprocess import U8Array
 from taidpt.runtime.sources import Frame, Source
@@ -41,8 +42,9 @@ class BenchRow:
         batch: frames in one run.
         bare_ms: the backend alone, on frames of the model's size.
         tagger_ms: the tagger on the same frames; `ratio` is this by `bare_ms`.
-        by_size_ms: the tagger on larger frames, which it also resizes.
-        stream_fps: a stream of 720p frames, its stages overlapping.
+        by_size_ms: the tagger on larger frames, which it also resizes; empty where the graph does.
+        stream_fps: a stream of 720p frames (of the graph's own where it resizes), its stages
+            overlapping.
         stages_ms: p50, p95 and p99 of the stream's stages.
     """
 
@@ -62,11 +64,11 @@ class BenchRow:
 class SyntheticSource(Source):
     """Frames from memory, over and over, with times at a given rate."""
 
-    def __init__(self, height: int, width: int, count: int, fps: float = 30.0) -> None:
-        self.name = f"synthetic {width}x{height}"
+    def __init__(self, shape: tuple[int, ...], count: int, fps: float = 30.0) -> None:
+        self.name = f"synthetic {shape[1]}x{shape[0]}"
         self.total = count
         self._fps = fps
-        self._pictures = _pictures(4, height, width)
+        self._pictures = _frames(4, shape)
 
     def frames(self) -> Iterator[Frame]:
         """Yield `count` frames."""
@@ -92,24 +94,32 @@ def run_bench(tagger: Tagger, batches: Sequence[int], seconds: float = 2.0) -> l
 
 def _bench_batch(tagger: Tagger, batch: int, seconds: float) -> BenchRow:
     spec = tagger.bundle.manifest.input
-    ready = np.stack(_pictures(batch, spec.height, spec.width))
+    ready = np.stack(_frames(batch, spec.frame_shape))
     ways: dict[str, Callable[[], object]] = {
         "bare": lambda: tagger.backend.run(ready, tagger.bank_inputs),
         "tagger": lambda: tagger.tag_batch(ready),
     }
-    for name, (height, width) in FRAME_SIZES.items():
-        frames = _pictures(batch, height, width)
+    shapes = _shapes(spec)
+    for name, shape in shapes.items():
+        frames = _frames(batch, shape)
         ways[name] = lambda frames=frames: tagger.tag_batch(frames)  # type: ignore[misc]
     medians = {name: ms / batch for name, ms in _alternate(ways, seconds).items()}
-    stream_fps, profile = _run_stream(tagger, batch, medians["720p"], seconds)
+    stream_fps, profile = _run_stream(tagger, batch, medians[next(iter(shapes), "tagger")], seconds)
     return BenchRow(
         batch=batch,
         bare_ms=medians["bare"],
         tagger_ms=medians["tagger"],
-        by_size_ms={name: medians[name] for name in FRAME_SIZES},
+        by_size_ms={name: medians[name] for name in shapes},
         stream_fps=stream_fps,
         stages_ms=profile.percentiles(),
     )
+
+
+def _shapes(spec: InputSpec) -> dict[str, tuple[int, ...]]:
+    """Larger frames by name; none where the graph takes one size alone."""
+    if spec.baked_resize is not None:
+        return {}
+    return {name: (height, width, 3) for name, (height, width) in FRAME_SIZES.items()}
 
 
 def _alternate(ways: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
@@ -130,9 +140,10 @@ def _alternate(ways: dict[str, Callable[[], object]], seconds: float) -> dict[st
 def _run_stream(
     tagger: Tagger, batch: int, frame_ms: float, seconds: float
 ) -> tuple[float, Profile]:
-    height, width = FRAME_SIZES["720p"]
+    spec = tagger.bundle.manifest.input
+    shape = next(iter(_shapes(spec).values()), spec.frame_shape)
     count = max(int(seconds * 1e3 / max(frame_ms, 1e-3)), 4 * batch)
-    source = SyntheticSource(height, width, count)
+    source = SyntheticSource(shape, count)
     begun = time.perf_counter()
     with Stream(tagger, source, StreamSettings(batch=batch)) as stream:
         done = sum(1 for _ in stream)
@@ -165,12 +176,14 @@ def bench_lines(
     tagger: Tagger, rows: Sequence[BenchRow], eager_ms: dict[int, float] | str | None = None
 ) -> list[str]:
     """Tables for people: the sweep, and the stages of the last row's stream."""
-    sizes = "".join(f"{name + ' ms':>11}" for name in FRAME_SIZES)
+    shapes = _shapes(tagger.bundle.manifest.input)
+    sizes = "".join(f"{name + ' ms':>11}" for name in shapes)
+    streamed = next(iter(shapes), "one-size")
     model = tagger.bundle.manifest.model.name
     lines = [
         f"{tagger.bundle.path.name}: {model}, {len(tagger.names)} tags",
         f"device {tagger.device}",
-        "milliseconds a frame, medians; frames a second of a 720p stream",
+        f"milliseconds a frame, medians; frames a second of a {streamed} stream",
         f"{'batch':>5}{'bare ms':>11}{'tagger ms':>11}{'ratio':>8}{sizes}{'stream/s':>10}",
     ]
     for row in rows:
@@ -228,7 +241,6 @@ def bench_command(
                 raise InputError(f"{target}: cannot be written: {error.strerror}") from None
 
 
-def _pictures(count: int, height: int, width: int) -> list[U8Array]:
+def _frames(count: int, shape: tuple[int, ...]) -> list[U8Array]:
     generator = np.random.default_rng(0)
-    shape = height, width, 3
     return [generator.integers(0, 256, shape, dtype=np.uint8) for _ in range(count)]

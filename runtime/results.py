@@ -230,6 +230,15 @@ class TagBatch(Sequence[TagResult]):
     def __iter__(self) -> Iterator[TagResult]:
         return (self[index] for index in range(len(self)))
 
+    @property
+    def on(self) -> npt.NDArray[np.bool_]:
+        """Which tags reach their thresholds, bool [N, C]."""
+        return np.asarray(self.scores >= self.vocabulary.on)
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """As plain JSON values: `frames`, each as `TagResult.to_dict` gives it."""
+        return {"frames": [result.to_dict(top) for result in self]}
+
     def __repr__(self) -> str:
         return f"TagBatch({len(self)} frames, {self.scores.shape[1]} tags)"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from taidpt.runtime.backends import AUTO, DEVICES
 from taidpt.runtime.backends.base import Backend, BackendOptions
@@ -32,9 +33,12 @@ class Device:
     passed_over: Mapping[str, str]
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.backend}" + "".join(
-            f"; not {name}: {why}" for name, why in self.passed_over.items()
-        )
+        return f"{self.name}: {self.backend}{_said(self.passed_over)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        passed_over = dict(self.passed_over)
+        return {"name": self.name, "backend": self.backend, "passed_over": passed_over}
 
 
 def open_backend(bundle: Bundle, options: BackendOptions) -> tuple[Backend, Device]:
@@ -102,7 +106,16 @@ def _log(device: Device) -> None:
     log = logging.getLogger("taidpt.runtime")
     for name, why in lost.items():
         log.warning("device auto: not %s: %s", name, why)
-    others = {name: why for name, why in device.passed_over.items() if name not in lost}
     # how to mend each is in `Tagger.device`; the log has one line
-    short = (f"; not {name}: {why.split(';')[0]}" for name, why in others.items())
-    log.info("device auto: %s: %s%s", device.name, device.backend, "".join(short))
+    others = {
+        name: why.split(";")[0] for name, why in device.passed_over.items() if name not in lost
+    }
+    log.info("device auto: %s: %s%s", device.name, device.backend, _said(others))
+
+
+def _said(passed_over: Mapping[str, str]) -> str:
+    """Those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for name, why in passed_over.items():
+        names.setdefault(why, []).append(name)
+    return "".join(f"; not {', '.join(those)}: {why}" for why, those in names.items())

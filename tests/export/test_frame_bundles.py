@@ -14,6 +14,7 @@ from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.resize_graph import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Tagger
+from taidpt.runtime.bench import bench_lines, run_bench
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources import SourceOptions, open_source
 from taidpt.runtime.tagging import Outputs, TagJob, run_tag
@@ -123,3 +124,12 @@ def test_a_gstreamer_pipeline_of_that_size(folder: Path) -> None:
     assert len(found["plain"]) == 5
     np.testing.assert_allclose(found["rgb"], found["plain"], atol=RGB_BOUND)
     np.testing.assert_allclose(found["nv12"], found["plain"], atol=NV12_BOUND)
+
+
+@pytest.mark.parametrize("bundle", ["rgb", "nv12"])
+def test_bench_measures_frames_of_that_size_alone(folder: Path, bundle: str) -> None:
+    with Tagger.load(folder / f"{bundle}.taidpt") as tagger:
+        (row,) = run_bench(tagger, [2], seconds=0.05)
+        assert row.by_size_ms == {}
+        assert row.stream_fps > 0
+        assert "one-size stream" in bench_lines(tagger, [row])[2]

@@ -51,7 +51,7 @@ def test_the_command_prints_and_writes(bundle_path: Path, tmp_path: Path) -> Non
 
 
 def test_the_synthetic_source_counts_and_times() -> None:
-    frames = list(SyntheticSource(20, 30, 9, fps=10))
+    frames = list(SyntheticSource((20, 30, 3), 9, fps=10))
     assert [frame.time_s for frame in frames] == pytest.approx([index / 10 for index in range(9)])
     assert frames[0].image.shape == (20, 30, 3)
 

@@ -20,7 +20,7 @@ def resident():
         return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 FRAMES = 20 * 60 * 10
-source = SyntheticSource(24, 32, FRAMES, fps=10)
+source = SyntheticSource((24, 32, 3), FRAMES, fps=10)
 source.live = False
 sinks = [JsonlSink("/dev/null"), EventsSink("/dev/null")]
 settings = StreamSettings(batch=4, keep_events=False, min_on_s=0.0, min_off_s=0.0)

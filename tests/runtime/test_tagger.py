@@ -46,7 +46,9 @@ def test_values_equal_a_plain_computation(tagger: Tagger) -> None:
 def test_one_frame_a_list_and_an_array_agree(tagger: Tagger) -> None:
     several = tagger(frames())
     assert len(several) == 3
-    assert several.scores.shape == (3, 5)
+    assert several.scores.shape == several.on.shape == (3, 5)
+    np.testing.assert_array_equal(several.on[1], several[1].on)
+    assert several.to_dict(top=2)["frames"][2] == several[2].to_dict(top=2)
     np.testing.assert_array_equal(tagger(list(frames())).scores, several.scores)
     np.testing.assert_array_equal(tagger.tag_batch(tuple(frames())).scores, several.scores)
     for frame, result in zip(frames(), several, strict=True):
@@ -130,7 +132,8 @@ def test_devices_that_are_not_here_fail_and_auto_says_what_it_took(
         assert tagger.device.name == tagger.backend.device
         assert tagger.device.name in ("cpu", "cuda")
     assert f"device auto: {tagger.device.name}: onnxruntime" in caplog.text
-    assert "; not tensorrt: the bundle has no such engine; not tensorrt-rtx: " in caplog.text
+    assert "; not tensorrt, tensorrt-rtx: the bundle has no such engine" in caplog.text
+    assert json.loads(json.dumps(tagger.device.to_dict()))["name"] == tagger.device.name
     assert tagger.device.passed_over["tensorrt-rtx"] == "the bundle has no such engine"
     if "CUDAExecutionProvider" not in available:
         with pytest.raises(BackendError, match="no CUDAExecutionProvider, it has"):
