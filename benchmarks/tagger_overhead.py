@@ -40,7 +40,7 @@ SIZES = {"720p": (720, 1280), "1080p": (1080, 1920)}
 
 def make_bundle(folder: Path, classes: int, model: str = "RN50-quickgelu") -> Path:
     """A bundle of a model with random prompts; its weights are random, the toy world's its own."""
-    clip = load_clip(model, model if model == "toyworld" else "random")
+    clip = load_clip(model, "embedded" if model == "toyworld" else "random")
     width = clip.model.token_embedding.weight.shape[1]
     generator = torch.Generator().manual_seed(0)
     contexts = {

@@ -29,7 +29,7 @@ def read_bank(path: Path) -> ClassBank:
             scale=arrays["scale"],
             bias=arrays["bias"],
             value_embeddings=arrays.get("value_embeddings"),
-            thresholds=tuple(map(Threshold.from_json, header.children("thresholds"))),
+            thresholds=_read_thresholds(header),
             probabilities=_read_probabilities(header),
             metadata=header.child("metadata").document,
         )
@@ -37,6 +37,22 @@ def read_bank(path: Path) -> ClassBank:
         raise BundleError(f"{path}: the bank has no tensor {error}") from None
     except InputError as error:
         raise BundleError(f"{path}: {error}") from None
+
+
+def _read_thresholds(header: JsonReader) -> tuple[Threshold, ...]:
+    """At once where all are whole; else one by one, which says what is wrong with which."""
+    found = header.document.get("thresholds")
+    if isinstance(found, list) and all(map(_is_threshold, found)):
+        return tuple(Threshold(item["on"], item["off"], item["source"]) for item in found)
+    return tuple(map(Threshold.from_json, header.children("thresholds")))
+
+
+def _is_threshold(item: Any) -> bool:
+    if type(item) is not dict:
+        return False
+    on, off = item.get("on"), item.get("off")
+    plain = type(on) is float and type(off) is float and off <= on
+    return plain and type(item.get("source")) is str
 
 
 def _read_probabilities(header: JsonReader) -> tuple[dict[str, Any] | None, ...]:

@@ -1,0 +1,150 @@
+"""Swapping a bank, and latency against the number of tags: RN50, random weights, on the CPU.
+
+    python benchmarks/banks.py [--threads 1] [--repeats 15] [--top-k 20] [--json FILE]
+
+Swap: a bank file of 1,000 tags is read, checked and put into a running tagger; none of that holds
+up a frame, so the first frame after a swap stands beside an ordinary one. Target: under 5 ms.
+
+Latency: one graph whose bank is an input scores a frame with 20 to 20,000 tags, once with all
+scores coming out and once with the best K; the two take turns. On a CPU nothing leaves a device,
+so the bytes that would are given beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from tagger_overhead import alternate, make_bundle
+
+from taidpt.export.rehead import rehead
+from taidpt.progress import SilentProgress
+from taidpt.runtime import ClassBank, Tagger, Threshold
+
+TARGET_MS = 5.0
+SWAPPED = 1000
+COUNTS = (20, 80, 320, 1000, 5000, 20000)
+
+
+def random_bank(tagger: Tagger, count: int) -> ClassBank:
+    """Unit rows of a bundle's model and dimension, with thresholds."""
+    generator = np.random.default_rng(count)
+    model = tagger.bundle.manifest.model
+    rows = [generator.standard_normal((count, model.embed_dim), np.float32) for _ in range(2)]
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in rows]
+    return ClassBank.from_rows(
+        tuple(f"tag {index}" for index in range(count)),
+        *unit,
+        thresholds=tuple(Threshold(1.0, 0.9, "calibrated") for _ in range(count)),
+        metadata={"model": model.to_json()},
+    )
+
+
+def measure_swap(tagger: Tagger, folder: Path, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each part of a swap, and of frames beside it."""
+    path = folder / "site.bank"
+    random_bank(tagger, SWAPPED).save(path)
+    frame = _frame(tagger)
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, run: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        value = run()
+        times.setdefault(name, []).append((time.perf_counter() - start) * 1e3)
+        return value
+
+    for _ in range(repeats):
+        bank = timed("read and check the file", lambda: ClassBank.load(path))
+        timed("swap a bank in memory", lambda bank=bank: tagger.use_bank(bank))
+        timed("first frame after a swap", lambda: tagger.tag(frame))
+        timed("an ordinary frame", lambda: tagger.tag(frame))
+        timed("swap from the file, whole", lambda: tagger.use_bank(path))
+        tagger.tag(frame)
+    return times
+
+
+def measure_counts(
+    everything: Tagger, best: Tagger, repeats: int
+) -> dict[int, dict[str, list[float]]]:
+    """Seconds a frame by number of tags, both ways in turn."""
+    found = {}
+    frame = _frame(everything)
+    for count in COUNTS:
+        bank = random_bank(everything, count)
+        for tagger in (everything, best):
+            tagger.use_bank(bank)
+        sides = {
+            "all scores": lambda: everything.tag(frame),
+            "best K": lambda: best.tag(frame),
+        }
+        found[count] = alternate(sides, repeats)
+    return found
+
+
+def _frame(tagger: Tagger) -> Any:
+    spec = tagger.bundle.manifest.input
+    shape = (spec.height, spec.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def print_swap(times: dict[str, list[float]]) -> None:
+    print(f"\nswapping a bank of {SWAPPED} tags, milliseconds")
+    print(f"{'':28}{'p20':>8}{'p50':>8}{'p80':>8}")
+    for name, values in times.items():
+        print(f"{name:28}" + "".join(f"{np.percentile(values, p):8.2f}" for p in (20, 50, 80)))
+    median = statistics.median(times["swap from the file, whole"])
+    verdict = "met" if median < TARGET_MS else "MISSED"
+    print(f"target: under {TARGET_MS:g} ms from the file; {verdict}")
+
+
+def print_counts(found: dict[int, dict[str, list[float]]], top_k: int) -> None:
+    print(f"\nmilliseconds a frame (p50) by number of tags, K = {top_k}")
+    print(f"{'tags':>7}{'all scores':>12}{'best K':>9}{'ratio':>7}{'bytes out':>12}{'best K':>8}")
+    for count, times in found.items():
+        whole, best = (statistics.median(values) * 1e3 for values in times.values())
+        out = 3 * 4 * count, top_k * (4 + 8)
+        print(f"{count:7}{whole:12.1f}{best:9.1f}{best / whole:7.2f}{out[0]:12,}{out[1]:8,}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--top-k", type=int, default=20)
+    parser.add_argument("--model", default="RN50-quickgelu")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fixed = make_bundle(folder, 80, options.model)
+        paths = {}
+        for top_k in (None, options.top_k):
+            out = folder / f"{top_k}.taidpt"
+            paths[top_k] = rehead(fixed, out, "input", top_k, SilentProgress()).path
+        load = {"device": "cpu", "threads": options.threads}
+        with Tagger.load(paths[None], **load) as everything:
+            swap = measure_swap(everything, folder, options.repeats)
+            with Tagger.load(paths[options.top_k], **load) as best:
+                counts = measure_counts(everything, best, options.repeats)
+    weights = "its own" if options.model == "toyworld" else "random"
+    print(f"{options.model}, {weights} weights, {options.threads} threads, ", end="")
+    print(f"onnxruntime {onnxruntime.__version__}")
+    print_swap(swap)
+    print_counts(counts, options.top_k)
+    if options.json:
+        document = {"swap_ms": swap, "latency_s": {str(key): v for key, v in counts.items()}}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
