@@ -82,11 +82,13 @@ def read_maps(records: Path, name: str) -> list[float]:
 
 
 def ours(records: Path, name: str) -> str:
-    """Mean over seeds, with the deviation where they differ."""
+    """Mean over seeds, with the deviation where they differ; one seed alone says so."""
     maps = read_maps(records, name)
     if not maps:
         return "not run here"
     mean = f"{statistics.mean(maps):.1f}"
+    if len(maps) == 1:
+        return f"{mean} (one seed)"
     return mean if len(set(maps)) == 1 else f"{mean} ± {statistics.stdev(maps):.1f}"
 
 
