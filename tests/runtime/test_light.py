@@ -41,6 +41,19 @@ def test_tagging_a_frame_of_the_models_size_loads_onnxruntime_alone(bundle_path:
     assert loaded_by(TAG_A_FRAME, str(bundle_path)) == {"onnxruntime"}
 
 
+NOT_LOADED = """
+unneeded = ("logging", "taidpt.runtime.resize", "taidpt.runtime.device_frames", "cuda",
+            "taidpt.runtime.backends.tensorrt_engine", "taidpt.runtime.live_bank")
+print(*[name for name in unneeded if name in sys.modules])
+"""
+
+
+def test_what_such_a_frame_does_not_need_is_not_loaded(bundle_path: Path) -> None:
+    command = [sys.executable, "-c", TAG_A_FRAME + NOT_LOADED, str(bundle_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.split() == []
+
+
 TAG_A_VIDEO = """
 import sys
 from taidpt.runtime import Tagger

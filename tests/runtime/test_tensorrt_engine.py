@@ -53,9 +53,15 @@ check(tagger(frames[4:6]), slice(4, 6))
 print(tagger.device)
 tagger.close()
 tagger.close()
+try:
+    tagger(frames[:1])
+except Exception as error:
+    print(type(error).__name__, error)
 """
     printed = machine.run(START + code, [bundle])
-    assert printed == "tensorrt: TensorRT 10.3.0 (fp32 engine)\n"
+    device, closed = printed.splitlines()
+    assert device == "tensorrt: TensorRT 10.3.0 (fp32 engine)"
+    assert closed == "BackendError this tagger is closed; load the bundle again"
     frames, outputs = 2 * 16 * 16 * 3, 5
     one_run = [f"copy in {frames}", *_copies_out(machine.calls)]
     assert len(one_run) == 1 + outputs
