@@ -228,7 +228,8 @@ def with_thresholds(bank: ClassBank, prompts: Classes, transform: str) -> ClassB
     """The prompts' own thresholds where they are on this scale of scores, else defaults."""
     if bank.thresholds and prompts.scoring.transform == transform:
         return bank
-    return dataclasses.replace(bank, thresholds=default_thresholds(bank, transform))
+    defaults = default_thresholds(bank, transform)
+    return dataclasses.replace(bank, thresholds=defaults, probabilities=())
 
 
 def _input_spec(clip: ClipModel, frame: FrameInput | None) -> InputSpec:
@@ -237,9 +238,10 @@ def _input_spec(clip: ClipModel, frame: FrameInput | None) -> InputSpec:
 
 
 def _tag_entries(prompts: Classes, bank: ClassBank) -> tuple[TagEntry, ...]:
+    maps = bank.probabilities or (None,) * len(bank.names)
     return tuple(
-        TagEntry(tag.name, threshold, tag.synonyms)
-        for tag, threshold in zip(prompts.tags, bank.thresholds, strict=True)
+        TagEntry(tag.name, threshold, tag.synonyms, probability)
+        for tag, threshold, probability in zip(prompts.tags, bank.thresholds, maps, strict=True)
     )
 
 

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from taidpt.calibration.bundles import score_frames
 from taidpt.export.candidate import graph_outputs
+from taidpt.export.classes import BankedClasses
 from taidpt.export.commands import export
 from taidpt.export.engine import EngineOptions, build_engine
-from taidpt.export.exporter import ExportOptions, write_bundle
+from taidpt.export.exporter import ExportOptions, _tag_entries, with_thresholds, write_bundle
 from taidpt.export.graph_io import run_graph, save_graph
 from taidpt.export.head_graph import append_head
 from taidpt.export.pictures import generated_pictures
@@ -166,3 +167,16 @@ def test_tensorrt_rtx_builds_it(family: str, bank_as: str, tmp_path: Path) -> No
     options = EngineOptions("fp16", (1, 2, 4), 1 << 30, "tensorrt-rtx", "sm_86")
     built = build_engine(graph, options, tmp_path / "log")
     assert len(built.data) > 100_000
+
+
+def test_what_a_bank_learned_is_in_the_bundle_made_of_it() -> None:
+    ramp = {"scores": [0.0, 1.0], "probabilities": [0.0, 1.0]}
+    learned = tuple(Threshold(2.0, 1.0, "calibrated") for _ in range(7))
+    bank = dataclasses.replace(small_bank(7), thresholds=learned, probabilities=(ramp,) * 7)
+    classes = BankedClasses(bank)
+    entries = _tag_entries(classes, with_thresholds(bank, classes, "none"))
+    assert {(tag.threshold.source, tag.probability is ramp) for tag in entries} == {
+        ("calibrated", True)
+    }
+    other = _tag_entries(classes, with_thresholds(bank, classes, "center"))
+    assert {(tag.threshold.source, tag.probability) for tag in other} == {("default", None)}
