@@ -1,6 +1,6 @@
 """How much memory an export takes: its peak against the fp32 weights of the exported tower.
 
-    flock /tmp/quiet.lock python benchmarks/export_memory.py [--model ViT-L-14] [--file] [--stages]
+    python benchmarks/export_memory.py [--model ViT-L-14] [--file] [--stages]
 
 Loads the model (random weights; `--file` writes them to a safetensors file first, in a process of
 its own, and loads that), bakes three tags, exports a bundle with its parity gate, and prints the

@@ -1,6 +1,6 @@
 """The table of docs/models.md: what a representative of every family costs and whether it agrees.
 
-    flock /tmp/quiet.lock python benchmarks/models.py [--threads 2] [--repeats 5] [--models A,B]
+    python benchmarks/models.py [--threads 2] [--repeats 5] [--models A,B]
 
 Random weights: parity and cost do not need trained ones, accuracy is not looked at. Of each model's
 image tower, local branch included: parameters, GFLOPs (two a multiply-add, by PyTorch's
