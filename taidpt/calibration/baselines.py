@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.measures import best_f1_thresholds, f1_scores
+from taidpt.calibration.measures import best_f1_thresholds
 
 __all__ = ["best_single_threshold", "oracle_thresholds", "otsu_thresholds", "two_gaussians"]
 
@@ -13,6 +13,7 @@ Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int8]
 
 _CANDIDATES = 400
+_MOST_FITTED = 10_000  # scores of a tag, by their order; more do not move a mixture
 
 
 def oracle_thresholds(scores: Floats, targets: Targets) -> Floats:
@@ -24,10 +25,21 @@ def best_single_threshold(scores: Floats, targets: Targets) -> Floats:
     """The one threshold with the best macro-F1 on these very labels, repeated [C]."""
     tops = np.concatenate([scores[targets > 0], np.quantile(scores, np.linspace(0, 1, 200))])
     candidates = np.unique(np.quantile(tops, np.linspace(0, 1, _CANDIDATES)))
-    means = [
-        np.nanmean(f1_scores(scores, targets, np.full(scores.shape[1], cut))) for cut in candidates
+    curves = [
+        _f1_curve(scores[counts, tag], targets[counts, tag] > 0, candidates)
+        for tag, counts in enumerate((targets != 0).T)
+        if (targets[:, tag] > 0).any()
     ]
-    return np.full(scores.shape[1], candidates[int(np.argmax(means))])
+    return np.full(scores.shape[1], candidates[int(np.mean(curves, axis=0).argmax())])
+
+
+def _f1_curve(values: Floats, hits: npt.NDArray[np.bool_], cuts: Floats) -> Floats:
+    """F1 of one tag at every cut."""
+    order = np.argsort(values)
+    below = np.searchsorted(values[order], cuts)
+    true = hits.sum() - np.append(0, np.cumsum(hits[order]))[below]
+    result: Floats = 2 * true / (len(values) - below + hits.sum())
+    return result
 
 
 def otsu_thresholds(scores: Floats, bins: int = 256) -> Floats:
@@ -55,6 +67,8 @@ def _gaussian_cut(values: Floats, seed: int) -> float:
 
     if len(values) < 3 or np.ptp(values) == 0:
         return float(values.max())
+    if len(values) > _MOST_FITTED:
+        values = np.quantile(values, np.linspace(0, 1, _MOST_FITTED))
     model = GaussianMixture(2, n_init=2, random_state=seed).fit(values[:, None])
     upper = int(np.argmax(model.means_.ravel()))
     low, high = sorted(model.means_.ravel())

@@ -25,6 +25,8 @@ _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as cons
 _SIGN = 0.5  # a tag that no frame has with this probability …
 _SIGHTINGS = 3.0  # … and that is expected in fewer frames than this counts as not seen
 _EXPLAINING_ROUNDS = 2
+_MOST_EVIDENCE = 4000.0  # frames; with more, the shapes' misfit would outweigh what tags share
+_TOO_OFTEN = 1.4  # on in so many times the frames that are thought to have the tag
 _MANY_SIGHTINGS = 10.0  # independent ones, before a tag may be called sure
 _SURE, _FAIRLY_SURE = 0.75, 0.5
 
@@ -143,7 +145,7 @@ def calibrate(
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
     if moves.any():
         hint = None if hint is None else hint.of(moves)
-        chances = _chances(values[:, moves], hint, worth)
+        chances = _chances(values[:, moves], hint, min(worth, _MOST_EVIDENCE / len(values)))
         for place, index in enumerate(np.flatnonzero(moves)):
             learned = _learn(names[index], values[:, index], chances[:, place], settings)
             tags[index] = _doubted(learned, worth * len(values))
@@ -169,7 +171,21 @@ def _chances(scores: Floats, hint: Hint | None, worth: float) -> Floats:
     last = first
     for _ in range(_EXPLAINING_ROUNDS):
         last = _fitted(without_others(scores, last), hint, worth)
-    return np.asarray(np.sqrt(first * last), np.float64)
+    both = np.asarray(np.sqrt(first * last), np.float64)
+    vague = [_says_nothing(*pair) for pair in zip(scores.T, both.T, strict=True)]
+    if any(vague):
+        both[:, vague] = _fitted(scores, hint, worth)[:, vague]
+    return both
+
+
+def _says_nothing(scores: Floats, chances: Floats) -> bool:
+    """Whether chances hang so little on a tag's score that it would be on far too often."""
+    order = np.argsort(-scores)
+    found = np.cumsum(chances[order])
+    share = found[-1] / len(scores)
+    f1 = 2 * found / (np.arange(1, len(scores) + 1) + found[-1])
+    on = (int(f1.argmax()) + 1) / len(scores)
+    return bool(on > _TOO_OFTEN * share and on > 0.5)
 
 
 def _fitted(parts: Floats, hint: Hint | None, worth: float) -> Floats:

@@ -9,7 +9,7 @@ import pytest
 
 from taidpt.calibration.baselines import best_single_threshold, otsu_thresholds, two_gaussians
 from taidpt.calibration.decision import decide
-from taidpt.calibration.estimator import calibrate
+from taidpt.calibration.estimator import _says_nothing, calibrate
 from taidpt.calibration.few_labels import read_labels, refine
 from taidpt.calibration.hierarchy import compress
 from taidpt.calibration.measures import (
@@ -199,3 +199,17 @@ def test_texts_carry_differences_between_tags_and_not_the_level() -> None:
     np.testing.assert_allclose(hint_from_texts(scores + 5, targets).offsets(), offsets)
     with pytest.raises(InputError, match="more texts"):
         hint_from_texts(scores, -np.ones_like(targets))
+
+
+def test_chances_that_hang_on_no_score_are_told_from_those_that_do() -> None:
+    scores = np.linspace(0, 1, 200)
+    assert _says_nothing(scores, np.full(200, 0.3))
+    assert not _says_nothing(scores, (scores > 0.7).astype(float))
+    assert not _says_nothing(scores, np.full(200, 0.95))
+
+
+def test_best_single_threshold_leaves_out_the_difficult() -> None:
+    scores = np.array([[0.1, 0.2], [0.5, 0.9], [0.6, 0.8], [0.95, 0.1]])
+    targets = np.array([[-1, -1], [1, 1], [1, 1], [0, -1]], np.int8)
+    cut = best_single_threshold(scores, targets)
+    assert np.nanmean(f1_scores(scores, targets, cut)) == pytest.approx(1.0)
