@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
 
     kept: list[Frames] = []
     step, seen = 1, 0
-    with open_source(source, SourceOptions(recursive=True)) as frames:
+    with _whole_pictures(), open_source(source, SourceOptions(recursive=True)) as frames:
         for frame in frames:
             if seen % step == 0:
                 kept.append(prepare(frame.image))
@@ -53,6 +54,16 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
         )
     rows = np.linspace(0, len(kept) - 1, min(len(kept), _MOST_FRAMES)).round().astype(int)
     return np.stack([kept[row] for row in rows])
+
+
+@contextlib.contextmanager
+def _whole_pictures() -> Iterator[None]:
+    """Tagging goes on without a broken picture; ranges measured on the rest would hide it."""
+    try:
+        yield
+    except InputError as error:
+        reason = str(error).partition("; the others")[0]
+        raise InputError(f"calibration: {reason}; mend or remove it, nothing was made") from None
 
 
 def activation_ranges(

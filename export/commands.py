@@ -132,11 +132,12 @@ def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **opt
         read_options,
         rehead_step,
     )
+    from taidpt.export.graph_io import one_line_on_disk
     from taidpt.export.printing import progress_for
 
     request, settings = read_options(source, output, options, jetpack5)
-    with progress_for(quiet) as progress:
-        bundle = output or source.with_suffix(".taidpt")
+    bundle = output or (source if source.is_dir() else source.with_suffix(".taidpt"))
+    with progress_for(quiet) as progress, one_line_on_disk(bundle):
         if request is not None and request.options.flavour == "cpu":
             cpu_step(source, bundle, request, progress)
             return
@@ -144,8 +145,6 @@ def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **opt
             export_step(source, bundle, settings, progress)
         elif output is not None:
             rehead_step(source, output, settings, progress)
-        else:
-            bundle = source
         if jetpack5:
             jetpack5_step(bundle, options["batch"])
         if request is not None:

@@ -242,7 +242,7 @@ def _build(
     timing_cache: bytes,
 ) -> tuple[bytes, bytes]:
     check_external_data(graph)
-    builder = trt.Builder(logger)
+    builder = _make_builder(trt, logger)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(os.fspath(graph)):
@@ -262,6 +262,17 @@ def _build(
         raise EngineNotBuiltError(f"{graph}: the engine was not built: {reason}")
     kept = bytes(cache.serialize()) if cache is not None else b""
     return bytes(engine), kept
+
+
+def _make_builder(trt: Any, logger: Any) -> Any:
+    try:
+        return trt.Builder(logger)
+    except TypeError:  # pybind's word for a null pointer: the library said why in its log, or not
+        reason = logger.first_error or "it needs a GPU and its driver here"
+        raise EngineNotBuiltError(
+            f"TensorRT {trt.__version__} gives no builder: {reason}; `taidpt doctor` shows what is "
+            "missing"
+        ) from None
 
 
 def _network_flags(trt: Any) -> int:

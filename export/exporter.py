@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -19,7 +18,7 @@ from taidpt.export.candidate import crop_spec, graph_outputs
 from taidpt.export.classes import BankedClasses, load_classes
 from taidpt.export.encoder_graph import DEFAULT_OPSET, EncoderInput, export_encoder
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
-from taidpt.export.graph_io import describe_opset, save_graph
+from taidpt.export.graph_io import describe_opset, one_line_on_disk, save_graph
 from taidpt.export.head_graph import append_head, graph_info
 from taidpt.export.parity import BOUND, ExportResult, Sides, compare
 from taidpt.export.pictures import (
@@ -52,7 +51,7 @@ from taidpt.runtime.files import sha256_of
 from taidpt.runtime.top_k import floor_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 __all__ = [
     "ExportOptions",
@@ -145,7 +144,7 @@ def write_bundle(
     """The export of prompts and a model that are in memory; `export_bundle` says the rest."""
     own = folder_pictures(options.images) if options.images else []
     scoring = _scoring(prompts, options)
-    with _open_writer(out) as writer:
+    with one_line_on_disk(out), BundleWriter(out) as writer:
         progress.start("Baking class embeddings", 1)
         bank = with_thresholds(bake(prompts, clip), prompts, scoring.score_transform)
         progress.advance()
@@ -187,21 +186,6 @@ def write_bundle(
             provenance=_provenance(prompts, options, source),
         )
         return ExportResult(writer.target, writer.commit(manifest), parity)
-
-
-def _open_writer(out: str | Path) -> AbstractContextManager[BundleWriter]:
-    """A writer whose system errors (a full disk, a lost mount) name the bundle in one line."""
-
-    @contextmanager
-    def opened() -> Iterator[BundleWriter]:
-        try:
-            with BundleWriter(out) as writer:
-                yield writer
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(f"{out}: cannot be written: {reason}; nothing was changed") from error
-
-    return opened()
 
 
 def _scoring(prompts: Classes, options: ExportOptions) -> Scoring:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError
+from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError, TaidptError
 from taidpt.runtime.external_data import check_external_data, data_name
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "finish_graph",
     "lower_opset",
     "name_nodes",
+    "one_line_on_disk",
     "open_session",
     "require_export_packages",
     "run_graph",
@@ -191,6 +193,22 @@ def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     sort_nodes(model)
     check_graph(model)
     return model
+
+
+@contextmanager
+def one_line_on_disk(target: str | Path) -> Iterator[None]:
+    """Turn the system's errors while a bundle is written (a full disk, a lost mount) into one line.
+
+    Raises:
+        InputError: naming the bundle and the reason; bundles are replaced whole or not at all.
+    """
+    try:
+        yield
+    except (TaidptError, BrokenPipeError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{target}: cannot be written: {reason}; nothing was changed") from error
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
