@@ -1,8 +1,8 @@
 """Published results as recipes: what is tuned on what, how it is evaluated, what was reported.
 
 Only figures that a paper or its follow-ups printed stand here; a recipe without one has None. The
-toy world has a recipe for each method; their learning rates were chosen on its "val" pictures
-(`python benchmarks/toyworld_rates.py`).
+toy world has a recipe for each method; docs/benchmarks.md says how their learning rates were
+chosen.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _few_and_long_tailed() -> Iterator[tuple[str, Recipe]]:
         yield f"{dataset}-ensemble", Recipe(dataset, "ensemble", _RN101, pictures=pictures)
 
 
-# Chosen on the toy world's val pictures; the methods that are not named take the demo's rate.
+# docs/benchmarks.md says from what; the methods that are not named take the demo's rate.
 _TOY_RATES = {
     "taidpt-asymmetric": 3e-4,
     "taidpt-bce": 3e-4,

@@ -1,6 +1,8 @@
 """Score matrices of many shapes, with the truth beside them, to judge threshold methods on.
 
-Development and held-out families are named apart. Nothing was chosen by the results of the latter.
+Development and held-out families are named apart. Nothing was chosen by the results of the latter
+but the cap on frames and one guard, which came after "photos, uneven" had failed at 40,504 frames:
+that family counts as development since.
 """
 
 from __future__ import annotations
@@ -269,5 +271,6 @@ _HELD_OUT: dict[str, _Family] = {
     "mixed": _mixed,
 }
 _WORLDS = {**_DEVELOPMENT, **_HELD_OUT}
-HELD_OUT_FAMILIES = (*_HELD_OUT, *PHOTO_FAMILIES)
-FAMILIES = (*_DEVELOPMENT, *HELD_OUT_FAMILIES)
+_SEEN_LATER = "photos, uneven"
+HELD_OUT_FAMILIES = (*_HELD_OUT, *(name for name in PHOTO_FAMILIES if name != _SEEN_LATER))
+FAMILIES = (*_DEVELOPMENT, *HELD_OUT_FAMILIES, _SEEN_LATER)
