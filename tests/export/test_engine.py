@@ -221,9 +221,15 @@ def test_engine_lands_in_the_bundle_and_in_this_machines_record(
 def test_builders_errors_are_one_line(tmp_path: Path) -> None:
     require_rtx()
     broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"nothing of the kind")
     options = EngineOptions("fp32", flavour="tensorrt-rtx", target="sm_86")
-    with pytest.raises(EngineNotBuiltError, match="cannot read the graph"):
+    broken.write_bytes(b"nothing of the kind")
+    with pytest.raises(BundleError, match="not a readable graph"):
+        build_engine(broken, options, tmp_path / "log")
+    unknown = onnx.ModelProto()
+    unknown.CopyFrom(small_graph("vit"))
+    unknown.graph.node[0].op_type = "NoSuchOperator"
+    broken.write_bytes(unknown.SerializeToString())
+    with pytest.raises(EngineNotBuiltError, match=r"cannot read the graph: .*NoSuchOperator"):
         build_engine(broken, options, tmp_path / "log")
     save_graph(append_head(small_graph("vit"), small_bank(), Scoring(40.0)), broken)
     wrong = EngineOptions("fp32", flavour="tensorrt-rtx", target="sm_12345")

@@ -162,6 +162,11 @@ def write_bundle(path: Path, graph: bytes, spec: TinySpec) -> Path:
 def test_graphs_that_do_not_fit_their_manifest(tmp_path: Path) -> None:
     spec = TinySpec()
     path = write_bundle(tmp_path / "a.taidpt", b"not a graph", spec)
+    with pytest.raises(BundleError, match=r"model\.onnx: not a readable graph"):
+        Tagger.load(path, device="cpu")
+    unknown = tiny_graph(spec, spec.bank())
+    unknown.graph.node[0].op_type = "NoSuchOperator"
+    path = write_bundle(tmp_path / "u.taidpt", unknown.SerializeToString(), spec)
     with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime .* refuses the graph"):
         Tagger.load(path, device="cpu")
     other = TinySpec(names=("one", "two"))
