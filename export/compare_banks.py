@@ -131,7 +131,7 @@ def compare_banks(job: CompareJob) -> Comparison:
         raise InputError("nothing to compare: give --bank FILE, or --tags with names")
     with Tagger.load(job.bundle) as tagger:
         banks, notes = _collect(job, tagger)
-        sources = _open_sources(job)
+        sources = _open_sources(job, tagger)
         try:
             seen, scores = _score(job, tagger, banks, sources)
         finally:
@@ -171,10 +171,11 @@ def _read_bank(path: Path) -> ClassBank:
     return bundle_bank(Bundle.load(path)) if path.is_dir() else ClassBank.load(path)
 
 
-def _open_sources(job: CompareJob) -> list[Source]:
+def _open_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
     from taidpt.runtime.sources import SourceOptions, open_source
 
-    return [open_source(text, SourceOptions(every=job.every)) for text in job.sources]
+    options = SourceOptions(every=job.every, colours=tagger.bundle.manifest.input.source_colours)
+    return [open_source(text, options) for text in job.sources]
 
 
 def _score(

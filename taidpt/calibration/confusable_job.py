@@ -45,12 +45,13 @@ def run_confusable(
 
 def _scores(path: str, sources: tuple[str, ...], most: int) -> npt.NDArray[np.float64]:
     from taidpt.calibration.bundles import score_frames
-    from taidpt.runtime.sources import open_source
+    from taidpt.runtime.sources import SourceOptions, open_source
     from taidpt.runtime.tagger import Tagger
 
     with contextlib.ExitStack() as stack:
         tagger = stack.enter_context(Tagger.load(path))
-        opened = [stack.enter_context(open_source(text)) for text in sources]
+        options = SourceOptions(colours=tagger.bundle.manifest.input.source_colours)
+        opened = [stack.enter_context(open_source(text, options)) for text in sources]
         return score_frames(tagger, opened, most).scores
 
 

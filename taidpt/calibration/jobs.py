@@ -152,7 +152,8 @@ def _from_bundle(job: CalibrateJob) -> _Input:
 
     with contextlib.ExitStack() as stack:
         tagger = stack.enter_context(Tagger.load(str(job.bundle)))
-        options = SourceOptions(every=job.every)
+        colours = tagger.bundle.manifest.input.source_colours
+        options = SourceOptions(every=job.every, colours=colours)
         sources = [stack.enter_context(open_source(text, options)) for text in job.sources]
         scene = score_frames(tagger, sources, job.max_frames)
         scoring = tagger.bundle.manifest.scoring

@@ -133,3 +133,13 @@ def test_bench_measures_frames_of_that_size_alone(folder: Path, bundle: str) -> 
         assert row.by_size_ms == {}
         assert row.stream_fps > 0
         assert "one-size stream" in bench_lines(tagger, [row])[2]
+
+
+def test_calibration_takes_a_video_of_the_baked_form(folder: Path) -> None:
+    from taidpt.calibration.jobs import CalibrateJob, run_calibrate
+
+    target = folder / "calibrated.taidpt"
+    shutil.copytree(folder / "nv12.taidpt", target)
+    run_calibrate(CalibrateJob(str(target), sources=(str(folder / "clip.mp4"),)))
+    with Tagger.load(target) as tagger:
+        assert {tag.threshold.source for tag in tagger.bundle.manifest.tags} == {"calibrated"}
