@@ -57,7 +57,8 @@ def read_options(
     engine = {name: options[name] for name in ENGINE_OPTIONS}
     settings = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
     if source.is_dir() and (engine["engine"] is None or engine["flavour"] != "cpu"):
-        _check_bundle_options(source, output, settings, engine["engine"] or jetpack5)
+        adds = engine["engine"] or jetpack5
+        _check_bundle_options(source, output, settings, adds, engine["labels"])
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
     settings["frame"] = _frame_input(settings["frame"], colours)
     shared = {name: settings[name] for name in ("force", "images")}
@@ -78,7 +79,11 @@ def check_cpu_options(source: Path, output: Path | None) -> None:
 
 
 def _check_bundle_options(
-    source: Path, output: Path | None, settings: dict[str, Any], adds: object
+    source: Path,
+    output: Path | None,
+    settings: dict[str, Any],
+    adds: object,
+    labels: object = None,
 ) -> None:
     """A bundle is given an engine, or made again with another head; nothing else."""
     another_head = settings["bank"] == "input" or settings["top_k"] is not None
@@ -92,7 +97,9 @@ def _check_bundle_options(
             f"{source} is a bundle already: --engine fp16 adds an engine to it, and --bank input "
             "or --top-k K with -o NAME.taidpt make another bundle of it"
         )
-    given = [name for name in _OF_PROMPTS if settings[name] is not None]
+    # labels of an engine's gate say what the pictures show
+    labelled = ("images",) if labels is not None else ()
+    given = [name for name in _OF_PROMPTS if settings[name] is not None and name not in labelled]
     if given:
         option = given[0].replace("_", "-")
         raise InputError(f"--{option} is for the export of prompts, and {source} is a bundle")

@@ -289,6 +289,22 @@ def test_sizes_and_batches() -> None:
         EngineOptions(batch=(4, 2, 8))
 
 
+def test_pictures_with_labels_are_taken_for_an_engine_of_a_bundle(
+    bundle: Path, tmp_path: Path
+) -> None:
+    labels, pictures = tmp_path / "labels.json", tmp_path / "pictures"
+    pictures.mkdir()
+    command = [sys.executable, "-m", "taidpt", "export", str(bundle), "-q", "--engine", "int8"]
+    command += ["--calibrate", str(pictures), "--images", str(pictures)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "--images is for the export of prompts" in done.stderr
+    command += ["--labels", str(labels), "--max-map-drop", "0.5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is for the export of prompts" not in done.stderr
+    assert str(pictures) in done.stderr or str(labels) in done.stderr
+
+
 def test_rows_of_the_bank_are_fp32_whatever_the_precision(bundle: Path) -> None:
     add_precision(bundle, EngineRequest(EngineOptions("fp16")), SilentProgress())
     model = onnx.load(bundle / "model.fp16.onnx")
