@@ -91,8 +91,10 @@ logger.log(trt.ILogger.Severity.ERROR, "first\\n  fault")
 logger.log(trt.ILogger.Severity.ERROR, "second")
 assert logger.first_error == "first fault"
 logger.close()
+graph = folder / "model.onnx"
+graph.write_bytes(b"\\x08\\x0a")  # a model of IR version 10, and nothing else
 try:
-    build_engine(folder / "log", EngineOptions("fp16", workspace=1 << 20), folder / "log")
+    build_engine(graph, EngineOptions("fp16", workspace=1 << 20), folder / "log")
 except EngineNotBuiltError as error:
     print(error)
 """
