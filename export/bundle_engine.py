@@ -24,7 +24,12 @@ from taidpt.export.variants import EngineRequest, Variant, add_precision
 from taidpt.progress import Progress
 from taidpt.runtime.backends.engine_files import ENGINES, fingerprint, list_engines
 from taidpt.runtime.bundle import Bundle, BundleWriter
-from taidpt.runtime.errors import BackendError, EngineNotBuiltError, MissingDependencyError
+from taidpt.runtime.errors import (
+    BackendError,
+    EngineNotBuiltError,
+    MissingDependencyError,
+    ParityError,
+)
 from taidpt.runtime.files import write_atomically
 from taidpt.runtime.trust import trust
 
@@ -113,7 +118,11 @@ def _store(bundle: Bundle, built: BuiltEngine, force: bool) -> EngineResult:
     """
     name = f"{ENGINES}/{built.name}.engine"
     current = _commit(bundle, built)
-    report = _checked(current, name)
+    try:
+        report = _checked(current, name)
+    except ParityError:
+        _commit(current, None, built.key)
+        raise
     if not report.passed and not force:
         _commit(current, None, built.key)
         report.require()

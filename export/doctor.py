@@ -20,6 +20,11 @@ from taidpt.runtime.errors import TaidptError
 
 __all__ = ["Finding", "examine", "examine_bundle"]
 
+_DRIVER = "sudo ubuntu-drivers install && sudo reboot"
+_REINSTALL = "pip install --force-reinstall onnxruntime"
+# which number is the fastest mode differs from board to board
+_FASTEST = "grep POWER_MODEL /etc/nvpmodel.conf, then sudo nvpmodel -m the ID of MAXN"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -109,7 +114,8 @@ def _engine(bundle: Bundle, engine: EngineFile) -> Finding:
     installed = _version(FLAVOURS[engine.flavour]) or ""
     faults = engine.faults(bundle, Machine(engine.flavour, installed, gpu_architecture()))
     state = "stale: " + "; ".join(faults) if faults else "current"
-    mend = f"taidpt-export {bundle.path} --engine {engine.precision}" if faults else ""
+    again = f"taidpt-export {bundle.path} --engine {engine.precision} --flavour {engine.flavour}"
+    mend = again if faults else ""
     return Finding(f"engine {engine.precision}", state, not faults, mend)
 
 
@@ -151,9 +157,9 @@ def _driver() -> Finding:
     try:
         failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
     except OSError:
-        return Finding("CUDA driver", "libcuda.so.1 is not here", None, "install NVIDIA's driver")
+        return Finding("CUDA driver", "libcuda.so.1 is not here", None, _DRIVER)
     if failed:
-        return Finding("CUDA driver", f"error {failed}", False, "reinstall NVIDIA's driver")
+        return Finding("CUDA driver", f"error {failed}", False, _DRIVER)
     return Finding("CUDA driver", f"CUDA {version.value // 1000}.{version.value % 1000 // 10}")
 
 
@@ -174,7 +180,7 @@ def _providers() -> Finding:
 
         providers = onnxruntime.get_available_providers()
     except Exception as error:  # a broken install fails in many ways, and that is what is asked
-        return Finding("providers", f"onnxruntime does not load: {error}", False, "reinstall it")
+        return Finding("providers", f"onnxruntime does not load: {error}", False, _REINSTALL)
     return Finding(
         "providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
     )
@@ -205,4 +211,4 @@ def _power() -> Finding:
     done = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, check=False)
     lines = done.stdout.split()
     state = " ".join(lines[-2:]) if lines else "unknown"
-    return Finding("power mode", state, True, "" if "MAXN" in state else "sudo nvpmodel -m 0")
+    return Finding("power mode", state, True, "" if "MAXN" in state else _FASTEST)

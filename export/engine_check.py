@@ -11,6 +11,7 @@ from taidpt.runtime.active_bank import own_bank
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.backends.engine_files import EngineFile
 from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import BackendError, ParityError
 from taidpt.runtime.preprocess import Preprocessor
 from taidpt.runtime.top_k import expand_top
 
@@ -30,6 +31,7 @@ def engine_outputs(
     Raises:
         BackendError, MissingDependencyError: it cannot run here, or is stale; says why.
         BundleError: it is not of this bundle's graph.
+        ParityError: it loads here, and fails when it runs.
     """
     from taidpt.runtime.backends.tensorrt_engine import TensorRTBackend
 
@@ -42,6 +44,8 @@ def engine_outputs(
             dict(backend.run(preprocess.batch(list(pictures[start : start + BATCH])), bank))
             for start in range(0, len(pictures), BATCH)
         ]
+    except BackendError as error:
+        raise ParityError(f"{engine.name} loads here and fails when it runs: {error}") from None
     finally:
         backend.close()
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

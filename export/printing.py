@@ -144,6 +144,8 @@ def print_verify(report: VerifyReport, json_path: Path | None) -> None:
 
 
 def _verdict(candidate: Agreement) -> str:
+    if candidate.broke:
+        return f"FAILED: {candidate.reason}"
     if candidate.report is None:
         return f"not run here ({candidate.reason}), unverified"
     report = candidate.report

@@ -64,8 +64,9 @@ class Agreement:
     Attributes:
         name: what ran, as "model.fp16.onnx on onnxruntime 1.23.2".
         precision: of the graph.
-        report: centred cosines, or None where it was not run here.
-        reason: why it was not.
+        report: centred cosines, or None where it was not run here or broke.
+        reason: why it was not, or how it broke.
+        broke: whether it can run here, and failed.
         top5: share of the five best tags in common.
         on: share of on/off decisions in common.
         map_drop: points of mAP lost, or None without labels.
@@ -78,19 +79,22 @@ class Agreement:
     top5: float = float("nan")
     on: float = float("nan")
     map_drop: float | None = None
+    broke: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether all bounds hold; what was not run has not failed."""
         if self.report is None:
-            return True
+            return not self.broke
         lost = self.map_drop is not None and self.map_drop > MAP_DROPS[self.precision]
         return self.report.passed and not lost
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         if self.report is None:
-            return {"name": self.name, "precision": self.precision, "not_run_here": self.reason}
+            why = {"passed": False, "broke": self.reason} if self.broke else {}
+            why = why or {"not_run_here": self.reason}
+            return {"name": self.name, "precision": self.precision, **why}
         return {
             "name": self.name,
             "precision": self.precision,
@@ -120,7 +124,8 @@ class VerifyReport:
         failed = [candidate.name for candidate in self.candidates if not candidate.passed]
         if failed:
             raise ParityError(
-                f"{self.bundle}: {', '.join(failed)} disagrees with {self.truth} beyond its bounds"
+                f"{self.bundle}: {', '.join(failed)} disagrees with {self.truth} beyond its "
+                "bounds, or broke"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -152,9 +157,9 @@ def verify(path: Path, options: VerifyOptions) -> VerifyReport:
     pixels = [picture.pixels for picture in pictures]
     found = []
     for candidate in _candidates(bundle, options):
-        outputs, reason = _outputs(candidate, pixels)
-        if outputs is None:
-            found.append(Agreement(candidate.name, candidate.precision, None, reason))
+        outputs = _outputs(candidate, pixels)
+        if isinstance(outputs, Agreement):
+            found.append(outputs)
             continue
         sides = Sides(truth, candidate.name, tuple(picture.name for picture in pictures))
         report = compare(expected, outputs, sides, bound_of(candidate.precision))
@@ -171,14 +176,17 @@ class _Candidate:
     run: Callable[[Sequence[Pixels]], Arrays] | None
 
 
-def _outputs(candidate: _Candidate, pixels: Sequence[Pixels]) -> tuple[Arrays | None, str]:
-    """What it gives, or why it cannot run here: TensorRT's own absence is no failure."""
+def _outputs(candidate: _Candidate, pixels: Sequence[Pixels]) -> Arrays | Agreement:
+    """What it gives, or why it gives nothing: TensorRT's own absence is no failure."""
+    nothing = partial(Agreement, candidate.name, candidate.precision, None)
     if candidate.run is None:
-        return None, "needs TensorRT"
+        return nothing("needs TensorRT")
     try:
-        return candidate.run(pixels), ""
+        return candidate.run(pixels)
     except (BackendError, MissingDependencyError) as error:
-        return None, str(error)
+        return nothing(str(error))
+    except ParityError as error:
+        return nothing(str(error), broke=True)
 
 
 def _candidates(bundle: Bundle, options: VerifyOptions) -> Iterator[_Candidate]:

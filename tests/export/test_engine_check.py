@@ -39,6 +39,20 @@ except ParityError as error:
     print(error)
 """
 
+VERIFY = """
+import sys
+from pathlib import Path
+from taidpt.export.verify import VerifyOptions, verify
+from taidpt.runtime.errors import ParityError
+
+report = verify(Path(sys.argv[1]), VerifyOptions(torch="no"))
+print([f"{c.name.split()[-1]} {c.passed}" for c in report.candidates])
+try:
+    report.require()
+except ParityError as error:
+    print(error)
+"""
+
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> StubMachine:
@@ -78,3 +92,21 @@ def test_a_failing_engine_is_taken_out_again(
     assert (forced, there) == ("kept True True", "True")
     assert ran == "['(CPU)', 'TensorRT']"
     assert "beyond its bounds" in told
+
+
+def test_an_engine_that_breaks_while_it_runs_has_failed(
+    machine: StubMachine, with_engine: Path
+) -> None:
+    graph = with_engine.parent / "right.onnx"
+    graph.write_bytes((with_engine / "model.onnx").read_bytes())
+    breaks = {"STUB_TENSORRT_BREAKS": "1"}
+    refused, there, ran = machine.run(STORE, [with_engine, graph], breaks).splitlines()
+    assert refused.startswith("refused False engines/tensorrt-fp32-")
+    assert "loads here and fails when it runs: the engine failed: executeV3" in refused
+    assert (there, ran) == ("False", "['(CPU)']")
+    add_stub_engine(with_engine, trusted=False)
+    kept, *_ = machine.run(STORE, [with_engine, graph]).splitlines()
+    assert kept == "kept True True"
+    told = machine.run(VERIFY, [with_engine], breaks)
+    assert "TensorRT False" in told
+    assert "beyond its bounds, or broke" in told
