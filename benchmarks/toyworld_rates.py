@@ -1,6 +1,6 @@
 """Choose the learning rate of each toy-world recipe on the val pictures, never on the test ones.
 
-    python benchmarks/toyworld_rates.py [NAME ...]
+    python benchmarks/toyworld_rates.py [NAME ...] [--rates 1e-4,3e-4]
 
 Prints a Markdown row a recipe: mAP in percent on "val" for each rate, one seed. What is best goes
 into `taidpt.recipes`. Needs the emoji font, which "train" and "val" are rendered with.
@@ -43,11 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", help="recipes; all that are tuned by default")
     parser.add_argument("--cache", type=Path, help="where features are kept")
+    parser.add_argument("--rates", help="with commas; by default three a kind of recipe")
     given = parser.parse_args()
+    asked = tuple(float(rate) for rate in given.rates.split(",")) if given.rates else ()
     job = ReproductionJob(cache=given.cache, split="val")
     for name in given.names or tuned_recipes():
         recipe = RECIPES[name]
-        rates = TEXT_RATES if recipe.pictures is None else PICTURE_RATES
+        rates = asked or (TEXT_RATES if recipe.pictures is None else PICTURE_RATES)
         found = {
             rate: run_recipe(at_rate(recipe, rate), 0, job, SilentProgress()).value
             for rate in rates
