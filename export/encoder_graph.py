@@ -9,29 +9,47 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from taidpt.export.graph_io import (
     RAW_GLOBAL,
     RAW_PATCHES,
+    check_graph,
     describe_opset,
     finish_graph,
     lower_opset,
     run_graph,
+)
+from taidpt.export.weights_beside import (
+    hide_matrices,
+    put_back,
+    read_stub,
+    read_weights,
+    save_program,
 )
 from taidpt.runtime.errors import BackendError, ParityError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DEFAULT_OPSET", "EncoderInput", "FrameEncoder", "export_encoder"]
+__all__ = [
+    "DEFAULT_OPSET",
+    "EncoderInput",
+    "FrameEncoder",
+    "clean_encoder",
+    "export_encoder",
+    "write_encoder",
+]
 
 INPUT_NAME = "frames"
 DEFAULT_OPSET = 18
@@ -79,7 +97,7 @@ class FrameEncoder(nn.Module):
 def export_encoder(
     encoder: nn.Module, spec: EncoderInput, opset: int = DEFAULT_OPSET
 ) -> onnx.ModelProto:
-    """Export an image encoder, cleaned and checked.
+    """Export an image encoder, cleaned and checked, into memory.
 
     Args:
         encoder: as for `FrameEncoder`, in eval mode.
@@ -93,15 +111,57 @@ def export_encoder(
         BackendError: PyTorch cannot export this encoder.
         ParityError: the clean-up changed what the graph computes.
     """
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:
+        path = write_encoder(encoder, spec, opset, Path(folder))
+        clean_encoder(path, spec)
+        model = onnx.load(path)
+    check_graph(model)
+    return model
+
+
+def write_encoder(encoder: nn.Module, spec: EncoderInput, opset: int, folder: Path) -> Path:
+    """Export an image encoder as PyTorch gives it: `export_encoder` without its clean-up.
+
+    Large weights go from PyTorch straight into the data file beside the graph, one at a time.
+
+    Args:
+        encoder, spec, opset: as for `export_encoder`.
+        folder: takes the two files.
+    Returns:
+        The graph's file.
+    """
     describe_opset(opset)
+    path = folder / "encoder.onnx"
     module = FrameEncoder(encoder, spec).eval()
-    exported = finish_graph(_export(module, spec, opset))
-    cleaned = finish_graph(_prefix_names(_clean(exported)))
-    _require_equal(exported, cleaned, spec)
+    _export(module, spec, opset, path)
+    model = read_stub(path)
+    path.write_bytes(
+        finish_graph(lower_opset(model) if opset < _LEAST_EXPORTED else model).SerializeToString(
+            deterministic=True
+        )
+    )
+    return path
+
+
+def clean_encoder(path: Path, spec: EncoderInput) -> onnx.ModelProto:
+    """Clean what `write_encoder` wrote, in its place; the weights stay where they lie.
+
+    Returns:
+        The graph, whose large weights are still those in the data file.
+    Raises:
+        ParityError: the clean-up changed what the graph computes.
+    """
+    frames = _noise(spec)
+    before = run_graph(path, frames, lean=True)
+    cleaned = finish_graph(_prefix_names(_clean(read_stub(path), path.parent)))
+    path.write_bytes(cleaned.SerializeToString(deterministic=True))
+    _require_equal(before, run_graph(path, frames, lean=True))
     return cleaned
 
 
-def _export(module: nn.Module, spec: EncoderInput, opset: int) -> onnx.ModelProto:
+def _export(module: nn.Module, spec: EncoderInput, opset: int, path: Path) -> None:
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():
@@ -114,21 +174,27 @@ def _export(module: nn.Module, spec: EncoderInput, opset: int) -> onnx.ModelProt
                 output_names=[RAW_GLOBAL, RAW_PATCHES],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                 verbose=False,
+                optimize=False,
             )
+            if program is None:
+                raise BackendError("PyTorch's ONNX exporter returned nothing")
+            save_program(program, path)
+    except (BackendError, OSError):
+        raise
     except Exception as error:  # PyTorch raises many kinds here, each with pages of advice
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackendError(f"PyTorch cannot export this image encoder to ONNX: {first}") from error
-    if program is None:
-        raise BackendError("PyTorch's ONNX exporter returned nothing")
-    model = program.model_proto
-    return lower_opset(model) if opset < _LEAST_EXPORTED else model
 
 
-def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
+def _clean(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """onnxslim on the graph without its large matrices, which it would copy many times over."""
     import onnxslim
 
+    hidden = hide_matrices(model)
+    read_weights(model, folder)
     with _quiet():
         cleaned: onnx.ModelProto = onnxslim.slim(model)
+    put_back(cleaned, hidden)
     return cleaned
 
 
@@ -149,11 +215,13 @@ def _prefix_names(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _require_equal(exported: onnx.ModelProto, cleaned: onnx.ModelProto, spec: EncoderInput) -> None:
-    """Run both on noise in a batch that the export has not seen."""
+def _noise(spec: EncoderInput) -> dict[str, npt.NDArray[np.uint8]]:
+    """Frames in a batch of a size that the export has not seen."""
     generator = np.random.default_rng(0)
-    frames = generator.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)
-    before, after = (run_graph(model, {INPUT_NAME: frames}) for model in (exported, cleaned))
+    return {INPUT_NAME: generator.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)}
+
+
+def _require_equal(before: dict[str, npt.NDArray[Any]], after: dict[str, npt.NDArray[Any]]) -> None:
     for name, values in before.items():
         difference = float(np.abs(after[name] - values).max() / np.abs(values).max())
         if not difference <= _CLEAN_TOLERANCE:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from taidpt import __version__
 from taidpt.clip import ClipModel, load_clip
 from taidpt.export.bake import bake
 from taidpt.export.candidate import crop_spec, graph_outputs
 from taidpt.export.classes import BankedClasses, load_classes
-from taidpt.export.encoder_graph import DEFAULT_OPSET, EncoderInput, export_encoder
+from taidpt.export.encoder_graph import (
+    DEFAULT_OPSET,
+    EncoderInput,
+    clean_encoder,
+    write_encoder,
+)
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
 from taidpt.export.graph_io import describe_opset, one_line_on_disk, save_graph
 from taidpt.export.head_graph import append_head, graph_info
@@ -31,6 +37,7 @@ from taidpt.export.pictures import (
 )
 from taidpt.export.reference import TorchReference
 from taidpt.export.resize_graph import FrameInput, prepend_resize
+from taidpt.export.weights_beside import return_memory
 from taidpt.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
@@ -49,9 +56,6 @@ from taidpt.runtime.bundle import (
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.files import sha256_of
 from taidpt.runtime.top_k import floor_scores
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "ExportOptions",
@@ -122,15 +126,18 @@ def export_bundle(
     options, progress = options or ExportOptions(), progress or SilentProgress()
     prompts_path = Path(prompts_path)
     prompts = load_classes(prompts_path)
-    progress.start("Loading the model", 1)
-    clip = load_clip(
-        str(prompts.model["name"]), options.pretrained or str(prompts.model["pretrained"])
-    )
-    if prompts.picture is not None:
-        clip = prompts.picture.model(clip)
-    progress.advance()
+
+    def load() -> ClipModel:
+        progress.start("Loading the model", 1)
+        pretrained = options.pretrained or str(prompts.model["pretrained"])
+        clip = load_clip(str(prompts.model["name"]), pretrained)
+        if prompts.picture is not None:
+            clip = prompts.picture.model(clip)
+        progress.advance()
+        return clip
+
     source = {"name": prompts_path.name, "sha256": sha256_of(prompts_path)}
-    return write_bundle(prompts, clip, out, options, progress, source)
+    return _write(prompts, load, out, options, progress, source)
 
 
 def write_bundle(
@@ -142,32 +149,57 @@ def write_bundle(
     source: dict[str, str] | None = None,
 ) -> ExportResult:
     """The export of prompts and a model that are in memory; `export_bundle` says the rest."""
+    return _write(prompts, lambda: clip, out, options, progress, source)
+
+
+def _write(
+    prompts: Classes,
+    load: Callable[[], ClipModel],
+    out: str | Path,
+    options: ExportOptions,
+    progress: Progress,
+    source: dict[str, str] | None,
+) -> ExportResult:
+    """The export. A model that only `load` knows of is let go part by part: each is large."""
     own = folder_pictures(options.images) if options.images else []
     scoring = _scoring(prompts, options)
+    clip = load()
     with one_line_on_disk(out), BundleWriter(out) as writer:
         progress.start("Baking class embeddings", 1)
         bank = with_thresholds(bake(prompts, clip), prompts, scoring.score_transform)
         progress.advance()
 
-        progress.start("Exporting the image encoder", 1)
         encoder, spec = image_encoder(clip), _input_spec(clip, options.frame)
-        size = (clip.image_size, clip.image_size)
-        graph = export_encoder(encoder, EncoderInput(*size, clip.mean, clip.std), options.opset)
-        if spec.baked_resize is not None:
-            graph = prepend_resize(graph, spec)
-        graph = append_head(graph, bank, scoring, options.bank, options.top_k)
-        save_graph(graph, writer.path(MODEL_FILE))
-        del graph
+        crop = EncoderInput(clip.image_size, clip.image_size, clip.mean, clip.std)
+        model = _model_info(clip, encoder)
+        del clip  # and with it the text tower
+        return_memory()
+
+        progress.start("Running PyTorch", 1)
+        pictures = [*generated_pictures(crop.height), *heldout_pictures(), *own]
+        pictures = camera_frames(pictures, spec)
+        pixels = [picture.pixels for picture in pictures]
+        reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
+        expected = reference.outputs([rgb_of(frame, spec) for frame in pixels])
+        expected["scores"] = floor_scores(expected["scores"], options.top_k)
+        progress.advance()
+
+        progress.start("Exporting the image encoder", 1)
+        with TemporaryDirectory(dir=writer.folder) as work:
+            path = write_encoder(encoder, crop, options.opset, Path(work))
+            del encoder, reference
+            return_memory()
+            graph = clean_encoder(path, crop)
+            if spec.baked_resize is not None:
+                graph = prepend_resize(graph, spec)
+            graph = append_head(graph, bank, scoring, options.bank, options.top_k)
+            save_graph(graph, writer.path(MODEL_FILE), path.parent)
+            del graph
         bank.save(writer.path(BANK_FILE))
         progress.advance()
 
         progress.start("Comparing with PyTorch", 1)
-        pictures = [*generated_pictures(clip.image_size), *heldout_pictures(), *own]
-        pictures = camera_frames(pictures, spec)
-        reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
-        pixels = [picture.pixels for picture in pictures]
-        expected = reference.outputs([rgb_of(frame, spec) for frame in pixels])
-        expected["scores"] = floor_scores(expected["scores"], options.top_k)
+        return_memory()
         found = graph_outputs(writer.folder / MODEL_FILE, spec, pixels, bank)
         parity = compare(expected, found, _sides(pictures), options.parity_bound)
         progress.advance()
@@ -179,7 +211,7 @@ def write_bundle(
 
         manifest = Manifest(
             tags=_tag_entries(prompts, bank),
-            model=_model_info(clip, encoder),
+            model=model,
             scoring=scoring,
             input=spec,
             graph=graph_info(options.opset, options.bank, options.top_k),

@@ -18,6 +18,7 @@ from taidpt.clip_weights import (
     is_torchscript_archive,
     licence_note,
     load_weights,
+    plain_weights,
     state_sha256,
 )
 from taidpt.runtime.errors import InputError
@@ -110,9 +111,12 @@ def load_clip(name: str, pretrained: str, seed: int = 0) -> ClipModel:
         return _load_embedded(name, pretrained)
     _check_name(name)
     source = _fetch(name, _resolve(name, pretrained, seed))
-    model = _build(name, source)
-    if source.path is not None:
-        load_weights(model, source.path)
+    if source.path is None:
+        model = _build(name, source)
+    else:
+        with plain_weights(source.path) as weights:
+            model = _build(name, source)
+            load_weights(model, weights, source.path)
     return _freeze(model, _tokenizer(name), name, source)
 
 

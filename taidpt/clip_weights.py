@@ -13,6 +13,8 @@ import pickle
 import tempfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +27,7 @@ __all__ = [
     "is_torchscript_archive",
     "licence_note",
     "load_weights",
+    "plain_weights",
     "read_state_dict",
     "state_sha256",
 ]
@@ -66,34 +69,90 @@ def state_sha256(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a weight file into an open_clip model; every weight must find its place.
+@contextmanager
+def plain_weights(path: Path) -> Iterator[Path]:
+    """A weight file as safetensors: itself, or a copy that is there within the block.
+
+    A copy is made before there is a model, so that the weights stand in memory once.
 
     Raises:
-        InputError: the file is unreadable, or not of this architecture.
+        InputError: the file is unreadable, or holds other things than tensors.
     """
-    state = read_state_dict(path)
-    try:
-        _hand_to_open_clip(model, state)
-    except (RuntimeError, KeyError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise InputError(
-            f"weights {path} do not fit this model: {reason}; name the model they were trained as"
-        ) from error
-
-
-def _hand_to_open_clip(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Through a safetensors file: open_clip's loader knows all old layouts, but takes only paths.
-
-    It never sees the user's own file, which it might unpickle without restriction on old torch.
-    """
-    from open_clip import load_checkpoint
+    if path.suffix == ".safetensors" and path.is_file():
+        yield path
+        return
     from safetensors.torch import save_file
 
     with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:
         copy = Path(folder) / "weights.safetensors"
-        save_file({name: value.clone().contiguous() for name, value in state.items()}, copy)
-        load_checkpoint(model, str(copy), strict=True)
+        save_file(_unshared(read_state_dict(path)), copy)
+        yield copy
+
+
+def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a memory each, as safetensors wants them; only those that share are copied."""
+    plain, seen = {}, set()
+    for name, value in state.items():
+        memory = value.untyped_storage().data_ptr()
+        whole = value.is_contiguous() and value.nbytes == value.untyped_storage().nbytes()
+        plain[name] = value if whole and memory not in seen else value.clone().contiguous()
+        seen.add(memory)
+    return plain
+
+
+def load_weights(model: nn.Module, path: Path, name: Path | None = None) -> None:
+    """Load a safetensors file into an open_clip model; every weight must find its place.
+
+    Args:
+        model: whose weights are overwritten.
+        path: the file, see `plain_weights`.
+        name: what the user calls it.
+    Raises:
+        InputError: the file is unreadable, or not of this architecture.
+    """
+    try:
+        if not _copy_one_by_one(model, path):
+            _load_old_layout(model, path)
+    except (RuntimeError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:240]
+        raise InputError(
+            f"weights {name or path} do not fit this model: {reason}; name the model they were "
+            "trained as"
+        ) from error
+
+
+def _copy_one_by_one(model: nn.Module, path: Path) -> bool:
+    """Load a file of exactly the model's own weights; False, and nothing done, for another.
+
+    It is opened anew for every weight: what was read of an open file counts as memory in use.
+    """
+    own = model.state_dict()
+    with _open_safetensors(path) as file:
+        names = set(file.keys())
+        shapes = {name: file.get_slice(name).get_shape() for name in names}
+    if names != own.keys() or any(list(own[name].shape) != shapes[name] for name in names):
+        return False
+    with torch.no_grad():
+        for name, value in own.items():
+            with _open_safetensors(path) as file:
+                value.copy_(file.get_tensor(name))
+    return True
+
+
+def _open_safetensors(path: Path) -> Any:
+    from safetensors import safe_open
+
+    try:
+        return safe_open(path, "pt")
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _load_old_layout(model: nn.Module, path: Path) -> None:
+    """open_clip's loader knows all old layouts; of safetensors it unpickles nothing."""
+    from open_clip import load_checkpoint
+
+    load_checkpoint(model, str(path), strict=True)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -109,15 +168,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"weights {path}: cannot be read as tensors alone ({reason}); "
-            "expected .safetensors, a .pt state dict, or OpenAI's archive"
-        ) from error
+        raise _unreadable(path, error) from error
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"weights {path}: holds no tensors")
     return tensors
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:160]
+    return InputError(
+        f"weights {path}: cannot be read as tensors alone ({reason}); "
+        "expected .safetensors, a .pt state dict, or OpenAI's archive"
+    )
 
 
 def _read_any(path: Path) -> dict[str, Any]:
