@@ -64,8 +64,8 @@ def _fold_transposes(graph: Any) -> None:
 
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "Transpose" else None
-        tensor = None if source is None else source.const_value
-        if tensor is None or len(tensor.shape) != 2 or tensor.nbytes < _LARGE:
+        tensor = source.const_value if source is not None and source.is_initializer() else None
+        if source is None or tensor is None or len(tensor.shape) != 2 or tensor.nbytes < _LARGE:
             continue
         result = node.outputs[0]
         folded = onnx_ir.Value(

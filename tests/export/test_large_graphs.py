@@ -13,13 +13,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from taidpt.export import graph_io
+from taidpt.clip_weights import state_sha256
+from taidpt.export import graph_io, weights_beside
 from taidpt.export.bundle_source import encoder_of, load_graph
 from taidpt.export.engine import EngineOptions, build_engine, engine_key
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph_io import count_ops, save_graph
 from taidpt.export.head_graph import append_head
 from taidpt.export.precision import to_half
+from taidpt.export.variants import EngineRequest, add_precision
+from taidpt.export.verify import VerifyOptions, verify
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.errors import BundleError
@@ -71,6 +74,47 @@ def test_a_bundle_with_weights_beside_its_graph_is_whole(bundle: Path) -> None:
     (bundle / DATA).write_bytes(changed)
     with pytest.raises(BundleError, match=r"model.onnx.data: its content was changed"):
         Bundle.load(bundle)
+
+
+def test_weights_beside_the_graph_are_those_inside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(VIT)
+    prompts, options, quiet = some_prompts(clip), ExportOptions(), SilentProgress()
+    inside = write_bundle(prompts, clip, tmp_path / "inside.taidpt", options, quiet).path
+    monkeypatch.setattr(graph_io, "_LARGEST_FILE", 20_000)
+    monkeypatch.setattr(weights_beside, "_LARGE", 4_000)
+    beside = write_bundle(prompts, clip, tmp_path / "beside.taidpt", options, quiet).path
+    assert not (inside / DATA).exists()
+    graphs = [load_graph(bundle / "model.onnx") for bundle in (inside, beside)]
+    assert count_ops(graphs[0]) == count_ops(graphs[1])
+    assert _weights(graphs[0]) == _weights(graphs[1])
+    assert [node.name for node in graphs[0].graph.node] == [
+        node.name for node in graphs[1].graph.node
+    ]
+
+    verify(beside, VerifyOptions()).require()
+    for bundle in (inside, beside):
+        add_precision(bundle, EngineRequest(EngineOptions("fp16")), quiet)
+    assert (beside / "model.fp16.onnx.data").is_file()
+    frame = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
+    for name in ("model.onnx", "model.fp16.onnx"):
+        outputs = [graph_io.run_graph(path / name, {"frames": frame}) for path in (inside, beside)]
+        for key, values in outputs[0].items():
+            np.testing.assert_allclose(outputs[1][key], values, rtol=0, atol=1e-6)
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, bytes]:
+    return {
+        tensor.name: numpy_helper.to_array(tensor).tobytes() for tensor in model.graph.initializer
+    }
+
+
+def test_an_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    clip = make_clip(VIT)
+    before = state_sha256(clip.model.state_dict())
+    write_bundle(some_prompts(clip), clip, tmp_path / "a", ExportOptions(), SilentProgress())
+    assert state_sha256(clip.model.state_dict()) == before
 
 
 @pytest.mark.parametrize("location", ["../x", "/etc/passwd", "link"])
