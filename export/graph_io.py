@@ -57,11 +57,11 @@ def require_export_packages() -> None:
     """Say in one line what is missing for exporting.
 
     Raises:
-        MissingDependencyError: torch, open_clip, onnx, onnxscript or onnxslim is not installed.
+        MissingDependencyError: torch, open_clip, onnx, onnx_ir, onnxscript or onnxslim is missing.
     """
     import importlib.util
 
-    needed = ("torch", "open_clip", "onnx", "onnxscript", "onnxslim")
+    needed = ("torch", "open_clip", "onnx", "onnx_ir", "onnxscript", "onnxslim")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependencyError(
