@@ -62,7 +62,7 @@ def toyworld_bundle(folder: Path) -> Path:
 def random_bundle(folder: Path, model: str) -> Path:
     """A model of open_clip with random weights and random prompts; the check does not stop it."""
     clip = load_clip(model, "random")
-    width = clip.model.token_embedding.weight.shape[1]
+    width = getattr(clip.model, "text", clip.model).token_embedding.weight.shape[1]
     generator = torch.Generator().manual_seed(0)
     contexts = {
         head: torch.randn(16, width, generator=generator) * 0.02 for head in ("global", "local")
