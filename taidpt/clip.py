@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from taidpt.clip_weights import (
 )
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.files import sha256_of
+from taidpt.tokenizer_files import load_tokenizer, quiet
 
 __all__ = ["EMBEDDED_MODEL", "ClipModel", "check_clip_source", "load_clip"]
 
@@ -105,19 +103,23 @@ def load_clip(name: str, pretrained: str, seed: int = 0) -> ClipModel:
             archive); the word "random" (or "random:SEED"); "embedded" for the shipped model.
         seed: of random weights, where `pretrained` names none.
     Raises:
-        InputError: an unknown model or tag, weights that cannot be fetched, read or fitted.
+        InputError: an unknown model or tag, weights that cannot be fetched, read or fitted, a
+            tokenizer that is not here and cannot be fetched.
+        MissingDependencyError: a tokenizer of Hugging Face without its packages.
     """
     if name == EMBEDDED_MODEL or pretrained == _EMBEDDED_WEIGHTS:
         return _load_embedded(name, pretrained)
     _check_name(name)
-    source = _fetch(name, _resolve(name, pretrained, seed))
+    source = _resolve(name, pretrained, seed)
+    tokenizer = load_tokenizer(name)  # what it lacks should show before weights are fetched
+    source = _fetch(name, source)
     if source.path is None:
         model = _build(name, source)
     else:
         with plain_weights(source.path) as weights:
             model = _build(name, source)
             load_weights(model, weights, source.path)
-    return _freeze(model, _tokenizer(name), name, source)
+    return _freeze(model, tokenizer, name, source)
 
 
 def check_clip_source(name: str, pretrained: str) -> None:
@@ -198,7 +200,7 @@ def _fetch(name: str, source: _Source) -> _Source:
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
     try:
-        with _quiet():
+        with quiet():
             path = download_pretrained(get_pretrained_cfg(name, source.tag))
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
@@ -209,42 +211,19 @@ def _fetch(name: str, source: _Source) -> _Source:
     return replace(source, path=Path(path))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back open_clip's log lines: what matters is said here, once."""
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 def _build(name: str, source: _Source) -> nn.Module:
     """The architecture, with random weights of the source's seed (0 when a file follows)."""
     import open_clip
 
     seed = int(source.label.partition(":")[2]) if source.label.startswith("random:") else 0
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: nn.Module = open_clip.create_model(name, pretrained_hf=False)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"model {name} could not be built: {reason}") from error
     return model
-
-
-def _tokenizer(name: str) -> Any:
-    import open_clip
-
-    try:
-        with _quiet():
-            return open_clip.get_tokenizer(name)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the tokenizer of {name} could not be loaded: {reason}") from error
 
 
 def _check_embedded(name: str, pretrained: str) -> None:

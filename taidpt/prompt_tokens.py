@@ -1,16 +1,19 @@
-"""Prompts as token numbers: [start] [context vectors] [name tokens] "." [end] (section 2)."""
+"""Prompts as token numbers: [start] [context vectors] [name tokens] "." [end] (section 2).
+
+A tokenizer without a start token (SigLIP's) has none here, and one that drops punctuation no stop.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from taidpt.clip import ClipModel
 from taidpt.runtime.errors import InputError
+from taidpt.tokenizers import TextTokenizer, text_tokenizer
 
 __all__ = ["NAME_POSITIONS", "PromptTokens", "tokenize_prompts"]
 
@@ -23,14 +26,16 @@ class PromptTokens:
     """The prompts of C tags, all with the same number of context vectors.
 
     Attributes:
-        ids: token numbers, [C, L], zero behind the end; −1 − j stands for context vector j.
+        ids: token numbers, [C, L], `pad` behind the end; −1 − j stands for context vector j.
         ends: position of each prompt's end token, [C].
-        shared: how many tokens from the first on are the same in every prompt.
+        shared: how many tokens from the first on are the same in every prompt; may be none.
+        pad: the token that the model's texts are filled up with.
     """
 
     ids: Tensor
     ends: Tensor
     shared: int
+    pad: int = 0
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -56,38 +61,38 @@ def tokenize_prompts(
         raise InputError("the list of tags is empty: name at least one")
     before = {"end": context_tokens, "middle": context_tokens // 2, "front": 0}[name_position]
     slots = [-1 - index for index in range(context_tokens)]
-    start, end = _special_tokens(clip)
+    tokenizer = text_tokenizer(clip)
+    stop = _stop_tokens(tokenizer)
     rows = []
     for name in names:
-        name_ids, stop = _name_tokens(clip, name)
-        _check_length(clip, name, len(name_ids), len(stop) + context_tokens + 2)
-        rows.append([start, *slots[:before], *name_ids, *slots[before:], *stop, end])
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        name_ids, own_stop = _name_tokens(tokenizer, name, stop)
+        others = len(tokenizer.start) + context_tokens + len(own_stop) + 1
+        _check_length(clip, name, len(name_ids), others)
+        head, tail = [*tokenizer.start, *slots[:before]], [*slots[before:], *own_stop]
+        rows.append([*head, *name_ids, *tail, tokenizer.end])
+    ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad)
     for row, values in zip(ids, rows, strict=True):
         row[: len(values)] = torch.tensor(values)
     ends = torch.tensor([len(values) - 1 for values in rows])
-    return PromptTokens(ids.to(clip.device), ends.to(clip.device), 1 + before)
+    shared = len(tokenizer.start) + before
+    return PromptTokens(ids.to(clip.device), ends.to(clip.device), shared, tokenizer.pad)
 
 
-def _special_tokens(clip: ClipModel) -> tuple[int, int]:
-    tokenizer: Any = clip.tokenizer
-    if not (hasattr(tokenizer, "sot_token_id") and hasattr(tokenizer, "eot_token_id")):
-        raise InputError(
-            f"model {clip.name}: prompts need CLIP's own tokenizer, "
-            f"it has {type(tokenizer).__name__}"
-        )
-    return int(tokenizer.sot_token_id), int(tokenizer.eot_token_id)
+def _stop_tokens(tokenizer: TextTokenizer) -> list[int]:
+    """The full stop behind a word; no tokens where the model's texts are cleaned of it."""
+    return tokenizer.encode("a.")[len(tokenizer.encode("a")) :]
 
 
-def _name_tokens(clip: ClipModel, name: str) -> tuple[list[int], list[int]]:
+def _name_tokens(
+    tokenizer: TextTokenizer, name: str, stop: list[int]
+) -> tuple[list[int], list[int]]:
     """Tokens of a name, and of the full stop that closes the prompt.
 
     They are tokenised together, as the method does, because a name that ends in punctuation
     merges with the stop; then all of it counts as the name's.
     """
-    together = clip.tokenizer.encode(f"{name.replace('_', ' ')}.")
-    stop = clip.tokenizer.encode(".")
-    if together[-len(stop) :] == stop:
+    together = tokenizer.encode(f"{name.replace('_', ' ')}.")
+    if stop and together[-len(stop) :] == stop:
         return together[: -len(stop)], stop
     return together, []
 

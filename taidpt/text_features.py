@@ -24,6 +24,7 @@ from taidpt.clip import ClipModel
 from taidpt.prompt_tokens import PromptTokens, tokenize_prompts
 from taidpt.runtime.errors import InputError
 from taidpt.text_tower import TextTower, text_tower
+from taidpt.tokenizers import text_tokenizer
 
 __all__ = [
     "EncodedTexts",
@@ -82,7 +83,7 @@ class PromptEncoder:
             unit rows [C, D] for each context.
         """
         shared = [context.dim() == 2 for context in contexts]
-        if self._tower.shares_prefix and all(shared):
+        if self._tower.shares_prefix and self._tokens.shared and all(shared):
             found = self._by_prefix(torch.stack(list(contexts)))
         else:
             found = torch.stack([self._plainly(context) for context in contexts])
@@ -136,7 +137,7 @@ class PromptEncoder:
         """Embeddings [C, D] by running whole prompts, cut at the last end where that is exact."""
         tower = self._tower
         width = self._ids.shape[1] if tower.is_causal else len(tower.positions)
-        ids = F.pad(self._ids, (0, width - self._ids.shape[1]))
+        ids = F.pad(self._ids, (0, width - self._ids.shape[1]), value=self._tokens.pad)
         own = context.dim() == 3
         context = context[self._order] if own else context
 
@@ -320,18 +321,11 @@ def tokenize_texts(clip: ClipModel, texts: Sequence[str]) -> tuple[Tensor, Tenso
     """Token numbers [N, context length], and the position of each text's end token, [N].
 
     Raises:
-        InputError: no texts, or a tokenizer other than CLIP's.
+        InputError: no texts, or a tokenizer that is not known.
     """
     if not texts:
         raise InputError("no texts to encode: the list is empty")
-    end = getattr(clip.tokenizer, "eot_token_id", None)
-    if end is None:
-        raise InputError(
-            f"model {clip.name}: texts need CLIP's own tokenizer, "
-            f"it has {type(clip.tokenizer).__name__}"
-        )
-    ids = torch.as_tensor(clip.tokenizer(list(texts)))
-    return ids, (ids == end).int().argmax(dim=1)
+    return text_tokenizer(clip).whole(texts)
 
 
 class EncodedTexts(NamedTuple):

@@ -25,6 +25,7 @@ class TextTower:
         projection: W → D as a matrix or a linear layer, or None.
         mask: additive causal mask, [context length, context length], or None.
         pool_type: open_clip's word: "argmax" or "eos" (the end token), "first", "last".
+        eos_id: the end token's number that "eos" looks for.
     """
 
     token_embedding: nn.Embedding
@@ -34,6 +35,7 @@ class TextTower:
     projection: Tensor | nn.Linear | None
     mask: Tensor | None
     pool_type: str
+    eos_id: int | None
 
     @property
     def width(self) -> int:
@@ -99,4 +101,5 @@ def text_tower(clip: ClipModel) -> TextTower:
         projection=tower.text_projection,
         mask=tower.attn_mask,
         pool_type=str(pool_type),
+        eos_id=getattr(tower, "eos_id", None) or getattr(model, "text_eos_id", None),
     )

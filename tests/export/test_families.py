@@ -29,6 +29,7 @@ from taidpt.tune_job import TuneJob, run_job
 from taidpt.tune_settings import TuneSettings
 from tests.export.conftest import small_bank
 from tests.families import SIZE, family_config
+from tests.hub_tokenizer import VOCABULARY, save_tokenizer
 from tests.support import require
 
 if TYPE_CHECKING:
@@ -80,11 +81,14 @@ def line(
     return lines[family]
 
 
-def walk(family: str, folder: Path) -> Bundle:
-    """Tune and export with the miniature of a family, as a user does with a real model."""
+def walk(family: str, folder: Path, **tokenizer: Any) -> Bundle:
+    """Tune and export with the miniature of a family, as a user does with a real model.
+
+    Without settings of a tokenizer it has CLIP's own.
+    """
     name = f"taidpt-mini-{family.replace('siglip', 'map')}"  # open_clip fetches by that word
     custom = "no_causal_mask" in TEXTS[family]
-    vision, text = family_config(family), TEXTS[family]
+    vision, text = family_config(family), {**TEXTS[family], **tokenizer}
     config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text, "custom_text": custom}
     (folder / f"{name}.json").write_text(json.dumps(config), "utf-8")
     open_clip.add_model_config(folder / f"{name}.json")
@@ -115,6 +119,21 @@ def test_the_whole_line_ends_in_tags_and_passes_the_gate(line: Line) -> None:
         result = tagger.tag(frames(1)[0])
         assert {tag.name for tag in result.tags} == {"dog", "traffic light", "umbrella"}
         assert result.heatmap("dog").shape == line.bundle.manifest.model.grid
+
+
+def test_a_tokenizer_like_published_siglips_goes_down_the_whole_line(tmp_path: Path) -> None:
+    folder = save_tokenizer(tmp_path / "tokenizer")
+    bundle = walk(
+        "siglip",
+        tmp_path,
+        vocab_size=VOCABULARY,
+        hf_tokenizer_name=str(folder),
+        tokenizer_kwargs={"clean": "canonicalize"},
+    )
+    assert json.loads(bundle.file("parity.json").read_text())["passed"] is True
+    with Tagger.load(bundle.path) as tagger:
+        tags = tagger.tag(frames(1)[0]).tags
+    assert {tag.name for tag in tags} == {"dog", "traffic light", "umbrella"}
 
 
 def test_graph_passes_the_full_check_in_both_precisions(line: Line) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from safetensors.torch import save_file
 
 from taidpt.clip import load_clip
 from taidpt.clip_weights import is_torchscript_archive, licence_note, read_state_dict
-from taidpt.runtime.errors import InputError
+from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.files import sha256_of
+from tests.support import require
 from tests.taidpt.tiny import RESNET, make_clip
 
 SMALL = "taidpt-test-RN"
@@ -119,6 +122,36 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_wrong_names_say_what_is_right(name: str, pretrained: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_clip(name, pretrained)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> str:
+    """A model whose tokenizer should lie in a folder that is empty."""
+    config = {"embed_dim": 32, "vision_cfg": RESNET, "text_cfg": {"width": 64, "layers": 1}}
+    (tmp_path / "files").mkdir()
+    config["text_cfg"]["hf_tokenizer_name"] = str(tmp_path / "files")
+    path = tmp_path / "taidpt-test-published.json"
+    path.write_text(json.dumps(config), "utf-8")
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+def test_a_tokenizer_that_is_not_there_says_how_to_get_it(
+    published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("transformers", find_spec("transformers") is not None, "pip install 'taidpt[siglip]'")
+    extra = "pip install 'taidpt\\[siglip\\]'"
+    with monkeypatch.context() as patch:
+        patch.setattr("taidpt.tokenizer_files.find_spec", lambda _: object())
+        with pytest.raises(InputError, match=r"/files of .*published is not here .* hf download"):
+            load_clip(published, "random")
+    with monkeypatch.context() as patch:
+        patch.setattr("taidpt.tokenizer_files.find_spec", lambda _: None)
+        with pytest.raises(MissingDependencyError, match=f"need sentencepiece: {extra}"):
+            load_clip(published, "random")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingDependencyError, match=f"transformers and sentencepiece: {extra}"):
+        load_clip(published, "random")
 
 
 def test_weights_that_cannot_be_fetched_say_what_to_do(
