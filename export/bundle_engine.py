@@ -11,6 +11,7 @@ from typing import Any
 
 from taidpt.export.engine import (
     BuiltEngine,
+    EngineOptions,
     build_engine,
     engine_key,
     find_flavour,
@@ -23,6 +24,7 @@ from taidpt.export.precision import bound_of
 from taidpt.export.variants import EngineRequest, Variant, add_precision
 from taidpt.progress import Progress
 from taidpt.runtime.backends.engine_files import ENGINES, fingerprint, list_engines
+from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.bundle import Bundle, BundleWriter
 from taidpt.runtime.errors import (
     BackendError,
@@ -31,7 +33,8 @@ from taidpt.runtime.errors import (
     ParityError,
 )
 from taidpt.runtime.files import write_atomically
-from taidpt.runtime.trust import trust
+from taidpt.runtime.json_reader import JsonReader, parse_object
+from taidpt.runtime.trust import is_trusted, trust
 
 __all__ = ["EngineResult", "add_engine", "engine_of", "timing_cache_path"]
 
@@ -75,18 +78,50 @@ def engine_of(variant: Variant, request: EngineRequest, progress: Progress) -> E
     """
     bundle = variant.bundle
     graph = bundle.file(variant.file)
-    flavour = find_flavour(request.options.flavour)
-    if flavour is None:
-        wanted = "TensorRT" if request.options.flavour == "auto" else request.options.flavour
+    try:
+        flavour = _possible_flavour(request.options)
+    except EngineNotBuiltError as error:
         raise EngineNotBuiltError(
-            f"{wanted} is not installed here, so no engine was built; {bundle.path} holds "
-            f"everything else: on the device run `{request.command(bundle.path)}`"
-        )
+            f"{error}, so no engine was built; {bundle.path} holds everything else: on the device "
+            f"run `{request.command(bundle.path)}`"
+        ) from None
     key = engine_key(graph, request.options, flavour, installed_version(flavour))
     name = f"{ENGINES}/{flavour}-{key['precision']}-{fingerprint(key)}.engine"
-    if name in bundle.manifest.files:
-        return EngineResult(bundle.path / name, key, fresh=False)
-    return _store(bundle, _build(bundle, graph, request, progress), request.force)
+    there = _there_already(bundle, name, key, request.force)
+    return there or _store(bundle, _build(bundle, graph, request, progress), request.force)
+
+
+def _possible_flavour(options: EngineOptions) -> str:
+    """The builder that is here and has a GPU to build for."""
+    flavour = find_flavour(options)
+    if flavour is None:
+        wanted = "TensorRT" if options.flavour == "auto" else options.flavour
+        raise EngineNotBuiltError(f"{wanted} is not installed here")
+    if options.target is None and gpu_architecture() is None:
+        other = " (or name one: --target sm_89)" if flavour == "tensorrt-rtx" else ""
+        raise EngineNotBuiltError(f"there is no GPU here to build for{other}")
+    return flavour
+
+
+def _there_already(
+    bundle: Bundle, name: str, key: Mapping[str, Any], force: bool
+) -> EngineResult | None:
+    """The same engine, checked and trusted already; what a stranger built is built here again.
+
+    Raises:
+        ParityError: it failed its check and is there because of --force.
+    """
+    report = name.removesuffix(".engine") + ".parity.json"
+    path = bundle.path / name
+    if not {name, report} <= set(bundle.manifest.files) or not is_trusted(path.read_bytes()):
+        return None
+    reader = JsonReader(parse_object(bundle.file(report).read_bytes(), report), report)
+    notes = reader.child("notes")
+    if not reader.boolean("passed") and not force:
+        raise ParityError(
+            f"{path} failed its check when it was built and is there because of --force"
+        )
+    return EngineResult(path, key, False, notes.boolean("verified"), notes.string("reason"))
 
 
 def _build(bundle: Bundle, graph: Path, request: EngineRequest, progress: Progress) -> BuiltEngine:
@@ -112,42 +147,30 @@ def timing_cache_path() -> Path:
 
 
 def _store(bundle: Bundle, built: BuiltEngine, force: bool) -> EngineResult:
-    """Put the engine in, run it where that is possible, and take a failing one out again.
+    """Run the engine where that is possible, and put it into the bundle only if it passes.
 
-    Until it has passed it is not in this machine's record, so that nothing loads it.
+    Engines of an earlier graph, TensorRT or setting of the same precision make room.
+
+    Raises:
+        ParityError: it does not give PyTorch's answers; the bundle is as before.
     """
     name = f"{ENGINES}/{built.name}.engine"
-    current = _commit(bundle, built)
-    try:
-        report = _checked(current, name)
-    except ParityError:
-        _commit(current, None, built.key)
-        raise
-    if not report.passed and not force:
-        _commit(current, None, built.key)
-        report.require()
-    current.add_file(f"{ENGINES}/{built.name}.parity.json", report.to_bytes())
-    trust(bundle.path / name)
-    verified = bool(report.notes["verified"])
-    return EngineResult(bundle.path / name, built.key, True, verified, report.notes["reason"])
-
-
-def _commit(
-    bundle: Bundle, built: BuiltEngine | None, key: Mapping[str, Any] | None = None
-) -> Bundle:
-    """Engines of an earlier graph, TensorRT or setting of the same precision make room."""
-    key = built.key if built else (key or {})
-    stale = f"{ENGINES}/{key['flavour']}-{key['precision']}-"
+    stale = f"{ENGINES}/{built.key['flavour']}-{built.key['precision']}-"
     with BundleWriter(bundle.path, base=bundle.path) as writer:
         for old in bundle.manifest.files:
             if old.startswith(stale):
-                writer.path(old)  # unlinks what was taken over
-        if built is not None:
-            writer.write(f"{ENGINES}/{built.name}.engine", built.data)
-            text = json.dumps(dict(key), indent=1)
-            writer.write(f"{ENGINES}/{built.name}.json", text.encode())
-        writer.commit(bundle.manifest)
-    return Bundle.load(bundle.path)
+                writer.remove(old)
+        writer.write(name, built.data)
+        writer.write(f"{ENGINES}/{built.name}.json", json.dumps(dict(built.key), indent=1).encode())
+        writer.stage()
+        report = _checked(Bundle.load(writer.folder), name)
+        if not force:
+            report.require()
+        writer.write(f"{ENGINES}/{built.name}.parity.json", report.to_bytes())
+        trust(writer.folder / name)  # before it can be seen: an engine in place may be run
+        writer.commit()
+    verified = bool(report.notes["verified"])
+    return EngineResult(bundle.path / name, built.key, True, verified, report.notes["reason"])
 
 
 def _checked(bundle: Bundle, name: str) -> ParityReport:

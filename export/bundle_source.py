@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from taidpt.export.graph_io import RAW_GLOBAL, RAW_PATCHES
 from taidpt.runtime.bundle import Bundle
-from taidpt.runtime.errors import BundleError, MissingDependencyError
+from taidpt.runtime.errors import BundleError, InputError, MissingDependencyError
 from taidpt.runtime.external_data import check_external_data
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["encoder_of", "load_graph", "require_onnx"]
+__all__ = ["encoder_of", "fp32_bundle", "load_graph", "require_onnx"]
 
 
 def require_onnx() -> None:
@@ -28,16 +28,34 @@ def require_onnx() -> None:
         raise MissingDependencyError("changing a graph's precision needs onnx: pip install onnx")
 
 
+def fp32_bundle(path: Path) -> Bundle:
+    """A bundle of which other precisions and engines can be made, with all its hashes checked.
+
+    Raises:
+        BundleError: a file is damaged, or the graph is of another name.
+        InputError: no such bundle, or its graph is not fp32.
+    """
+    bundle = Bundle.load(path).require_whole()
+    own = bundle.manifest.provenance.get("precision", "fp32")
+    if own != "fp32":
+        raise InputError(
+            f"{path}: its graph is {own} already; other precisions and engines are made from an "
+            "fp32 bundle"
+        )
+    return bundle
+
+
 def load_graph(path: Path) -> onnx.ModelProto:
     """Read a graph with its external data, which must lie beside it.
 
     Raises:
-        BundleError: it is damaged, or its data leads out of its folder.
+        BundleError: it is damaged or no valid graph, or its data leads out of its folder.
     """
     import onnx
 
     check_external_data(path)
     try:
+        onnx.checker.check_model(path, full_check=True)
         model = onnx.load(path)
     except Exception as error:  # protobuf and onnx raise many kinds for damaged files
         reason = " ".join(str(error).split())[:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,30 +43,57 @@ ENGINE_OPTIONS = (
     "labels",
     "max_map_drop",
 )
-_OF_PROMPTS = ("score_transform", "merge_weight", "temperature", "frame", "images", "pretrained")
+_OF_BUILDERS = (
+    "batch",
+    "workspace",
+    "target",
+    "dla",
+    "version_compatible",
+    "hardware_compatible",
+)
+_OF_PROMPTS = (
+    "score_transform",
+    "merge_weight",
+    "temperature",
+    "opset",
+    "frame",
+    "images",
+    "pretrained",
+    "parity_bound",
+)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def read_options(
-    source: Path, output: Path | None, options: dict[str, Any], jetpack5: bool = False
+    source: Path,
+    output: Path | None,
+    options: dict[str, Any],
+    given: Collection[str] = (),
 ) -> tuple[EngineRequest | None, dict[str, Any]]:
     """Split the command line into the engine's part and the export's, and check both early.
 
+    Args:
+        source: prompts, a bank or a bundle.
+        output: of -o.
+        options: every option by name.
+        given: names of those that stand on the command line; none of them may be without effect.
     Raises:
-        InputError: the two do not fit the source.
+        InputError: they do not fit the source, or each other.
     """
     engine = {name: options[name] for name in ENGINE_OPTIONS}
-    settings = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
-    if source.is_dir() and (engine["engine"] is None or engine["flavour"] != "cpu"):
-        adds = engine["engine"] or jetpack5
-        _check_bundle_options(source, output, settings, adds, engine["labels"])
+    settings = {
+        name: value for name, value in options.items() if name not in (*ENGINE_OPTIONS, "jetpack5")
+    }
+    _check_engine_options(engine, given)
+    for_cpu = engine["engine"] is not None and engine["flavour"] == "cpu"
+    if for_cpu:
+        check_cpu_options(source, output)
+    if source.is_dir():
+        _check_bundle_options(source, output, given, for_cpu)
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
     settings["frame"] = _frame_input(settings["frame"], colours)
     shared = {name: settings[name] for name in ("force", "images")}
-    request = _engine_request({**engine, **shared})
-    if request is not None and request.options.flavour == "cpu":
-        check_cpu_options(source, output)
-    return request, settings
+    return _engine_request({**engine, **shared}), settings
 
 
 def check_cpu_options(source: Path, output: Path | None) -> None:
@@ -78,31 +106,46 @@ def check_cpu_options(source: Path, output: Path | None) -> None:
         raise InputError(f"{output} is the fp32 bundle itself: give -o another name")
 
 
+def _check_engine_options(engine: dict[str, Any], given: Collection[str]) -> None:
+    """Whatever says how to build an engine needs one to be asked for."""
+    if engine["engine"] is None:
+        unused = [name for name in ENGINE_OPTIONS if name in given]
+        if unused and not (unused == ["batch"] and "jetpack5" in given):
+            raise InputError(f"{_option(unused[0])} needs --engine too, such as --engine int8")
+    elif engine["flavour"] == "cpu":
+        unused = [name for name in _OF_BUILDERS if name in given]
+        if unused:
+            raise InputError(f"{_option(unused[0])} is for engines, and --flavour cpu makes none")
+
+
 def _check_bundle_options(
-    source: Path,
-    output: Path | None,
-    settings: dict[str, Any],
-    adds: object,
-    labels: object = None,
+    source: Path, output: Path | None, given: Collection[str], for_cpu: bool
 ) -> None:
     """A bundle is given an engine, or made again with another head; nothing else."""
-    another_head = settings["bank"] == "input" or settings["top_k"] is not None
-    if output is not None and not another_head:
+    another_head = [name for name in ("bank", "top_k") if name in given]
+    if for_cpu and another_head:
+        raise InputError(f"{_option(another_head[0])} and --flavour cpu: make one after the other")
+    if output is not None and not another_head and not for_cpu:
         raise InputError(
             f"{source} is a bundle already: an engine goes into it, so leave out -o {output}; "
             "-o is for another bundle of it, with --bank input or --top-k K"
         )
-    if output is None and (another_head or not adds):
+    if output is None and (another_head or not {"engine", "jetpack5"} & set(given)):
         raise InputError(
             f"{source} is a bundle already: --engine fp16 adds an engine to it, and --bank input "
             "or --top-k K with -o NAME.taidpt make another bundle of it"
         )
     # labels of an engine's gate say what the pictures show
-    labelled = ("images",) if labels is not None else ()
-    given = [name for name in _OF_PROMPTS if settings[name] is not None and name not in labelled]
-    if given:
-        option = given[0].replace("_", "-")
-        raise InputError(f"--{option} is for the export of prompts, and {source} is a bundle")
+    labelled = {"images"} if "labels" in given else set()
+    unused = [name for name in _OF_PROMPTS if name in set(given) - labelled]
+    if unused:
+        raise InputError(
+            f"{_option(unused[0])} is for the export of prompts, and {source} is a bundle"
+        )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _frame_input(size: str | None, colours: dict[str, str | None]) -> FrameInput | None:
@@ -121,9 +164,6 @@ def _frame_input(size: str | None, colours: dict[str, str | None]) -> FrameInput
 
 def _engine_request(engine: dict[str, Any]) -> EngineRequest | None:
     if engine["engine"] is None:
-        for name in ("calibrate", "labels", "max_map_drop"):
-            if engine[name] is not None:
-                raise InputError(f"--{name.replace('_', '-')} needs --engine too, such as int8")
         return None
     from taidpt.export.engine import EngineOptions
     from taidpt.export.variants import EngineRequest
@@ -226,19 +266,16 @@ def cpu_step(source: Path, output: Path, request: EngineRequest, progress: Progr
         click.echo(line)
 
 
-def jetpack5_step(path: Path, batch: str) -> None:
+def jetpack5_step(path: Path, batch: str, force: bool) -> None:
     """Add the plain graph for TensorRT 8.5 to a bundle, and print what to run on the device."""
-    from taidpt.export.bundle_source import load_graph, require_onnx
-    from taidpt.export.graph_io import save_graph
-    from taidpt.export.jetpack5 import JETPACK5_FILE, jetpack5_graph, trtexec_line
-    from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
+    from taidpt.export.bundle_source import require_onnx
+    from taidpt.export.jetpack5 import JETPACK5_FILE, add_jetpack5_graph, trtexec_line
 
     require_onnx()
-    bundle = Bundle.load(path)
-    plain = jetpack5_graph(load_graph(bundle.file(MODEL_FILE)))
-    with BundleWriter(path, base=path) as writer:
-        save_graph(plain, writer.path(JETPACK5_FILE))
-        writer.commit(bundle.manifest)
-    size = (bundle.manifest.input.height, bundle.manifest.input.width)
-    click.echo(f"{path / JETPACK5_FILE}: for TensorRT 8.5, not run here; on the device:")
-    click.echo(f"  {trtexec_line(path / JETPACK5_FILE, size, parse_batch(batch))}")
+    sizes = parse_batch(batch)
+    graph = add_jetpack5_graph(path, force)
+    click.echo(
+        f"{path / JETPACK5_FILE}: for TensorRT 8.5, not run on one; on the device, in the bundle's "
+        "folder:"
+    )
+    click.echo(f"  {trtexec_line(JETPACK5_FILE, graph, sizes)}")

@@ -115,7 +115,10 @@ __all__ = ["demo", "doctor", "export", "verify"]
 @click.option("--force", is_flag=True, help="Write the bundle even when a check fails.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.help_option("-h", "--help")
-def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **options: Any) -> None:
+@click.pass_context
+def export(
+    context: click.Context, /, source: Path, output: Path | None, quiet: bool, **options: Any
+) -> None:
     """Turn tuned PROMPTS into a bundle that runs without PyTorch, or give a BUNDLE an engine.
 
     PROMPTS may be a class bank too. With -o, a BUNDLE is made again with --bank input or --top-k.
@@ -135,7 +138,9 @@ def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **opt
     from taidpt.export.graph_io import one_line_on_disk
     from taidpt.export.printing import progress_for
 
-    request, settings = read_options(source, output, options, jetpack5)
+    from_line = click.core.ParameterSource.COMMANDLINE
+    given = {name for name in options if context.get_parameter_source(name) == from_line}
+    request, settings = read_options(source, output, options, given)
     bundle = output or (source if source.is_dir() else source.with_suffix(".taidpt"))
     with progress_for(quiet) as progress, one_line_on_disk(bundle):
         if request is not None and request.options.flavour == "cpu":
@@ -145,8 +150,8 @@ def export(source: Path, output: Path | None, quiet: bool, jetpack5: bool, **opt
             export_step(source, bundle, settings, progress)
         elif output is not None:
             rehead_step(source, output, settings, progress)
-        if jetpack5:
-            jetpack5_step(bundle, options["batch"])
+        if options["jetpack5"]:
+            jetpack5_step(bundle, options["batch"], options["force"])
         if request is not None:
             engine_step(bundle, request, progress)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from taidpt.export.bundle_source import require_onnx
+from taidpt.export.bundle_source import fp32_bundle, require_onnx
 from taidpt.export.calibrating import calibration_frames
 from taidpt.export.expectations import EXPECTATIONS_FILE
 from taidpt.export.graph_io import save_graph
@@ -13,7 +13,7 @@ from taidpt.export.parity import ParityReport
 from taidpt.export.pictures import frame_maker
 from taidpt.export.variants import EngineRequest, convert, gate_for
 from taidpt.progress import Progress
-from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, Bundle, BundleWriter
+from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, BundleWriter
 from taidpt.runtime.errors import InputError
 
 __all__ = ["write_cpu_bundle"]
@@ -36,7 +36,7 @@ def write_cpu_bundle(
     if request.calibrate is None:
         raise InputError("int8 needs pictures or a video like those it will see: --calibrate PATH")
     require_onnx()
-    bundle = Bundle.load(path)
+    bundle = fp32_bundle(path)
     frames = calibration_frames(request.calibrate, frame_maker(bundle.manifest.input))
     gate = gate_for(bundle, request)
     graph, notes = convert(bundle, frames, gate, progress, for_cpu=True)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from taidpt.export.engine_profile import profile_shapes
 from taidpt.export.precision import check_precision
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.backends.engine_files import FLAVOURS, fingerprint
@@ -32,7 +33,6 @@ CPU = "cpu"  # no engine at all: a graph for ONNX Runtime's CPU provider
 _LEAST_VERSION = (10, 3)
 _STRONGLY_TYPED_ALWAYS = 11  # TensorRT 11 ignores the flag: nothing else is left
 _LARGEST_DEFAULT = 4 << 30
-_MOST_TAGS = 8192  # of a bank that is an input; scratch memory grows with it
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
+        if self.dla is not None and self.dla < 0:
+            raise InputError(f"DLA core {self.dla}: expected 0, or 1 where there are two")
         least, usual, largest = self.batch
         if not 1 <= least <= usual <= largest:
             raise InputError(
@@ -90,9 +92,11 @@ class BuiltEngine:
         return f"{self.key['flavour']}-{self.key['precision']}-{fingerprint(self.key)}"
 
 
-def find_flavour(wanted: str) -> str | None:
-    """Which of the two is installed, TensorRT first; None when the wanted one is not."""
-    candidates = tuple(FLAVOURS) if wanted == "auto" else (wanted,)
+def find_flavour(options: EngineOptions) -> str | None:
+    """Which builder is installed, TensorRT first; None when the wanted one is not."""
+    candidates = tuple(FLAVOURS) if options.flavour == "auto" else (options.flavour,)
+    if options.flavour == "auto" and options.target is not None:
+        candidates = ("tensorrt-rtx",)  # the other builds for the GPU that it runs on alone
     for flavour in candidates:
         if importlib.util.find_spec(FLAVOURS[flavour]) is not None:
             return flavour
@@ -140,10 +144,11 @@ def build_engine(
     Raises:
         EngineNotBuiltError: nothing here can build it, or the builder refused; its first error.
     """
-    flavour = find_flavour(options.flavour)
+    flavour = find_flavour(options)
     if flavour is None:
         wanted = "TensorRT" if options.flavour == "auto" else options.flavour
         raise EngineNotBuiltError(f"{wanted} is not installed here")
+    _check_flavour(flavour, options)
     trt = _import(flavour)
     logger = _make_logger(trt, log)
     try:
@@ -152,6 +157,16 @@ def build_engine(
         logger.close()
     key = engine_key(graph, options, flavour, str(trt.__version__))
     return BuiltEngine(engine, key, cache)
+
+
+def _check_flavour(flavour: str, options: EngineOptions) -> None:
+    """TensorRT-RTX takes some settings without a word and builds the same engine."""
+    if flavour != "tensorrt-rtx":
+        return
+    for name in ("dla", "version_compatible", "hardware_compatible"):
+        if getattr(options, name) not in (None, False):
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is for TensorRT, and TensorRT-RTX would build the engine")
 
 
 def _import(flavour: str) -> Any:
@@ -249,7 +264,7 @@ def _build(
         first = " ".join(str(parser.get_error(0)).split())[:300] if parser.num_errors else ""
         raise EngineNotBuiltError(f"{graph}: TensorRT cannot read the graph: {first}")
     config = builder.create_builder_config()
-    _configure(trt, config, options)
+    _configure(trt, builder, config, options)
     monitor = _make_monitor(trt, progress or SilentProgress())
     config.progress_monitor = monitor
     config.add_optimization_profile(_profile(builder, network, options))
@@ -281,7 +296,7 @@ def _network_flags(trt: Any) -> int:
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
-def _configure(trt: Any, config: Any, options: EngineOptions) -> None:
+def _configure(trt: Any, builder: Any, config: Any, options: EngineOptions) -> None:
     workspace = options.workspace or default_workspace()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     if options.version_compatible:
@@ -290,6 +305,8 @@ def _configure(trt: Any, config: Any, options: EngineOptions) -> None:
         level = trt.HardwareCompatibilityLevel
         config.hardware_compatibility_level = level.AMPERE_PLUS
     if options.dla is not None:
+        if options.dla >= builder.num_DLA_cores:
+            raise InputError(f"DLA core {options.dla}: this device has {builder.num_DLA_cores}")
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
@@ -311,19 +328,13 @@ def _set_target(trt: Any, config: Any, target: str) -> None:
 
 
 def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
-    """Batch sizes of the frames; a bank that is an input may have any number of tags up to a bound.
-
-    A graph that returns the K best scores takes no fewer than K tags.
-    """
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     least = next((tensor.shape[1] for tensor in outputs if tensor.name == "top_scores"), 1)
-    tags = (least, max(80, least), _MOST_TAGS)
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in inputs}
     profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        shape = tuple(tensor.shape)
-        sizes = options.batch if tensor.name == "frames" else tags
-        profile.set_shape(tensor.name, *((size, *shape[1:]) for size in sizes))
+    for name, sizes in profile_shapes(shapes, options.batch, least).items():
+        profile.set_shape(name, *sizes)
     return profile
 
 

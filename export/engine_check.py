@@ -9,7 +9,9 @@ import numpy as np
 from taidpt.export.candidate import BATCH, Arrays, Pixels
 from taidpt.runtime.active_bank import own_bank
 from taidpt.runtime.backends.base import BackendOptions
-from taidpt.runtime.backends.engine_files import EngineFile
+from taidpt.runtime.backends.engine_files import EngineFile, Machine
+from taidpt.runtime.backends.gpu import gpu_architecture
+from taidpt.runtime.backends.tensorrt_library import import_tensorrt
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import BackendError, ParityError
 from taidpt.runtime.preprocess import Preprocessor
@@ -35,6 +37,12 @@ def engine_outputs(
     """
     from taidpt.runtime.backends.tensorrt_engine import TensorRTBackend
 
+    here = Machine(
+        engine.flavour, str(import_tensorrt(engine.flavour).__version__), gpu_architecture()
+    )
+    faults = engine.faults(bundle, here)
+    if faults:
+        raise BackendError("; ".join(faults))
     options = BackendOptions(engine.flavour, trust_engine=trust_engine, engine=engine.name)
     preprocess = Preprocessor(bundle.manifest.input)
     bank = own_bank(bundle).inputs

@@ -102,8 +102,8 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         describe_opset(self.opset)
-        if not self.parity_bound >= BOUND:
-            raise InputError(f"parity bound {self.parity_bound}: expected {BOUND} or more")
+        if not BOUND <= self.parity_bound <= 1:
+            raise InputError(f"parity bound {self.parity_bound}: expected from {BOUND} to 1")
 
 
 def export_bundle(

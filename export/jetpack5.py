@@ -10,16 +10,41 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taidpt.export.graph_io import finish_graph, lower_opset
+from taidpt.export.bundle_source import fp32_bundle, load_graph
+from taidpt.export.engine_profile import profile_shapes
+from taidpt.export.gate import PrecisionGate
+from taidpt.export.graph_io import finish_graph, lower_opset, save_graph
+from taidpt.runtime.bundle import MODEL_FILE, BundleWriter
 from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["JETPACK5_FILE", "jetpack5_graph", "trtexec_line"]
+__all__ = ["JETPACK5_FILE", "add_jetpack5_graph", "jetpack5_graph", "trtexec_line"]
 
 JETPACK5_FILE = "model.jetpack5.onnx"
 _OPSET = 17
+_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
+
+
+def add_jetpack5_graph(path: Path, force: bool = False) -> onnx.ModelProto:
+    """Add a plain graph to a bundle, compared with PyTorch's stored answers like any other.
+
+    Returns:
+        The graph.
+    Raises:
+        InputError, BundleError: the bundle cannot be used for it.
+        ParityError: it gives other scores, and `force` is False; nothing was changed.
+    """
+    bundle = fp32_bundle(path)
+    graph = jetpack5_graph(load_graph(bundle.file(MODEL_FILE)))
+    gate = PrecisionGate(bundle, "fp32")
+    with BundleWriter(path, base=path) as writer:
+        save_graph(graph, writer.path(JETPACK5_FILE))
+        if not force:
+            gate.require(gate.report(writer.folder / JETPACK5_FILE), None)
+        writer.commit()
+    return graph
 
 
 def jetpack5_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,16 +83,22 @@ def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     return typed
 
 
-def trtexec_line(graph: Path, size: tuple[int, int], batch: tuple[int, int, int]) -> str:
-    """What to run on the device."""
-    shapes = [f"frames:{count}x{size[0]}x{size[1]}x3" for count in batch]
-    names = ("--minShapes", "--optShapes", "--maxShapes")
-    return shlex.join(
-        [
-            "/usr/src/tensorrt/bin/trtexec",
-            f"--onnx={graph.name}",
-            "--fp16",
-            *(f"{name}={shape}" for name, shape in zip(names, shapes, strict=True)),
-            f"--saveEngine={graph.stem}.engine",
-        ]
-    )
+def trtexec_line(name: str, model: onnx.ModelProto, batch: tuple[int, int, int]) -> str:
+    """What to run on the device, in the bundle's folder.
+
+    Args:
+        name: the graph's file.
+        model: the graph.
+        batch: least, usual and largest number of frames.
+    """
+    dims = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    outputs = {value.name: value.type.tensor_type.shape.dim for value in model.graph.output}
+    least = outputs["top_scores"][1].dim_value if "top_scores" in outputs else 1
+    inputs = {name: tuple(dim.dim_value for dim in shape) for name, shape in dims.items()}
+    profile = profile_shapes(inputs, batch, least)
+    options = [
+        f"{option}={','.join(f'{key}:' + 'x'.join(map(str, s[i])) for key, s in profile.items())}"
+        for i, option in enumerate(("--minShapes", "--optShapes", "--maxShapes"))
+    ]
+    engine = name.removesuffix(".onnx") + ".engine"
+    return shlex.join([_TRTEXEC, f"--onnx={name}", "--fp16", *options, f"--saveEngine={engine}"])

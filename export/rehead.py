@@ -42,7 +42,7 @@ def rehead(
         ParityError: the new graph gives other scores; nothing was written.
     """
     require_onnx()
-    bundle = Bundle.load(path)
+    bundle = Bundle.load(path).require_whole()
     manifest = bundle.manifest
     refuse_top(manifest.graph.top_k, path, "another head")
     bank = bundle_bank(bundle)

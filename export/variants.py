@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taidpt.export.bundle_source import encoder_of, require_onnx
+from taidpt.export.bundle_source import encoder_of, fp32_bundle, require_onnx
 from taidpt.export.calibrating import Frames, calibration_frames
 from taidpt.export.engine import EngineOptions
 from taidpt.export.gate import PrecisionGate
@@ -24,7 +24,7 @@ from taidpt.export.pictures import camera_frames, folder_pictures, frame_maker
 from taidpt.export.precision import QUANTISED, to_half
 from taidpt.progress import Progress
 from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
-from taidpt.runtime.errors import BackendError, InputError, ParityError
+from taidpt.runtime.errors import BackendError, BundleError, InputError, ParityError
 from taidpt.runtime.json_reader import parse_object
 
 if TYPE_CHECKING:
@@ -81,18 +81,20 @@ class EngineRequest:
             parts += ["--workspace", str(self.options.workspace)]
         if self.options.flavour != defaults.flavour:
             parts += ["--flavour", self.options.flavour]
-        if self.options.dla is not None:
-            parts += ["--dla", str(self.options.dla)]
+        for name in ("target", "dla"):
+            if getattr(self.options, name) is not None:
+                parts += [f"--{name}", str(getattr(self.options, name))]
         for name in ("version_compatible", "hardware_compatible"):
             if getattr(self.options, name):
                 parts.append(f"--{name.replace('_', '-')}")
+        if self.force:
+            parts.append("--force")
         return shlex.join(parts)
 
 
-def variant_file(bundle: Bundle, precision: str) -> str:
-    """The bundle's graph of a precision: `model.onnx` itself, or `model.fp16.onnx` beside it."""
-    own = bundle.manifest.provenance.get("precision", "fp32")
-    return MODEL_FILE if precision == own else f"model.{precision}.onnx"
+def variant_file(precision: str) -> str:
+    """A bundle's graph of a precision: `model.onnx` is fp32, `model.fp16.onnx` lies beside it."""
+    return MODEL_FILE if precision == "fp32" else f"model.{precision}.onnx"
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,9 @@ def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Var
         BundleError, InputError: the bundle or the calibration cannot be used.
         ParityError: below the bound, unless forced; nothing was changed then.
     """
-    bundle = Bundle.load(path)
+    bundle = fp32_bundle(path)
     precision = request.options.precision
-    name = variant_file(bundle, precision)
+    name = variant_file(precision)
     if name == MODEL_FILE:
         return Variant(bundle, name, {}, fresh=False)
     frames = _frames(bundle, request)
@@ -147,7 +149,9 @@ def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Var
         if not request.force:
             gate.require(report, drop)
         writer.write(f"parity.{precision}.json", report.to_bytes())
-        writer.commit(bundle.manifest)
+        if writer.base.files[MODEL_FILE] != bundle.manifest.files[MODEL_FILE]:
+            raise BundleError(f"{path}: was exported anew meanwhile; run this command again")
+        writer.commit()
     return Variant(Bundle.load(path), name, report.to_json(), fresh=True)
 
 
@@ -225,12 +229,6 @@ def convert(
         for_cpu: int8 for ONNX Runtime instead of TensorRT.
     """
     precision = gate.precision
-    own = bundle.manifest.provenance.get("precision", "fp32")
-    if own != "fp32":
-        raise InputError(
-            f"{bundle.path}: its graph is {own} already; other precisions are made from an fp32 "
-            "bundle"
-        )
     encoder = encoder_of(bundle)
     if frames is None and precision in QUANTISED:
         raise InputError(

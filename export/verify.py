@@ -26,7 +26,6 @@ from taidpt.runtime.backends.engine_files import TITLES, list_engines
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import (
     BackendError,
-    BundleError,
     InputError,
     MissingDependencyError,
     ParityError,
@@ -148,10 +147,7 @@ def verify(path: Path, options: VerifyOptions) -> VerifyReport:
         BundleError: a file differs from the manifest.
         InputError: pictures or labels cannot be used, or PyTorch was demanded and is not there.
     """
-    bundle = Bundle.load(path)
-    changed = bundle.verify_hashes()
-    if changed:
-        raise BundleError(f"{path}: changed or damaged: {', '.join(changed)}; export it again")
+    bundle = Bundle.load(path).require_whole()
     truth, pictures, expected = _truth(bundle, options)
     labels = read_labels(options.labels, pictures, bundle.names) if options.labels else None
     pixels = [picture.pixels for picture in pictures]

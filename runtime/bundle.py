@@ -132,6 +132,19 @@ class Bundle:
             if not (self.path / name).is_file() or sha256_of(self.path / name) != entry.sha256
         )
 
+    def require_whole(self) -> Bundle:
+        """The bundle itself when every file is the one that the manifest lists.
+
+        Raises:
+            BundleError: naming those that are not.
+        """
+        changed = self.verify_hashes()
+        if changed:
+            raise BundleError(
+                f"{self.path}: changed or damaged: {', '.join(changed)}; export it again"
+            )
+        return self
+
     def add_file(self, name: str, data: bytes) -> Bundle:
         """Add one file: temporary, fsync, rename, then the manifest in the same way.
 

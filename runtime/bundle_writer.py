@@ -7,16 +7,17 @@ import dataclasses
 import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from taidpt.runtime.bundle_base import MANIFEST_FILE, BundleBase
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.files import exchange, fsync_folder, sha256_of, try_lock
+from taidpt.runtime.files import exchange, fsync_folder, hold_lock, sha256_of, try_lock
 from taidpt.runtime.manifest import FileEntry, Manifest, check_file_name
 
 __all__ = ["MANIFEST_FILE", "BundleWriter", "is_being_replaced", "recover_bundle"]
 
-MANIFEST_FILE = "manifest.json"
 _STALE_AFTER_S = 24 * 3600.0  # where folders have no locks
 _SWAP_TRIES = 20
 
@@ -31,6 +32,9 @@ class BundleWriter(Closing):
             onnx.save(model, writer.path("model.onnx"))
             bank.save(writer.path("bank.safetensors"))
             writer.commit(manifest)
+
+    A bundle of the same path as base is changed so: what its manifest lists is taken over, and
+    whatever else lies in it (a killed writer's leftover, say) is not.
     """
 
     def __init__(self, target: str | Path, base: str | Path | None = None) -> None:
@@ -41,50 +45,100 @@ class BundleWriter(Closing):
             base: an existing bundle whose files are taken over (linked, or copied).
         Raises:
             InputError: the target cannot be written or holds something else.
+            BundleError: the base is none.
         """
         self.target = Path(target).absolute()
         recover_bundle(self.target)
         _check_target(self.target)
         _remove_stale(self.target)
+        self._base = None if base is None else BundleBase.read(Path(base))
+        self._taken = {} if self._base is None else dict(self._base.manifest.files)
         self.folder, self._lock = _make_temporary(self.target)
         self._committed = False
-        if base is not None:
-            _link_files(Path(base), self.folder)
+        if self._base is not None:
+            with self._removed_on_error():
+                self._base.link_into(self.folder)
+
+    @property
+    def base(self) -> Manifest:
+        """The manifest of the base, as it was when this writer began.
+
+        Raises:
+            BundleError: there is no base.
+        """
+        if self._base is None:
+            raise BundleError(f"{self.target}: this writer has no base")
+        return self._base.manifest
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` (a relative path with forward slashes)."""
         check_file_name(name, str(self.target))
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            path.unlink()  # it may be a link to the base's file, which must not change
+        path.unlink(missing_ok=True)  # it may be a link to the base's file, which must not change
+        self._taken.pop(name, None)
         return path
+
+    def remove(self, name: str) -> None:
+        """Leave out a file of the base."""
+        self.path(name)
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the bundle."""
         self.path(name).write_bytes(data)
 
-    def commit(self, manifest: Manifest) -> Manifest:
-        """Hash and flush every file, write the manifest last, and put the bundle in place.
+    def stage(self, manifest: Manifest | None = None) -> Manifest:
+        """Hash and flush every file and write the manifest last; nothing is in place yet.
+
+        The hidden folder is a whole bundle then, which can be loaded and tried before `commit`.
 
         Args:
-            manifest: as it should be, but for `files`, which is filled in here.
+            manifest: as it should be, but for `files`, which is filled in here; None is the base's.
         Returns:
             The manifest as written.
         Raises:
-            BundleError: the graph's file was not written.
-            InputError: the target cannot be replaced.
+            BundleError: the graph's file was not written, or a file of the base is damaged.
         """
         if self._committed:
             raise BundleError(f"{self.target}: this writer has committed already")
         (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
-        whole = dataclasses.replace(manifest, files=_flush_files(self.folder))
+        files = _flush_files(self.folder)
+        changed = [name for name, entry in self._taken.items() if files.get(name) != entry]
+        if changed:
+            raise BundleError(
+                f"{self.target}: changed or damaged: {', '.join(changed)}; export it again"
+            )
+        whole = dataclasses.replace(manifest or self.base, files=files)
         data = whole.to_bytes()
         Manifest.from_bytes(data, f"{self.target} (its new manifest)")
         _write_flushed(self.folder / MANIFEST_FILE, data)
-        _swap(self.folder, self.target)
+        return whole
+
+    def commit(self, manifest: Manifest | None = None) -> Manifest:
+        """Stage all files and put the bundle in place.
+
+        Raises:
+            BundleError: as `stage`, or the base was changed by someone else meanwhile.
+            InputError: the target cannot be replaced.
+        """
+        whole = self.stage(manifest)
+        with hold_lock(self.target) if self.target.is_dir() else contextlib.nullcontext():
+            if self._base is not None and not self._base.is_current():
+                raise BundleError(
+                    f"{self._base.path}: was changed by another command meanwhile; run this one "
+                    "again"
+                )
+            _swap(self.folder, self.target)
         self._committed = True
         return whole
+
+    @contextlib.contextmanager
+    def _removed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Remove the hidden folder: a bundle that was not committed, or the one replaced."""
@@ -150,18 +204,6 @@ def _make_temporary(target: Path) -> tuple[Path, int | None]:
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror}") from None
     return folder, try_lock(folder)
-
-
-def _link_files(base: Path, folder: Path) -> None:
-    import shutil
-
-    for source in sorted(path for path in base.rglob("*") if path.is_file()):
-        copy = folder / source.relative_to(base)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, copy)
-        except OSError:
-            shutil.copyfile(source, copy)
 
 
 def _flush_files(folder: Path) -> dict[str, FileEntry]:

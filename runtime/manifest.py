@@ -184,7 +184,7 @@ class GraphInfo:
         return cls(
             opset=reader.integer("opset", least=1),
             ir_version=reader.integer("ir_version", least=1),
-            file=reader.string("file"),
+            file=reader.choice("file", ("model.onnx",)),
             bank=reader.choice("bank", ("constant", "input")),
             inputs=reader.strings("inputs"),
             outputs=outputs,
@@ -278,7 +278,7 @@ def check_file_name(name: str, where: str) -> None:
         BundleError: it is absolute, climbs out of the folder, or is another system's.
     """
     path = PurePosixPath(name)
-    foreign = "\\" in name or PureWindowsPath(name).drive or "\0" in name
+    foreign = "\\" in name or PureWindowsPath(name).drive or not name.isprintable()
     if not name or foreign or path.is_absolute() or ".." in path.parts or str(path) != name:
         raise BundleError(f"{where}: the file name {name!r} does not stay inside the bundle")
 

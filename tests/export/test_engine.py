@@ -150,7 +150,7 @@ def test_int8_by_the_users_pictures(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_engine_without_tensorrt_is_exit_code_3_after_everything_portable(bundle: Path) -> None:
-    if find_flavour("tensorrt") is not None:
+    if find_flavour(EngineOptions(flavour="tensorrt")) is not None:
         pytest.skip("TensorRT is installed here")
     command = [sys.executable, "-m", "taidpt", "export", str(bundle), "-q", "--engine", "fp16"]
     options = ["--batch", "1,4,16", "--workspace", "2G", "--flavour", "tensorrt"]

@@ -69,6 +69,12 @@ def with_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return path
 
 
+def state(path: Path) -> dict[str, bytes]:
+    """Everything in the bundle and beside it but the state of this machine."""
+    beside = {p.name: b"" for p in path.parent.iterdir()}
+    return beside | {str(p): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
 def test_a_right_engine_is_kept_and_verified(machine: StubMachine, with_engine: Path) -> None:
     graph = with_engine.parent / "right.onnx"
     graph.write_bytes((with_engine / "model.onnx").read_bytes())
@@ -79,15 +85,16 @@ def test_a_right_engine_is_kept_and_verified(machine: StubMachine, with_engine: 
     assert json.loads(report.read_text())["notes"]["verified"] is True
 
 
-def test_a_failing_engine_is_taken_out_again(
+def test_a_failing_engine_never_comes_into_the_bundle(
     machine: StubMachine, with_engine: Path, tmp_path: Path
 ) -> None:
     graph = with_swapped_colours(with_engine, tmp_path / "wrong.taidpt") / "model.onnx"
+    before = state(with_engine)
     refused, there, ran = machine.run(STORE, [with_engine, graph]).splitlines()
     assert refused.startswith("refused False engines/tensorrt-fp32-")
     assert "disagrees with PyTorch, stored in the bundle: centred cosine" in refused
-    assert (there, ran) == ("False", "['(CPU)']")
-    add_stub_engine(with_engine, trusted=False)
+    assert (there, ran) == ("True", "['(CPU)']")
+    assert state(with_engine) == before
     forced, there, ran, told = machine.run(STORE, [with_engine, graph, "force"]).splitlines()
     assert (forced, there) == ("kept True True", "True")
     assert ran == "['(CPU)', 'TensorRT']"
@@ -100,11 +107,12 @@ def test_an_engine_that_breaks_while_it_runs_has_failed(
     graph = with_engine.parent / "right.onnx"
     graph.write_bytes((with_engine / "model.onnx").read_bytes())
     breaks = {"STUB_TENSORRT_BREAKS": "1"}
+    before = state(with_engine)
     refused, there, ran = machine.run(STORE, [with_engine, graph], breaks).splitlines()
     assert refused.startswith("refused False engines/tensorrt-fp32-")
     assert "loads here and fails when it runs: the engine failed: executeV3" in refused
-    assert (there, ran) == ("False", "['(CPU)']")
-    add_stub_engine(with_engine, trusted=False)
+    assert (there, ran) == ("True", "['(CPU)']")
+    assert state(with_engine) == before
     kept, *_ = machine.run(STORE, [with_engine, graph]).splitlines()
     assert kept == "kept True True"
     told = machine.run(VERIFY, [with_engine], breaks)

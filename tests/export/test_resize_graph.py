@@ -137,7 +137,7 @@ def test_options_of_the_command() -> None:
     def read(**given: str) -> FrameInput | None:
         options = {f"frame_{name}": given.get(name) for name in ("format", "matrix", "range")}
         every = dict.fromkeys(ENGINE_OPTIONS) | options | {"frame": given.get("size"), "force": 0}
-        every |= {"images": ()}
+        every |= {"images": None, "jetpack5": False}
         return read_options(Path("street.safetensors"), None, every)[1]["frame"]  # type: ignore[no-any-return]
 
     assert read() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -83,7 +84,7 @@ def test_unknown_keys_are_tolerated(path: Path) -> None:
         (lambda d: d["input"].update(mean=[1, 2]), "'mean' should be three numbers"),
         (lambda d: d["input"].update(format="yuv"), "'format' should be one of rgb_u8_nhwc"),
         (lambda d: d["model"].update(grid=[0, 1]), r"'grid' should be \[rows, columns\]"),
-        (lambda d: d["graph"].update(file="x.onnx"), "'x.onnx' is not in its files"),
+        (lambda d: d["graph"].update(file="x.onnx"), "'file' should be one of model.onnx, got"),
         (lambda d: d["graph"].update(outputs=["scores"]), "with scores and patch_features"),
         (lambda d: d.update(tags=[]), "the tag list is empty"),
         (lambda d: d["tags"][1].update(name="cat"), "'cat' is listed twice"),
@@ -95,6 +96,7 @@ def test_unknown_keys_are_tolerated(path: Path) -> None:
         (lambda d: d["files"].update({"../x": {"size": 1, "sha256": ""}}), "stay inside"),
         (lambda d: d["files"].update({"/etc/hosts": {"size": 1, "sha256": ""}}), "stay inside"),
         (lambda d: d["files"].update({"a\\b": {"size": 1, "sha256": ""}}), "stay inside"),
+        (lambda d: d["files"].update({"a\nb": {"size": 1, "sha256": ""}}), "stay inside"),
         (lambda d: d["files"].update({"gone": {"size": 1, "sha256": ""}}), "gone: missing"),
         (lambda d: d["files"][MODEL_FILE].update(size=5), "the manifest says 5"),
         (lambda d: d["files"][MODEL_FILE].update(sha256="0"), "its content was changed"),
@@ -266,6 +268,56 @@ def test_a_base_is_taken_over_and_not_changed(path: Path, tmp_path: Path) -> Non
     copy = Bundle.load(tmp_path / "copy.taidpt")
     assert copy.file(PARITY_FILE).read_bytes() == b'{"schema": 1, "new": true}'
     assert copy.manifest.files[MODEL_FILE] == before.manifest.files[MODEL_FILE]
+
+
+def test_a_leftover_in_the_base_is_not_taken_over(path: Path) -> None:
+    (path / ".manifest.json.tmp-12ab").write_bytes(b"half a manif")
+    (path / "engines").mkdir()
+    (path / "engines" / "half.engine").write_bytes(b"half an engine")
+    with BundleWriter(path, base=path) as writer:
+        writer.write(PARITY_FILE, b"{}")
+        writer.commit()
+    assert {p.name for p in path.rglob("*")} == {*Bundle.load(path).manifest.files, "manifest.json"}
+
+
+def test_a_damaged_file_of_the_base_gets_no_new_hash(path: Path) -> None:
+    """Flipped bytes in a file too large to be hashed at each load stay found."""
+    spec = TinySpec()
+    with BundleWriter(path, base=path) as writer:
+        writer.write("engines/big.plan", os.urandom(5 << 20))
+        writer.commit(tiny_manifest(spec, spec.bank()))
+    with (path / "engines/big.plan").open("r+b") as stream:
+        stream.write(b"flipped")
+    before = (path / "manifest.json").read_bytes()
+    with pytest.raises(BundleError, match=r"changed or damaged: engines/big\.plan; export"):
+        Bundle.load(path).require_whole()
+    with BundleWriter(path, base=path) as writer:
+        with pytest.raises(BundleError, match=r"changed or damaged: engines/big\.plan; export"):
+            writer.commit()
+    assert (path / "manifest.json").read_bytes() == before
+
+
+def test_thresholds_written_meanwhile_are_not_lost(path: Path) -> None:
+    with BundleWriter(path, base=path) as writer:
+        writer.write(PARITY_FILE, b"{}")
+        bundle = Bundle.load(path)
+        changed = dataclasses.replace(bundle.manifest, provenance={"calibration": {"frames": 9}})
+        bundle.with_manifest(changed)
+        with pytest.raises(BundleError, match="changed by another command meanwhile; run this"):
+            writer.commit()
+    assert Bundle.load(path).manifest == changed
+
+
+def test_a_staged_bundle_is_whole_and_hidden(path: Path) -> None:
+    before = Bundle.load(path)
+    with BundleWriter(path, base=path) as writer:
+        writer.write("engines/a.engine", b"engine")
+        writer.stage()
+        staged = Bundle.load(writer.folder).require_whole()
+        assert "engines/a.engine" in staged.manifest.files
+        assert Bundle.load(path).manifest == before.manifest
+    assert Bundle.load(path).manifest == before.manifest
+    assert left_overs(path) == []
 
 
 READER = """
