@@ -125,7 +125,7 @@ def test_only_a_global_prompt(tmp_path: Path) -> None:
 def test_failing_parity_leaves_the_old_bundle(tmp_path: Path) -> None:
     clip = make_clip()
     out = tmp_path / "a.taidpt"
-    strict = ExportOptions(parity_bound=2.0)
+    strict = ExportOptions(parity_bound=1.0)
     with pytest.raises(ParityError, match=r"expected at least 2\.0"):
         write_bundle(some_prompts(clip), clip, out, strict, SilentProgress())
     assert list(tmp_path.iterdir()) == []
