@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,13 @@ class Quantiser:
                 progress or SilentProgress(),
             )
         self._overrides = _fp8_scales(self.encoder, self._ranges) if recipe.is_fp8 else {}
-        self.products = tuple(_worthwhile(self.encoder))
+        self.weights = dict(_worthwhile(self.encoder))
+        """Elements of each product's weights that may be quantised."""
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names of the products that may be quantised, as they come."""
+        return tuple(self.weights)
 
     def quantise(self, kept: Sequence[str] = (), only: Sequence[str] = ()) -> onnx.ModelProto:
         """The encoder with Q/DQ nodes.
@@ -145,7 +152,7 @@ class Quantiser:
         skipped = [
             node.name
             for node in graph.node
-            if node.op_type in _PRODUCTS and node.name not in self.products
+            if node.op_type in _PRODUCTS and node.name not in self.weights
         ]
         return skipped if not self.recipe.for_cpu else [*skipped, *_on_pixels(graph)]
 
@@ -163,25 +170,25 @@ def _prepared(encoder: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
     return model
 
 
-def _worthwhile(encoder: onnx.ModelProto) -> Iterator[str]:
-    """Products with weights that see many positions.
+def _worthwhile(encoder: onnx.ModelProto) -> Iterator[tuple[str, int]]:
+    """Products with weights that see many positions, and how many elements their weights have.
 
     Not those of two activations (attention), nor of a single row a picture, which cost little time
     and, at the end of the encoder, much accuracy; nor stacks of matrices, for which ONNX Runtime
     has no kernel with a scale a channel; nor the resize, which counts grey levels.
     """
     graph = encoder.graph
-    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     values = (*graph.value_info, *graph.output)
     known = {value.name: value.type.tensor_type.shape for value in values}
     for node in graph.node:
-        weights = [ranks[name] for name in node.input[:2] if name in ranks]
+        weights = [shapes[name] for name in node.input[:2] if name in shapes]
         if node.op_type not in _PRODUCTS or node.name.startswith(RESIZE_PREFIX) or not weights:
             continue
         rows = len(known[node.output[0]].dim) if node.output[0] in known else 0
         one_row = node.op_type != "Conv" and rows == 2 and not _is_flattened(known, node)
-        if weights[0] in (2, 4) and not one_row:
-            yield node.name
+        if len(weights[0]) in (2, 4) and not one_row:
+            yield node.name, math.prod(weights[0])
 
 
 def _is_flattened(known: dict[str, Any], node: onnx.NodeProto) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from taidpt.export.quantise import Quantiser
@@ -68,15 +69,15 @@ def quantise_until(
         loss_of: a quantised encoder → how far it is from fp32.
         progress: told about each layer.
     Returns:
-        The one with the fewest layers in fp32 that holds; none holds where half of the layers
-        are not enough, and that one is given back.
+        The one with the fewest layers in fp32 that holds. Layers that hold half of the weights
+        may go back, at least one; where that is not enough, none holds, and that one is given.
     """
     layers = len(quantiser.products)
     model = quantiser.quantise()
     if holds(model):
         return Quantised(model, layers=layers)
     ranking = rank_layers(quantiser, loss_of, progress)
-    most = max(layers // 2, 1)
+    most = max(_within_half(quantiser, ranking), 1)
 
     def with_kept(count: int) -> tuple[onnx.ModelProto, bool]:
         made = quantiser.quantise(kept=[layer.name for layer in ranking[:count]])
@@ -95,3 +96,14 @@ def quantise_until(
         else:
             fails = middle
     return Quantised(model, tuple(ranking[:count]), layers, good)
+
+
+def _within_half(quantiser: Quantiser, ranking: list[KeptLayer]) -> int:
+    """How many of the most sensitive layers hold half of all weights or less together.
+
+    Weights are counted, not layers: depthwise convolutions are many, sensitive, and next to nothing
+    of the whole.
+    """
+    weights = quantiser.weights
+    half = sum(weights.values()) / 2
+    return sum(total <= half for total in accumulate(weights[layer.name] for layer in ranking))

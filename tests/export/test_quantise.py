@@ -120,7 +120,9 @@ def test_tensorrt_rtx_builds_it(family: str, precision: str, target: str, tmp_pa
 class CountingQuantiser:
     """Six layers; the real one's answers are names instead of graphs."""
 
-    products = tuple("abcdef")
+    def __init__(self, **weights: int) -> None:
+        self.weights = {name: weights.get(name, 1) for name in "abcdef"}
+        self.products = tuple(self.weights)
 
     def quantise(self, kept: Sequence[str] = (), only: Sequence[str] = ()) -> Any:
         return frozenset(only) if only else frozenset(self.products) - frozenset(kept)
@@ -150,6 +152,14 @@ def test_as_few_layers_go_back_as_the_gate_needs(allowed: float, kept: str, good
     assert (done.holds, done.layers) == (good, 6)
     if kept:
         assert done.kept[0].loss == LOSSES[kept[0]]
+
+
+@pytest.mark.parametrize(("heavy", "kept"), [("f", "bdeca"), ("d", "b"), ("b", "b")])
+def test_layers_with_half_of_the_weights_may_go_back(heavy: str, kept: str) -> None:
+    fake: Any = CountingQuantiser(**{heavy: 9})
+    done = quantise_until(fake, lambda low: False, loss_of, SilentProgress())
+    assert "".join(layer.name for layer in done.kept) == kept
+    assert not done.holds
 
 
 def test_what_cannot_be_calibrated_is_one_line() -> None:
