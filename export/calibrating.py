@@ -63,7 +63,8 @@ def _whole_pictures() -> Iterator[None]:
         yield
     except InputError as error:
         reason = str(error).partition("; the others")[0]
-        raise InputError(f"calibration: {reason}; mend or remove it, nothing was made") from None
+        mend = "" if "no such file" in reason else "mend or remove it, "
+        raise InputError(f"calibration: {reason}; {mend}nothing was made") from None
 
 
 def activation_ranges(

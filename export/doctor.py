@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import shutil
 import subprocess
@@ -13,14 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from taidpt.export.engine import free_memory
 from taidpt.runtime.backends.engine_files import FLAVOURS, EngineFile, Machine, list_engines
 from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.bundle import Bundle
-from taidpt.runtime.errors import TaidptError
+from taidpt.runtime.errors import BackendError, TaidptError
 
 __all__ = ["Finding", "examine", "examine_bundle"]
 
 _DRIVER = "sudo ubuntu-drivers install && sudo reboot"
+_PATIENCE_S = 10.0
 _REINSTALL = "pip install --force-reinstall onnxruntime"
 # which number is the fastest mode differs from board to board
 _FASTEST = "grep POWER_MODEL /etc/nvpmodel.conf, then sudo nvpmodel -m the ID of MAXN"
@@ -113,6 +114,8 @@ def _engines(bundle: Bundle) -> list[Finding]:
 def _engine(bundle: Bundle, engine: EngineFile) -> Finding:
     installed = _version(FLAVOURS[engine.flavour]) or ""
     faults = engine.faults(bundle, Machine(engine.flavour, installed, gpu_architecture()))
+    if faults and gpu_architecture() is None:
+        return Finding(f"engine {engine.precision}", "not for here: " + "; ".join(faults), None)
     state = "stale: " + "; ".join(faults) if faults else "current"
     again = f"taidpt-export {bundle.path} --engine {engine.precision} --flavour {engine.flavour}"
     mend = again if faults else ""
@@ -197,8 +200,10 @@ def _decoder() -> Finding:
 
 
 def _memory() -> Finding:
-    pages, size = (os.sysconf(name) for name in ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE"))
-    free = pages * size / 2**30
+    try:
+        free = free_memory() / 2**30
+    except BackendError as error:
+        return Finding("free memory", str(error), None)
     enough = free >= 1.0
     return Finding(
         "free memory", f"{free:.1f} GiB", enough, "" if enough else "close other programs"
@@ -208,7 +213,12 @@ def _memory() -> Finding:
 def _power() -> Finding:
     if shutil.which("nvpmodel") is None:
         return Finding("power mode", "not a Jetson", None)
-    done = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            ["nvpmodel", "-q"], capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("power mode", f"nvpmodel does not answer: {error}", None)
     lines = done.stdout.split()
     state = " ".join(lines[-2:]) if lines else "unknown"
     return Finding("power mode", state, True, "" if "MAXN" in state else _FASTEST)

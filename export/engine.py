@@ -26,6 +26,7 @@ __all__ = [
     "build_engine",
     "engine_key",
     "find_flavour",
+    "free_memory",
     "installed_version",
 ]
 
@@ -351,9 +352,18 @@ def _use_timing_cache(config: Any, data: bytes) -> Any:
 
 def default_workspace() -> int:
     """Half of the memory that is free now, 4 GiB at most: a Jetson shares it with all else."""
+    return min(free_memory() // 2, _LARGEST_DEFAULT)
+
+
+def free_memory() -> int:
+    """Bytes that programs can have now, caches included.
+
+    Raises:
+        BackendError: this system does not say.
+    """
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         raise BackendError("free memory is unknown here: give --workspace, such as 2G") from None
-    return min(free * 1024 // 2, _LARGEST_DEFAULT)
+    return free * 1024

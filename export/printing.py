@@ -152,7 +152,7 @@ def _verdict(candidate: Agreement) -> str:
     least = ", ".join(
         f"{name.removesuffix('_features')} {report.head(name).minimum:.5f}" for name in report.gated
     )
-    drop = "" if candidate.map_drop is None else f", mAP −{candidate.map_drop:.2f}"
+    drop = "" if candidate.map_drop is None else f", mAP {-candidate.map_drop:+.2f}"
     return (
         f"{'ok' if candidate.passed else 'FAILED'}; least centred cosine {least} "
         f"(bound {report.bound}); scores differ by {report.head('scores').largest_difference:.1e}; "

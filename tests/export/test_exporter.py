@@ -126,7 +126,7 @@ def test_failing_parity_leaves_the_old_bundle(tmp_path: Path) -> None:
     clip = make_clip()
     out = tmp_path / "a.taidpt"
     strict = ExportOptions(parity_bound=1.0)
-    with pytest.raises(ParityError, match=r"expected at least 2\.0"):
+    with pytest.raises(ParityError, match=r"expected at least 1\.0"):
         write_bundle(some_prompts(clip), clip, out, strict, SilentProgress())
     assert list(tmp_path.iterdir()) == []
     forced = dataclasses.replace(strict, force=True)
@@ -140,7 +140,7 @@ def test_failing_parity_leaves_the_old_bundle(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"opset": 16}, "opset 16 is not one of 17, 18, 19, 20"),
-        ({"parity_bound": 0.5}, "parity bound 0.5: expected 0.999 or more"),
+        ({"parity_bound": 0.5}, "parity bound 0.5: expected from 0.999 to 1"),
         ({"temperature": -1.0}, "temperature should be above 0, got -1.0"),
         ({"merge_weight": 2.0}, "merge weight should be from 0 to 1, got 2.0"),
         ({"images": Path("nowhere")}, "nowhere: no such folder of pictures"),
