@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from taidpt.runtime.events import Interval
 from taidpt.runtime.moment import Moment
+from taidpt.runtime.redact import redact
 from taidpt.runtime.stdout import write_stdout
 
 if TYPE_CHECKING:
@@ -151,12 +152,19 @@ class Progress:
             )
 
 
+class _Redacting(logging.Formatter):
+    """Other libraries' reasons may repeat a whole URL."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
     """Show the runtime's log lines, from INFO on, while a command runs."""
     logger = logging.getLogger("taidpt")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Redacting("%(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

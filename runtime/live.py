@@ -107,7 +107,9 @@ class LiveSource(Source):
         """
         self.name = redact(url)
         self.reconnects = self.damaged = 0
-        self._url, self._policy = url, policy or ReconnectPolicy()
+        scheme, found, rest = url.partition("://")
+        self._url = scheme.lower() + found + rest if found else url  # FFmpeg knows lower case only
+        self._policy = policy or ReconnectPolicy()
         self._av = import_av()
         self._open_container = open_container or self._open_url
         self._decoder = options.decoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -14,6 +15,7 @@ import click
 
 from taidpt import __version__
 from taidpt.runtime.errors import TaidptError
+from taidpt.runtime.redact import redact
 
 __all__ = ["COMMANDS", "cli", "export_main", "main"]
 
@@ -125,6 +127,10 @@ def _run(command: click.Command, name: str) -> NoReturn:
         code = _say(f"error: {error}", error.exit_code)
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        if not _is_stdouts(error):
+            raise
+        code = _say(f"error: standard output: cannot be written: {error.strerror}", 2)
     _leave(code)
 
 
@@ -140,8 +146,13 @@ def _invoke(command: click.Command, name: str) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _is_stdouts(error: OSError) -> bool:
+    """Whether a full disk under standard output is all that failed: such errors name no file."""
+    return error.errno == errno.ENOSPC and error.filename is None
+
+
 def _say(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
+    print(redact(line), file=sys.stderr)
     return code
 
 

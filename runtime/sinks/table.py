@@ -21,13 +21,14 @@ class CsvSink:
     """Writes source, index, time, the tags that are on, and every tag's score."""
 
     def __init__(self, path: str | Path, append: bool = False) -> None:
-        """Open the file anew, or to go on with it.
+        """Open the file anew, or with `append` to go on with it.
 
         Raises:
             InputError: it cannot be written.
         """
-        self._file = LineFile(path)
+        self._path, self._file = path, LineFile(path, append)
         self._names: tuple[str, ...] = ()
+        self._found = None if self._file.is_empty else _header(path)
 
     def write(self, moment: Moment) -> None:
         """Write one frame; the header comes with the first.
@@ -37,7 +38,7 @@ class CsvSink:
         """
         names = moment.result.vocabulary.names
         if not self._names:
-            self._row("source", "index", "time_s", "on", *map(_cell, names))
+            self._begin(["source", "index", "time_s", "on", *map(_cell, names)])
             self._names = names
         if names != self._names:
             raise InputError("a table has a column a tag, and the tags have changed; use JSONL")
@@ -54,12 +55,27 @@ class CsvSink:
         """Close the file."""
         self._file.close()
 
+    def _begin(self, header: list[str]) -> None:
+        if self._found is None:
+            self._row(*header)
+        elif self._found != header:
+            raise InputError(
+                f"{self._path}: has a column a tag, and its tags are others; name another file"
+            )
+
     def _row(self, *cells: str) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(cells)
         self._file.write(text.getvalue().encode())
 
 
+def _header(path: str | Path) -> list[str]:
+    """The first row of a file that is there."""
+    with Path(path).open(newline="", encoding="utf-8", errors="replace") as stream:
+        return next(csv.reader(stream), [])
+
+
 def _cell(text: str) -> str:
-    """A spreadsheet must not take a tag's name for a formula."""
+    """One line, so that a kill costs one row; and no formula to a spreadsheet."""
+    text = " ".join(text.splitlines())
     return "'" + text if text.startswith(_FORMULA_SIGNS) else text

@@ -43,6 +43,17 @@ def test_help_of_each_command_loads_no_heavy_package(name: str) -> None:
     assert "Usage:" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["tag", "--help"]])
+def test_a_full_standard_output_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*TAIDPT, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output: cannot be written: No space left on device\n"
+
+
 def test_unknown_command_is_a_usage_error() -> None:
     done = run("tagg")
     assert done.returncode == 2

@@ -57,7 +57,7 @@ def test_a_table_is_read_back(moments: list[Moment], tmp_path: Path) -> None:
     with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as stream:
         header, *rows = list(csv.reader(stream))
     assert header[:4] == ["source", "index", "time_s", "on"]
-    assert header[4:] == [EVIL[0], "'=2+5", *EVIL[2:]]
+    assert header[4:] == [EVIL[0], "'=2+5", EVIL[2], "a b --> c", EVIL[4]]
     assert [int(row[1]) for row in rows] == list(range(0, 100, 10))
     for row, moment in zip(rows, moments, strict=True):
         np.testing.assert_allclose([float(cell) for cell in row[4:]], moment.result.scores, 1e-4)
@@ -238,6 +238,10 @@ def test_a_table_goes_on_without_a_second_header(moments: list[Moment], tmp_path
     rows = path.read_text("utf-8").splitlines()
     assert len(rows) == 7
     assert sum(row.startswith("source,") for row in rows) == 1
+    path.write_text("source,index,time_s,on,cat\n", "utf-8")
+    with pytest.raises(InputError, match="its tags are others"):
+        CsvSink(path, append=True).write(moments[0])
+    assert path.read_text("utf-8") == "source,index,time_s,on,cat\n"
 
 
 def test_odd_names_survive_json_lines(moments: list[Moment], tmp_path: Path) -> None:

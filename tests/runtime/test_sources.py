@@ -205,6 +205,16 @@ def test_small_videos_with_odd_pixels(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("rtsp://user:pa@ss/word@cam.local:554/1?x=1", "rtsp://***@ss/word@cam.local:554/1?x=1"),
+        ("rtsp://user:pa/ss@cam.local:554/1", "rtsp://***@cam.local:554/1"),
+        ("rtsp:/user:pass@cam/1: no such file", "rtsp:/***@cam/1: no such file"),
+        ("user:pass@cam.local/1: no such file", "***@cam.local/1: no such file"),
+        ("rtsp://cam.local:554/@home/x@y", "rtsp://cam.local:554/@home/x@y"),
+        ("rtsp://[fe80::1]:554/a@b", "rtsp://[fe80::1]:554/a@b"),
+        (
+            'gst:rtspsrc location=rtsp://cam/1 user-id=joe user-pw="a b" ! decodebin',
+            "gst:rtspsrc location=rtsp://cam/1 user-id=*** user-pw=*** ! decodebin",
+        ),
+        ("clip.mp4: note 12:30@noon", "clip.mp4: note 12:30@noon"),
         ("rtsp://user:pass@cam.local:554/1", "rtsp://***@cam.local:554/1"),
         ("rtsp://user:p@ss@cam.local/1", "rtsp://***@cam.local/1"),
         ("http://cam/v?user=me&password=x&y=1", "http://cam/v?user=***&password=***&y=1"),
