@@ -71,7 +71,7 @@ class PersonSink:
     def __init__(self, top: int | None = None, live: bool = False) -> None:
         self._top = top or 3
         self._live = live
-        self._best: dict[str, float] = {}
+        self._best: dict[str, dict[str, float]] = {}
 
     def write(self, moment: Moment) -> None:
         """Print a picture's tags; remember a video's best scores."""
@@ -81,20 +81,21 @@ class PersonSink:
         if self._live:
             _print_events(moment)
             return
+        best = self._best.setdefault(moment.frame.source, {})
         for tag in moment.result.top(self._top):
-            self._best[tag.name] = max(tag.score, self._best.get(tag.name, tag.score))
+            best[tag.name] = max(tag.score, best.get(tag.name, tag.score))
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
         """Print the timeline of a video."""
-        if not self._best:
+        seen = self._best.pop(source, None)
+        if seen is None:
             return
         lines = timeline_lines(intervals, end_s)
         if not lines:
-            ranked = sorted(self._best.items(), key=lambda item: -item[1])[: self._top]
+            ranked = sorted(seen.items(), key=lambda item: -item[1])[: self._top]
             best = ", ".join(f"{name} {score:.2f}" for name, score in ranked)
             lines = [f"no tag reached its threshold; the best scores were {best}"]
         write_stdout("\n  ".join([f"{source}, {clock_text(end_s)}", *lines]) + "\n")
-        self._best.clear()
 
     def close(self) -> None:
         """Nothing to close."""

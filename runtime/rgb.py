@@ -48,16 +48,18 @@ class FrameConverter:
             InputError: NV12 is wanted of a picture that must be turned, or has odd sides.
         """
         width = max(1, round(picture.width * pixel_aspect(self._stream)))
-        quarter_turns = round(_rotation(picture) / 90) % 4
+        quarter_turns, mirrored = _turn(picture)
         if self._colours is not None:
-            if quarter_turns or width % 2 or picture.height % 2:
-                what = "turned" if quarter_turns else f"{width}x{picture.height}"
+            if quarter_turns or mirrored or width % 2 or picture.height % 2:
+                what = "turned" if quarter_turns or mirrored else f"{width}x{picture.height}"
                 raise InputError(
                     f"a {what} video gives no NV12 frames; export without --frame-format nv12"
                 )
             return self._reformat(picture, width, "nv12", **_to(self._colours))
         image = self._reformat(picture, width, "rgb24")
-        return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+        if mirrored:
+            image = image[:, ::-1]
+        return np.ascontiguousarray(np.rot90(image, quarter_turns))
 
     def _reformat(
         self, picture: Any, width: int, form: str, **colours: Any
@@ -89,16 +91,22 @@ def pixel_aspect(stream: Any) -> float:
     return aspect if 0.1 < aspect < 10 else 1.0
 
 
-def _rotation(picture: Any) -> float:
-    """Degrees to turn the picture counter-clockwise; 0 without a display matrix."""
+def _turn(picture: Any) -> tuple[int, bool]:
+    """Quarter turns counter-clockwise, and whether to mirror left and right before them.
+
+    A display matrix is a turn, or a mirror image and a turn, as telephones' front cameras make;
+    angles between are taken to the nearest quarter.
+    """
     try:
         matrix = picture.side_data.get("DISPLAYMATRIX")
     except (AttributeError, ValueError, KeyError):
-        return 0.0
+        return 0, False
     if matrix is None:
-        return 0.0
-    a, b = struct.unpack("<2i", bytes(matrix)[:8])
-    return -degrees(atan2(b, a)) if (a, b) != (0, 0) else 0.0
+        return 0, False
+    a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])
+    mirrored = a * d - b * c < 0
+    a, b = (-a, -b) if mirrored else (a, b)  # what is left when the mirror is taken away
+    return round(-degrees(atan2(b, a)) / 90) % 4, mirrored
 
 
 @functools.cache

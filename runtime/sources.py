@@ -250,14 +250,16 @@ class RegionSource(Source):
 class MergedSource(Source):
     """Several sources at once: each is read in a thread of its own, their frames take turns.
 
-    A source that fails is named in the log and the others go on; when all have ended, the first
-    failure is raised.
+    Where none is live the order of frames is the same in every run. A source that fails is
+    named in the log and the others go on; when all have ended, the first failure is raised.
     """
 
     reads_ahead = True
 
-    def __init__(self, sources: list[Source]) -> None:
+    def __init__(self, sources: list[Source], at_once: int | None = None) -> None:
+        """Read the sources, `at_once` of them at a time where none is live; None reads all."""
         self.name = f"{len(sources)} sources"
+        self._at_once = at_once
         self.live = any(source.live for source in sources)
         self._sources = sources
         self._merge: Merge[Frame] | None = None
@@ -284,7 +286,7 @@ class MergedSource(Source):
             self._named(source, label)
             for source, label in zip(self._sources, self._labels, strict=True)
         ]
-        self._merge = Merge(named, 2, live, report)
+        self._merge = Merge(named, live, report, None if self.live else self._at_once)
         yield from self._merge
         if failures:
             raise failures[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taidpt.runtime.errors import InputError
@@ -13,8 +15,9 @@ from taidpt.runtime.top_k import refuse_top
 if TYPE_CHECKING:
     from taidpt.runtime.tagging import TagJob
 
-__all__ = ["check_bank_options", "check_targets"]
+__all__ = ["check_bank_options", "check_sources", "check_targets"]
 
+_FILES = ("jsonl", "events", "csv", "vtt", "srt", "overlay", "report")
 _NEED_EVENTS = ("events", "vtt", "srt", "report", "webhook", "mqtt")
 
 
@@ -38,6 +41,25 @@ def check_targets(targets: Mapping[str, str], heatmap: str | None, tagger: Tagge
         tagger.vocabulary.index(heatmap)
         if "overlay" not in targets:
             raise InputError("--heatmap is painted on a video; name it with --overlay FILE")
+
+
+def check_sources(targets: Mapping[str, str], sources: Sequence[str], bundle: str) -> None:
+    """Outputs against what is read.
+
+    Raises:
+        InputError: one would be written over a source or into the bundle, or holds one video.
+    """
+    read = {os.path.realpath(source): source for source in sources}
+    for name, target in targets.items():
+        place = os.path.realpath(target)
+        if name in _FILES and place in read:
+            raise InputError(
+                f"--{name} would overwrite the source {read[place]}; name another file"
+            )
+        if name in _FILES and Path(place).is_relative_to(os.path.realpath(bundle)):
+            raise InputError(f"--{name} would write into the bundle {bundle}; name another file")
+        if name in ("vtt", "srt") and len(sources) > 1:
+            raise InputError(f"--{name} is for one video; give one source")
 
 
 def check_bank_options(job: TagJob, sources: Sequence[Source], tagger: Tagger) -> None:

@@ -37,7 +37,7 @@ from taidpt.runtime.sources import (
 )
 from taidpt.runtime.state_file import StateFile
 from taidpt.runtime.stream import Stream, StreamSettings
-from taidpt.runtime.tag_checks import check_bank_options, check_targets
+from taidpt.runtime.tag_checks import check_bank_options, check_sources, check_targets
 from taidpt.runtime.tagger import Tagger
 
 __all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi", "run_tag"]
@@ -138,6 +138,7 @@ def run_tag(job: TagJob) -> None:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(log_to_stderr())
+        check_sources(job.outputs.targets, job.sources, job.bundle)
         tagger = stack.enter_context(_open_tagger(job))
         colours = tagger.bundle.manifest.input.source_colours
         options = dataclasses.replace(job.source, colours=colours)
@@ -191,14 +192,17 @@ def _open_tagger(job: TagJob) -> Tagger:
 def _open_sources(job: TagJob, stack: contextlib.ExitStack) -> list[Source]:
     """All sources, before a result is written.
 
-    Many pictures (`*.jpg`) are one source, and so are several when one of them is live.
+    Many pictures (`*.jpg`) are one source, and so are several when one of them is live, or when
+    a batch has room for several; but an overlay shows one after another.
     """
     paths = [Path(text) for text in job.sources]
     if len(paths) > 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
         return [ImageSource(f"{len(paths)} pictures", paths, job.source)]
     sources = [stack.enter_context(open_source(text, job.source)) for text in job.sources]
-    if len(sources) > 1 and any(source.live for source in sources):
-        return [MergedSource(sources)]
+    live = any(source.live for source in sources)
+    at_once = job.stream.batch if job.outputs.overlay is None else 1
+    if len(sources) > 1 and (live or at_once > 1):
+        return [MergedSource(sources, None if live else at_once)]
     return sources
 
 

@@ -18,6 +18,7 @@ __all__ = ["OverlaySink"]
 _TIME_BASE = Fraction(1, 1000)
 _PICTURE_S = 2.0
 _TAGS_SHOWN = 6
+_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v")
 _CODECS = ("libx264", "h264", "mpeg4")
 
 
@@ -40,6 +41,8 @@ class OverlaySink:
             InputError: it cannot be written.
         """
         self._path, self._input_hw, self._heatmap = str(path), input_hw, heatmap
+        if Path(path).suffix.lower() not in _SUFFIXES and not Path(path).is_char_device():
+            raise InputError(f"{path}: an overlay is a video of {' or '.join(_SUFFIXES)}")
         self._av = import_av()
         self._stream: Any = None
         self._last_ms = -1

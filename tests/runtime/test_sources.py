@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from PIL import Image
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources import Selector, SourceOptions, open_source
-from tests.runtime.videos import colour_frame, colour_video, turn_video
+from tests.runtime.videos import colour_frame, colour_video, turn_video, write_video
+
+U8 = np.ndarray
 
 
 @pytest.fixture
@@ -103,6 +106,29 @@ def test_a_turned_video_is_turned_back(tmp_path: Path) -> None:
     flat = list(open_source(plain))
     assert turned[0].image.shape == (128, 96, 3)
     np.testing.assert_array_equal(turned[2].image, np.rot90(flat[2].image, -1))
+
+
+@pytest.mark.parametrize(
+    ("abcd", "seen"),
+    [
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+        ((-1, 0, 0, -1), lambda image: image[::-1, ::-1]),
+        ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda image: image.swapaxes(0, 1)[::-1, ::-1]),
+        ((0, -1, 1, 0), np.rot90),
+    ],
+)
+def test_mirrored_videos_are_mirrored_back(
+    tmp_path: Path, abcd: tuple[int, int, int, int], seen: Callable[[U8], U8]
+) -> None:
+    """x' = a x + c y and y' = b x + d y, as ISO 14496-12 has it."""
+    corner = np.zeros((64, 96, 3), np.uint8)
+    corner[:32, :32] = 250
+    plain = write_video(tmp_path / "plain.mp4", [corner] * 3)
+    turned = turn_video(plain, tmp_path / "turned.mp4", abcd)
+    (flat, *_), (found, *_) = list(open_source(plain)), list(open_source(turned))
+    np.testing.assert_array_equal(found.image, seen(flat.image))
 
 
 def test_a_variable_rate_keeps_the_streams_clock(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_merge_takes_from_whichever_is_ready() -> None:
             time.sleep(0.1)
             yield "slow"
 
-    found = list(Merge([slow(), ["quick"] * 20], 2, [False, False], lambda *_: None))
+    found = list(Merge([slow(), ["quick"] * 20], [True, False], lambda *_: None))
     assert found.count("quick") == 20
     assert found.count("slow") == 3
     assert found[-1] == "slow"

@@ -99,6 +99,10 @@ def test_pictures_and_top(lively: Path, tmp_path: Path) -> None:
         (["BUNDLE", "VIDEO", "--device", "ort-tensorrt"], "no TensorrtExecutionProvider"),
         (["BUNDLE", "VIDEO", "--device", "tensorrt-rtx"], "RTX"),
         (["BUNDLE", "VIDEO", "--jsonl", "-", "--events", "-"], "--jsonl and --events both go to -"),
+        (["BUNDLE", "VIDEO", "--overlay", "x.gif"], "x.gif: an overlay is a video of .mp4 or .mkv"),
+        (["BUNDLE", "VIDEO", "VIDEO", "--vtt", "x.vtt"], "--vtt is for one video"),
+        (["BUNDLE", "VIDEO", "--overlay", "VIDEO"], "--overlay would overwrite the source"),
+        (["BUNDLE", "VIDEO", "--csv", "BUNDLE/manifest.json"], "would write into the bundle"),
         (["BUNDLE", "VIDEO", "--jsonl", "/dev/full"], "/dev/full: cannot be written: No space"),
     ],
 )
@@ -106,8 +110,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     lively: Path, video_path: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     places = {"BUNDLE": str(lively), "VIDEO": str(video_path)}
-    done = tag(*[places.get(word, word) for word in arguments], cwd=tmp_path)
+    before = video_path.read_bytes()
+    words = [places.get(word, word.replace("BUNDLE/", f"{lively}/")) for word in arguments]
+    done = tag(*words, cwd=tmp_path)
     assert done.returncode == 2
+    assert video_path.read_bytes() == before
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
@@ -192,3 +199,26 @@ def test_several_sources_share_the_outputs(lively: Path, video_path: Path, tmp_p
     assert [(record["source"], record["index"]) for record in records] == [
         (str(path), index) for path in (video_path, second) for index in (0, 50)
     ]
+
+
+def test_files_share_batches_and_give_what_they_give_alone(lively: Path, tmp_path: Path) -> None:
+    paths = [colour_video(tmp_path / f"{name}.mp4", 30 + 10 * at) for at, name in enumerate("abc")]
+    names = list(map(str, paths))
+    found = {}
+    for batch in (1, 2, 8):
+        out, events = tmp_path / f"{batch}.jsonl", tmp_path / f"{batch}.events"
+        done = tag(lively, *names, "--batch", batch, "--jsonl", out, "--events", events)
+        assert done.returncode == 0
+        frames = [record["source"] for record in lines(out)]
+        if batch == 2:  # two at once, the third when the first has ended
+            assert frames[:4] == [names[0], names[1]] * 2
+            assert frames.index(names[2]) == 60
+        parts = {name: [r for r in lines(events) if r["source"] == name] for name in names}
+        found[batch] = {
+            name: [(r["tag"], r["kind"], r["time_s"]) for r in part] for name, part in parts.items()
+        }
+        assert [frames.count(name) for name in names] == [30, 40, 50]
+    assert found[1] == found[2] == found[8]
+    assert any(found[1].values())
+    timelines = tag(lively, *names, "--batch", 8).stdout
+    assert timelines == tag(lively, *names).stdout

@@ -50,13 +50,14 @@ def write_video(
     return path
 
 
-def turn_video(path: Path, target: Path) -> Path:
-    """The same MP4 with a display matrix that players turn by a quarter, clockwise."""
+def turn_video(path: Path, target: Path, abcd: tuple[int, int, int, int] = (0, 1, -1, 0)) -> Path:
+    """The same MP4 with a display matrix; the default turns by a quarter, clockwise."""
     data = bytearray(path.read_bytes())
     header = data.index(b"tkhd")
     matrix = header + 4 + 4 + 36  # behind version, flags, times, track, layer and volume
     one = 1 << 16
-    struct.pack_into(">9i", data, matrix, 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    a, b, c, d = (value * one for value in abcd)
+    struct.pack_into(">9i", data, matrix, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     target.write_bytes(data)
     return target
 
