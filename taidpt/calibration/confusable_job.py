@@ -11,6 +11,7 @@ import numpy.typing as npt
 from taidpt.calibration.confusable import find_confusable
 from taidpt.calibration.confusable_report import lines, write_report
 from taidpt.runtime.bank import ClassBank, Threshold
+from taidpt.runtime.bank_file import is_bank
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError
 
@@ -25,7 +26,7 @@ def run_confusable(
     Raises:
         InputError: frames or texts with a bank alone, and what the parts raise.
     """
-    if Path(path).is_file():
+    if is_bank(Path(path)):
         if sources or texts is not None:
             raise InputError(f"{path} is a bank: --frames and --texts need a bundle")
         bank = ClassBank.load(path)

@@ -14,6 +14,7 @@ __all__ = ["Decision", "decide"]
 Floats = npt.NDArray[np.float64]
 
 _MAP_POINTS = 33
+_OFF_SHARE = 0.95  # a tag goes off where the expected F1 has fallen to this share of its best
 _BAND = (0.2, 0.8)
 _LEAST_STEP = 1e-6  # between two points of a map, as a share of the tag's range
 
@@ -38,27 +39,24 @@ class Decision:
     curve: tuple[Floats, Floats]
 
 
-def decide(sample: Sample, probabilities: Floats, off_share: float) -> list[Decision]:
+def decide(sample: Sample, probabilities: Floats) -> list[Decision]:
     """Thresholds with the best expected F1 of every tag.
 
     Args:
         probabilities: of the tag at each of the sample's values, [C, B].
-        off_share: `off` is the lowest threshold with this share of the best expected F1.
     """
     rising = np.maximum.accumulate(probabilities, axis=1)
-    return [
-        _decide(*row, off_share) for row in zip(sample.values, sample.counts, rising, strict=True)
-    ]
+    return [_decide(*row) for row in zip(sample.values, sample.counts, rising, strict=True)]
 
 
-def _decide(values: Floats, counts: Floats, rising: Floats, off_share: float) -> Decision:
+def _decide(values: Floats, counts: Floats, rising: Floats) -> Decision:
     hits = rising * counts
     said = np.cumsum(counts[::-1])[::-1]
     f1 = 2 * np.cumsum(hits[::-1])[::-1] / (said + hits.sum())
     f1[1:][values[1:] == values[:-1]] = -1.0  # no threshold parts equal scores
     cuts = np.append(values[0], (values[1:] + values[:-1]) / 2)
     best = int(f1.argmax())
-    lowest = int(np.flatnonzero(f1 >= off_share * f1[best])[0])
+    lowest = int(np.flatnonzero(f1 >= _OFF_SHARE * f1[best])[0])
     band = tuple(float(np.interp(level, rising, values)) for level in _BAND)
     return Decision(
         on=float(cuts[best]),

@@ -17,7 +17,7 @@ from taidpt.calibration.score_matrix import checked_scores
 from taidpt.calibration.unmixing import unexplained, without_others
 from taidpt.runtime.errors import InputError
 
-__all__ = ["MIN_FRAMES", "CalibrateSettings", "Calibration", "TagCalibration", "calibrate"]
+__all__ = ["MIN_FRAMES", "Calibration", "TagCalibration", "calibrate"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,17 +31,6 @@ _MOST_EVIDENCE = 4000.0  # frames; with more, the shapes' misfit would outweigh 
 _TOO_OFTEN = 1.4  # on in so many times the frames that are thought to have the tag
 _MANY_SIGHTINGS = 10.0  # independent ones, before a tag may be called sure
 _SURE, _FAIRLY_SURE = 0.75, 0.5
-
-
-@dataclass(frozen=True)
-class CalibrateSettings:
-    """How to calibrate.
-
-    Attributes:
-        off_share: a tag goes off where the expected F1 has fallen to this share of its best.
-    """
-
-    off_share: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,6 @@ class Calibration:
 def calibrate(
     scores: npt.NDArray[Any],
     names: tuple[str, ...] | None = None,
-    settings: CalibrateSettings | None = None,
     hint: Hint | None = None,
     effective_frames: float | None = None,
 ) -> Calibration:
@@ -134,7 +122,6 @@ def calibrate(
     Raises:
         InputError: too few frames, or scores that are not finite.
     """
-    settings = settings or CalibrateSettings()
     values = checked_scores(scores, "scores")
     if len(values) < MIN_FRAMES:
         raise InputError(
@@ -149,7 +136,7 @@ def calibrate(
         hint = None if hint is None else hint.of(moves)
         chances = _chances(values[:, moves], hint, min(worth, _MOST_EVIDENCE / len(values)))
         for place, index in enumerate(np.flatnonzero(moves)):
-            learned = _learn(names[index], values[:, index], chances[:, place], settings)
+            learned = _learn(names[index], values[:, index], chances[:, place])
             tags[index] = _doubted(learned, worth * len(values))
     return Calibration(tuple(tags), len(values), worth * len(values))
 
@@ -209,9 +196,7 @@ def _fitted(parts: Floats, hint: Hint | None, worth: float) -> Floats:
     return np.asarray(chances.T, np.float64)
 
 
-def _learn(
-    name: str, scores: Floats, chances: Floats, settings: CalibrateSettings
-) -> TagCalibration:
+def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
     """One tag: its probability as a rising function of the raw score, and the switches."""
     from sklearn.isotonic import isotonic_regression
 
@@ -221,7 +206,7 @@ def _learn(
     means = np.bincount(group, chances[order]) / sizes
     rising = np.clip(isotonic_regression(means, sample_weight=sizes)[group], 0, 1)
     sample = Sample(values[None], np.ones((1, len(values))))
-    decision = decide(sample, rising[None], settings.off_share)[0]
+    decision = decide(sample, rising[None])[0]
     seen = decision.highest >= _SIGN or decision.expected_sightings >= _SIGHTINGS
     on, off = (decision.on, decision.off) if seen else _seldom(values, decision.on)
     return TagCalibration(

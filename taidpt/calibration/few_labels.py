@@ -91,7 +91,7 @@ def _refine_tag(tag: TagCalibration, scores: Floats, labels: Targets) -> TagCali
         values,
         isotonic=min((labels > 0).sum(), (labels < 0).sum()) >= _ISOTONIC_FROM,
     )
-    decision = decide(sample, after[None], 0.95)[0]
+    decision = decide(sample, after[None])[0]
     return dataclasses.replace(
         tag,
         on=decision.on,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from taidpt.calibration.estimator import Calibration, TagCalibration, calibrate
 from taidpt.calibration.score_matrix import ScoreMatrix
+from taidpt.runtime.bank_file import is_bank
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.files import write_atomically
 
@@ -67,6 +68,12 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
         )
     if job.scores is None and not job.sources and (job.labels or job.json_path):
         raise InputError("--labels and --json need frames: add --frames SOURCE")
+    if job.bundle is not None and is_bank(Path(job.bundle)):
+        raise InputError(
+            f"{job.bundle} is a bank, which scores nothing alone: make a bundle of it with "
+            f"`taidpt-export {job.bundle} -o site.taidpt --bank input`, calibrate that, and take "
+            "the bank out again with `taidpt bank site.taidpt -o site.bank`"
+        )
     if job.report and job.scores is None:
         raise InputError("--report compares with labels; give --scores FILE.npz with targets")
     return job

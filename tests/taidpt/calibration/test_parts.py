@@ -83,7 +83,7 @@ def test_compressing_keeps_weight_mean_and_ends(frames: int) -> None:
 
 def test_decision_by_hand() -> None:
     sample = Sample(np.array([[0.0, 1.0, 2.0, 3.0]]), np.ones((1, 4)))
-    decision = decide(sample, np.array([[0.0, 0.0, 1.0, 1.0]]), 0.95)[0]
+    decision = decide(sample, np.array([[0.0, 0.0, 1.0, 1.0]]))[0]
     assert decision.on == pytest.approx(1.5)
     assert decision.expected_f1 == pytest.approx(1.0)
     assert decision.expected_sightings == pytest.approx(2.0)
