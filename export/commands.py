@@ -228,8 +228,14 @@ def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.help_option("-h", "--help")
 def doctor(bundle: Path | None, as_json: bool) -> None:
-    """Show what this machine has and lacks, and whether a BUNDLE's engines are fresh."""
+    """Show what this machine has and lacks, and whether a BUNDLE's engines are fresh.
+
+    The exit code is 1 where the bundle or one of its engines is at fault.
+    """
     from taidpt.export.doctor import examine, examine_bundle
     from taidpt.export.printing import print_findings
 
-    print_findings([*examine(), *(examine_bundle(bundle) if bundle else [])], as_json)
+    found = examine_bundle(bundle) if bundle else []
+    print_findings([*examine(), *found], as_json)
+    if any(finding.good is False for finding in found):
+        raise click.exceptions.Exit(1)

@@ -20,7 +20,7 @@ from taidpt.runtime.errors import BackendError, TaidptError
 
 __all__ = ["Finding", "examine", "examine_bundle"]
 
-_DRIVER = "sudo ubuntu-drivers install && sudo reboot"
+_JETSON = Path("/etc/nv_tegra_release")
 _PATIENCE_S = 10.0
 _REINSTALL = "pip install --force-reinstall onnxruntime"
 # which number is the fastest mode differs from board to board
@@ -57,9 +57,7 @@ def examine() -> list[Finding]:
         _driver,
         _onnxruntime,
         _providers,
-        lambda: _package(
-            "TensorRT", "tensorrt", "pip install 'taidpt[tensorrt]' (not on a Jetson)"
-        ),
+        lambda: _package("TensorRT", "tensorrt", _install_nvidia("pip install 'taidpt[tensorrt]'")),
         lambda: _package("TensorRT-RTX", "tensorrt_rtx", "pip install 'taidpt[tensorrt-rtx]'"),
         lambda: _package(
             "PyTorch", "torch", "pip install 'taidpt[tune]' (only to tune and export)"
@@ -81,7 +79,7 @@ def examine_bundle(path: Path) -> list[Finding]:
         return [Finding("bundle", str(error), False)]
     state = f"{len(bundle.names)} tags, {bundle.manifest.model.name}"
     if changed:
-        mend = "export it again"
+        mend = f"taidpt-export PROMPTS.safetensors -o {path}"
         return [Finding("bundle", f"changed: {', '.join(changed)}", False, mend)]
     return [Finding("bundle", state), *_engines(bundle), *_devices(bundle)]
 
@@ -140,18 +138,26 @@ def _python() -> Finding:
 
 
 def _jetpack() -> Finding:
-    release = Path("/etc/nv_tegra_release")
-    if not release.is_file():
+    if not _JETSON.is_file():
         return Finding("JetPack", "not a Jetson", None)
     return Finding(
-        "JetPack", "L4T " + " ".join(release.read_text("utf-8").split(",")[:2]).strip("# ")
+        "JetPack", "L4T " + " ".join(_JETSON.read_text("utf-8").split(",")[:2]).strip("# ")
     )
+
+
+def _install_nvidia(otherwise: str) -> str:
+    """A Jetson has driver, CUDA and TensorRT from its own packages, and no others fit."""
+    return "sudo apt install nvidia-jetpack" if _JETSON.is_file() else otherwise
+
+
+def _install_driver() -> str:
+    return _install_nvidia("sudo ubuntu-drivers install && sudo reboot")
 
 
 def _gpu() -> Finding:
     architecture = gpu_architecture()
     if architecture is None:
-        return Finding("GPU", "none that the driver knows", None, "docs/install.md, GPU")
+        return Finding("GPU", "none that the driver knows", None, _install_driver())
     return Finding("GPU", architecture)
 
 
@@ -160,9 +166,9 @@ def _driver() -> Finding:
     try:
         failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
     except OSError:
-        return Finding("CUDA driver", "libcuda.so.1 is not here", None, _DRIVER)
+        return Finding("CUDA driver", "libcuda.so.1 is not here", None, _install_driver())
     if failed:
-        return Finding("CUDA driver", f"error {failed}", False, _DRIVER)
+        return Finding("CUDA driver", f"error {failed}", False, _install_driver())
     return Finding("CUDA driver", f"CUDA {version.value // 1000}.{version.value % 1000 // 10}")
 
 

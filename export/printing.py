@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -139,25 +141,52 @@ def print_verify(report: VerifyReport, json_path: Path | None) -> None:
     click.echo(
         f"{report.bundle}: all files whole; {report.pictures} pictures, truth: {report.truth}"
     )
-    for candidate in report.candidates:
-        click.echo(f"  {candidate.name}: {_verdict(candidate)}")
+    for line in _table(report.candidates):
+        click.echo(f"  {line}".rstrip())
 
 
-def _verdict(candidate: Agreement) -> str:
+def _table(candidates: Sequence[Agreement]) -> list[str]:
+    """A row of figures a candidate; for one without any, why there are none."""
+    figures = {c.name: _figures(c, c.report) for c in candidates if c.report is not None}
+    heads = next((list(c.report.gated) for c in candidates if c.report is not None), [])
+    gated = [name.removesuffix("_features") for name in heads]
+    title = ["", *gated, "bound", "scores ±", "top 5", "on/off", "mAP"]
+    cells = [title, *figures.values()] if figures else []
+    first = max((len(c.name) for c in candidates), default=0)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][1:]
+
+    def row(name: str, values: Sequence[str]) -> str:
+        padded = (f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
+        return "  ".join([f"{name:{first}}", *padded])
+
+    told = "least centred cosine over pictures and patches:"
+    lines = [told, row("", title[1:])] if cells else []
+    for c in candidates:
+        found = figures.get(c.name)
+        verdict = "ok" if c.passed else "FAILED"
+        lines.append(
+            f"{row(c.name, found[1:])}  {verdict}" if found else f"{c.name:{first}}  {_why(c)}"
+        )
+    return lines
+
+
+def _figures(candidate: Agreement, report: ParityReport) -> list[str]:
+    drop = candidate.map_drop
+    return [
+        candidate.name,
+        *(f"{report.head(name).minimum:.5f}" for name in report.gated),
+        str(report.bound),
+        f"{report.head('scores').largest_difference:.1e}",
+        f"{candidate.top5:.1%}",
+        f"{candidate.on:.1%}",
+        "" if drop is None else f"{-drop:+.2f}",
+    ]
+
+
+def _why(candidate: Agreement) -> str:
     if candidate.broke:
         return f"FAILED: {candidate.reason}"
-    if candidate.report is None:
-        return f"not run here ({candidate.reason}), unverified"
-    report = candidate.report
-    least = ", ".join(
-        f"{name.removesuffix('_features')} {report.head(name).minimum:.5f}" for name in report.gated
-    )
-    drop = "" if candidate.map_drop is None else f", mAP {-candidate.map_drop:+.2f}"
-    return (
-        f"{'ok' if candidate.passed else 'FAILED'}; least centred cosine {least} "
-        f"(bound {report.bound}); scores differ by {report.head('scores').largest_difference:.1e}; "
-        f"top 5 agree {candidate.top5:.1%}, on/off {candidate.on:.1%}{drop}"
-    )
+    return f"not run here, unverified: {candidate.reason}"
 
 
 def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
@@ -167,6 +196,16 @@ def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
         return
     width = max(len(finding.what) for finding in findings)
     marks = {True: "ok", False: "!!", None: "--"}
+    columns = max(shutil.get_terminal_size().columns, 60)
+    indent = " " * (width + 5)
     for finding in findings:
-        mend = f"   → {finding.mend}" if finding.mend else ""
-        click.echo(f"{marks[finding.good]} {finding.what:{width}}  {finding.state}{mend}")
+        first = f"{marks[finding.good]} {finding.what:{width}}  {finding.state}"
+        mend = f"→ {finding.mend}" if finding.mend else ""
+        beside = f"{first}   {mend}"
+        if mend and len(beside) > columns:  # a command stays whole, to be copied
+            beside, mend = first, f"{indent}{mend}"
+        else:
+            mend = ""
+        click.echo(textwrap.fill(beside.rstrip(), columns, subsequent_indent=indent))
+        if mend:
+            click.echo(mend)

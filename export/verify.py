@@ -29,6 +29,7 @@ from taidpt.runtime.errors import (
     InputError,
     MissingDependencyError,
     ParityError,
+    TaidptError,
 )
 from taidpt.runtime.top_k import floor_scores
 
@@ -204,8 +205,14 @@ def _candidates(bundle: Bundle, options: VerifyOptions) -> Iterator[_Candidate]:
 
 
 def _run_graph(bundle: Bundle, name: str, precision: str, pixels: Sequence[Pixels]) -> Arrays:
-    literal = precision in RUN_LITERALLY
-    return graph_outputs(bundle.file(name), bundle.manifest.input, pixels, bundle.bank, literal)
+    graph, spec = bundle.file(name), bundle.manifest.input
+    try:
+        return graph_outputs(graph, spec, pixels, bundle.bank, precision in RUN_LITERALLY)
+    except TaidptError:
+        raise
+    except Exception as error:  # ONNX Runtime's own errors share no class
+        reason = " ".join(str(error).split())[:200]
+        raise ParityError(f"{graph}: ONNX Runtime cannot run it: {reason}") from error
 
 
 def _truth(
@@ -223,8 +230,7 @@ def _truth(
     stored = Expectations.load(bundle.file(EXPECTATIONS_FILE))
     if not own:
         return "PyTorch (stored in the bundle)", list(stored.pictures), stored.outputs
-    graph = bundle.file(bundle.manifest.graph.file)
-    outputs = graph_outputs(graph, bundle.manifest.input, [p.pixels for p in own], bundle.bank)
+    outputs = _run_graph(bundle, bundle.manifest.graph.file, "fp32", [p.pixels for p in own])
     return "model.onnx (no PyTorch or weights here)", own, outputs
 
 

@@ -106,8 +106,8 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 def _run(command: click.Command, name: str) -> NoReturn:
     """Run a command and end the process with the documented exit code.
 
-    0 done, 1 a check failed, 2 bad input or usage, 3 no engine, 130 interrupted; SIGTERM and a
-    closed standard output end with 0.
+    0 done, 1 a check failed, 2 bad input or usage, 3 no engine, 130 interrupted, 143 terminated
+    before the end; a stream that SIGTERM drained and a closed standard output end with 0.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
     if sys.stderr is None:  # closed with `2>&-`; what would be said there is said to nobody
@@ -119,7 +119,7 @@ def _run(command: click.Command, name: str) -> NoReturn:
     except KeyboardInterrupt:
         code = _say("interrupted", 130)
     except _Terminated:
-        code = 0
+        code = _say("terminated", 143)
     except click.ClickException as error:
         error.show()
         code = 2

@@ -67,7 +67,7 @@ for owner, names in {
     config: "set_memory_pool_limit set_flag hardware_compatibility_level default_device_type "
     "DLA_core progress_monitor add_optimization_profile create_timing_cache set_timing_cache",
     builder: "create_network create_builder_config create_optimization_profile "
-    "build_serialized_network",
+    "build_serialized_network num_DLA_cores",
     trt.OnnxParser: "parse_from_file num_errors get_error",
     trt.INetworkDefinition: "num_inputs get_input",
     trt.IOptimizationProfile: "set_shape",

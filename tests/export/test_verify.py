@@ -128,7 +128,21 @@ def test_verify_needs_no_torch(bundle: Path) -> None:
 def test_verify_command(bundle: Path) -> None:
     done = run("verify", bundle)
     assert done.returncode == 0, done.stderr
-    assert "ok; least centred cosine global" in done.stdout
+    title, row = done.stdout.splitlines()[2:4]
+    assert title.split() == [
+        "global",
+        "patch",
+        "scores",
+        "bound",
+        "scores",
+        "±",
+        "top",
+        "5",
+        "on/off",
+        "mAP",
+    ]
+    assert row.split()[0] == "model.onnx"
+    assert row.endswith("  ok")
     missing = run("verify", bundle.with_name("none.taidpt"))
     assert missing.returncode == 2
     assert len(missing.stderr.strip().splitlines()) == 1
