@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ MIN_FRAMES = 20
 _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
 _SIGN = 0.5  # a tag that no frame has with this probability …
 _SIGHTINGS = 3.0  # … and that is expected in fewer frames than this counts as not seen
-_FALSE_ON = 1e-3  # share of frames that may turn on a tag that is not seen
 _EXPLAINING_ROUNDS = 2
 _MOST_EVIDENCE = 4000.0  # frames; with more, the shapes' misfit would outweigh what tags share
 _TOO_OFTEN = 1.4  # on in so many times the frames that are thought to have the tag
@@ -208,7 +206,7 @@ def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
     sample = Sample(values[None], np.ones((1, len(values))))
     decision = decide(sample, rising[None])[0]
     seen = decision.highest >= _SIGN or decision.expected_sightings >= _SIGHTINGS
-    on, off = (decision.on, decision.off) if seen else _seldom(values, decision.on)
+    on, off = (decision.on, decision.off) if seen else _above_all(values)
     return TagCalibration(
         name=name,
         on=on,
@@ -223,17 +221,10 @@ def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
     )
 
 
-def _seldom(values: Floats, best: float) -> tuple[float, float]:
-    """For a tag with no sign of it: on in hardly any frame, and not below where it would be best.
-
-    The top frame is the best guess if the tag occurs after all, and costs little if it does not.
-    """
-    most = math.ceil(_FALSE_ON * len(values))
-    below = float(values[-min(most + 1, len(values))])
-    spread = float(values.std())
-    above = float(min(values[values > below], default=below + spread))
-    on = max(best, (below + above) / 2)
-    return on, on - 0.25 * spread
+def _above_all(values: Floats) -> tuple[float, float]:
+    """For a tag with no sign of it: a little above everything that was seen."""
+    spread = float(np.subtract(*np.quantile(values, [0.84, 0.16]))) / 2
+    return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
 
 
 def _doubted(tag: TagCalibration, effective_frames: float) -> TagCalibration:
