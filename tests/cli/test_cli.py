@@ -79,8 +79,12 @@ def test_export_is_a_command_of_its_own() -> None:
     assert done.stdout.splitlines()[1:] == run("export", "--help").stdout.splitlines()[1:]
 
 
-def test_interrupt_ends_with_130() -> None:
-    """A command that waits (reading a caption list from a pipe nobody fills) is interrupted."""
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_ends_with_its_own_code(sent: signal.Signals, status: int, said: str) -> None:
+    """A command that waits (as one that reads from a pipe nobody fills) is ended: && must not go on."""
     code = (
         "import sys, time, click\n"
         "from taidpt import cli\n"
@@ -91,11 +95,7 @@ def test_interrupt_ends_with_130() -> None:
         "cli._run(wait, 'wait')"
     )
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            code,
-        ],
+        [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -103,7 +103,7 @@ def test_interrupt_ends_with_130() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert stderr.strip().splitlines()[-1] == "interrupted"
+    assert process.returncode == status
+    assert stderr.strip().splitlines()[-1] == said
