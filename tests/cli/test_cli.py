@@ -84,7 +84,7 @@ def test_export_is_a_command_of_its_own() -> None:
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_a_signal_ends_with_its_own_code(sent: signal.Signals, status: int, said: str) -> None:
-    """A command that waits (as one that reads from a pipe nobody fills) is ended: && must not go on."""
+    """A command that waits, as for a pipe that nobody fills, is ended: && must not go on."""
     code = (
         "import sys, time, click\n"
         "from taidpt import cli\n"
