@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from taidpt.export.engine_network import network_flags, parse_graph
 from taidpt.export.engine_profile import profile_shapes
 from taidpt.export.precision import check_precision
 from taidpt.progress import Progress, SilentProgress
-from taidpt.runtime.backends.engine_files import FLAVOURS, fingerprint
+from taidpt.runtime.backends.engine_files import FLAVOURS, PLUGIN_KEY, fingerprint
 from taidpt.runtime.backends.gpu import gpu_architecture
+from taidpt.runtime.backends.plugin_library import load_plugins, plugin_sha256
 from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
 from taidpt.runtime.external_data import check_external_data, data_name
 from taidpt.runtime.files import sha256_of
@@ -32,7 +33,6 @@ __all__ = [
 
 CPU = "cpu"  # no engine at all: a graph for ONNX Runtime's CPU provider
 _LEAST_VERSION = (10, 3)
-_STRONGLY_TYPED_ALWAYS = 11  # TensorRT 11 ignores the flag: nothing else is left
 _LARGEST_DEFAULT = 4 << 30
 
 
@@ -110,12 +110,17 @@ def installed_version(flavour: str) -> str:
 
 
 def engine_key(graph: Path, options: EngineOptions, flavour: str, version: str) -> dict[str, Any]:
-    """What an engine of this graph depends on, here and now."""
+    """What an engine of this graph depends on, here and now.
+
+    Raises:
+        BackendError: the plugin library that the environment names is not there.
+    """
     settings = asdict(options)
     for name in ("flavour", "workspace", "target"):
         settings.pop(name)
     beside = graph.with_name(data_name(graph.name))
     files = (graph, beside) if beside.is_file() else (graph,)
+    plugin = plugin_sha256()
     return {
         "schema": 1,
         "flavour": flavour,
@@ -124,6 +129,7 @@ def engine_key(graph: Path, options: EngineOptions, flavour: str, version: str) 
         "graph_sha256": sha256_of(*files),
         **settings,
         "batch": list(options.batch),
+        **({} if plugin is None else {PLUGIN_KEY: plugin}),
     }
 
 
@@ -144,6 +150,7 @@ def build_engine(
         timing_cache: of an earlier build.
     Raises:
         EngineNotBuiltError: nothing here can build it, or the builder refused; its first error.
+        BackendError: the plugin library that the environment names cannot be used.
     """
     flavour = find_flavour(options)
     if flavour is None:
@@ -259,11 +266,10 @@ def _build(
 ) -> tuple[bytes, bytes]:
     check_external_data(graph)
     builder = _make_builder(trt, logger)
-    network = builder.create_network(_network_flags(trt))
+    plugins = load_plugins(trt)
+    network = builder.create_network(network_flags(trt))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(os.fspath(graph)):
-        first = " ".join(str(parser.get_error(0)).split())[:300] if parser.num_errors else ""
-        raise EngineNotBuiltError(f"{graph}: TensorRT cannot read the graph: {first}")
+    parse_graph(trt, parser, network, graph, plugins)
     config = builder.create_builder_config()
     _configure(trt, builder, config, options)
     monitor = _make_monitor(trt, progress or SilentProgress())
@@ -289,12 +295,6 @@ def _make_builder(trt: Any, logger: Any) -> Any:
             f"TensorRT {trt.__version__} gives no builder: {reason}; `taidpt doctor` shows what is "
             "missing"
         ) from None
-
-
-def _network_flags(trt: Any) -> int:
-    if trt.__name__ == "tensorrt" and int(trt.__version__.split(".")[0]) >= _STRONGLY_TYPED_ALWAYS:
-        return 0
-    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
 def _configure(trt: Any, builder: Any, config: Any, options: EngineOptions) -> None:

@@ -82,7 +82,7 @@ class Tagger(Closing):
                 "cuda", "cpu" and "ort-tensorrt" (ONNX Runtime) work or fail.
             providers: ONNX Runtime providers in order, overriding `device`.
             threads: threads inside one call; None leaves it to the backend.
-            trust_engine: load engines and plugin libraries that this machine has no record of.
+            trust_engine: load engines that this machine has no record of.
             resize: "exact" as open_clip does it, or "fast"; see `Preprocessor`.
         Raises:
             InputError: no such bundle, or an unknown option.

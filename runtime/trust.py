@@ -1,6 +1,6 @@
-"""This machine's own record of engines and plugin libraries, kept outside every bundle.
+"""This machine's own record of engines, kept outside every bundle.
 
-An engine or a plugin is executable code. It is loaded only if its hash stands in this record
+An engine is executable code. It is loaded only if its hash stands in this record
 (whoever built it here put it there) or the user says so with `--trust-engine`.
 """
 

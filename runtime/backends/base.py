@@ -43,7 +43,7 @@ class BackendOptions:
             work or fail.
         providers: ONNX Runtime providers by name, in order; overrides `device`.
         threads: threads inside one call; None leaves the choice to the backend.
-        trust_engine: load engines and plugin libraries that this machine has no record of.
+        trust_engine: load engines that this machine has no record of.
         engine: the engine's file in the bundle; None takes the best of those that may run here.
     """
 

@@ -20,6 +20,7 @@ from taidpt.runtime.json_reader import JsonReader, parse_object
 __all__ = [
     "ENGINES",
     "FLAVOURS",
+    "PLUGIN_KEY",
     "TITLES",
     "EngineFile",
     "Machine",
@@ -32,6 +33,7 @@ ENGINES = "engines"
 # flavour → Python package
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+PLUGIN_KEY = "plugin_sha256"  # of the plugin library that an engine was built with
 # Fastest first: whoever built a lower precision wants it run.
 _PREFERENCE = ("fp8", "int8", "fp16", "bf16", "fp32")
 _LEAST_COMPATIBLE_SM = 80  # hardware-compatible engines run on Ampere and later
@@ -67,6 +69,11 @@ class EngineFile:
     def brings_host_code(self) -> bool:
         """Whether it is version-compatible: such an engine holds code for the CPU too."""
         return self._flag("version_compatible")
+
+    @property
+    def has_plugins(self) -> bool:
+        """Whether it was built with a library of plugins, and needs one to run."""
+        return PLUGIN_KEY in self.key
 
     def faults(self, bundle: Bundle, machine: Machine) -> tuple[str, ...]:
         """Why it may not run here, in words; none when it may."""

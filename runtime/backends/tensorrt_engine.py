@@ -47,7 +47,7 @@ class TensorRTBackend:
         self._lock = threading.Lock()
         self._cuda = CudaDriver()
         try:
-            self._engine = load_engine(trt, data, file.brings_host_code)
+            self._engine = load_engine(trt, data, file)
             _check(self._engine, bundle)
             if bundle.manifest.graph.bank == "constant":
                 self._runner = self._new_runner(self._engine, NO_BANK)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from taidpt.runtime.backends.buffers import TensorSpec
-from taidpt.runtime.backends.engine_files import FLAVOURS, TITLES
+from taidpt.runtime.backends.engine_files import FLAVOURS, TITLES, EngineFile
+from taidpt.runtime.backends.plugin_library import PLUGIN_VARIABLE, load_plugins
 from taidpt.runtime.errors import BackendError, MissingDependencyError
 
 __all__ = ["LoadedEngine", "import_tensorrt", "is_installed", "load_engine"]
@@ -109,23 +110,29 @@ class LoadedEngine:
             yield name, self.engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT
 
 
-def load_engine(trt: Any, data: bytes, host_code: bool) -> LoadedEngine:
-    """Put a serialised engine onto the current GPU.
+def load_engine(trt: Any, data: bytes, file: EngineFile) -> LoadedEngine:
+    """Put a serialised engine onto the current GPU, with the plugins that the user names.
 
     Args:
         trt: the package.
         data: the engine; it is a program, so only content that is trusted.
-        host_code: whether it is version-compatible, and brings code for the CPU too.
+        file: what it was built of and for.
     Raises:
-        BackendError: TensorRT refuses it; its first error.
+        BackendError: TensorRT refuses it; its last error. Or there is something wrong with the
+            plugin library.
     """
     logger = _make_logger(trt)
     runtime = trt.Runtime(logger)
-    if host_code:
+    plugins = load_plugins(trt)
+    if file.brings_host_code:
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
-        raise BackendError(f"TensorRT refuses the engine: {logger.last_error}")
+        missing = file.has_plugins and plugins is None
+        hint = f"; it was built with plugins: let {PLUGIN_VARIABLE} name their library"
+        raise BackendError(
+            f"TensorRT refuses the engine: {logger.last_error}{hint if missing else ''}"
+        )
     return LoadedEngine(trt, engine, runtime, logger)
 
 

@@ -56,8 +56,9 @@ CODE = """
 import sys
 from pathlib import Path
 from taidpt.export.engine import (
-    EngineOptions, _import, _make_logger, _make_monitor, _network_flags, build_engine,
+    EngineOptions, _import, _make_logger, _make_monitor, build_engine,
 )
+from taidpt.export.engine_network import network_flags
 from taidpt.progress import SilentProgress
 from taidpt.runtime.errors import EngineNotBuiltError
 
@@ -68,8 +69,11 @@ for owner, names in {
     "DLA_core progress_monitor add_optimization_profile create_timing_cache set_timing_cache",
     builder: "create_network create_builder_config create_optimization_profile "
     "build_serialized_network num_DLA_cores",
-    trt.OnnxParser: "parse_from_file num_errors get_error",
-    trt.INetworkDefinition: "num_inputs get_input",
+    trt.OnnxParser: "parse parse_from_file num_errors get_error",
+    trt.INetworkDefinition: "num_inputs get_input num_layers get_layer",
+    trt.ILayer: "type",
+    trt.IPluginRegistry: "load_library",
+    trt.LayerType: "PLUGIN_V3",
     trt.IOptimizationProfile: "set_shape",
     trt.ITimingCache: "serialize",
     trt.BuilderFlag: "VERSION_COMPATIBLE GPU_FALLBACK",
@@ -80,7 +84,8 @@ for owner, names in {
 }.items():
     missing = [name for name in names.split() if not hasattr(owner, name)]
     assert not missing, (owner, missing)
-flags = _network_flags(trt)
+assert callable(trt.get_plugin_registry)
+flags = network_flags(trt)
 print(trt.__version__, flags)
 monitor = _make_monitor(trt, SilentProgress())
 monitor.phase_start("build", None, 3)

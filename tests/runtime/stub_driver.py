@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taidpt.runtime.backends.engine_files import fingerprint
+from taidpt.runtime.backends.engine_files import PLUGIN_KEY, fingerprint
 from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.trust import trust
 from tests.support import REPOSITORY, require
@@ -74,6 +74,17 @@ def build_stub(folder: Path) -> StubMachine:
     return StubMachine(folder)
 
 
+def build_library(folder: Path, code: str) -> Path:
+    """Compile C code to a shared library; skips where there is no compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    require("c++", compiler is not None, "no C compiler")
+    source, library = folder / "library.c", folder / "library.so"
+    source.write_text(code)
+    command = [str(compiler), "-shared", "-fPIC", str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    return library
+
+
 def add_stub_engine(
     path: Path,
     batch: tuple[int, int, int] = (1, 1, 4),
@@ -96,7 +107,9 @@ def add_stub_engine(
     }
     name = f"engines/{document['flavour']}-{document['precision']}-{fingerprint(document)}"
     if content is None:
-        content = json.dumps({"onnx": str(graph), "batch": list(batch)}).encode()
+        plugin = PLUGIN_KEY in document
+        engine = {"onnx": str(graph), "batch": list(batch), "plugin": plugin}
+        content = json.dumps(engine).encode()
     with BundleWriter(path, base=path) as writer:
         writer.write(f"{name}.engine", content)
         writer.write(f"{name}.json", json.dumps(document).encode())

@@ -46,6 +46,29 @@ def nptype(kind: type[Any]) -> type[Any]:
     return kind
 
 
+class PluginRegistry:
+    """Opens a library as TensorRT does: by its `getCreators`, and once."""
+
+    def __init__(self) -> None:
+        self.libraries: dict[str, Any] = {}
+
+    def load_library(self, path: str) -> Any:
+        library = ctypes.CDLL(path)
+        count = ctypes.c_int32()
+        if path in self.libraries or not hasattr(library, "getCreators"):
+            return None
+        library.getCreators(ctypes.byref(count))
+        self.libraries[path] = library
+        return library if count.value else None
+
+
+_REGISTRY = PluginRegistry()
+
+
+def get_plugin_registry() -> PluginRegistry:
+    return _REGISTRY
+
+
 class Runtime:
     def __init__(self, logger: Any) -> None:
         self.logger = logger
@@ -55,7 +78,11 @@ class Runtime:
         if not data.startswith(b"{"):
             self.logger.log(ILogger.Severity.ERROR, "the magic tag does not match")
             return None
-        return Engine(self.logger, **json.loads(data))
+        document = json.loads(data)
+        if document.pop("plugin", False) and not _REGISTRY.libraries:
+            self.logger.log(ILogger.Severity.ERROR, "IPluginCreator not found in Plugin Registry")
+            return None
+        return Engine(self.logger, **document)
 
 
 class Engine:

@@ -1,0 +1,88 @@
+"""TensorRT plugins from a library that the user names, such as ours (docs/kernels.md).
+
+Loading a library runs its code, so only the user's own environment names one, never a bundle.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+from taidpt.runtime.errors import BackendError
+from taidpt.runtime.files import sha256_of
+
+__all__ = ["PLUGIN_VARIABLE", "load_plugins", "named_library", "plugin_sha256"]
+
+PLUGIN_VARIABLE = "TAIDPT_PLUGIN"
+_BUILD = (
+    "cmake -S . -B build/native -DTENSORRT_INCLUDE_DIR=/path/to/TensorRT/include && "
+    "cmake --build build/native"
+)
+# Of each TensorRT package the libraries in its registry, with what must live as long as they do:
+# a library is registered once in a process.
+_LOADED: dict[tuple[str, Path], tuple[Any, Any]] = {}
+
+
+def named_library() -> Path | None:
+    """The library that the environment names; None where it names none.
+
+    Raises:
+        BackendError: there is no such file.
+    """
+    name = os.environ.get(PLUGIN_VARIABLE, "")
+    if not name:
+        return None
+    path = Path(name)
+    if not path.is_file():
+        raise _fault(path, "there is no such file")
+    return path.resolve()
+
+
+def plugin_sha256() -> str | None:
+    """What the named library is, for an engine that is built with it; None where none is named.
+
+    Raises:
+        BackendError: there is no such file, or it cannot be read.
+    """
+    path = named_library()
+    if path is None:
+        return None
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise _fault(path, f"it cannot be read: {error.strerror}") from None
+
+
+def load_plugins(trt: Any) -> Path | None:
+    """Load the named library and register its plugins, once in a process.
+
+    Args:
+        trt: the package `tensorrt` or `tensorrt_rtx`; its logger hears of what goes wrong.
+    Returns:
+        The library; None where none is named.
+    Raises:
+        BackendError: it is missing, does not load, or TensorRT registers nothing of it.
+    """
+    path = named_library()
+    key = (str(trt.__name__), path) if path is not None else None
+    if key is None or key in _LOADED:
+        return path
+    try:
+        library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise _fault(key[1], f"it does not load: {error}") from None
+    handle = trt.get_plugin_registry().load_library(str(path))
+    if handle is None:
+        reason = f"{trt.__name__} {trt.__version__} registers no plugin of it"
+        raise _fault(key[1], reason)
+    _LOADED[key] = (library, handle)
+    return path
+
+
+def _fault(path: Path, reason: str) -> BackendError:
+    return BackendError(
+        f"{PLUGIN_VARIABLE}={path}: {reason}; build it for the TensorRT that is installed: "
+        f"{_BUILD}; or unset {PLUGIN_VARIABLE}"
+    )
