@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 
 from taidpt.clip import load_clip
+from taidpt.cut_encoder import cut_encoder
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.progress import SilentProgress
 from taidpt.prompts import TunedPrompts
@@ -54,14 +54,11 @@ def make_bundle(folder: Path, classes: int, model: str = "RN50-quickgelu") -> Pa
 
 def cut_session(bundle: Path, threads: int) -> onnxruntime.InferenceSession:
     """The bundle's graph up to its two features."""
-    whole = onnx.load(bundle / "model.onnx")
-    wanted = ["global_features", "patch_features"]
-    cut = onnx.utils.Extractor(whole).extract_model(["frames"], wanted)
+    cut = bundle.with_name("encoder.onnx")
+    cut_encoder(bundle / "model.onnx", "frames", cut)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        cut.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(cut, options, providers=["CPUExecutionProvider"])
 
 
 def alternate(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from taidpt.runtime.bare import Bare, open_bare
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.input_spec import InputSpec
 from taidpt.runtime.power import PowerMeter
@@ -40,7 +41,7 @@ class BenchRow:
 
     Attributes:
         batch: frames in one run.
-        bare_ms: the backend alone, on frames of the model's size.
+        bare_ms: what `Bare.what` says, on frames of the model's size.
         tagger_ms: the tagger on the same frames; `ratio` is this by `bare_ms`.
         by_size_ms: the tagger on larger frames, which it also resizes; empty where the graph does.
         stream_fps: a stream of 720p frames (of the graph's own where it resizes), its stages
@@ -57,7 +58,7 @@ class BenchRow:
 
     @property
     def ratio(self) -> float:
-        """What the tagger takes by what the backend alone takes."""
+        """What the tagger takes by what the bare side takes."""
         return self.tagger_ms / self.bare_ms
 
 
@@ -77,11 +78,14 @@ class SyntheticSource(Source):
             yield Frame(picture, index / self._fps, index, self.name)
 
 
-def run_bench(tagger: Tagger, batches: Sequence[int], seconds: float = 2.0) -> list[BenchRow]:
+def run_bench(
+    tagger: Tagger, bare: Bare, batches: Sequence[int], seconds: float = 2.0
+) -> list[BenchRow]:
     """Measure a tagger; the ways to run it take turns, so that a slow moment hits them all.
 
     Args:
         tagger: an open bundle.
+        bare: what it is compared with.
         batches: batch sizes to sweep.
         seconds: about how long to measure each batch size.
     Raises:
@@ -89,14 +93,14 @@ def run_bench(tagger: Tagger, batches: Sequence[int], seconds: float = 2.0) -> l
     """
     if not batches or min(batches) < 1 or seconds <= 0:
         raise InputError("bench needs batch sizes of at least 1, and a time above 0")
-    return [_bench_batch(tagger, batch, seconds) for batch in batches]
+    return [_bench_batch(tagger, bare, batch, seconds) for batch in batches]
 
 
-def _bench_batch(tagger: Tagger, batch: int, seconds: float) -> BenchRow:
+def _bench_batch(tagger: Tagger, bare: Bare, batch: int, seconds: float) -> BenchRow:
     spec = tagger.bundle.manifest.input
     ready = np.stack(_frames(batch, spec.frame_shape))
     ways: dict[str, Callable[[], object]] = {
-        "bare": lambda: tagger.backend.run(ready, tagger.bank_inputs),
+        "bare": lambda: bare.run(ready),
         "tagger": lambda: tagger.tag_batch(ready),
     }
     shapes = _shapes(spec)
@@ -131,6 +135,7 @@ def _alternate(ways: dict[str, Callable[[], object]], seconds: float) -> dict[st
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["bare"]) < _LEAST_ROUNDS:
         for name, way in ways.items():
+            way()  # untimed: threads of the session that ran before spin for a while yet
             begun = time.perf_counter()
             way()
             times[name].append((time.perf_counter() - begun) * 1e3)
@@ -173,7 +178,10 @@ def measure_eager(
 
 
 def bench_lines(
-    tagger: Tagger, rows: Sequence[BenchRow], eager_ms: dict[int, float] | str | None = None
+    tagger: Tagger,
+    bare: Bare,
+    rows: Sequence[BenchRow],
+    eager_ms: dict[int, float] | str | None = None,
 ) -> list[str]:
     """Tables for people: the sweep, and the stages of the last row's stream."""
     shapes = _shapes(tagger.bundle.manifest.input)
@@ -183,6 +191,7 @@ def bench_lines(
     lines = [
         f"{tagger.bundle.path.name}: {model}, {len(tagger.names)} tags",
         f"device {tagger.device}",
+        f"bare is {bare.what}",
         f"milliseconds a frame, medians; frames a second of a {streamed} stream",
         f"{'batch':>5}{'bare ms':>11}{'tagger ms':>11}{'ratio':>8}{sizes}{'stream/s':>10}",
     ]
@@ -205,7 +214,10 @@ def bench_lines(
 
 
 def bench_report(
-    tagger: Tagger, rows: Sequence[BenchRow], eager_ms: dict[int, float] | str | None = None
+    tagger: Tagger,
+    bare: Bare,
+    rows: Sequence[BenchRow],
+    eager_ms: dict[int, float] | str | None = None,
 ) -> dict[str, Any]:
     """Everything that a later reader needs to compare, as JSON values."""
     return {
@@ -219,6 +231,7 @@ def bench_report(
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "bare": bare.what,
         "open_clip_eager_ms": eager_ms,
         "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
     }
@@ -229,12 +242,13 @@ def bench_command(
 ) -> None:
     """Open, measure, print, and write JSON when a file is named."""
     with Tagger.load(bundle, **options) as tagger:
+        bare = open_bare(tagger)
         with PowerMeter() as meter:
-            rows = run_bench(tagger, batches, seconds)
+            rows = run_bench(tagger, bare, batches, seconds)
         eager_ms = measure_eager(tagger, batches, options.get("threads"), seconds)
-        print("\n".join([*bench_lines(tagger, rows, eager_ms), *meter.lines()]))
+        print("\n".join([*bench_lines(tagger, bare, rows, eager_ms), *meter.lines()]))
         if target is not None:
-            text = json.dumps(bench_report(tagger, rows, eager_ms), indent=1)
+            text = json.dumps(bench_report(tagger, bare, rows, eager_ms), indent=1)
             try:
                 Path(target).write_text(text + "\n", encoding="utf-8")
             except OSError as error:

@@ -97,8 +97,9 @@ def _batch_list(ctx: click.Context, param: click.Parameter, value: str) -> tuple
 def bench(bundle: str, batches: tuple[int, ...], seconds: float, **options: object) -> None:
     """Measure BUNDLE on this machine, on synthetic frames.
 
-    The backend alone, the tagger on frames of the model's size, on 720p and 1080p frames, and a
-    whole stream, for each batch size; all take turns. Where PyTorch and open_clip are installed,
+    The bare encoder (the whole graph where no onnx is installed to cut it), the tagger on frames of
+    the model's size, on 720p and 1080p frames, and a whole stream, for each batch size; all take
+    turns. Where PyTorch and open_clip are installed,
     open_clip's encoder too, run eagerly.
     """
     from taidpt.runtime.bench import bench_command

@@ -1,4 +1,4 @@
-"""What a device draws, read from Linux' hwmon while it works: a Jetson's INA3221 and the like."""
+"""What a device draws while it works: a Jetson's INA3221 and the like by hwmon, cards by NVML."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from taidpt.runtime.nvml import Card, find_cards
 
 __all__ = ["PowerMeter", "Rail", "find_rails"]
 
@@ -86,12 +88,12 @@ def _reads(rail: Rail) -> bool:
 
 
 class PowerMeter:
-    """Reads all rails five times a second in a thread of its own, inside a `with`."""
+    """Reads all rails and cards five times a second in a thread of its own, inside a `with`."""
 
     def __init__(self, hwmon: Path = _HWMON) -> None:
-        """Look for rails in a folder like /sys/class/hwmon."""
+        """Look for rails in a folder like /sys/class/hwmon, and for cards."""
         self._hwmon = hwmon
-        self._rails = find_rails(hwmon)
+        self._rails: list[Rail | Card] = [*find_rails(hwmon), *find_cards()]
         self._watts: dict[str, deque[float]] = {
             rail.name: deque(maxlen=_KEPT) for rail in self._rails
         }
@@ -112,8 +114,8 @@ class PowerMeter:
         """A table for people, or a line that says that this device does not tell."""
         if not self._rails:
             return [
-                f"power: this device does not tell (no power or current in {self._hwmon}; graphics "
-                "cards' NVML is not asked)"
+                f"power: this device does not tell (no power or current in {self._hwmon}; no card "
+                "that answers NVML, which needs nvidia-ml-py)"
             ]
         head = f"{'watts':<14}{'p50':>9}{'p95':>9}{'p99':>9}"
         return [head, *(_line(name, list(watts)) for name, watts in self._watts.items() if watts)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,8 @@ class OnnxRuntimeBackend:
         if wanted is None:
             wanted = _providers_of(device, bundle)
         _check_available(ort, wanted)
-        self._session = _open(ort, bundle.file(bundle.manifest.graph.file), wanted, options)
+        self._open = partial(_open, ort, providers=wanted, options=options)
+        self._session = self._open(bundle.file(bundle.manifest.graph.file))
         self._provider = _check_used(self._session, wanted)
         self._version = str(ort.__version__)
         self._input = bundle.manifest.input.name
@@ -90,6 +92,14 @@ class OnnxRuntimeBackend:
         except Exception as error:  # onnxruntime's errors share no public base class
             raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
+
+    def new_session(self, graph: Path) -> Any:
+        """A session of another graph, opened as the bundle's own was, for comparison.
+
+        Raises:
+            BundleError: ONNX Runtime refuses the graph.
+        """
+        return self._open(graph)
 
     def _wait_for(self, frames: DeviceFrames) -> None:
         """Frames on a GPU are read once their producer is done with them."""

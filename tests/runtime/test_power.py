@@ -6,10 +6,52 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from taidpt.runtime.nvml import find_cards
 from taidpt.runtime.power import PowerMeter, find_rails
+
+
+class NvmlError(Exception):
+    """As pynvml's own, of no kind that Python has."""
+
+
+class Nvml(ModuleType):
+    """A stub of pynvml: card 1 does not tell, card 2 has no handle."""
+
+    def __init__(self, broken: str = "", count: int = 3) -> None:
+        super().__init__("pynvml")
+        self.broken, self.count, self.milliwatts = broken, count, 71_500
+
+    def _answer(self, function: str, value: Any) -> Any:
+        if function == self.broken:
+            raise NvmlError(function)
+        return value
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self._answer("init", None)
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return int(self._answer("count", self.count))
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index == 2:
+            raise NvmlError("handle")
+        return int(self._answer("handle", index))
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
+        if handle == 1:
+            raise NvmlError("not supported")
+        return int(self._answer("power", self.milliwatts))
+
+
+@pytest.fixture(autouse=True)
+def no_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine has itself is not what these tests are about."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
 
 
 def write(folder: Path, **values: object) -> Path:
@@ -71,3 +113,34 @@ def test_a_device_that_does_not_tell_says_so(
     stages = [line.split()[0] for line in shown[start + 1 : start + 7]]
     assert stages == ["decode", "wait", "preprocess", "inference", "post", "sinks"]
     assert shown[start + 7].split()[0] in ("power:", "watts")
+
+
+def test_cards_that_answer_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with PowerMeter(tmp_path) as meter:
+        time.sleep(0.05)
+        nvml.broken = "power"  # a card that falls silent keeps what it told
+        time.sleep(0.5)
+    head, row = meter.lines()
+    assert head.split() == ["watts", "p50", "p95", "p99"]
+    assert row.split() == ["GPU", "0", *["71.50"] * 3]
+
+
+@pytest.mark.parametrize("broken", ["init", "count", "handle", "power"])
+def test_any_error_of_nvml_is_no_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(broken))
+    assert find_cards() == []
+    with PowerMeter(tmp_path) as meter:
+        pass
+    assert meter.lines()[0].startswith("power: this device does not tell")
+
+
+def test_nvmls_own_package_without_a_driver_is_no_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pynvml")
+    nvml = pytest.importorskip("pynvml")
+    monkeypatch.setattr(nvml, "nvmlInit", nvml.nvmlDeviceGetCount)  # not initialised
+    assert find_cards() == []
+    assert callable(nvml.nvmlDeviceGetPowerUsage)
