@@ -25,6 +25,7 @@ from taidpt.export.precision import QUANTISED, to_half
 from taidpt.progress import Progress
 from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import BackendError, BundleError, InputError, ParityError
+from taidpt.runtime.files import sha256_of
 from taidpt.runtime.json_reader import parse_object
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Var
     if name == MODEL_FILE:
         return Variant(bundle, name, {}, fresh=False)
     frames = _frames(bundle, request)
+    gate = gate_for(bundle, request)
     origin = _origin(bundle, frames, request)
     stored = _stored(bundle, precision)
     if stored is not None and _same_origin(stored, origin):
@@ -139,7 +141,6 @@ def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Var
             )
         return Variant(bundle, name, stored, fresh=False)
     require_onnx()
-    gate = gate_for(bundle, request)
     graph, notes = convert(bundle, frames, gate, progress)
     with BundleWriter(bundle.path, base=bundle.path) as writer:
         save_graph(graph, writer.path(name))
@@ -177,6 +178,8 @@ def _origin(bundle: Bundle, frames: Frames | None, request: EngineRequest) -> di
         origin["calibration_frames"] = len(frames)
     if request.max_map_drop is not None:
         origin["max_map_drop"] = request.max_map_drop
+    if request.labels is not None:  # one made without them has no mAP to tell
+        origin["labels_sha256"] = sha256_of(request.labels)
     return origin
 
 

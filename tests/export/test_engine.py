@@ -305,6 +305,24 @@ def test_pictures_with_labels_are_taken_for_an_engine_of_a_bundle(
     assert str(pictures) in done.stderr or str(labels) in done.stderr
 
 
+def test_labels_given_later_are_measured(bundle: Path, tmp_path: Path) -> None:
+    pictures, labels = tmp_path / "pictures", tmp_path / "labels.json"
+    pictures.mkdir()
+    names = Bundle.load(bundle).names
+    told: dict[str, list[str]] = {}
+    for index, picture in enumerate(generated_pictures(64)):
+        Image.fromarray(picture.pixels).save(pictures / f"{index}.png")
+        told[f"{index}.png"] = [names[index % len(names)]]
+    labels.write_text(json.dumps(told), "utf-8")
+    plain = EngineRequest(EngineOptions("fp16"))
+    labelled = EngineRequest(EngineOptions("fp16"), images=pictures, labels=labels)
+    assert "map_drop" not in add_precision(bundle, plain, SilentProgress()).parity["notes"]
+    later = add_precision(bundle, labelled, SilentProgress())
+    assert "map_drop" in later.parity["notes"]
+    assert not add_precision(bundle, labelled, SilentProgress()).fresh
+    assert not add_precision(bundle, plain, SilentProgress()).fresh
+
+
 def test_rows_of_the_bank_are_fp32_whatever_the_precision(bundle: Path) -> None:
     add_precision(bundle, EngineRequest(EngineOptions("fp16")), SilentProgress())
     model = onnx.load(bundle / "model.fp16.onnx")

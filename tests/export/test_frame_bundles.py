@@ -14,6 +14,7 @@ from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.resize_graph import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Tagger
+from taidpt.runtime.bare import open_bare
 from taidpt.runtime.bench import bench_lines, run_bench
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources import SourceOptions, open_source
@@ -129,10 +130,11 @@ def test_a_gstreamer_pipeline_of_that_size(folder: Path) -> None:
 @pytest.mark.parametrize("bundle", ["rgb", "nv12"])
 def test_bench_measures_frames_of_that_size_alone(folder: Path, bundle: str) -> None:
     with Tagger.load(folder / f"{bundle}.taidpt") as tagger:
-        (row,) = run_bench(tagger, [2], seconds=0.05)
+        bare = open_bare(tagger)
+        (row,) = run_bench(tagger, bare, [2], seconds=0.05)
         assert row.by_size_ms == {}
         assert row.stream_fps > 0
-        assert "one-size stream" in bench_lines(tagger, [row])[2]
+        assert "one-size stream" in bench_lines(tagger, bare, [row])[3]
 
 
 def test_calibration_takes_a_video_of_the_baked_form(folder: Path) -> None:
