@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -368,7 +369,7 @@ def _open_path(text: str, options: SourceOptions) -> Source:
     if not text:
         raise InputError("a source has no name; give a picture, a folder, a video or a stream")
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises where a folder above may not be searched
         return ImageSource(text, _pictures(path, options.recursive), options)
     try:
         with path.open("rb") as stream:

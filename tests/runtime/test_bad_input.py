@@ -92,13 +92,15 @@ def nobody() -> Iterator[None]:
 
 def test_a_source_without_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
+    for parent in tmp_path.parents[:3]:
         parent.chmod(0o755)  # pytest's own folders are the user's alone
     secret, folder = tmp_path / "secret.mp4", tmp_path / "secrets"
     secret.write_bytes(b"x")
     secret.chmod(0)
-    folder.mkdir(mode=0)
-    for path in (secret, folder):
+    folder.mkdir()
+    (folder / "inside.mp4").write_bytes(b"x")
+    folder.chmod(0)
+    for path in (secret, folder, folder / "inside.mp4"):
         with nobody(), pytest.raises(InputError, match=f"{path.name}: .*Permission denied"):
             open_source(path)
 
