@@ -14,8 +14,8 @@ from taidpt.export.engine import (
     EngineOptions,
     build_engine,
     engine_key,
-    find_flavour,
     installed_version,
+    require_flavour,
 )
 from taidpt.export.engine_check import engine_outputs
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
@@ -93,10 +93,7 @@ def engine_of(variant: Variant, request: EngineRequest, progress: Progress) -> E
 
 def _possible_flavour(options: EngineOptions) -> str:
     """The builder that is here and has a GPU to build for."""
-    flavour = find_flavour(options)
-    if flavour is None:
-        wanted = "TensorRT" if options.flavour == "auto" else options.flavour
-        raise EngineNotBuiltError(f"{wanted} is not installed here")
+    flavour = require_flavour(options)
     if options.target is None and gpu_architecture() is None:
         other = " (or name one: --target sm_89)" if flavour == "tensorrt-rtx" else ""
         raise EngineNotBuiltError(f"there is no GPU here to build for{other}")

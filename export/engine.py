@@ -29,6 +29,7 @@ __all__ = [
     "find_flavour",
     "free_memory",
     "installed_version",
+    "require_flavour",
 ]
 
 CPU = "cpu"  # no engine at all: a graph for ONNX Runtime's CPU provider
@@ -104,6 +105,19 @@ def find_flavour(options: EngineOptions) -> str | None:
     return None
 
 
+def require_flavour(options: EngineOptions) -> str:
+    """The builder that is installed.
+
+    Raises:
+        EngineNotBuiltError: the wanted one is not.
+    """
+    flavour = find_flavour(options)
+    if flavour is None:
+        wanted = "TensorRT" if options.flavour == "auto" else options.flavour
+        raise EngineNotBuiltError(f"{wanted} is not installed here")
+    return flavour
+
+
 def installed_version(flavour: str) -> str:
     """The version of a builder that is installed; it is imported for that."""
     return str(_import(flavour).__version__)
@@ -152,10 +166,7 @@ def build_engine(
         EngineNotBuiltError: nothing here can build it, or the builder refused; its first error.
         BackendError: the plugin library that the environment names cannot be used.
     """
-    flavour = find_flavour(options)
-    if flavour is None:
-        wanted = "TensorRT" if options.flavour == "auto" else options.flavour
-        raise EngineNotBuiltError(f"{wanted} is not installed here")
+    flavour = require_flavour(options)
     _check_flavour(flavour, options)
     trt = _import(flavour)
     logger = _make_logger(trt, log)
@@ -331,10 +342,11 @@ def _set_target(trt: Any, config: Any, target: str) -> None:
 def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
-    least = next((tensor.shape[1] for tensor in outputs if tensor.name == "top_scores"), 1)
-    shapes = {tensor.name: tuple(tensor.shape) for tensor in inputs}
+    taken, given = (
+        {tensor.name: tuple(tensor.shape) for tensor in side} for side in (inputs, outputs)
+    )
     profile = builder.create_optimization_profile()
-    for name, sizes in profile_shapes(shapes, options.batch, least).items():
+    for name, sizes in profile_shapes(taken, given, options.batch).items():
         profile.set_shape(name, *sizes)
     return profile
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from taidpt.runtime.manifest import TOP_OUTPUTS
+
 __all__ = ["Shape", "profile_shapes"]
 
 Shape = tuple[int, ...]
@@ -13,18 +15,20 @@ _MOST_TAGS = 8192  # of a bank that is an input; scratch memory grows with it
 
 
 def profile_shapes(
-    inputs: Mapping[str, Shape], batch: tuple[int, int, int], least_tags: int = 1
+    inputs: Mapping[str, Shape], outputs: Mapping[str, Shape], batch: tuple[int, int, int]
 ) -> dict[str, tuple[Shape, ...]]:
     """Batch sizes for the frames, numbers of tags for a bank that is an input.
 
     Args:
         inputs: shapes by name; the first dimension of each is free.
+        outputs: shapes by name; a graph that returns the K best scores takes no fewer tags.
         batch: least, usual and largest number of frames.
-        least_tags: K of a graph that returns the K best scores: it takes no fewer tags.
     Returns:
         Three shapes for each input.
     """
-    tags = (least_tags, max(_USUAL_TAGS, least_tags), _MOST_TAGS)
+    best, _ = TOP_OUTPUTS
+    least = outputs[best][1] if best in outputs else 1
+    tags = (least, max(_USUAL_TAGS, least), _MOST_TAGS)
     return {
         name: tuple((size, *shape[1:]) for size in (batch if name == _FRAMES else tags))
         for name, shape in inputs.items()

@@ -91,11 +91,11 @@ def trtexec_line(name: str, model: onnx.ModelProto, batch: tuple[int, int, int])
         model: the graph.
         batch: least, usual and largest number of frames.
     """
-    dims = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
-    outputs = {value.name: value.type.tensor_type.shape.dim for value in model.graph.output}
-    least = outputs["top_scores"][1].dim_value if "top_scores" in outputs else 1
-    inputs = {name: tuple(dim.dim_value for dim in shape) for name, shape in dims.items()}
-    profile = profile_shapes(inputs, batch, least)
+    taken, given = (
+        {v.name: tuple(dim.dim_value for dim in v.type.tensor_type.shape.dim) for v in side}
+        for side in (model.graph.input, model.graph.output)
+    )
+    profile = profile_shapes(taken, given, batch)
     options = [
         f"{option}={','.join(f'{key}:' + 'x'.join(map(str, s[i])) for key, s in profile.items())}"
         for i, option in enumerate(("--minShapes", "--optShapes", "--maxShapes"))

@@ -147,33 +147,33 @@ def print_verify(report: VerifyReport, json_path: Path | None) -> None:
 
 def _table(candidates: Sequence[Agreement]) -> list[str]:
     """A row of figures a candidate; for one without any, why there are none."""
-    figures = {c.name: _figures(c, c.report) for c in candidates if c.report is not None}
-    heads = next((list(c.report.gated) for c in candidates if c.report is not None), [])
-    gated = [name.removesuffix("_features") for name in heads]
-    title = ["", *gated, "bound", "scores ±", "top 5", "on/off", "mAP"]
-    cells = [title, *figures.values()] if figures else []
-    first = max((len(c.name) for c in candidates), default=0)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][1:]
+    first = max((len(candidate.name) for candidate in candidates), default=0)
+    reports = [candidate.report for candidate in candidates if candidate.report is not None]
+    gated = [name.removesuffix("_features") for name in reports[0].gated] if reports else []
+    title = [*gated, "bound", "scores ±", "top 5", "on/off", "mAP"]
+    rows = [None if c.report is None else _figures(c, c.report) for c in candidates]
+    columns = zip(title, *filter(None, rows), strict=True)
+    widths = [max(map(len, column)) for column in columns]
 
-    def row(name: str, values: Sequence[str]) -> str:
-        padded = (f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
-        return "  ".join([f"{name:{first}}", *padded])
+    def padded(cells: Sequence[str]) -> str:
+        return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
-    told = "least centred cosine over pictures and patches:"
-    lines = [told, row("", title[1:])] if cells else []
-    for c in candidates:
-        found = figures.get(c.name)
-        verdict = "ok" if c.passed else "FAILED"
-        lines.append(
-            f"{row(c.name, found[1:])}  {verdict}" if found else f"{c.name:{first}}  {_why(c)}"
-        )
+    lines = []
+    if reports:
+        lines += [
+            "least centred cosine over pictures and patches:",
+            f"{'':{first}}  {padded(title)}",
+        ]
+    for candidate, row in zip(candidates, rows, strict=True):
+        verdict = "ok" if candidate.passed else "FAILED"
+        told = _why(candidate) if row is None else f"{padded(row)}  {verdict}"
+        lines.append(f"{candidate.name:{first}}  {told}")
     return lines
 
 
 def _figures(candidate: Agreement, report: ParityReport) -> list[str]:
     drop = candidate.map_drop
     return [
-        candidate.name,
         *(f"{report.head(name).minimum:.5f}" for name in report.gated),
         str(report.bound),
         f"{report.head('scores').largest_difference:.1e}",
@@ -199,13 +199,10 @@ def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
     columns = max(shutil.get_terminal_size().columns, 60)
     indent = " " * (width + 5)
     for finding in findings:
-        first = f"{marks[finding.good]} {finding.what:{width}}  {finding.state}"
+        line = f"{marks[finding.good]} {finding.what:{width}}  {finding.state}"
         mend = f"→ {finding.mend}" if finding.mend else ""
-        beside = f"{first}   {mend}"
-        if mend and len(beside) > columns:  # a command stays whole, to be copied
-            beside, mend = first, f"{indent}{mend}"
-        else:
-            mend = ""
-        click.echo(textwrap.fill(beside.rstrip(), columns, subsequent_indent=indent))
-        if mend:
-            click.echo(mend)
+        fits = len(f"{line}   {mend}") <= columns
+        told = f"{line}   {mend}".rstrip() if fits else line
+        click.echo(textwrap.fill(told, columns, subsequent_indent=indent))
+        if mend and not fits:  # a command stays whole, to be copied
+            click.echo(f"{indent}{mend}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.export.test_verify import bundle, with_swapped_colours  # noqa: F401  # a fixture
-from tests.runtime.stub_driver import StubMachine, add_stub_engine, build_stub
+from tests.runtime.stub_driver import StubMachine, add_stub_engine
 
 STORE = """
 import json, shutil, sys
@@ -54,16 +54,10 @@ except ParityError as error:
 """
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> StubMachine:
-    return build_stub(tmp_path_factory.mktemp("stub"))
-
-
 @pytest.fixture
-def with_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def with_engine(bundle: Path, tmp_path: Path, own_state: None) -> Path:  # noqa: F811
     import shutil
 
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     path = Path(shutil.copytree(bundle, tmp_path / "street.taidpt"))
     add_stub_engine(path, trusted=False)
     return path

@@ -59,30 +59,26 @@ def build_stub(folder: Path) -> StubMachine:
     """Compile the stub driver; skips where there is no C compiler or no cuda-bindings."""
     import importlib.util
 
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    require("c++", compiler is not None, "no C compiler")
     there = importlib.util.find_spec("cuda") is not None
     require("cuda-bindings", there, "pip install cuda-bindings")
-    library = folder / "libcuda.so.1"
-    subprocess.run(
-        [
-            *(str(compiler), "-shared", "-fPIC", "-O1", "-Wl,-soname,libcuda.so.1"),
-            *(str(STUBS / "libcuda.c"), "-o", str(library), "-ldl"),
-        ],
-        check=True,
-    )
+    name = "libcuda.so.1"
+    _compile(STUBS / "libcuda.c", folder / name, "-O1", f"-Wl,-soname,{name}", "-ldl")
     return StubMachine(folder)
 
 
 def build_library(folder: Path, code: str) -> Path:
     """Compile C code to a shared library; skips where there is no compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    require("c++", compiler is not None, "no C compiler")
     source, library = folder / "library.c", folder / "library.so"
     source.write_text(code)
-    command = [str(compiler), "-shared", "-fPIC", str(source), "-o", str(library)]
-    subprocess.run(command, check=True)
+    _compile(source, library)
     return library
+
+
+def _compile(source: Path, library: Path, *options: str) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    require("c++", compiler is not None, "no C compiler")
+    command = [str(compiler), "-shared", "-fPIC", str(source), "-o", str(library), *options]
+    subprocess.run(command, check=True)
 
 
 def add_stub_engine(

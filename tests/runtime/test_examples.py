@@ -18,7 +18,7 @@ from PIL import Image
 
 from taidpt.runtime import Tagger
 from taidpt.runtime.commands import tag
-from tests.runtime.stub_driver import add_stub_engine, build_stub
+from tests.runtime.stub_driver import StubMachine, add_stub_engine
 from tests.runtime.test_live import free_port, server
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
@@ -69,11 +69,9 @@ def test_opencv_loop(lively: Path, video_path: Path) -> None:
 
 
 def test_external_decode_on_the_stub_of_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: StubMachine, tmp_path: Path, own_state: None
 ) -> None:
     """The real example; the driver, TensorRT and the decoder are stubs."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    machine = build_stub(tmp_path)
     bundle = tiny_bundle(tmp_path / "t.taidpt", TinySpec(height=96, width=128))
     add_stub_engine(bundle)
     video = colour_video(tmp_path / "clip.mp4", frames=30)

@@ -11,7 +11,7 @@ import pytest
 
 from taidpt.runtime.backends.plugin_library import load_plugins, plugin_sha256
 from taidpt.runtime.errors import BackendError
-from tests.runtime.stub_driver import StubMachine, add_stub_engine, build_library, build_stub
+from tests.runtime.stub_driver import StubMachine, add_stub_engine, build_library
 from tests.runtime.tiny import tiny_bundle
 
 PLUGINS = "void *const *getCreators(int *count) { static void *one; *count = 1; return &one; }\n"
@@ -26,15 +26,9 @@ for _ in range(2):
 """
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> StubMachine:
-    return build_stub(tmp_path_factory.mktemp("stub"))
-
-
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bundle(tmp_path: Path, own_state: None) -> Path:
     """One whose engine was built with plugins."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     path = tiny_bundle(tmp_path / "t.taidpt")
     add_stub_engine(path, plugin_sha256="0" * 64)
     return path

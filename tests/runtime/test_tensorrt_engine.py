@@ -10,18 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.stub_driver import StubMachine, add_stub_engine, build_stub
+from tests.runtime.stub_driver import StubMachine, add_stub_engine
 from tests.runtime.tiny import TinySpec, tiny_bundle
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> StubMachine:
-    return build_stub(tmp_path_factory.mktemp("stub"))
-
-
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def bundle(tmp_path: Path, own_state: None) -> Path:
     path = tiny_bundle(tmp_path / "t.taidpt")
     add_stub_engine(path)
     return path
@@ -215,9 +209,8 @@ def test_stale_and_strange_engines_are_refused(machine: StubMachine, bundle: Pat
 
 
 def test_only_what_was_built_here_is_run(
-    machine: StubMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: StubMachine, tmp_path: Path, own_state: None
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     path = tiny_bundle(tmp_path / "strange.taidpt")
     add_stub_engine(path, trusted=False)
     printed = machine.run(LOAD, [path])
