@@ -1,19 +1,21 @@
 """Kill −9 and Ctrl-C at every step that a writer takes on the disk: old bundle or new, never half.
 
-Each moment is a fork of this process with an audit hook, which sees files opened, renamed, linked
-and removed. `TAIDPT_EVERY_MOMENT=1` takes all of them, otherwise a few a command.
+Each moment is a process with an audit hook, which sees files opened, renamed, linked and removed.
+It is forked from a server that has imported all and run nothing: no thread outlives a fork.
+`TAIDPT_EVERY_MOMENT=1` takes all moments, otherwise a few a command.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -32,6 +34,8 @@ from tests.taidpt.tiny import VIT, make_clip
 STEPS = {"open", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "ctypes.dlsym"}
 EVERY = os.environ.get("TAIDPT_EVERY_MOMENT") == "1"
 INTERRUPTED = 130
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
 
 
 def export_again(path: Path) -> None:
@@ -62,14 +66,22 @@ FEW = {export_again: 1, add_fp16: 12, add_rtx_engine: 2, calibrate: 6, add_plain
 
 
 def run_until(step: int | None, command: Callable[[Path], None], path: Path, how: str) -> int:
-    """Run in a fork that ends at a step on the disk: its exit code.
+    """Run in a process of its own that ends at a step on the disk: its exit code.
 
     Without a step it runs to the end and its exit code is the number of steps, 250 at most.
     """
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
+    state = os.environ["XDG_STATE_HOME"]  # the server's environment is older than the test's
+    child = SERVER.Process(target=end_at, args=(step, command, path, how, state))
+    child.start()
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def end_at(
+    step: int | None, command: Callable[[Path], None], path: Path, how: str, state: str
+) -> NoReturn:
+    os.environ["XDG_STATE_HOME"] = state
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
