@@ -254,10 +254,10 @@ def _input_spec(clip: ClipModel, frame: FrameInput | None) -> InputSpec:
 
 
 def _tag_entries(prompts: Classes, bank: ClassBank) -> tuple[TagEntry, ...]:
-    maps = bank.probabilities or (None,) * len(bank.names)
+    learned = zip(prompts.tags, bank.thresholds, bank.probabilities, strict=True)
     return tuple(
         TagEntry(tag.name, threshold, tag.synonyms, probability)
-        for tag, threshold, probability in zip(prompts.tags, bank.thresholds, maps, strict=True)
+        for tag, threshold, probability in learned
     )
 
 

@@ -17,7 +17,6 @@ from taidpt.runtime.bank import ClassBank, default_thresholds
 from taidpt.runtime.bank_file import map_local_embeddings
 from taidpt.runtime.bundle import BANK_FILE, Bundle
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.manifest import TagEntry
 from taidpt.runtime.results import Vocabulary
 
 __all__ = [
@@ -59,7 +58,13 @@ def own_bank(bundle: Bundle) -> ActiveBank:
     try:
         bank = bundle.bank if swappable else None
         rows = bank.local_embeddings if bank else map_local_embeddings(bundle.file(BANK_FILE))
-        vocabulary = Vocabulary(manifest.tags, manifest.model.grid, rows)
+        vocabulary = Vocabulary(
+            manifest.names,
+            tuple(tag.threshold for tag in manifest.tags),
+            tuple(tag.probability for tag in manifest.tags),
+            manifest.model.grid,
+            rows,
+        )
     except InputError as error:
         raise BundleError(f"{bundle.path}: {error}") from None
     return ActiveBank(vocabulary, _inputs(bank) if bank else NO_BANK)
@@ -92,24 +97,20 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
             f"{source}: has {len(bank.names)} tags, and {bundle.path} was exported with --top-k "
             f"{least}, which needs {least} tags at least"
         )
-    maps = bank.probabilities or (None,) * len(bank.names)
-    entries = tuple(
-        TagEntry(name, threshold, (), probability)
-        for name, threshold, probability in zip(bank.names, bank.thresholds, maps, strict=True)
+    vocabulary = Vocabulary(
+        bank.names, bank.thresholds, bank.probabilities, manifest.model.grid, bank.local_embeddings
     )
-    vocabulary = Vocabulary(entries, manifest.model.grid, bank.local_embeddings)
     return ActiveBank(vocabulary, _inputs(bank), bank)
 
 
 def bundle_bank(bundle: Bundle) -> ClassBank:
     """A bundle's bank with what its manifest says: calibrated thresholds, model, scoring."""
     manifest = bundle.manifest
-    maps = tuple(tag.probability for tag in manifest.tags)
     scoring = manifest.scoring
     return dataclasses.replace(
         bundle.bank,
         thresholds=tuple(tag.threshold for tag in manifest.tags),
-        probabilities=maps if any(document is not None for document in maps) else (),
+        probabilities=tuple(tag.probability for tag in manifest.tags),
         metadata={
             **bundle.bank.metadata,
             "model": manifest.model.to_json(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.files import write_atomically
-from taidpt.runtime.json_reader import JsonReader
+from taidpt.runtime.tag_tables import MapJson, ProbabilityMaps, Threshold, Thresholds
 
 __all__ = [
-    "BANK_KIND",
-    "BANK_SCHEMA",
     "DEFAULT_SCALE",
     "ClassBank",
     "FloatArray",
@@ -29,45 +25,8 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float32]
 
-BANK_SCHEMA = 1
-BANK_KIND = "taidpt-bank"
 DEFAULT_SCALE = 4.0  # the paper's fixed factor on a similarity
 _UNIT_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Where a tag switches.
-
-    Attributes:
-        on: a score of at least this turns the tag on.
-        off: a score below this turns it off again, at most `on`.
-        source: where the numbers come from: "default", "from texts", "calibrated", ….
-    """
-
-    on: float
-    off: float
-    source: str
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.on) and math.isfinite(self.off)):
-            raise InputError(f"a threshold must be finite, got on {self.on} and off {self.off}")
-        if self.off > self.on:
-            raise InputError(
-                f"a threshold's off must not exceed its on, got {self.off} > {self.on}"
-            )
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {"on": self.on, "off": self.off, "source": self.source}
-
-    @classmethod
-    def from_json(cls, reader: JsonReader) -> Threshold:
-        """From a JSON object; BundleError when a key is missing or wrong."""
-        on, off, source = reader.number("on"), reader.number("off"), reader.string("source")
-        if off > on:
-            reader.fail("off", f"at most the on threshold {on:g}")
-        return cls(on, off, source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +40,9 @@ class ClassBank:
         scale: factor on each tag's similarity, float32 [C].
         bias: added after the scale, float32 [C].
         value_embeddings: second rows of the local head, float32 [C, D], any length; or None.
-        thresholds: C thresholds, or none at all.
+        thresholds: C thresholds, or none at all; held as `Thresholds`.
         probabilities: C maps from score to probability as in the manifest, each None until
-            calibrated; or none at all.
+            calibrated; none at all makes each None. Held as `ProbabilityMaps`.
         metadata: free JSON about where the bank comes from (model, weights' hash, …).
     """
 
@@ -93,21 +52,24 @@ class ClassBank:
     scale: FloatArray
     bias: FloatArray
     value_embeddings: FloatArray | None = None
-    thresholds: tuple[Threshold, ...] = ()
-    probabilities: tuple[Mapping[str, Any] | None, ...] = ()
+    thresholds: Sequence[Threshold] = ()
+    probabilities: Sequence[MapJson | None] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_names(self.names)
         C = len(self.names)
         D = self.global_embeddings.shape[-1] if self.global_embeddings.ndim else 0
-        for name, rows in self._matrices().items():
+        for name, rows in self.matrices().items():
             _check_array(name, rows, (C, D), unit=name != "value_embeddings")
         _check_array("scale", self.scale, (C,))
         _check_array("bias", self.bias, (C,))
         for what in ("thresholds", "probabilities"):
             if len(getattr(self, what)) not in (0, C):
                 raise InputError(f"a bank of {C} tags has {len(getattr(self, what))} {what}")
+        maps = ProbabilityMaps.of(self.probabilities or (None,) * C)
+        object.__setattr__(self, "thresholds", Thresholds.of(self.thresholds))
+        object.__setattr__(self, "probabilities", maps)
 
     @classmethod
     def from_rows(
@@ -133,11 +95,9 @@ class ClassBank:
 
     def save(self, path: str | Path) -> None:
         """Write the bank as one safetensors file, by temporary and rename."""
-        from safetensors.numpy import save
+        from taidpt.runtime.bank_file import write_bank
 
-        arrays = {**self._matrices(), "scale": self.scale, "bias": self.bias}
-        plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-        write_atomically(Path(path), save(plain, metadata={"taidpt": self._header()}))
+        write_bank(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> ClassBank:
@@ -173,12 +133,11 @@ class ClassBank:
             bias=self.bias[rows],
             value_embeddings=None if values is None else values[rows],
             thresholds=tuple(self.thresholds[row] for row in rows) if self.thresholds else (),
-            probabilities=(
-                tuple(self.probabilities[row] for row in rows) if self.probabilities else ()
-            ),
+            probabilities=tuple(self.probabilities[row] for row in rows),
         )
 
-    def _matrices(self) -> dict[str, FloatArray]:
+    def matrices(self) -> dict[str, FloatArray]:
+        """The matrices [C, D] by name."""
         rows = {
             "global_embeddings": self.global_embeddings,
             "local_embeddings": self.local_embeddings,
@@ -186,17 +145,6 @@ class ClassBank:
         if self.value_embeddings is not None:
             rows["value_embeddings"] = self.value_embeddings
         return rows
-
-    def _header(self) -> str:
-        document = {
-            "kind": BANK_KIND,
-            "schema": BANK_SCHEMA,
-            "names": list(self.names),
-            "thresholds": [threshold.to_json() for threshold in self.thresholds],
-            "probabilities": [_plain(document) for document in self.probabilities] or None,
-            "metadata": dict(self.metadata),
-        }
-        return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
 def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
@@ -220,14 +168,11 @@ def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
         for name in ("global_embeddings", "local_embeddings", "scale", "bias", "value_embeddings")
         if getattr(first, name) is not None
     }
-    maps: tuple[Mapping[str, Any] | None, ...] = ()
-    if first.probabilities or second.probabilities:
-        maps = sum((bank.probabilities or (None,) * len(bank.names) for bank in banks), maps)
     return replace(
         first,
         names=first.names + second.names,
-        thresholds=first.thresholds + second.thresholds,
-        probabilities=maps,
+        thresholds=(*first.thresholds, *second.thresholds),
+        probabilities=(*first.probabilities, *second.probabilities),
         **arrays,
     )
 
@@ -268,10 +213,6 @@ def _check_array(
         raise InputError(f"{name} holds values that are not finite")
     if unit and np.abs(np.sqrt(squares) - 1).max() > _UNIT_TOLERANCE:
         raise InputError(f"the rows of {name} should have length 1")
-
-
-def _plain(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if document is None else dict(document)
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""Reading a class bank's file: whole, its header alone, or one matrix mapped."""
+"""A class bank's file: written, and read whole, by its header alone, or with one matrix mapped."""
 
 from __future__ import annotations
 
@@ -7,20 +7,56 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from taidpt.runtime.bank import BANK_KIND, BANK_SCHEMA, ClassBank, FloatArray, Threshold
+from taidpt.runtime.bank import ClassBank, FloatArray
 from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.files import write_atomically
 from taidpt.runtime.json_reader import JsonReader, parse_object
+from taidpt.runtime.tag_tables import MapJson, ProbabilityMaps, Threshold, Thresholds
+from taidpt.runtime.tensor_file import TensorFile
 
-__all__ = ["is_bank", "map_local_embeddings", "read_bank", "read_bank_names"]
+__all__ = ["is_bank", "map_local_embeddings", "read_bank", "read_bank_names", "write_bank"]
 
-_MAX_HEADER = 64 << 20
+Arrays = dict[str, npt.NDArray[Any]]
+
+_KIND = "taidpt-bank"
+_SCHEMA = 2  # in schema 1 thresholds and maps were JSON, ten times as slow to read
+_FACT = "map_fact."  # begins the name of a tensor of numbers that maps carry beside their points
+
+
+def write_bank(bank: ClassBank, path: Path) -> None:
+    """Write a bank as one safetensors file, by temporary and rename."""
+    from safetensors.numpy import save
+
+    thresholds = Thresholds.of(bank.thresholds)
+    maps = ProbabilityMaps.of(bank.probabilities)
+    numbers = {key: column for key, column in maps.facts.items() if isinstance(column, np.ndarray)}
+    arrays: Arrays = {**bank.matrices(), "scale": bank.scale, "bias": bank.bias}
+    if thresholds:
+        arrays["thresholds"] = np.stack([thresholds.on, thresholds.off])
+    if len(maps.scores):
+        arrays["map_lengths"] = maps.lengths
+        arrays["map_points"] = np.stack([maps.scores, maps.probabilities])
+        arrays |= {_FACT + key: column for key, column in numbers.items()}
+    header = {
+        "kind": _KIND,
+        "schema": _SCHEMA,
+        "names": list(bank.names),
+        "threshold_sources": list(thresholds.sources),
+        "map_facts": {key: list(maps.facts[key]) for key in maps.facts if key not in numbers},
+        "metadata": dict(bank.metadata),
+    }
+    plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    text = json.dumps(header, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, save(plain, metadata={"taidpt": text}))
 
 
 def read_bank(path: Path) -> ClassBank:
-    """Read a bank that `ClassBank.save` wrote; its errors are those of `ClassBank.load`."""
-    header = _read_header(path)
-    arrays = _read_arrays(path)
+    """Read a bank that `write_bank` wrote; its errors are those of `ClassBank.load`."""
+    with TensorFile(path) as file:
+        header = _header(file, path)
+        arrays = file.arrays()
     try:
         return ClassBank(
             names=header.strings("names"),
@@ -29,8 +65,8 @@ def read_bank(path: Path) -> ClassBank:
             scale=arrays["scale"],
             bias=arrays["bias"],
             value_embeddings=arrays.get("value_embeddings"),
-            thresholds=_read_thresholds(header),
-            probabilities=_read_probabilities(header),
+            thresholds=_thresholds(header, arrays),
+            probabilities=_probabilities(header, arrays),
             metadata=header.child("metadata").document,
         )
     except KeyError as error:
@@ -39,42 +75,11 @@ def read_bank(path: Path) -> ClassBank:
         raise BundleError(f"{path}: {error}") from None
 
 
-def _read_thresholds(header: JsonReader) -> tuple[Threshold, ...]:
-    """At once where all are whole; else one by one, which says what is wrong with which."""
-    found = header.document.get("thresholds")
-    if isinstance(found, list) and all(map(_is_threshold, found)):
-        return tuple(Threshold(item["on"], item["off"], item["source"]) for item in found)
-    return tuple(map(Threshold.from_json, header.children("thresholds")))
-
-
-def _is_threshold(item: Any) -> bool:
-    if type(item) is not dict:
-        return False
-    on, off = item.get("on"), item.get("off")
-    plain = type(on) is float and type(off) is float and off <= on
-    return plain and type(item.get("source")) is str
-
-
-def _read_probabilities(header: JsonReader) -> tuple[dict[str, Any] | None, ...]:
-    """Maps of a calibrated bank; banks of earlier versions have no such key."""
-    if "probabilities" not in header:
-        return ()
-    found = header.document["probabilities"]
-    if not isinstance(found, list) or not all(map(_is_map_or_null, found)):
-        header.fail("probabilities", "a list of objects and nulls")
-    return tuple(found)
-
-
-def _is_map_or_null(item: object) -> bool:
-    return item is None or isinstance(item, dict)
-
-
 def is_bank(path: Path) -> bool:
     """Whether a file calls itself a bank; looks at its header alone."""
     try:
-        outer, _ = _read_outer(path)
-        document = json.loads(outer["__metadata__"]["taidpt"])
-        return bool(document["kind"] == BANK_KIND)
+        with TensorFile(path) as file:
+            return bool(json.loads(file.metadata("taidpt"))["kind"] == _KIND)
     except (InputError, BundleError, ValueError, KeyError, TypeError):
         return False
 
@@ -85,7 +90,8 @@ def read_bank_names(path: Path) -> tuple[str, ...]:
     Raises:
         BundleError: the header is damaged, newer, or not a bank's.
     """
-    return _read_header(path).strings("names")
+    with TensorFile(path) as file:
+        return _header(file, path).strings("names")
 
 
 def map_local_embeddings(path: Path) -> FloatArray:
@@ -98,49 +104,72 @@ def map_local_embeddings(path: Path) -> FloatArray:
     Raises:
         BundleError: the header is damaged.
     """
-    outer, begin = _read_outer(path)
-    entry = JsonReader(outer.get("local_embeddings"), f"{path} (local_embeddings)")
-    entry.choice("dtype", ("F32",))
-    shape, offsets = entry.integers("shape"), entry.integers("data_offsets")
-    if len(shape) != 2 or len(offsets) != 2 or offsets[1] - offsets[0] != 4 * shape[0] * shape[1]:
+    with TensorFile(path) as file:
+        rows = file.map("local_embeddings")
+    if rows.dtype != np.float32 or rows.ndim != 2:
         raise BundleError(f"{path}: damaged bank (local_embeddings); export the bundle again")
-    try:
-        return np.memmap(path, np.float32, "r", begin + offsets[0], shape)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: damaged bank ({error}); export the bundle again") from None
+    return rows
 
 
-def _read_header(path: Path) -> JsonReader:
-    """The JSON beside the tensors; reads no tensor."""
-    outer, _ = _read_outer(path)
-    reader = JsonReader(outer.get("__metadata__"), f"{path} (its metadata)")
-    inner = JsonReader(parse_object(reader.string("taidpt"), str(path)), str(path))
-    inner.choice("kind", (BANK_KIND,))
-    if inner.integer("schema") > BANK_SCHEMA:
+def _header(file: TensorFile, path: Path) -> JsonReader:
+    """The JSON beside the tensors."""
+    header = JsonReader(parse_object(file.metadata("taidpt"), str(path)), str(path))
+    header.choice("kind", (_KIND,))
+    schema = header.integer("schema")
+    if schema > _SCHEMA:
         raise BundleError(
-            f"{path}: bank schema {inner.integer('schema')} is newer than this version knows "
-            f"({BANK_SCHEMA}); update taidpt"
+            f"{path}: bank schema {schema} is newer than this version knows ({_SCHEMA}); update "
+            "taidpt"
         )
-    return inner
+    return header
 
 
-def _read_outer(path: Path) -> tuple[dict[str, Any], int]:
-    """The safetensors header, and where in the file the tensors begin."""
-    try:
-        with path.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            raw = stream.read(size) if size <= _MAX_HEADER else b""
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the bank: {error.strerror}") from None
-    return parse_object(raw, f"{path} (a safetensors header)"), 8 + size
+def _thresholds(header: JsonReader, arrays: Arrays) -> Thresholds:
+    if header.integer("schema") == 1:
+        return Thresholds.of(tuple(map(Threshold.from_json, header.children("thresholds"))))
+    sources = header.strings("threshold_sources")
+    pair = _numbers(arrays, "thresholds", (2, None)) if sources else np.empty((2, 0))
+    return Thresholds(pair[0], pair[1], sources)
 
 
-def _read_arrays(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _probabilities(header: JsonReader, arrays: Arrays) -> ProbabilityMaps:
+    if header.integer("schema") == 1:
+        return ProbabilityMaps.of(_maps_of_schema_1(header))
+    if "map_lengths" not in arrays:
+        return ProbabilityMaps.of(())
+    lengths = _numbers(arrays, "map_lengths", (None,), np.int64)
+    points = _numbers(arrays, "map_points", (2, None))
+    facts = header.child("map_facts").document
+    if not all(isinstance(column, list) for column in facts.values()):
+        header.fail("map_facts", "an object of lists")
+    for name in arrays:
+        if name.startswith(_FACT):
+            facts[name.removeprefix(_FACT)] = _numbers(arrays, name, arrays[name].shape)
+    return ProbabilityMaps(lengths, points[0], points[1], facts)
 
-    try:
-        arrays: dict[str, Any] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path}: damaged bank ({error}); export the bundle again") from None
-    return arrays
+
+def _numbers(
+    arrays: Arrays, name: str, shape: tuple[int | None, ...], kind: type[np.generic] = np.float64
+) -> npt.NDArray[Any]:
+    """A tensor of this type and shape, None standing for any size, of finite numbers."""
+    array = arrays[name]
+    fits = len(shape) == array.ndim and all(
+        wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype != kind or not fits or not np.isfinite(array).all():
+        expected = ", ".join(str(size or "…") for size in shape)
+        raise InputError(
+            f"{name} should be finite {np.dtype(kind)} [{expected}], got {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    return array
+
+
+def _maps_of_schema_1(header: JsonReader) -> list[MapJson | None]:
+    """Maps of a calibrated bank; the first banks have no such key."""
+    if "probabilities" not in header:
+        return []
+    found = header.document["probabilities"]
+    if not isinstance(found, list) or not all(item is None or type(item) is dict for item in found):
+        header.fail("probabilities", "a list of objects and nulls")
+    return found

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from taidpt.runtime.bank import FloatArray
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import TagEntry
+from taidpt.runtime.tag_tables import MapJson, ProbabilityMaps, Threshold, Thresholds
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]
@@ -56,17 +56,18 @@ class Vocabulary:
     """
 
     def __init__(
-        self, tags: Sequence[TagEntry], grid: tuple[int, int], local_rows: FloatArray | None = None
+        self,
+        names: tuple[str, ...],
+        thresholds: Sequence[Threshold],
+        maps: Sequence[MapJson | None],
+        grid: tuple[int, int],
+        local_rows: FloatArray | None = None,
     ) -> None:
-        self.names = tuple(tag.name for tag in tags)
-        self.on = np.array([tag.threshold.on for tag in tags])
-        self.off = np.array([tag.threshold.off for tag in tags])
+        table = Thresholds.of(thresholds)
+        self.names = names
+        self.on, self.off = table.on, table.off
+        self.maps = ProbabilityMaps.of(maps)
         self.grid = grid
-        self.maps: dict[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {
-            index: _probability_map(tag.probability)
-            for index, tag in enumerate(tags)
-            if tag.probability is not None
-        }
         self._local_rows = local_rows
 
     def with_threshold(self, on: float, off: float) -> Vocabulary:
@@ -91,9 +92,7 @@ class Vocabulary:
 
     def probability(self, index: int, score: float) -> float | None:
         """The calibrated probability of a score, between the map's points by a straight line."""
-        if index not in self.maps:
-            return None
-        return float(np.interp(score, *self.maps[index]))
+        return self.maps.probability(index, score)
 
     def local_row(self, index: int) -> FloatArray:
         """The local class embedding of one tag, float32 [D]."""
@@ -241,14 +240,3 @@ class TagBatch(Sequence[TagResult]):
 
     def __repr__(self) -> str:
         return f"TagBatch({len(self)} frames, {self.scores.shape[1]} tags)"
-
-
-def _probability_map(document: Mapping[str, Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The JSON {"scores": ascending, "probabilities": of these} as two arrays."""
-    scores = np.asarray(document.get("scores", ()), float)
-    values = np.asarray(document.get("probabilities", ()), float)
-    if scores.ndim != 1 or scores.shape != values.shape or not scores.size:
-        raise InputError("a probability map needs as many probabilities as scores, at least one")
-    if (np.diff(scores) <= 0).any() or (values < 0).any() or (values > 1).any():
-        raise InputError("a probability map needs rising scores and probabilities in 0 … 1")
-    return scores, values

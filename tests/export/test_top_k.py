@@ -175,7 +175,7 @@ def test_what_a_bank_learned_is_in_the_bundle_made_of_it() -> None:
     bank = dataclasses.replace(small_bank(7), thresholds=learned, probabilities=(ramp,) * 7)
     classes = BankedClasses(bank)
     entries = _tag_entries(classes, with_thresholds(bank, classes, "none"))
-    assert {(tag.threshold.source, tag.probability is ramp) for tag in entries} == {
+    assert {(tag.threshold.source, tag.probability == ramp) for tag in entries} == {
         ("calibrated", True)
     }
     other = _tag_entries(classes, with_thresholds(bank, classes, "center"))

@@ -106,6 +106,6 @@ def test_a_newer_bank_asks_for_an_update(tmp_path: Path) -> None:
     path = tmp_path / "b.safetensors"
     bank().save(path)
     data = path.read_bytes()
-    path.write_bytes(data.replace(b'\\"schema\\": 1', b'\\"schema\\": 7'))
+    path.write_bytes(data.replace(b'\\"schema\\": 2', b'\\"schema\\": 7'))
     with pytest.raises(BundleError, match="bank schema 7 is newer"):
         ClassBank.load(path)

@@ -13,7 +13,6 @@ import pytest
 from taidpt.runtime.bank import ClassBank, Threshold
 from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import BackendError, BundleError, InputError
-from taidpt.runtime.manifest import TagEntry
 from taidpt.runtime.results import Tag, TagResult, Vocabulary
 from taidpt.runtime.tagger import Tagger
 from tests.runtime.tiny import (
@@ -210,21 +209,16 @@ def test_a_closed_tagger_says_so(bundle_path: Path) -> None:
 
 def test_probabilities_come_from_the_map() -> None:
     points = {"scores": [0.0, 1.0, 3.0], "probabilities": [0.1, 0.5, 0.9]}
-    tags = [
-        TagEntry("a", Threshold(1, 1, "calibrated"), probability=points),
-        TagEntry("b", Threshold(1, 1, "default")),
-    ]
+    thresholds = (Threshold(1, 1, "calibrated"), Threshold(1, 1, "default"))
+    words = Vocabulary(("a", "b"), thresholds, (points, None), (1, 1))
     scores = np.array([2.0, 2.0], np.float32)
-    result = TagResult(scores, np.zeros((1, 2), np.float32), None, Vocabulary(tags, (1, 1)))
+    result = TagResult(scores, np.zeros((1, 2), np.float32), None, words)
     assert result["a"] == Tag("a", 2.0, True, pytest.approx(0.7))
     assert result["b"].probability is None
     with pytest.raises(InputError, match="no class bank"):
         result.heatmap("a")
     with pytest.raises(InputError, match="rising scores"):
-        Vocabulary(
-            [TagEntry("a", Threshold(1, 1, "x"), probability={**points, "scores": [3, 2, 1]})],
-            (1, 1),
-        )
+        Vocabulary(("a", "b"), thresholds, (points, {**points, "scores": [3, 2, 1]}), (1, 1))
 
 
 def test_a_bundle_replaced_while_running_is_not_mixed_in(tmp_path: Path) -> None:
