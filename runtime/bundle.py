@@ -90,12 +90,12 @@ class Bundle:
         folder = Path(path)
         for _ in range(_LOAD_TRIES):
             recover_bundle(folder.absolute())
-            before = _identity(folder)
+            before = _look(folder)
             try:
                 return _load_once(folder)
             except (BundleError, InputError):
                 # another process may have put a new folder in place between two reads
-                if _identity(folder) == before and not is_being_replaced(folder.absolute()):
+                if _look(folder) == before and not is_being_replaced(folder.absolute()):
                     raise
             time.sleep(_PAUSE_S)
         return _load_once(folder)
@@ -195,6 +195,15 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError as error:
         raise InputError(f"{folder}: cannot be opened: {error.strerror}") from None
     return status.st_dev, status.st_ino
+
+
+def _look(folder: Path) -> tuple[tuple[int, int] | None, int]:
+    """Identity, and when the manifest was written: two exports later the inode may be the same."""
+    try:
+        written = (folder / MANIFEST_FILE).stat().st_mtime_ns
+    except OSError:
+        written = 0
+    return _identity(folder), written
 
 
 def _read_manifest(folder: Path) -> Manifest:
