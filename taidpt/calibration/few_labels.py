@@ -2,65 +2,43 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logit
 
 from taidpt.calibration.decision import decide
 from taidpt.calibration.estimator import Calibration, TagCalibration
 from taidpt.calibration.hierarchy import compress
 from taidpt.runtime.errors import InputError
 
-__all__ = ["PRIOR_STRENGTH", "read_labels", "refine"]
+__all__ = ["PRIOR_STRENGTH", "refine"]
 
 Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int8]
 
-PRIOR_STRENGTH = 20.0  # the unlabelled estimate counts as this many labels
+PRIOR_STRENGTH = 50.0  # the unlabelled estimate counts as this many labels
+_SURE_FROM = 10  # labels of either kind
 _ISOTONIC_FROM = 30  # labels of either kind before the curve may take any rising shape
 _EDGE = 1e-6
-
-
-def read_labels(path: str | Path, frames: Sequence[str], names: tuple[str, ...]) -> Targets:
-    """Read a CSV with the columns frame, tag, present.
-
-    Args:
-        path: a CSV file; present is 1 or 0 (or −1).
-        frames: how the file may call each frame.
-        names: the tags.
-    Returns:
-        1, −1, or 0 where nothing is said, int8 [N, C].
-    Raises:
-        InputError: it cannot be read, or names a frame or a tag that there is not.
-    """
-    rows = {name: index for index, name in enumerate(frames)}
-    columns = {name: index for index, name in enumerate(names)}
-    labels = np.zeros((len(frames), len(names)), np.int8)
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            missing = {"frame", "tag", "present"} - set(reader.fieldnames or ())
-            if missing:
-                raise InputError(f"{path}: no column {', '.join(sorted(missing))}")
-            for line, row in enumerate(reader, start=2):
-                place = f"{path}, line {line}"
-                frame = _find(rows, row["frame"], "frame", place)
-                labels[frame, _find(columns, row["tag"], "tag", place)] = _sign(row, place)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the labels: {error}") from None
-    return labels
+_LEAST_CHANCE = 1e-4  # of the curve so far, where it is taken as log odds
+_TILT = 0.1  # log odds a spread of scores, so that labels move a curve that is flat, too
+_CHOSEN = 10.0  # log odds by which labels may hold more positives than frames do
+_LOOSE = 1e3  # scikit-learn's C: the pseudo-labels are the prior, not the penalty
+_WHOLE = 0.9  # share of the labelled tags that a frame which was looked through has labels of
+_LEAST_WHOLE = 3  # tags
 
 
 def refine(calibration: Calibration, scores: Floats, labels: Targets) -> Calibration:
     """Move each labelled tag's map, and its thresholds with it.
 
-    The map so far is a beta prior of 20 pseudo-labels spread over the tag's scores; Platt's
-    logistic curve, or with 30 labels of both kinds an isotonic one, is fitted to those and the
-    labels. A tag without labels stays as it is.
+    The map so far is a beta prior of 50 pseudo-labels spread over the tag's scores; Platt's
+    logistic curve over its log odds is fitted to those and the labels. Who looks for a tag finds
+    more of it than frames have, so labels may have log odds of their own, which do not stay in
+    the map. Where frames were looked through whole, every labelled tag in each, labels are taken
+    at their word, and with 30 of both kinds the curve is isotonic. A tag without labels stays as
+    it is.
 
     Args:
         scores: of all frames, [N, C]. labels: 1, −1, or 0 for unknown, [N, C].
@@ -69,28 +47,33 @@ def refine(calibration: Calibration, scores: Floats, labels: Targets) -> Calibra
         raise InputError(
             f"labels {list(labels.shape)} and scores {list(scores.shape)} should be of one shape"
         )
+    whole = _are_whole(labels)
     tags = [
-        _refine_tag(tag, scores[:, index], labels[:, index]) if labels[:, index].any() else tag
+        _refine_tag(tag, scores[:, index], labels[:, index], whole)
+        if labels[:, index].any()
+        else tag
         for index, tag in enumerate(calibration.tags)
     ]
     return dataclasses.replace(calibration, tags=tuple(tags))
 
 
-def _refine_tag(tag: TagCalibration, scores: Floats, labels: Targets) -> TagCalibration:
+def _are_whole(labels: Targets) -> bool:
+    """Whether frames were labelled with all their tags, and not tags with chosen frames."""
+    known = labels != 0
+    tags, frames = known.any(axis=0), known.any(axis=1)
+    both_kinds = (labels > 0).any() and (labels < 0).any()
+    covered = known[np.ix_(frames, tags)]
+    return bool(both_kinds and tags.sum() >= _LEAST_WHOLE and covered.mean() >= _WHOLE)
+
+
+def _refine_tag(
+    tag: TagCalibration, scores: Floats, labels: Targets, whole: bool
+) -> TagCalibration:
     sample = compress(scores[:, None])
     values, counts = sample.values[0], sample.counts[0]
     if values[0] == values[-1]:
         return tag
-    before = np.interp(values, tag.scores, tag.probabilities)
-    weights = PRIOR_STRENGTH * counts / counts.sum()
-    known = labels != 0
-    after = _fit_curve(
-        np.concatenate([values, values, scores[known]]),
-        np.concatenate([np.ones_like(values), np.zeros_like(values), labels[known] > 0]),
-        np.concatenate([weights * before, weights * (1 - before), np.ones(int(known.sum()))]),
-        values,
-        isotonic=min((labels > 0).sum(), (labels < 0).sum()) >= _ISOTONIC_FROM,
-    )
+    after = _curve_after(tag, values, counts / counts.sum(), scores, labels, whole)
     decision = decide(sample, after[None])[0]
     return dataclasses.replace(
         tag,
@@ -106,40 +89,59 @@ def _refine_tag(tag: TagCalibration, scores: Floats, labels: Targets) -> TagCali
     )
 
 
-def _sureness(tag: TagCalibration, labels: Targets) -> str:
-    """One step surer with a label of each kind, and sure with as many as the prior counts for."""
-    fewest = int(min((labels > 0).sum(), (labels < 0).sum()))
-    if fewest >= PRIOR_STRENGTH / 2:
-        return "high"
-    return "medium" if fewest >= 1 and tag.sureness == "low" else tag.sureness
+def _curve_after(
+    tag: TagCalibration,
+    values: Floats,
+    shares: Floats,
+    scores: Floats,
+    labels: Targets,
+    whole: bool,
+) -> Floats:
+    """Probabilities at some scores, from pseudo-labels there and the labels.
+
+    Args:
+        values: [B]. shares: of all frames, that each value stands for, [B].
+        scores, labels: of one tag, [N].
+    """
+    known = labels != 0
+    hits = labels[known] > 0
+    before = np.clip(np.interp(values, tag.scores, tag.probabilities), _LEAST_CHANCE, 1)
+    pseudo = PRIOR_STRENGTH * shares
+    x = np.concatenate([values, values, scores[known]])
+    y = np.concatenate([np.ones(len(values)), np.zeros(len(values)), hits])
+    weights = np.concatenate([pseudo * before, pseudo * (1 - before), np.ones(len(hits))])
+    if whole and min(hits.sum(), (~hits).sum()) >= _ISOTONIC_FROM:
+        return _isotonic(x, y, weights, values)
+    chosen = np.where(np.arange(len(x)) < 2 * len(values), 0.0, 0.0 if whole else _CHOSEN)
+    tilt = _TILT / scores.std()
+
+    def log_odds(at: Floats) -> Floats:
+        chance = np.interp(at, tag.scores, tag.probabilities)
+        return np.asarray(logit(np.clip(chance, _LEAST_CHANCE, 1 - _LEAST_CHANCE)) + tilt * at)
+
+    return _platt(np.stack([log_odds(x), chosen], 1), y, weights, log_odds(values))
 
 
-def _fit_curve(x: Floats, y: Floats, weights: Floats, at: Floats, isotonic: bool) -> Floats:
-    """Probabilities at some scores, from weighted 0-1 observations."""
-    if isotonic:
-        from sklearn.isotonic import IsotonicRegression
+def _isotonic(x: Floats, y: Floats, weights: Floats, at: Floats) -> Floats:
+    from sklearn.isotonic import IsotonicRegression
 
-        model = IsotonicRegression(y_min=_EDGE, y_max=1 - _EDGE, out_of_bounds="clip")
-        return np.asarray(model.fit(x, y, sample_weight=weights).predict(at))
+    model = IsotonicRegression(y_min=_EDGE, y_max=1 - _EDGE, out_of_bounds="clip")
+    return np.asarray(model.fit(x, y, sample_weight=weights).predict(at))
+
+
+def _platt(x: Floats, y: Floats, weights: Floats, at: Floats) -> Floats:
+    """A logistic curve over log odds, x's first column; its second is what labels add."""
     from sklearn.linear_model import LogisticRegression
 
-    middle, spread = np.average(x, weights=weights), x.std()
-    model = LogisticRegression(C=1e3, max_iter=500)
-    model.fit(((x - middle) / spread)[:, None], y, sample_weight=weights)
-    return np.asarray(model.predict_proba(((at - middle) / spread)[:, None])[:, 1])
+    scaled = x / [1.0, np.sqrt(_LOOSE)]
+    model = LogisticRegression(C=_LOOSE, max_iter=500, solver="newton-cholesky")
+    model.fit(scaled, y, sample_weight=weights)
+    return np.asarray(model.predict_proba(np.stack([at, np.zeros(len(at))], 1))[:, 1])
 
 
-def _find(index: dict[str, int], key: str | None, what: str, place: str) -> int:
-    found = index.get((key or "").strip())
-    if found is None:
-        some = ", ".join(list(index)[:4])
-        raise InputError(f"{place}: no {what} {key!r}; they are called like {some}")
-    return found
-
-
-def _sign(row: dict[str, str], place: str) -> int:
-    signs = {"1": 1, "0": -1, "-1": -1}
-    value = (row["present"] or "").strip()
-    if value not in signs:
-        raise InputError(f"{place}: present should be 1 or 0, got {value!r}")
-    return signs[value]
+def _sureness(tag: TagCalibration, labels: Targets) -> str:
+    """One step surer with a label of each kind, and sure with ten."""
+    fewest = int(min((labels > 0).sum(), (labels < 0).sum()))
+    if fewest >= _SURE_FROM:
+        return "high"
+    return "medium" if fewest >= 1 and tag.sureness == "low" else tag.sureness

@@ -99,7 +99,8 @@ def run_calibrate(job: CalibrateJob) -> None:
         effective_frames=given.effective_frames,
     )
     if job.labels is not None:
-        from taidpt.calibration.few_labels import read_labels, refine
+        from taidpt.calibration.few_labels import refine
+        from taidpt.calibration.label_file import read_labels
 
         labels = read_labels(job.labels, given.frames, given.names)
         calibration = refine(calibration, given.scores, labels)

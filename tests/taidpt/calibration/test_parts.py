@@ -9,8 +9,7 @@ import pytest
 
 from taidpt.calibration.baselines import best_single_threshold, otsu_thresholds, two_gaussians
 from taidpt.calibration.decision import decide
-from taidpt.calibration.estimator import _says_nothing, calibrate
-from taidpt.calibration.few_labels import read_labels, refine
+from taidpt.calibration.estimator import _says_nothing
 from taidpt.calibration.hierarchy import compress
 from taidpt.calibration.measures import (
     best_f1_thresholds,
@@ -19,7 +18,6 @@ from taidpt.calibration.measures import (
 )
 from taidpt.calibration.mixture import Sample, log_densities
 from taidpt.calibration.score_matrix import ScoreMatrix, transformed
-from taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.texts import hint_from_texts
 from taidpt.runtime.errors import InputError
 
@@ -128,65 +126,6 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.eye(2))
     with pytest.raises(InputError, match=r"not an \.npz"):
         ScoreMatrix.load(tmp_path / "s.npy")
-
-
-def test_labels_pull_a_threshold_the_right_way() -> None:
-    matrix = simulate("weak", 7, Size(800, 6))
-    assert matrix.targets is not None
-    scores = matrix.merged()
-    before = calibrate(scores)
-    labels = np.zeros(scores.shape, np.int8)
-    low = np.argsort(np.abs(scores[:, 0] - before.tags[0].on))[:40]
-    labels[low, 0] = 1
-    after = refine(before, scores, labels)
-    assert after.tags[0].on < before.tags[0].on
-    assert after.tags[1:] == before.tags[1:]
-
-
-def test_one_positive_of_a_tag_that_was_not_seen_makes_it_seen() -> None:
-    scores = np.random.default_rng(0).normal(size=(400, 3))
-    before = calibrate(scores)
-    assert before.tags[1].state == "not seen"
-    labels = np.zeros(scores.shape, np.int8)
-    labels[int(scores[:, 1].argmax()), 1] = 1
-    assert refine(before, scores, labels).tags[1].state == "seen"
-
-
-def test_many_labels_bend_the_map_towards_the_truth() -> None:
-    matrix = simulate("weak", 8, Size(2000, 6))
-    assert matrix.targets is not None
-    scores = matrix.merged()
-    labels = matrix.targets.copy()
-    labels[1000:] = 0
-    before = calibrate(scores)
-    after = refine(before, scores, labels)
-    rest = slice(1000, None)
-    errors = [
-        expected_calibration_error(one.probabilities(scores)[rest], matrix.targets[rest])
-        for one in (before, after)
-    ]
-    assert errors[1] < max(errors[0], 0.03)
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("frame,tag\na,cat\n", "no column present"),
-        ("frame,tag,present\nz,cat,1\n", "no frame 'z'"),
-        ("frame,tag,present\na,cow,1\n", "no tag 'cow'"),
-        ("frame,tag,present\na,cat,maybe\n", "line 2: present"),
-    ],
-)
-def test_bad_labels_name_their_line(text: str, word: str, tmp_path: Path) -> None:
-    (tmp_path / "few.csv").write_text(text)
-    with pytest.raises(InputError, match=word):
-        read_labels(tmp_path / "few.csv", ("a", "b"), ("cat", "dog"))
-
-
-def test_labels_are_read(tmp_path: Path) -> None:
-    (tmp_path / "few.csv").write_text("frame,tag,present\na,cat,1\nb,dog,0\n")
-    labels = read_labels(tmp_path / "few.csv", ("a", "b"), ("cat", "dog"))
-    np.testing.assert_array_equal(labels, [[1, 0], [0, -1]])
 
 
 def test_texts_carry_differences_between_tags_and_not_the_level() -> None:
