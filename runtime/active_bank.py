@@ -17,6 +17,7 @@ from taidpt.runtime.bank import ClassBank, default_thresholds
 from taidpt.runtime.bank_file import map_local_embeddings
 from taidpt.runtime.bundle import BANK_FILE, Bundle
 from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.manifest import Scoring
 from taidpt.runtime.results import Vocabulary
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "check_swappable",
     "fit_bank",
     "own_bank",
+    "scoring_metadata",
 ]
 
 BANK_INPUTS = ("global_embeddings", "local_embeddings", "scale", "bias")
@@ -106,7 +108,6 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
 def bundle_bank(bundle: Bundle) -> ClassBank:
     """A bundle's bank with what its manifest says: calibrated thresholds, model, scoring."""
     manifest = bundle.manifest
-    scoring = manifest.scoring
     return dataclasses.replace(
         bundle.bank,
         thresholds=tuple(tag.threshold for tag in manifest.tags),
@@ -114,13 +115,18 @@ def bundle_bank(bundle: Bundle) -> ClassBank:
         metadata={
             **bundle.bank.metadata,
             "model": manifest.model.to_json(),
-            "scoring": {
-                "temperature": scoring.temperature,
-                "merge_weight": scoring.merge_weight,
-                "transform": scoring.score_transform,
-            },
+            "scoring": scoring_metadata(manifest.scoring),
         },
     )
+
+
+def scoring_metadata(scoring: Scoring) -> dict[str, Any]:
+    """How a bank's metadata says what its thresholds are for."""
+    return {
+        "temperature": scoring.temperature,
+        "merge_weight": scoring.merge_weight,
+        "transform": scoring.score_transform,
+    }
 
 
 def check_swappable(bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from taidpt.calibration.targets import Target
     from taidpt.caption_features import FeatureBatch
     from taidpt.clip import ClipModel
     from taidpt.runtime.bank import ClassBank, Threshold
@@ -22,40 +23,40 @@ _BATCH = 256
 _TEXT_TEMPERATURE = 50.0  # of the local head on captions, the paper's
 
 
-def score_captions(bundle: Bundle, path: str) -> ScoreMatrix:
+def score_captions(target: Target, path: str) -> ScoreMatrix:
     """Score a file of captions; a caption has the tags that it names.
 
     Args:
-        bundle: its model's text tower is loaded by the name in the manifest.
+        target: its model's text tower is loaded by the name in the bundle's manifest.
         path: plain text, JSONL or COCO's JSON, maybe gzipped.
     Raises:
         InputError: the file cannot be read, or no caption names a tag.
         MissingDependencyError: torch or open_clip is not installed.
     """
-    return _score_captions(_clip(bundle), bundle, path)
+    return _score_captions(_clip(target.bundle), target, path)
 
 
-def thresholds_from_captions(bundle: Bundle, path: str) -> tuple[Threshold, ...]:
+def thresholds_from_captions(target: Target, path: str) -> tuple[Threshold, ...]:
     """Thresholds from captions alone, carried over to where pictures score, as tuning does.
 
     Args and Raises: as `score_captions`.
     """
-    clip = _clip(bundle)
+    clip = _clip(target.bundle)
     from taidpt.modality_gap import carry_over, made_up_features
     from taidpt.thresholds import thresholds_from_texts
 
-    matrix = _score_captions(clip, bundle, path)
-    scoring = bundle.manifest.scoring
+    matrix = _score_captions(clip, target, path)
+    scoring = target.bundle.manifest.scoring
     scores = matrix.merged(scoring.merge_weight, scoring.score_transform)
     assert matrix.targets is not None
     positive = matrix.targets > 0
-    made_up = _heads(made_up_features(clip), bundle.bank, scoring.temperature)
-    pictures = ScoreMatrix(None, *made_up, bundle.names)
+    made_up = _heads(made_up_features(clip), target.bank, scoring.temperature)
+    pictures = ScoreMatrix(None, *made_up, target.names)
     level = pictures.merged(scoring.merge_weight, scoring.score_transform)
     return carry_over(thresholds_from_texts(scores, positive), scores[~positive], level)
 
 
-def label_captions(bundle: Bundle, path: str) -> tuple[list[str], npt.NDArray[np.int8]]:
+def label_captions(target: Target, path: str) -> tuple[list[str], npt.NDArray[np.int8]]:
     """Captions, and 1 where one names a tag, else −1, int8 [M, C].
 
     Raises:
@@ -65,14 +66,14 @@ def label_captions(bundle: Bundle, path: str) -> tuple[list[str], npt.NDArray[np
     from taidpt.labels import TextLabeler
     from taidpt.tags import Tag, TagSet
 
-    tags = TagSet(tuple(Tag(tag.name, tag.synonyms) for tag in bundle.manifest.tags), path)
+    tags = TagSet(tuple(map(Tag, target.names, target.synonyms)), path)
     labeler = TextLabeler(tags)
     texts = list(read_texts(path))
-    targets = np.full((len(texts), len(bundle.names)), -1, np.int8)
+    targets = np.full((len(texts), len(target.names)), -1, np.int8)
     for row, text in zip(targets, texts, strict=True):
         row[list(labeler.labels(text))] = 1
     if not (targets > 0).any():
-        raise InputError(f"{path}: none of its {len(texts)} captions names a tag of {bundle.path}")
+        raise InputError(f"{path}: none of its {len(texts)} captions names a tag of {target.path}")
     return texts, targets
 
 
@@ -87,17 +88,17 @@ def _clip(bundle: Bundle) -> ClipModel:
     return load_clip(bundle.manifest.model.name, bundle.manifest.model.pretrained)
 
 
-def _score_captions(clip: ClipModel, bundle: Bundle, path: str) -> ScoreMatrix:
+def _score_captions(clip: ClipModel, target: Target, path: str) -> ScoreMatrix:
     from taidpt.caption_features import encode_captions
 
-    texts, targets = label_captions(bundle, path)
+    texts, targets = label_captions(target, path)
     features = encode_captions(clip, texts)
     parts = [
-        _heads(features.batch(rows), bundle.bank, _TEXT_TEMPERATURE)
+        _heads(features.batch(rows), target.bank, _TEXT_TEMPERATURE)
         for rows in np.array_split(np.arange(len(texts)), -(-len(texts) // _BATCH))
     ]
     whole, local = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-    return ScoreMatrix(targets, whole, local, bundle.names)
+    return ScoreMatrix(targets, whole, local, target.names)
 
 
 def _heads(

@@ -12,11 +12,14 @@ __all__ = ["calibrate", "confusable"]
 @click.option(
     "--frames", "sources", multiple=True, metavar="SOURCE", help="Your scene: DIR, video."
 )
+@click.option(
+    "--bank", metavar="FILE", help="Calibrate this bank in place, with the BUNDLE's graph."
+)
 @click.option("--scores", metavar="FILE.npz", help="A matrix: global, local, maybe targets.")
 @click.option("--texts", metavar="FILE", help="Held-out captions (needs torch), or their .npz.")
 @click.option("--labels", metavar="FILE.csv", help="A few labels: frame,tag,present.")
 @click.option("--report", is_flag=True, help="Compare with thresholds chosen with labels.")
-@click.option("--dry-run", is_flag=True, help="Print, and leave the bundle as it is.")
+@click.option("--dry-run", is_flag=True, help="Print, and write nothing into the bundle or bank.")
 @click.option("--json", "json_path", metavar="FILE", help="Write what was learned as JSON.")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
 @click.option("--max-frames", type=click.IntRange(min=1), default=5000, show_default=True)
@@ -31,7 +34,8 @@ __all__ = ["calibrate", "confusable"]
 def calibrate(bundle: str | None, **options: object) -> None:
     """Set every tag's threshold from unlabelled frames of your own scene.
 
-    taidpt calibrate BUNDLE --frames clip.mp4 writes them into the bundle;
+    taidpt calibrate BUNDLE --frames clip.mp4 writes them into the bundle,
+    with --bank site.bank into that bank and not into the bundle;
     taidpt calibrate --scores FILE.npz --report only measures.
     """
     from taidpt.calibration.jobs import job_from_options, run_calibrate

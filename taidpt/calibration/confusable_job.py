@@ -45,7 +45,7 @@ def run_confusable(
 
 
 def _scores(path: str, sources: tuple[str, ...], most: int) -> npt.NDArray[np.float64]:
-    from taidpt.calibration.bundles import score_frames
+    from taidpt.calibration.scene import score_frames
     from taidpt.runtime.sources import SourceOptions, open_source
     from taidpt.runtime.tagger import Tagger
 
@@ -58,5 +58,6 @@ def _scores(path: str, sources: tuple[str, ...], most: int) -> npt.NDArray[np.fl
 
 def _named(bundle: Bundle, texts: str) -> npt.NDArray[np.int64]:
     from taidpt.calibration.caption_scores import label_captions
+    from taidpt.calibration.targets import BundleTarget
 
-    return np.asarray((label_captions(bundle, texts)[1] > 0).sum(axis=0), np.int64)
+    return np.asarray((label_captions(BundleTarget(bundle), texts)[1] > 0).sum(axis=0), np.int64)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from taidpt.calibration.estimator import Calibration, TagCalibration, calibrate
 from taidpt.calibration.score_matrix import ScoreMatrix
+from taidpt.calibration.targets import Target, learned, open_target
 from taidpt.runtime.bank_file import is_bank
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.files import write_atomically
@@ -29,6 +30,7 @@ class CalibrateJob:
     """Everything that one `taidpt calibrate` was asked to do."""
 
     bundle: str | None = None
+    bank: str | None = None
     sources: tuple[str, ...] = ()
     scores: str | None = None
     texts: str | None = None
@@ -60,7 +62,12 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
         InputError: neither a bundle with frames nor a matrix of scores, or both.
     """
     job = CalibrateJob(bundle=bundle, **options)
-    if job.scores is not None and (job.bundle is not None or job.sources):
+    if job.bundle is not None and is_bank(Path(job.bundle)):
+        raise InputError(
+            f"{job.bundle} is a bank, which scores nothing alone: give the bundle that it is for, "
+            f"`taidpt calibrate BUNDLE --bank {job.bundle} --frames SOURCE`"
+        )
+    if job.scores is not None and (job.bundle is not None or job.sources or job.bank):
         raise InputError("give a bundle with --frames, or --scores, not both")
     if job.scores is None and (job.bundle is None or not (job.sources or job.texts)):
         raise InputError(
@@ -68,12 +75,6 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
         )
     if job.scores is None and not job.sources and (job.labels or job.json_path):
         raise InputError("--labels and --json need frames: add --frames SOURCE")
-    if job.bundle is not None and is_bank(Path(job.bundle)):
-        raise InputError(
-            f"{job.bundle} is a bank, which scores nothing alone: make a bundle of it with "
-            f"`taidpt-export {job.bundle} -o site.taidpt --bank input`, calibrate that, and take "
-            "the bank out again with `taidpt bank site.taidpt -o site.bank`"
-        )
     if job.report and job.scores is None:
         raise InputError("--report compares with labels; give --scores FILE.npz with targets")
     return job
@@ -85,17 +86,18 @@ def run_calibrate(job: CalibrateJob) -> None:
     Raises:
         TaidptError: what the parts raise.
     """
-    if job.scores is None and not job.sources:
-        _from_texts_alone(job)
+    target = None if job.bundle is None else open_target(job.bundle, job.bank)
+    if target is not None and not job.sources:
+        _from_texts_alone(job, target)
         return
     _need_packages()
-    given = _from_matrix(job) if job.scores is not None else _from_bundle(job)
+    given = _from_matrix(job) if target is None else _from_frames(job, target)
     if job.report and (given.targets is None or not (given.targets > 0).any()):
         raise InputError(f"{job.scores}: --report needs targets with at least one positive")
     calibration = calibrate(
         given.scores,
         given.names,
-        hint=_hint(job, given),
+        hint=_hint(job, given, target),
         effective_frames=given.effective_frames,
     )
     if job.labels is not None:
@@ -109,29 +111,25 @@ def run_calibrate(job: CalibrateJob) -> None:
         _print_report(calibration, given)
     if job.json_path is not None:
         _write_json(job.json_path, calibration)
-    if job.bundle is not None and not job.dry_run:
-        from taidpt.calibration.bundles import write_calibration
-
-        write_calibration(job.bundle, calibration)
-        print(f"\nwrote thresholds and probability maps into {job.bundle}")
+    if target is not None and not job.dry_run:
+        target.write(*learned(calibration))
+        print(f"\nwrote thresholds and probability maps into {target.path}")
 
 
-def _from_texts_alone(job: CalibrateJob) -> None:
+def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
     """Thresholds from captions: a start, no more, as no picture was seen."""
-    from taidpt.calibration.bundles import write_thresholds
     from taidpt.calibration.caption_scores import thresholds_from_captions
-    from taidpt.runtime.bundle import Bundle
 
-    bundle = Bundle.load(str(job.bundle))
-    found = thresholds_from_captions(bundle, str(job.texts))
-    width = max(4, *map(len, bundle.names))
+    found = thresholds_from_captions(target, str(job.texts))
+    width = max(4, *map(len, target.names))
     print(f"{'tag':{width}}  {'on':>8}  {'off':>8}  sure")
-    for name, one in zip(bundle.names, found, strict=True):
+    for name, one in zip(target.names, found, strict=True):
         print(f"{name:{width}}  {one.on:8.3f}  {one.off:8.3f}  low, {one.source}")
     print("\nno picture was seen, so no tag is sure: add --frames")
     if not job.dry_run:
-        write_thresholds(bundle.path, dict(zip(bundle.names, found, strict=True)))
-        print(f"wrote thresholds into {bundle.path}")
+        thresholds = zip(target.names, found, strict=True)
+        target.write({name: (one, None) for name, one in thresholds}, {"frames": 0})
+        print(f"wrote thresholds into {target.path}")
 
 
 def _need_packages() -> None:
@@ -153,13 +151,12 @@ def _from_matrix(job: CalibrateJob) -> _Input:
     )
 
 
-def _from_bundle(job: CalibrateJob) -> _Input:
-    from taidpt.calibration.bundles import score_frames
+def _from_frames(job: CalibrateJob, target: Target) -> _Input:
+    from taidpt.calibration.scene import score_frames
     from taidpt.runtime.sources import SourceOptions, open_source
-    from taidpt.runtime.tagger import Tagger
 
     with contextlib.ExitStack() as stack:
-        tagger = stack.enter_context(Tagger.load(str(job.bundle)))
+        tagger = stack.enter_context(target.open_tagger())
         colours = tagger.bundle.manifest.input.source_colours
         options = SourceOptions(every=job.every, colours=colours)
         sources = [stack.enter_context(open_source(text, options)) for text in job.sources]
@@ -176,27 +173,26 @@ def _from_bundle(job: CalibrateJob) -> _Input:
     )
 
 
-def _hint(job: CalibrateJob, given: _Input) -> Any:
+def _hint(job: CalibrateJob, given: _Input, target: Target | None) -> Any:
     if job.texts is None:
         return None
     from taidpt.calibration.texts import hint_from_texts
 
-    texts = _text_scores(job.texts, job.bundle)
+    texts = _text_scores(job.texts, target)
     if texts.targets is None or texts.global_scores.shape[1] != len(given.names):
         raise InputError(f"{job.texts}: expected targets and scores of {len(given.names)} tags")
     return hint_from_texts(texts.merged(given.merge_weight, given.transform), texts.targets)
 
 
-def _text_scores(path: str, bundle: str | None) -> ScoreMatrix:
+def _text_scores(path: str, target: Target | None) -> ScoreMatrix:
     """Scores of captions: ready in an .npz, or from the text tower of the bundle's model."""
     if path.endswith(".npz"):
         return ScoreMatrix.load(path)
-    if bundle is None:
+    if target is None:
         raise InputError(f"--texts {path}: captions need a bundle; with --scores give an .npz")
     from taidpt.calibration.caption_scores import score_captions
-    from taidpt.runtime.bundle import Bundle
 
-    return score_captions(Bundle.load(bundle), path)
+    return score_captions(target, path)
 
 
 def _print(calibration: Calibration) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from taidpt.calibration.bundles import write_thresholds
+from taidpt.calibration.targets import BundleTarget
 from taidpt.export.bundle_engine import add_engine
 from taidpt.export.engine import EngineOptions
 from taidpt.export.exporter import ExportOptions, write_bundle
@@ -53,9 +53,12 @@ def add_rtx_engine(path: Path) -> None:
 
 
 def calibrate(path: Path) -> None:
-    tags = Bundle.load(path).manifest.tags
-    changed = {t.name: dataclasses.replace(t.threshold, on=9.0, off=1.0) for t in tags}
-    write_thresholds(path, changed)
+    target = BundleTarget(Bundle.load(path))
+    changed = {
+        tag.name: (dataclasses.replace(tag.threshold, on=9.0, off=1.0), None)
+        for tag in target.bundle.manifest.tags
+    }
+    target.write(changed, {"frames": 0})
 
 
 def add_plain_graph(path: Path) -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from taidpt.calibration.bundles import score_frames
+from taidpt.calibration.scene import score_frames
 from taidpt.export.candidate import graph_outputs
 from taidpt.export.classes import BankedClasses
 from taidpt.export.commands import export

@@ -16,9 +16,9 @@ from taidpt.calibration.caption_scores import (
 from taidpt.calibration.effective import effective_frames
 from taidpt.calibration.estimator import calibrate
 from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.targets import Target, open_target
 from taidpt.calibration.unmixing import without_others
 from taidpt.clip import ClipModel
-from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from tests.runtime.tiny import TinySpec, tiny_bundle
 
@@ -56,27 +56,27 @@ def test_a_neighbour_that_lifts_a_tag_is_taken_away() -> None:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+def target(tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch) -> Target:
     monkeypatch.setattr(caption_scores, "_clip", lambda _: vit_clip)
-    return Bundle.load(tiny_bundle(tmp_path / "a.taidpt", TinySpec(dim=vit_clip.embed_dim)))
+    return open_target(str(tiny_bundle(tmp_path / "a.taidpt", TinySpec(dim=vit_clip.embed_dim))))
 
 
 def test_captions_are_scored_and_have_the_tags_that_they_name(
-    bundle: Bundle, tmp_path: Path
+    target: Target, tmp_path: Path
 ) -> None:
     path = tmp_path / "captions.txt"
     path.write_text("A dog sleeps.\nTwo cats and a dog.\nNobody is there.\n")
-    targets = label_captions(bundle, str(path))[1]
+    targets = label_captions(target, str(path))[1]
     assert [np.flatnonzero(row > 0).tolist() for row in targets] == [[1], [0, 1], []]
-    matrix = score_captions(bundle, str(path))
+    matrix = score_captions(target, str(path))
     assert matrix.global_scores.shape == matrix.local_scores.shape == (3, 5)
     assert np.isfinite(matrix.merged()).all()
-    found = thresholds_from_captions(bundle, str(path))
+    found = thresholds_from_captions(target, str(path))
     assert [one.source for one in found[:3]] == ["from texts", "from texts", "from texts, all tags"]
     assert all(one.off <= one.on for one in found)
 
 
-def test_captions_that_name_no_tag_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_captions_that_name_no_tag_are_refused(target: Target, tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("Nobody is there.\n")
     with pytest.raises(InputError, match="names a tag"):
-        score_captions(bundle, str(tmp_path / "captions.txt"))
+        score_captions(target, str(tmp_path / "captions.txt"))

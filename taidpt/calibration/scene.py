@@ -1,30 +1,24 @@
-"""Calibration of a bundle: score a scene's frames, and write what they say into the manifest."""
+"""A scene's frames, scored: what calibration learns from."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.effective import effective_frames
-from taidpt.calibration.estimator import Calibration
-from taidpt.runtime.bundle import Bundle, Threshold
-from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.files import hold_lock
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
     from taidpt.runtime.sources import Frame, Source
     from taidpt.runtime.tagger import Tagger
 
-__all__ = ["SOURCE", "SceneScores", "score_frames", "write_calibration", "write_thresholds"]
-
-SOURCE = "calibrated"
+__all__ = ["SceneScores", "score_frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,54 +58,6 @@ def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 
         raise InputError("no frame to calibrate on; give pictures, a folder or a video")
     scores = np.concatenate(rows).astype(np.float64)
     return SceneScores(scores, tuple(frames), _worth(scores, np.array(videos)))
-
-
-def write_calibration(path: str | Path, calibration: Calibration) -> Bundle:
-    """Put thresholds and probability maps into a bundle's manifest, at once and whole.
-
-    Raises:
-        BundleError: the bundle has other tags.
-    """
-    learned = {tag.name: tag for tag in calibration.tags}
-    found = {
-        name: (Threshold(tag.on, tag.off, SOURCE), tag.probability_map())
-        for name, tag in learned.items()
-    }
-    facts = {
-        "frames": calibration.frames,
-        "effective_frames": round(calibration.effective_frames, 1),
-    }
-    return _write(path, found, facts)
-
-
-def write_thresholds(path: str | Path, thresholds: dict[str, Threshold]) -> Bundle:
-    """Put thresholds without probability maps into a bundle's manifest, at once and whole.
-
-    Raises:
-        BundleError: the bundle has other tags.
-    """
-    return _write(path, {name: (one, None) for name, one in thresholds.items()}, {"frames": 0})
-
-
-def _write(
-    path: str | Path,
-    found: Mapping[str, tuple[Threshold, dict[str, Any] | None]],
-    facts: dict[str, Any],
-) -> Bundle:
-    with hold_lock(Path(path)):
-        bundle = Bundle.load(path)
-        manifest = bundle.manifest
-        if set(found) != set(manifest.names):
-            raise BundleError(f"{path}: its tags are not those that were calibrated")
-        tags = tuple(
-            dataclasses.replace(
-                entry, threshold=found[entry.name][0], probability=found[entry.name][1]
-            )
-            for entry in manifest.tags
-        )
-        provenance = {**manifest.provenance, "calibration": facts}
-        changed = dataclasses.replace(manifest, tags=tags, provenance=provenance)
-        return bundle.with_manifest(changed)
 
 
 def _worth(scores: npt.NDArray[np.float64], videos: npt.NDArray[np.str_]) -> float:

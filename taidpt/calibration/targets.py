@@ -1,0 +1,189 @@
+"""What thresholds are learned for and written into: a bundle's own tags, or a bank's file."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taidpt.calibration.estimator import Calibration
+from taidpt.runtime.active_bank import fit_bank, scoring_metadata
+from taidpt.runtime.bank import ClassBank, Threshold, default_thresholds
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.files import hold_lock
+from taidpt.runtime.tag_tables import MapJson
+from taidpt.runtime.tagger import Tagger
+
+__all__ = ["BankTarget", "BundleTarget", "Learned", "Target", "learned", "open_target"]
+
+SOURCE = "calibrated"
+
+Learned = Mapping[str, tuple[Threshold, MapJson | None]]
+
+
+class Target(ABC):
+    """Tags, their rows, and the graph that scores frames with them.
+
+    Attributes:
+        bundle: its graph, model and scoring.
+        names: the tags. synonyms: of each of them.
+    """
+
+    def __init__(
+        self, bundle: Bundle, names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...]
+    ) -> None:
+        self.bundle, self.names, self.synonyms = bundle, names, synonyms
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """What is written into."""
+
+    @property
+    @abstractmethod
+    def bank(self) -> ClassBank:
+        """The rows of the tags."""
+
+    @abstractmethod
+    def open_tagger(self) -> Tagger:
+        """A tagger that scores with these tags; the caller closes it."""
+
+    @abstractmethod
+    def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
+        """Put thresholds and maps, of every tag by name, into `path`, at once and whole.
+
+        Args:
+            facts: what they were learned from, kept beside them.
+        Raises:
+            BundleError: the tags there are others now.
+            InputError: it cannot be written.
+        """
+
+
+class BundleTarget(Target):
+    """A bundle with its own tags; what is learned goes into its manifest."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        synonyms = tuple(tag.synonyms for tag in bundle.manifest.tags)
+        super().__init__(bundle, bundle.names, synonyms)
+
+    @property
+    def path(self) -> Path:
+        """The bundle's folder."""
+        return self.bundle.path
+
+    @property
+    def bank(self) -> ClassBank:
+        """The bundle's own bank."""
+        return self.bundle.bank
+
+    def open_tagger(self) -> Tagger:
+        """The bundle's tagger."""
+        return Tagger.load(self.path)
+
+    def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
+        """Change the manifest alone."""
+        with hold_lock(self.path):
+            bundle = Bundle.load(self.path)
+            manifest = bundle.manifest
+            if set(found) != set(manifest.names):
+                raise BundleError(f"{self.path}: its tags are not those that were calibrated")
+            tags = tuple(
+                dataclasses.replace(
+                    entry, threshold=found[entry.name][0], probability=found[entry.name][1]
+                )
+                for entry in manifest.tags
+            )
+            provenance = {**manifest.provenance, "calibration": dict(facts)}
+            bundle.with_manifest(dataclasses.replace(manifest, tags=tags, provenance=provenance))
+
+
+class BankTarget(Target):
+    """A bank's file and the bundle that scores with it; the bundle stays as it is."""
+
+    def __init__(self, bundle: Bundle, path: Path) -> None:
+        """Read the bank.
+
+        Raises:
+            InputError: the bundle's bank is a constant, or the bank does not fit it.
+            BundleError: the file is damaged.
+        """
+        self._path = path
+        self._bank = _without_thresholds(ClassBank.load(path), bundle)
+        fit_bank(self._bank, bundle, str(path))
+        super().__init__(bundle, self._bank.names, ((),) * len(self._bank.names))
+
+    @property
+    def path(self) -> Path:
+        """The bank's file."""
+        return self._path
+
+    @property
+    def bank(self) -> ClassBank:
+        """The bank as it was read."""
+        return self._bank
+
+    def open_tagger(self) -> Tagger:
+        """The bundle's tagger with this bank."""
+        tagger = Tagger.load(self.bundle.path)
+        tagger.use_bank(self._bank)
+        return tagger
+
+    def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
+        """Exchange the file for one with the same rows."""
+        if not _same_rows(ClassBank.load(self._path), self._bank):
+            raise BundleError(
+                f"{self._path}: was replaced while it was calibrated; calibrate it again"
+            )
+        calibrated = dataclasses.replace(
+            self._bank,
+            thresholds=[found[name][0] for name in self.names],
+            probabilities=[found[name][1] for name in self.names],
+            metadata={**self._bank.metadata, "calibration": dict(facts)},
+        )
+        try:
+            calibrated.save(self._path)
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+
+def open_target(bundle: str, bank: str | None = None) -> Target:
+    """The bundle's own tags, or those of a bank's file.
+
+    Raises:
+        InputError, BundleError: one of them cannot be used, or not with the other.
+    """
+    opened = Bundle.load(bundle)
+    return BundleTarget(opened) if bank is None else BankTarget(opened, Path(bank))
+
+
+def learned(calibration: Calibration) -> tuple[Learned, dict[str, Any]]:
+    """A calibration as `Target.write` takes it."""
+    found = {
+        tag.name: (Threshold(tag.on, tag.off, SOURCE), tag.probability_map())
+        for tag in calibration.tags
+    }
+    worth = round(calibration.effective_frames, 1)
+    return found, {"frames": calibration.frames, "effective_frames": worth}
+
+
+def _without_thresholds(bank: ClassBank, bundle: Bundle) -> ClassBank:
+    """The bank for the bundle's scores, whatever scores its thresholds were for."""
+    return dataclasses.replace(
+        bank,
+        thresholds=default_thresholds(bank, bundle.manifest.scoring.score_transform),
+        probabilities=(),
+        metadata={**bank.metadata, "scoring": scoring_metadata(bundle.manifest.scoring)},
+    )
+
+
+def _same_rows(first: ClassBank, second: ClassBank) -> bool:
+    names = ("global_embeddings", "local_embeddings", "scale", "bias")
+    return first.names == second.names and all(
+        np.array_equal(getattr(first, name), getattr(second, name)) for name in names
+    )
