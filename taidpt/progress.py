@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
-__all__ = ["Progress", "RichProgress", "SilentProgress"]
+__all__ = ["Progress", "RichProgress", "SilentProgress", "show_elapsed"]
+
+_TICK_S = 0.5
 
 
 class Progress(Protocol):
@@ -85,3 +90,25 @@ class RichProgress(AbstractContextManager["RichProgress"]):
     def note(self, line: str) -> None:
         """Print a line above the bars."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def show_elapsed(description: str) -> Iterator[None]:
+    """Show on a terminal that work of unknown length goes on, and for how long; else nothing."""
+    from tqdm import tqdm
+
+    done = threading.Event()
+    layout = "{desc} {elapsed}"
+    with tqdm(desc=description, bar_format=layout, leave=False, disable=None) as bar:
+
+        def tick() -> None:
+            while not (bar.disable or done.wait(_TICK_S)):
+                bar.refresh()
+
+        ticker = threading.Thread(target=tick, daemon=True, name="elapsed")
+        ticker.start()
+        try:
+            yield
+        finally:
+            done.set()
+            ticker.join()

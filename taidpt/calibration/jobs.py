@@ -16,6 +16,7 @@ import numpy.typing as npt
 from taidpt.calibration.estimator import Calibration, TagCalibration, calibrate
 from taidpt.calibration.score_matrix import ScoreMatrix
 from taidpt.calibration.targets import Target, learned, open_target
+from taidpt.progress import show_elapsed
 from taidpt.runtime.bank_file import is_bank
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.files import write_atomically
@@ -94,12 +95,9 @@ def run_calibrate(job: CalibrateJob) -> None:
     given = _from_matrix(job) if target is None else _from_frames(job, target)
     if job.report and (given.targets is None or not (given.targets > 0).any()):
         raise InputError(f"{job.scores}: --report needs targets with at least one positive")
-    calibration = calibrate(
-        given.scores,
-        given.names,
-        hint=_hint(job, given, target),
-        effective_frames=given.effective_frames,
-    )
+    hint = _hint(job, given, target)
+    with show_elapsed(f"calibrating {len(given.names):,} tags on {len(given.scores):,} frames"):
+        calibration = calibrate(given.scores, given.names, hint, given.effective_frames)
     if job.labels is not None:
         from taidpt.calibration.few_labels import refine
         from taidpt.calibration.label_file import read_labels
@@ -217,7 +215,8 @@ def _print_report(calibration: Calibration, given: _Input) -> None:
     from taidpt.calibration.report import compare
 
     assert given.targets is not None
-    found = compare(given.scores, given.targets, calibration)
+    with show_elapsed("comparing with thresholds chosen with labels"):
+        found = compare(given.scores, given.targets, calibration)
     print("\nmacro-F1, % of tags with a positive")
     for line, value in (
         ("ours, no labels", found.ours),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,14 +50,26 @@ def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 
     rows: list[npt.NDArray[np.float32]] = []
     frames: list[str] = []
     videos: list[str] = []
-    for group in _batches(sources, most, batch):
-        rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
-        frames += [_name(frame) for frame in group]
-        videos += ["" if frame.time_s is None else frame.source for frame in group]
+    with _frame_bar(sources, most) as bar:
+        for group in _batches(sources, most, batch):
+            rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
+            frames += [_name(frame) for frame in group]
+            videos += ["" if frame.time_s is None else frame.source for frame in group]
+            bar.update(len(group))
     if not rows:
         raise InputError("no frame to calibrate on; give pictures, a folder or a video")
     scores = np.concatenate(rows).astype(np.float64)
     return SceneScores(scores, tuple(frames), _worth(scores, np.array(videos)))
+
+
+def _frame_bar(sources: list[Source], most: int) -> Any:
+    """A bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    totals = [source.total for source in sources]
+    known = [total for total in totals if total is not None]
+    total = min(most, sum(known)) if len(known) == len(totals) else None
+    return tqdm(desc="scoring", total=total, unit="frame", leave=False, disable=None)
 
 
 def _worth(scores: npt.NDArray[np.float64], videos: npt.NDArray[np.str_]) -> float:
