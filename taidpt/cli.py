@@ -16,6 +16,7 @@ import click
 from taidpt import __version__
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.redact import redact
+from taidpt.runtime.stdout import go_on_unread
 
 __all__ = ["COMMANDS", "cli", "export_main", "main"]
 
@@ -56,6 +57,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_ENDS_UNREAD = "tag"  # its work is what it prints; others write files and judge as well
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is called."""
 
@@ -79,8 +83,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="taidpt")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Tag pictures and video with your own list of tags, tuned from text alone."""
+    if context.invoked_subcommand != _ENDS_UNREAD:
+        go_on_unread()
 
 
 def main() -> NoReturn:
@@ -92,6 +99,7 @@ def export_main() -> NoReturn:
     """Entry point of `taidpt-export`, the same as `taidpt export`."""
     command = cli.get_command(click.Context(cli), "export")
     assert command is not None
+    go_on_unread()
     _run(command, "taidpt-export")
 
 
@@ -107,7 +115,7 @@ def _run(command: click.Command, name: str) -> NoReturn:
     """Run a command and end the process with the documented exit code.
 
     0 done, 1 a check failed, 2 bad input or usage, 3 no engine, 130 interrupted, 143 terminated
-    before the end; a stream that SIGTERM drained and a closed standard output end with 0.
+    before the end; a stream that SIGTERM drained, or that nobody reads any more, ends with 0.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
     if sys.stderr is None:  # closed with `2>&-`; what would be said there is said to nobody

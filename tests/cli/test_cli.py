@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -107,3 +108,44 @@ def test_a_signal_ends_with_its_own_code(sent: signal.Signals, status: int, said
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == status
     assert stderr.strip().splitlines()[-1] == said
+
+
+UNREAD = """
+import os, sys, click
+from pathlib import Path
+from taidpt import cli
+from taidpt.runtime.errors import ParityError
+
+@click.command()
+def work():
+    for line in range(20):
+        click.echo(f'line {line} ' * 1000)
+        print('and another')
+    Path(os.environ['WRITTEN']).write_text('done')
+    raise ParityError('no')
+
+cli.LazyGroup.get_command = lambda self, context, name: work
+cli.export_main() if sys.argv[0] == 'taidpt-export' else cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [("taidpt calibrate", 1), ("taidpt-export", 1), ("taidpt tag", 0)]
+)
+def test_only_a_stream_ends_when_nobody_reads_it(line: str, status: int, tmp_path: Path) -> None:
+    """`taidpt calibrate … | head -1` printed its table before it wrote, and wrote nothing."""
+    code = f"import sys; sys.argv = {line.split()!r}\n" + UNREAD
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "WRITTEN": str(tmp_path / "written")},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == status, said
+    assert (tmp_path / "written").exists() == (status == 1)
+    assert said == ("error: no\n" if status else "")
