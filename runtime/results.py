@@ -18,6 +18,8 @@ from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]
 
+_BAND = (0.2, 0.8)  # probabilities that say neither yes nor no
+
 
 @dataclass(frozen=True)
 class Tag:
@@ -38,13 +40,19 @@ class Tag:
     probability: float | None = None
     upper_bound: bool = False
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether the score lies in the uncertain band, the probability between 0.2 and 0.8."""
+        return self.probability is not None and _BAND[0] < self.probability < _BAND[1]
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; `upper_bound` only where it is true."""
+        """As plain JSON values; `uncertain` and `upper_bound` only where they are true."""
         return {
             "name": self.name,
             "score": self.score,
             "on": self.on,
             "probability": self.probability,
+            **({"uncertain": True} if self.uncertain else {}),
             **({"upper_bound": True} if self.upper_bound else {}),
         }
 

@@ -69,9 +69,12 @@ def _gaussian_cut(values: Floats, seed: int) -> float:
         return float(values.max())
     if len(values) > _MOST_FITTED:
         values = np.quantile(values, np.linspace(0, 1, _MOST_FITTED))
+    middle, spread = values.mean(), values.std()  # scikit-learn adds 1e-6 to every variance
+    values = (values - middle) / spread
     model = GaussianMixture(2, n_init=2, random_state=seed).fit(values[:, None])
     upper = int(np.argmax(model.means_.ravel()))
     low, high = sorted(model.means_.ravel())
     grid = np.linspace(low, high, 200)
     likely = model.predict_proba(grid[:, None])[:, upper] >= 0.5
-    return float(grid[int(np.argmax(likely))]) if likely.any() else float(high)
+    cut = grid[int(np.argmax(likely))] if likely.any() else high
+    return float(middle + spread * cut)

@@ -215,6 +215,11 @@ def test_probabilities_come_from_the_map() -> None:
     result = TagResult(scores, np.zeros((1, 2), np.float32), None, words)
     assert result["a"] == Tag("a", 2.0, True, pytest.approx(0.7))
     assert result["b"].probability is None
+    assert result["a"].uncertain
+    assert not result["b"].uncertain
+    assert not Tag("a", 3.0, True, 0.9).uncertain
+    marked = [tag.to_dict().get("uncertain") for tag in (result["a"], result["b"])]
+    assert marked == [True, None]
     with pytest.raises(InputError, match="no class bank"):
         result.heatmap("a")
     with pytest.raises(InputError, match="rising scores"):

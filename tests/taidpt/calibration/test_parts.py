@@ -18,6 +18,7 @@ from taidpt.calibration.measures import (
 )
 from taidpt.calibration.mixture import Sample, log_densities
 from taidpt.calibration.score_matrix import ScoreMatrix, transformed
+from taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.texts import hint_from_texts
 from taidpt.runtime.errors import InputError
 
@@ -46,6 +47,13 @@ def test_baselines_part_two_heaps() -> None:
         best_single_threshold(values, targets),
     ):
         assert f1_scores(values, targets, cut)[0] == pytest.approx(1.0)
+
+
+def test_two_gaussians_follow_a_change_of_units() -> None:
+    scores = simulate("shifted", 5, Size(300, 2)).merged()
+    np.testing.assert_allclose(
+        two_gaussians(1e-6 * scores), 1e-6 * two_gaussians(scores), rtol=1e-3
+    )
 
 
 def test_both_pieces_are_densities() -> None:
