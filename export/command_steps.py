@@ -89,7 +89,7 @@ def read_options(
     if for_cpu:
         check_cpu_options(source, output)
     if source.is_dir():
-        _check_bundle_options(source, output, given, for_cpu)
+        _check_bundle_options(source, output, _without_gate_images(given, engine), for_cpu)
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
     settings["frame"] = _frame_input(settings["frame"], colours)
     shared = {name: settings[name] for name in ("force", "images")}
@@ -135,13 +135,17 @@ def _check_bundle_options(
             f"{source} is a bundle already: --engine fp16 adds an engine to it, and --bank input "
             "or --top-k K with -o NAME.taidpt make another bundle of it"
         )
-    # labels of an engine's gate say what the pictures show
-    labelled = {"images"} if "labels" in given else set()
-    unused = [name for name in _OF_PROMPTS if name in set(given) - labelled]
+    unused = [name for name in _OF_PROMPTS if name in given]
     if unused:
         raise InputError(
             f"{_option(unused[0])} is for the export of prompts, and {source} is a bundle"
         )
+
+
+def _without_gate_images(given: Collection[str], engine: dict[str, Any]) -> set[str]:
+    """The options given, less --images where a precision's gate takes them."""
+    gated = engine["engine"] not in (None, "fp32") or "labels" in given
+    return set(given) - ({"images"} if gated else set())
 
 
 def _option(name: str) -> str:

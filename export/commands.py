@@ -102,7 +102,7 @@ __all__ = ["demo", "doctor", "export", "verify"]
     "--images",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Your own pictures for the parity check, beside the built-in ones.",
+    help="Your own pictures for the parity check and --engine's gate, beside the built-in ones.",
 )
 @click.option("--pretrained", metavar="FILE", help="The weights, where they lie elsewhere now.")
 @click.option(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from taidpt.export.candidate import Arrays, graph_outputs
 from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
@@ -31,6 +35,7 @@ class PrecisionGate:
         precision: str,
         labelled: Labelled | None = None,
         max_map_drop: float | None = None,
+        own: Sequence[Picture] = (),
     ) -> None:
         """Prepare.
 
@@ -39,13 +44,25 @@ class PrecisionGate:
             precision: decides the bound of the centred cosines.
             labelled: pictures with known tags; mAP is compared with that of the bundle's graph.
             max_map_drop: points of mAP that may be lost.
+            own: the user's pictures as the graph's frames; the bundle's graph is the truth there.
         """
         self.bundle = bundle
         self.precision = precision
         self.labelled = labelled
         self.max_map_drop = max_map_drop
-        self._expected = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+        self._own = own if self.can_run else ()
+        self._stored = Expectations.load(bundle.file(EXPECTATIONS_FILE))
         self._full_map: float | None = None
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Which pictures of the user judge: a graph that others judged is made anew."""
+        if not self._own:
+            return {}
+        digest = hashlib.sha256()
+        for picture in self._own:
+            digest.update(picture.pixels.tobytes())
+        return {"images_sha256": digest.hexdigest(), "images": len(self._own)}
 
     @property
     def can_run(self) -> bool:
@@ -60,7 +77,10 @@ class PrecisionGate:
 
         names = tuple(picture.name for picture in self._expected.pictures)
         where = f"onnxruntime {onnxruntime.__version__} (CPUExecutionProvider), {self.precision}"
-        sides = Sides("PyTorch, stored in the bundle", where, names)
+        truth = "PyTorch, stored in the bundle"
+        if self._own:
+            truth += f"; its own graph on {len(self._own)} pictures of --images"
+        sides = Sides(truth, where, names)
         if not self.can_run:
             told = {**(notes or {}), "verified": False, "reason": "not run here: needs TensorRT"}
             return ParityReport(sides.reference, sides.candidate, names, (), 0.0, (), told)
@@ -109,6 +129,17 @@ class PrecisionGate:
     def _map(self, graph: onnx.ModelProto | Path, labelled: Labelled) -> float:
         return labelled.percent(self._run(graph, labelled.pictures)["scores"])
 
+    @functools.cached_property
+    def _expected(self) -> Expectations:
+        """The stored answers, and the bundle's own graph's on the user's pictures."""
+        if not self._own:
+            return self._stored
+        graph, spec = self.bundle.file(MODEL_FILE), self.bundle.manifest.input
+        pixels = [picture.pixels for picture in self._own]
+        return _joined(
+            self._stored, self._own, graph_outputs(graph, spec, pixels, self.bundle.bank)
+        )
+
     def _run(self, graph: onnx.ModelProto | Path, pictures: Sequence[Picture]) -> Arrays:
         return graph_outputs(
             graph,
@@ -117,3 +148,14 @@ class PrecisionGate:
             self.bundle.bank,
             literal=self.precision in RUN_LITERALLY,
         )
+
+
+def _joined(stored: Expectations, own: Sequence[Picture], outputs: Arrays) -> Expectations:
+    """The stored pictures and answers, and after them the user's."""
+    named = [dataclasses.replace(picture, name=f"own/{picture.name}") for picture in own]
+    both = {
+        name: np.concatenate([values, outputs[name]])
+        for name, values in stored.outputs.items()
+        if name in outputs
+    }
+    return Expectations((*stored.pictures, *named), both)

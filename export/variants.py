@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from taidpt.export.engine import EngineOptions
 from taidpt.export.gate import PrecisionGate
 from taidpt.export.graph_io import save_graph
 from taidpt.export.labelled import Labelled, read_labels
-from taidpt.export.pictures import camera_frames, folder_pictures, frame_maker
+from taidpt.export.pictures import Picture, camera_frames, folder_pictures, frame_maker
 from taidpt.export.precision import QUANTISED, to_half
 from taidpt.progress import Progress
 from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
@@ -53,7 +54,8 @@ class EngineRequest:
         calibrate: the user's pictures or video, for int8 and fp8.
         force: keep a graph that fails its parity check.
         labels: what pictures show, a JSON file; with it mAP is measured.
-        images: the folder of those pictures; that of `calibrate` when None.
+        images: pictures for the gate, beside the stored ones; those of `labels` too, which are of
+            `calibrate` when None.
         max_map_drop: points of mAP that may be lost.
     """
 
@@ -131,7 +133,7 @@ def add_precision(path: Path, request: EngineRequest, progress: Progress) -> Var
         return Variant(bundle, name, {}, fresh=False)
     frames = _frames(bundle, request)
     gate = gate_for(bundle, request)
-    origin = _origin(bundle, frames, request)
+    origin = {**_origin(bundle, frames, request), **gate.origin}
     stored = _stored(bundle, precision)
     if stored is not None and _same_origin(stored, origin):
         if not stored["passed"] and not request.force:
@@ -200,8 +202,13 @@ def _stored(bundle: Bundle, precision: str) -> dict[str, Any] | None:
 
 def gate_for(bundle: Bundle, request: EngineRequest) -> PrecisionGate:
     """The gate that a request asks for."""
-    labelled = _labelled(bundle, request)
-    return PrecisionGate(bundle, request.options.precision, labelled, request.max_map_drop)
+    precision, drop = request.options.precision, request.max_map_drop
+    own = () if request.images is None else _own_pictures(bundle, request.images)
+    return PrecisionGate(bundle, precision, _labelled(bundle, request), drop, own)
+
+
+def _own_pictures(bundle: Bundle, folder: Path) -> Sequence[Picture]:
+    return camera_frames(folder_pictures(folder), bundle.manifest.input)
 
 
 def _labelled(bundle: Bundle, request: EngineRequest) -> Labelled | None:

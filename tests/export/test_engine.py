@@ -14,6 +14,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from taidpt.export import gate
 from taidpt.export.bundle_engine import add_engine
 from taidpt.export.bundle_source import encoder_of, load_graph
 from taidpt.export.command_steps import check_cpu_options, parse_batch, parse_size
@@ -25,11 +26,11 @@ from taidpt.export.head_graph import append_head
 from taidpt.export.jetpack5 import jetpack5_graph
 from taidpt.export.pictures import generated_pictures
 from taidpt.export.precision import to_half
-from taidpt.export.variants import EngineRequest, add_precision
+from taidpt.export.variants import EngineRequest, add_precision, gate_for
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
-from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError
+from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError, ParityError
 from taidpt.runtime.manifest import Scoring
 from tests.export.conftest import FAMILIES, small_bank, small_graph
 from tests.export.test_exporter import some_prompts
@@ -289,20 +290,51 @@ def test_sizes_and_batches() -> None:
         EngineOptions(batch=(4, 2, 8))
 
 
-def test_pictures_with_labels_are_taken_for_an_engine_of_a_bundle(
-    bundle: Path, tmp_path: Path
-) -> None:
-    labels, pictures = tmp_path / "labels.json", tmp_path / "pictures"
+def test_pictures_are_for_the_gate_of_a_precision(bundle: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
     pictures.mkdir()
-    command = [sys.executable, "-m", "taidpt", "export", str(bundle), "-q", "--engine", "int8"]
-    command += ["--calibrate", str(pictures), "--images", str(pictures)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "--images is for the export of prompts" in done.stderr
-    command += ["--labels", str(labels), "--max-map-drop", "0.5"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "is for the export of prompts" not in done.stderr
-    assert str(pictures) in done.stderr or str(labels) in done.stderr
+    command = [sys.executable, "-m", "taidpt", "export", str(bundle), "--images", str(pictures)]
+    for more, message in (
+        (["--engine", "fp32"], "--images is for the export of prompts"),
+        (["-o", str(tmp_path / "x.taidpt"), "--bank", "input"], "--images is for the export of p"),
+        (["--engine", "fp16"], f"{pictures}: holds no pictures"),
+    ):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_the_users_pictures_join_the_gate(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that agrees on the stored pictures and not on the user's is refused."""
+    for picture in generated_pictures(90)[:3]:
+        Image.fromarray(picture.pixels).save(tmp_path / f"{picture.name.split('/')[1]}.png")
+    request = EngineRequest(EngineOptions("fp16"), images=tmp_path)
+    found = Bundle.load(bundle)
+    plain = gate_for(found, EngineRequest(EngineOptions("fp16"))).report(bundle / "model.onnx")
+    report = gate_for(found, request).report(bundle / "model.onnx")
+    assert report.passed
+    assert report.pictures[: len(plain.pictures)] == plain.pictures
+    assert len(report.pictures) == len(plain.pictures) + 3
+    assert report.pictures[-1].startswith("own/")
+    assert "its own graph on 3 pictures" in report.reference
+    assert report.head("scores").minimum > 0.9999
+    run = gate.graph_outputs
+
+    def worse_on_own(graph: object, *others: object, **options: object) -> object:
+        outputs = run(graph, *others, **options)  # type: ignore[arg-type]
+        if graph != found.file("model.onnx"):
+            outputs["scores"][-1] *= -1
+        return outputs
+
+    monkeypatch.setattr(gate, "graph_outputs", worse_on_own)
+    with pytest.raises(ParityError, match=r"own/.*nothing was written"):
+        add_precision(bundle, request, SilentProgress())
+    assert "model.fp16.onnx" not in Bundle.load(bundle).manifest.files
+    monkeypatch.undo()
+    assert add_precision(bundle, request, SilentProgress()).parity["notes"]["images"] == 3
+    assert not add_precision(bundle, request, SilentProgress()).fresh
 
 
 def test_labels_given_later_are_measured(bundle: Path, tmp_path: Path) -> None:
