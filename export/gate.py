@@ -79,7 +79,7 @@ class PrecisionGate:
         where = f"onnxruntime {onnxruntime.__version__} (CPUExecutionProvider), {self.precision}"
         truth = "PyTorch, stored in the bundle"
         if self._own:
-            truth += f"; its own graph on {len(self._own)} pictures of --images"
+            truth += f" and its own graph on {len(self._own)} pictures of --images"
         sides = Sides(truth, where, names)
         if not self.can_run:
             told = {**(notes or {}), "verified": False, "reason": "not run here: needs TensorRT"}

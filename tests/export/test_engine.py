@@ -318,7 +318,7 @@ def test_the_users_pictures_join_the_gate(
     assert report.pictures[: len(plain.pictures)] == plain.pictures
     assert len(report.pictures) == len(plain.pictures) + 3
     assert report.pictures[-1].startswith("own/")
-    assert "its own graph on 3 pictures" in report.reference
+    assert "and its own graph on 3 pictures" in report.reference
     assert report.head("scores").minimum > 0.9999
     run = gate.graph_outputs
 
