@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 _NEAR = 0.6  # cosine about the bank's mean from which two rows are all but one tag
 _TOGETHER = 0.3  # share of frames with either tag on that have both
 _LEAST_TOGETHER = 3  # frames
-_NO_TEXT = ("from texts, all tags",)
+_NO_TEXT = ("from texts, all tags", "from other tags")
 
 
 @dataclass(frozen=True)

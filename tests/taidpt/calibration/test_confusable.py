@@ -35,6 +35,8 @@ def test_near_duplicates_and_missing_texts_from_the_bank(bank: ClassBank) -> Non
     assert [(pair.first, pair.second) for pair in found.near_duplicates] == [("car", "auto")]
     assert found.no_text == ("dog",)
     assert found.together is None
+    new = tuple(Threshold(0.5, 0.4, "from other tags") for _ in NAMES)
+    assert find_confusable(bank, new).no_text == NAMES
     assert find_confusable(bank, THRESHOLDS, named=np.array([1, 0, 2, 0])).no_text == (
         "auto",
         "cat",
