@@ -31,10 +31,11 @@ def main() -> None:
     parser.add_argument("--seeds", default="100,101")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--tags", type=int, default=40)
+    parser.add_argument("--absent", type=float, default=0.0, help="share of tags that never occur")
     parser.add_argument("--transforms", default="none,center")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    size = Size(options.frames, options.tags)
+    size = Size(options.frames, options.tags, options.absent)
     seeds = [int(seed) for seed in options.seeds.split(",")]
     print(f"{size.frames} frames, {size.tags} tags, mean of seeds {options.seeds}")
     print(f"{'family':18}{'scores':8}" + "".join(f"{name[:9]:>10}" for name in FIELDS) + "   s")

@@ -22,10 +22,13 @@ Floats = npt.NDArray[np.float64]
 
 MIN_FRAMES = 20
 _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
-_SIGN = 0.5  # a tag that no frame has with this probability …
-_SIGHTINGS = 3.0  # … and that is expected in fewer frames than this counts as not seen
+_SIGN = 0.3  # a tag that no frame has with this probability …
+_EXPECTED = 0.7  # … and that is expected in fewer frames counts as not seen: P(in none) ≥ ½
+_WORTH_SAYING = 0.1  # expected F1 below which a tag counts as not seen, too
+_FEWEST = 3.0  # independent sightings, before a tag may be called fairly sure
 _EXPLAINING_ROUNDS = 2
 _MOST_EVIDENCE = 4000.0  # frames; with more, the shapes' misfit would outweigh what tags share
+_PRESSED = 0.02  # this near to 0 or 1 a score counts as pressed against it
 _TOO_OFTEN = 1.4  # on in so many times the frames that are thought to have the tag
 _MANY_SIGHTINGS = 10.0  # independent ones, before a tag may be called sure
 _SURE, _FAIRLY_SURE = 0.75, 0.5
@@ -132,7 +135,8 @@ def calibrate(
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
     if moves.any():
         hint = None if hint is None else hint.of(moves)
-        chances = _chances(values[:, moves], hint, min(worth, _MOST_EVIDENCE / len(values)))
+        worth_fitting = min(worth, _MOST_EVIDENCE / len(values))
+        chances = _chances(_unsquashed(values[:, moves]), hint, worth_fitting)
         for place, index in enumerate(np.flatnonzero(moves)):
             learned = _learn(names[index], values[:, index], chances[:, place])
             tags[index] = _doubted(learned, worth * len(values))
@@ -143,6 +147,18 @@ def _moving(values: Floats) -> npt.NDArray[np.bool_]:
     """Which tags' scores are not constant, [C]."""
     whole = max(float(np.abs(values).max()), 1e-30)
     return np.asarray(values.std(axis=0) > _STEADY * whole)
+
+
+def _unsquashed(scores: Floats) -> Floats:
+    """Scores, or their logits where a sigmoid has pressed most of them against 0 and 1, [N, C]."""
+    low, high = scores.min(), scores.max()
+    pressed = (scores < _PRESSED) | (scores > 1 - _PRESSED)
+    if low < 0 or high > 1 or pressed.mean() < 0.5:
+        return scores
+    apart = np.minimum(scores, 1 - scores)
+    least = apart[apart > 0].min(initial=_PRESSED)
+    clipped = np.clip(scores, least, 1 - least)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
 def _chances(scores: Floats, hint: Hint | None, worth: float) -> Floats:
@@ -187,7 +203,7 @@ def _fitted(parts: Floats, hint: Hint | None, worth: float) -> Floats:
     scaled = (parts - np.median(middle)) / np.median(spread)
     sample = compress(scaled)
     family = fit_family(Sample(sample.values, worth * sample.counts), hint)
-    chances = responsibility(family.fit.parameters, scaled.T)
+    chances = responsibility(family.fit.parameters, scaled.T) * family.occurs[:, None]
     order = np.argsort(scaled.T, axis=1)
     rising = np.maximum.accumulate(np.take_along_axis(chances, order, 1), axis=1)
     np.put_along_axis(chances, order, rising, 1)
@@ -205,7 +221,8 @@ def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
     rising = np.clip(isotonic_regression(means, sample_weight=sizes)[group], 0, 1)
     sample = Sample(values[None], np.ones((1, len(values))))
     decision = decide(sample, rising[None])[0]
-    seen = decision.highest >= _SIGN or decision.expected_sightings >= _SIGHTINGS
+    signs = decision.highest >= _SIGN or decision.expected_sightings >= _EXPECTED
+    seen = signs and decision.expected_f1 >= _WORTH_SAYING
     on, off = (decision.on, decision.off) if seen else _above_all(values)
     return TagCalibration(
         name=name,
@@ -232,7 +249,7 @@ def _doubted(tag: TagCalibration, effective_frames: float) -> TagCalibration:
     sightings = tag.expected_share * effective_frames
     if tag.sureness == "low" or sightings >= _MANY_SIGHTINGS:
         return tag
-    return dataclasses.replace(tag, sureness="medium" if sightings >= _SIGHTINGS else "low")
+    return dataclasses.replace(tag, sureness="medium" if sightings >= _FEWEST else "low")
 
 
 def _sureness(expected_f1: float) -> str:

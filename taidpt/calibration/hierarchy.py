@@ -1,15 +1,18 @@
 """Tags lend each other their shape: an empirical-Bayes prior over the mixtures of all tags.
 
 Where tags are alike the learned prior is narrow and a rare tag is cut where the others are; where
-they differ it is wide and each tag speaks for itself.
+they differ it is wide and each tag speaks for itself. Beside each mixture stands a background
+alone: how much likelier the mixture is tells whether the tag occurs at all, and a tag that seems
+not to occur teaches the others nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
 
 from taidpt.calibration.mixture import Fit, NormalPrior, Parameter, Sample, fit_tags
 
@@ -29,6 +32,11 @@ _SPREAD = np.array([0.2, 0.15, 0.15, 0.2, 0.15, 1.0, 0.3])
 _DOUBT = np.array([4.0, 0.6, 0.5, 0.3, 0.1, 1.0, 0.6])  # how sure we are of _MEAN itself
 _START = np.array([4.0, 0.6, 0.5, 0.4, 0.2, 1.6, 0.6])  # how wide the first prior is
 _STRENGTH = 6.0  # how many tags _SPREAD counts for
+_ABSENT_FROM = 2  # the round from which on tags may turn out not to occur
+_ABSENT_AT_FIRST = 0.5  # share of tags that do not occur, before it is learned
+_ABSENT_PRIOR = (1.0, 9.0)  # tags that do not occur and that do, before any is looked at
+_LEAST_LESSON = 0.02  # what a tag teaches that seems not to occur
+_NOWHERE, _NOWHERE_SPREAD = -12.0, 0.01  # logit of the share of a tag that does not occur
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,11 @@ class Hint:
 
 @dataclass(frozen=True)
 class Family:
-    """All tags' mixtures, and the prior that they share."""
+    """All tags' mixtures, the prior that they share, and how likely each tag occurs at all, [C]."""
 
     fit: Fit
     prior: NormalPrior
+    occurs: Floats
 
 
 def compress(scores: Floats) -> Sample:
@@ -92,27 +101,77 @@ def fit_family(sample: Sample, hint: Hint | None = None) -> Family:
         offset[:, Parameter.LOG_LIFT] = hint.offsets()
     prior = NormalPrior(_MEAN + offset, np.diag(_START**2))
     fit = _best_of([fit_tags(sample, start, prior) for start in _starts(sample)])
+    occurs, absent = np.ones(len(offset)), _Absent.before(sample, fit)
     for round_ in range(_ROUNDS):
-        prior = _learn_prior(fit, prior, offset)
+        prior = _learn_prior(fit, prior, offset, np.maximum(occurs, _LEAST_LESSON))
         starts = [fit.parameters]
         if round_ in _RESTARTS:
             starts += _starts_from(sample, prior)
         fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
-    return Family(fit, prior)
+        if round_ >= _ABSENT_FROM:
+            absent = absent.fitted(sample, prior)
+            occurs, absent = absent.against(fit, prior)
+    return Family(fit, prior, occurs)
 
 
-def _learn_prior(fit: Fit, prior: NormalPrior, offset: Floats) -> NormalPrior:
+@dataclass(frozen=True)
+class _Absent:
+    """Every tag's scores as a background alone.
+
+    Attributes:
+        parameters: of the background, [C, 7]. evidence: its log evidence, [C].
+        share: of the tags, thought not to occur.
+    """
+
+    parameters: Floats
+    evidence: Floats
+    share: float
+
+    @classmethod
+    def before(cls, sample: Sample, fit: Fit) -> _Absent:
+        """Where to begin."""
+        parameters = fit.parameters.copy()
+        parameters[:, Parameter.LOGIT_SHARE] = _NOWHERE
+        parameters[:, Parameter.CENTRE] = _quantile(sample, 0.5)
+        return cls(parameters, np.full(len(parameters), -np.inf), _ABSENT_AT_FIRST)
+
+    def fitted(self, sample: Sample, prior: NormalPrior) -> _Absent:
+        """The backgrounds under a new prior."""
+        mean, covariance = prior.mean.copy(), prior.covariance.copy()
+        mean[:, Parameter.LOGIT_SHARE] = _NOWHERE
+        covariance[Parameter.LOGIT_SHARE, :] = covariance[:, Parameter.LOGIT_SHARE] = 0.0
+        covariance[Parameter.LOGIT_SHARE, Parameter.LOGIT_SHARE] = _NOWHERE_SPREAD**2
+        alone = NormalPrior(mean, covariance)
+        fit = fit_tags(sample, self.parameters, alone, steps=12)
+        return replace(self, parameters=fit.parameters, evidence=_log_evidence(fit, alone))
+
+    def against(self, fit: Fit, prior: NormalPrior) -> tuple[Floats, _Absent]:
+        """How likely each tag occurs, [C], and the same with the share of tags that do not."""
+        odds = _log_evidence(fit, prior) - self.evidence + logit(1 - self.share)
+        occurs = np.asarray(expit(odds), np.float64)
+        without = float((1 - occurs).sum()) + _ABSENT_PRIOR[0]
+        return occurs, replace(self, share=without / (len(occurs) + sum(_ABSENT_PRIOR)))
+
+
+def _log_evidence(fit: Fit, prior: NormalPrior) -> Floats:
+    """Log evidence of each tag's fit by Laplace's method, without its constant, [C]."""
+    width = np.linalg.slogdet(fit.covariance)[1] - np.linalg.slogdet(prior.covariance)[1]
+    return np.asarray(fit.log_posterior + 0.5 * width, np.float64)
+
+
+def _learn_prior(fit: Fit, prior: NormalPrior, offset: Floats, weights: Floats) -> NormalPrior:
     """One step on the mean by Newton, as expectation–maximisation crawls; one on the spread."""
-    tags = len(fit.parameters)
+    tags = weights.sum()
+    doubt = np.tensordot(weights, fit.covariance, 1)
     precision = np.linalg.inv(prior.covariance)
     trust = np.diag(1 / _DOUBT**2)
     mean = (prior.mean - offset)[0]
-    gradient = (fit.parameters - prior.mean).sum(0) @ precision + trust @ (_MEAN - mean)
-    curvature = tags * precision - precision @ fit.covariance.sum(0) @ precision + trust
+    gradient = weights @ (fit.parameters - prior.mean) @ precision + trust @ (_MEAN - mean)
+    curvature = tags * precision - precision @ doubt @ precision + trust
     step = np.linalg.solve(curvature, gradient)
     moved = offset + mean + np.clip(step, -_MAX_MEAN_STEP, _MAX_MEAN_STEP)
     away = fit.parameters - moved
-    scatter = np.einsum("ci,cj->ij", away, away) + fit.covariance.sum(0)
+    scatter = (weights[:, None] * away).T @ away + doubt
     own = _STRENGTH * np.diag(_SPREAD**2)
     return NormalPrior(moved, (scatter + own) / (tags + _STRENGTH))
 

@@ -40,13 +40,14 @@ class PhotoFamily:
     lift: float
     scene: float
 
-    def draw(self, random: Random, frames: int, tags: int) -> ScoreMatrix:
-        """Draw one matrix of so many frames and tags."""
+    def draw(self, random: Random, frames: int, tags: int, absent: float) -> ScoreMatrix:
+        """Draw one matrix of so many frames and tags, of which a share never occurs."""
         scenes = random.dirichlet(np.full(_SCENES, 0.4), frames)
         belongs = scenes @ random.standard_normal((_SCENES, tags))
         belongs = (belongs - belongs.mean(axis=0)) / belongs.std(axis=0)
         low, high = np.log(self.prevalence)
         shares = np.exp(random.uniform(low, high, tags))
+        shares[tags - int(absent * tags) :] = 0.0
         wish = 0.7 * belongs + random.standard_normal((frames, tags))
         cuts = [np.quantile(wish[:, tag], 1 - share) for tag, share in enumerate(shares)]
         present = wish > np.array(cuts)

@@ -38,6 +38,7 @@ class Comparison:
         calibration_error: of our probabilities.
         false_on: share of (frame, tag) that we turn on, over tags without a positive; NaN when
             every tag has one.
+        recognised: share of the tags without a positive that are said not to be seen; NaN as well.
     """
 
     ours: float
@@ -47,6 +48,7 @@ class Comparison:
     gaussians: float
     calibration_error: float
     false_on: float
+    recognised: float
 
     @property
     def met(self) -> bool:
@@ -72,4 +74,12 @@ def compare(scores: Floats, targets: Targets, calibration: Calibration) -> Compa
         gaussians=macro(two_gaussians(scores)),
         calibration_error=expected_calibration_error(calibration.probabilities(scores), targets),
         false_on=false_on_rate(scores, targets, calibration.on),
+        recognised=_recognised(targets, calibration),
     )
+
+
+def _recognised(targets: Targets, calibration: Calibration) -> float:
+    absent = ~(targets > 0).any(axis=0)
+    if not absent.any():
+        return float("nan")
+    return float(np.mean([tag.state != "seen" for tag in np.array(calibration.tags)[absent]]))

@@ -28,10 +28,11 @@ _NOISE = 0.1  # spread of a tag's background, in units of a score
 
 @dataclass(frozen=True)
 class Size:
-    """How many frames and tags a matrix has."""
+    """How many frames and tags a matrix has, and which share of the tags never occurs."""
 
     frames: int = 2000
     tags: int = 40
+    absent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def simulate(family: str, seed: int, size: Size | None = None) -> ScoreMatrix:
     size = size or Size()
     random = np.random.default_rng([seed, *family.encode()])
     if family in PHOTO_FAMILIES:
-        return PHOTO_FAMILIES[family].draw(random, size.frames, size.tags)
+        return PHOTO_FAMILIES[family].draw(random, size.frames, size.tags, size.absent)
     return _two_heads(_WORLDS[family](random, size), random)
 
 
@@ -71,8 +72,10 @@ def _two_heads(world: _World, random: Random) -> ScoreMatrix:
     return ScoreMatrix(targets, merged + split, merged - split, names)
 
 
-def _prevalence(random: Random, tags: int, low: float, high: float) -> Floats:
-    return np.exp(random.uniform(np.log(low), np.log(high), tags))
+def _prevalence(random: Random, size: Size, low: float, high: float) -> Floats:
+    prevalence = np.exp(random.uniform(np.log(low), np.log(high), size.tags))
+    prevalence[size.tags - int(size.absent * size.tags) :] = 0.0
+    return prevalence
 
 
 def _draw(random: Random, size: Size, prevalence: Floats) -> Bools:
@@ -92,7 +95,7 @@ def _plain(
 ) -> _World:
     """Every tag has the same Gaussian background and about the same separation."""
     if prevalence is None:
-        prevalence = _prevalence(random, size.tags, 0.01, 0.3)
+        prevalence = _prevalence(random, size, 0.01, 0.3)
     present = _draw(random, size, prevalence)
     centre = separation + 0.4 * random.standard_normal(size.tags)
     effect = centre + spread * random.standard_normal(present.shape)
@@ -129,11 +132,11 @@ def _heavy_tailed(random: Random, size: Size) -> _World:
 
 
 def _rare(random: Random, size: Size) -> _World:
-    return _plain(random, size, _prevalence(random, size.tags, 0.001, 0.01), separation=4.5)
+    return _plain(random, size, _prevalence(random, size, 0.001, 0.01), separation=4.5)
 
 
 def _common(random: Random, size: Size) -> _World:
-    prevalence = _prevalence(random, size.tags, 0.01, 0.2)
+    prevalence = _prevalence(random, size, 0.01, 0.2)
     often = size.tags // 3
     prevalence[:often] = random.uniform(0.5, 0.9, often)
     world = _plain(random, size, prevalence)
@@ -146,7 +149,7 @@ def _correlated(random: Random, size: Size) -> _World:
     loadings = random.standard_normal((4, size.tags))
     scenes = random.standard_normal((size.frames, 4))
     wish = scenes @ loadings / 2 + random.standard_normal((size.frames, size.tags))
-    prevalence = _prevalence(random, size.tags, 0.01, 0.3)
+    prevalence = _prevalence(random, size, 0.01, 0.3)
     cuts = np.array([np.quantile(wish[:, c], 1 - p) for c, p in enumerate(prevalence)])
     world = _plain(random, size)
     noise = 0.8 * world.noise + 0.3 * scenes @ random.standard_normal((4, size.tags))
@@ -164,7 +167,7 @@ def _offsets(random: Random, size: Size) -> _World:
 
 def _absent(random: Random, size: Size) -> _World:
     """Four tags of ten never occur."""
-    prevalence = _prevalence(random, size.tags, 0.005, 0.3)
+    prevalence = _prevalence(random, size, 0.005, 0.3)
     prevalence[random.permutation(size.tags)[: int(0.4 * size.tags)]] = 0.0
     world = _plain(random, size, prevalence, separation=4.0)
     base = 0.8 + 0.1 * random.standard_normal(size.tags)
@@ -173,14 +176,14 @@ def _absent(random: Random, size: Size) -> _World:
 
 def _weak(random: Random, size: Size) -> _World:
     """A tagger that is hardly good enough."""
-    world = _plain(random, size, _prevalence(random, size.tags, 0.03, 0.4), separation=1.8)
+    world = _plain(random, size, _prevalence(random, size, 0.03, 0.4), separation=1.8)
     base = 0.8 + 0.05 * random.standard_normal(size.tags)
     return _World(world.present, base, world.effect, world.noise)
 
 
 def _graded(random: Random, size: Size) -> _World:
     """Held out: big things score far more than small ones, so positives are wide and skewed."""
-    world = _plain(random, size, _prevalence(random, size.tags, 0.005, 0.5))
+    world = _plain(random, size, _prevalence(random, size, 0.005, 0.5))
     area = random.beta(1.2, 2.0, world.present.shape)
     lift = 1.5 + (5.0 + random.standard_normal(size.tags)) * area
     base = 0.8 + 0.1 * random.standard_normal(size.tags)
@@ -207,7 +210,7 @@ def _embedded(random: Random, size: Size) -> _World:
     common = random.standard_normal(dim)
     classes = random.standard_normal((size.tags, dim)) + 0.8 * common
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
-    world = _plain(random, size, _prevalence(random, size.tags, 0.005, 0.6))
+    world = _plain(random, size, _prevalence(random, size, 0.005, 0.6))
     sizes = world.present * random.gamma(4.0, 0.25, world.present.shape)
     scenes = random.standard_normal((6, dim))
     pictures = sizes @ classes + 0.25 * random.dirichlet(np.ones(6), size.frames) @ scenes
@@ -227,7 +230,7 @@ def _crowded(random: Random, size: Size) -> _World:
     likeness = random.uniform(0.0, 0.35, (size.tags, size.tags))
     likeness = likeness + random.uniform(0.1, 0.4, likeness.shape) * (kind[:, None] == kind)
     np.fill_diagonal(likeness, 0.0)
-    world = _plain(random, size, _prevalence(random, size.tags, 0.01, 0.15), separation=5.0)
+    world = _plain(random, size, _prevalence(random, size, 0.01, 0.15), separation=5.0)
     strength = world.present * random.gamma(9.0, 1 / 9, world.present.shape)
     looks = np.stack([(strength * row).max(axis=1) for row in likeness], axis=1)
     base = 0.5 + 0.1 * random.standard_normal(size.tags)
@@ -237,7 +240,7 @@ def _crowded(random: Random, size: Size) -> _World:
 
 def _mixed(random: Random, size: Size) -> _World:
     """Held out: shifted, stretched, skewed, offset, some tags common and some never seen."""
-    prevalence = _prevalence(random, size.tags, 0.003, 0.8)
+    prevalence = _prevalence(random, size, 0.003, 0.8)
     prevalence[: size.tags // 6] = 0.0
     world = _plain(random, size, prevalence, separation=4.0)
     shape = random.uniform(3.0, 20.0, size.tags)

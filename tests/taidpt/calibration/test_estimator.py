@@ -38,6 +38,32 @@ def test_tags_that_never_occur_are_recognised_and_stay_off() -> None:
     assert false_on_rate(matrix.merged(), targets, learned.on) < 0.002
 
 
+@pytest.mark.parametrize("family", ["plain", "weak", "photos, level"])
+def test_absent_tags_are_recognised_among_backgrounds_of_one_shape(family: str) -> None:
+    """A background alone is as likely as one with a few frames of the tag: it takes the former."""
+    matrix = simulate(family, 206, Size(1200, 16, absent=0.5))
+    assert matrix.targets is not None
+    learned = calibrate(matrix.merged())
+    occurs = (matrix.targets > 0).any(axis=0)
+    assert occurs.sum() == 8
+    called_absent = np.array([tag.state == "not seen" for tag in learned.tags])
+    assert called_absent[~occurs].sum() >= 7
+    assert called_absent[occurs].sum() <= 1
+    assert false_on_rate(matrix.merged(), matrix.targets, learned.on) < 0.001
+
+
+def test_scores_pressed_flat_by_a_sigmoid_are_read_as_before_it() -> None:
+    matrix = simulate("plain", 207, SIZE)
+    scores, targets = matrix.merged(), matrix.targets
+    assert targets is not None
+    pressed = 1 / (1 + np.exp(-60 * (scores - 1.0)))
+    assert ((pressed < 0.02) | (pressed > 0.98)).mean() > 0.5
+    before, after = (
+        np.nanmean(f1_scores(values, targets, calibrate(values).on)) for values in (scores, pressed)
+    )
+    assert after >= before - 0.02
+
+
 def test_a_tag_without_a_sign_is_on_in_no_frame() -> None:
     scores = simulate("absent", 206, SIZE).merged()
     learned = calibrate(scores)
