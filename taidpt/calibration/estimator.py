@@ -194,6 +194,9 @@ def _says_nothing(scores: Floats, chances: Floats) -> bool:
 def _fitted(parts: Floats, hint: Hint | None, worth: float) -> Floats:
     """Probability of each tag, [N, C], under mixtures fitted to all tags' parts together.
 
+    A long right tail may be background or a rare tag. The geometric mean is taken of a fit whose
+    backgrounds have equal tails and one whose right tails are free.
+
     Args:
         worth: how much of an independent frame each frame is.
     """
@@ -202,8 +205,12 @@ def _fitted(parts: Floats, hint: Hint | None, worth: float) -> Floats:
     spread = np.where(spread > 0, spread, parts.std(axis=0))
     scaled = (parts - np.median(middle)) / np.median(spread)
     sample = compress(scaled)
-    family = fit_family(Sample(sample.values, worth * sample.counts), hint)
-    chances = responsibility(family.fit.parameters, scaled.T) * family.occurs[:, None]
+    weighted = Sample(sample.values, worth * sample.counts)
+    chances = np.ones_like(scaled.T)
+    for own_tail in (False, True):
+        family = fit_family(weighted, hint, own_tail)
+        found = responsibility(family.fit.parameters, scaled.T) * family.occurs[:, None]
+        chances = chances * np.sqrt(found)
     order = np.argsort(scaled.T, axis=1)
     rising = np.maximum.accumulate(np.take_along_axis(chances, order, 1), axis=1)
     np.put_along_axis(chances, order, rising, 1)

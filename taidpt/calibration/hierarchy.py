@@ -26,11 +26,13 @@ _ROUNDS = 14
 _RESTARTS = (1, 5)  # rounds that try other beginnings under what was learned
 _HINT_WEIGHT = 0.5  # texts differ from tag to tag more than pictures do
 _MAX_MEAN_STEP = 0.5
-# centre, log left, log right, log lift, log spread, logit share, log tail; spreads are of one tag
-_MEAN = np.array([0.0, 0.0, 0.05, np.log(3.5), 0.0, -2.7, np.log(15.0)])
-_SPREAD = np.array([0.2, 0.15, 0.15, 0.2, 0.15, 1.0, 0.3])
-_DOUBT = np.array([4.0, 0.6, 0.5, 0.3, 0.1, 1.0, 0.6])  # how sure we are of _MEAN itself
-_START = np.array([4.0, 0.6, 0.5, 0.4, 0.2, 1.6, 0.6])  # how wide the first prior is
+# centre, log left, log right, log lift, log spread, logit share, log tail, log (right tail / left
+# tail); spreads are of one tag
+_MEAN = np.array([0.0, 0.0, 0.05, np.log(3.5), 0.0, -2.7, np.log(15.0), 0.0])
+_SPREAD = np.array([0.2, 0.15, 0.15, 0.2, 0.15, 1.0, 0.3, 0.05])
+_DOUBT = np.array([4.0, 0.6, 0.5, 0.3, 0.1, 1.0, 0.6, 0.01])  # how sure we are of _MEAN itself
+_START = np.array([4.0, 0.6, 0.5, 0.4, 0.2, 1.6, 0.6, 0.05])  # how wide the first prior is
+_OWN_TAIL = (0.3, 0.6, 0.6)  # their last entries, where the right tail may differ from the left
 _STRENGTH = 6.0  # how many tags _SPREAD counts for
 _ABSENT_FROM = 2  # the round from which on tags may turn out not to occur
 _ABSENT_AT_FIRST = 0.5  # share of tags that do not occur, before it is learned
@@ -89,21 +91,39 @@ def compress(scores: Floats) -> Sample:
     return Sample(values, np.broadcast_to(counts, values.shape).astype(float))
 
 
-def fit_family(sample: Sample, hint: Hint | None = None) -> Family:
+@dataclass(frozen=True)
+class _Beliefs:
+    """What is believed before any score is seen: spreads of the eight parameters, [8]."""
+
+    spread: Floats
+    doubt: Floats
+    start: Floats
+
+    @classmethod
+    def about(cls, own_tail: bool) -> _Beliefs:
+        spread, doubt, start = _SPREAD.copy(), _DOUBT.copy(), _START.copy()
+        if own_tail:
+            spread[-1], doubt[-1], start[-1] = _OWN_TAIL
+        return cls(spread, doubt, start)
+
+
+def fit_family(sample: Sample, hint: Hint | None = None, own_tail: bool = False) -> Family:
     """Fit every tag's mixture and the prior in turns.
 
     Args:
         sample: scores in units of a tag's spread, about zero.
         hint: how tags differ, where texts told it.
+        own_tail: a background's right tail may be longer or shorter than its left one.
     """
+    beliefs = _Beliefs.about(own_tail)
     offset = np.zeros((len(sample.values), Parameter.COUNT))
     if hint is not None:
         offset[:, Parameter.LOG_LIFT] = hint.offsets()
-    prior = NormalPrior(_MEAN + offset, np.diag(_START**2))
+    prior = NormalPrior(_MEAN + offset, np.diag(beliefs.start**2))
     fit = _best_of([fit_tags(sample, start, prior) for start in _starts(sample)])
     occurs, absent = np.ones(len(offset)), _Absent.before(sample, fit)
     for round_ in range(_ROUNDS):
-        prior = _learn_prior(fit, prior, offset, np.maximum(occurs, _LEAST_LESSON))
+        prior = _learn_prior(fit, prior, beliefs, offset, np.maximum(occurs, _LEAST_LESSON))
         starts = [fit.parameters]
         if round_ in _RESTARTS:
             starts += _starts_from(sample, prior)
@@ -119,7 +139,7 @@ class _Absent:
     """Every tag's scores as a background alone.
 
     Attributes:
-        parameters: of the background, [C, 7]. evidence: its log evidence, [C].
+        parameters: of the background, [C, 8]. evidence: its log evidence, [C].
         share: of the tags, thought not to occur.
     """
 
@@ -159,12 +179,14 @@ def _log_evidence(fit: Fit, prior: NormalPrior) -> Floats:
     return np.asarray(fit.log_posterior + 0.5 * width, np.float64)
 
 
-def _learn_prior(fit: Fit, prior: NormalPrior, offset: Floats, weights: Floats) -> NormalPrior:
+def _learn_prior(
+    fit: Fit, prior: NormalPrior, beliefs: _Beliefs, offset: Floats, weights: Floats
+) -> NormalPrior:
     """One step on the mean by Newton, as expectation–maximisation crawls; one on the spread."""
     tags = weights.sum()
     doubt = np.tensordot(weights, fit.covariance, 1)
     precision = np.linalg.inv(prior.covariance)
-    trust = np.diag(1 / _DOUBT**2)
+    trust = np.diag(1 / beliefs.doubt**2)
     mean = (prior.mean - offset)[0]
     gradient = weights @ (fit.parameters - prior.mean) @ precision + trust @ (_MEAN - mean)
     curvature = tags * precision - precision @ doubt @ precision + trust
@@ -172,7 +194,7 @@ def _learn_prior(fit: Fit, prior: NormalPrior, offset: Floats, weights: Floats) 
     moved = offset + mean + np.clip(step, -_MAX_MEAN_STEP, _MAX_MEAN_STEP)
     away = fit.parameters - moved
     scatter = (weights[:, None] * away).T @ away + doubt
-    own = _STRENGTH * np.diag(_SPREAD**2)
+    own = _STRENGTH * np.diag(beliefs.spread**2)
     return NormalPrior(moved, (scatter + own) / (tags + _STRENGTH))
 
 

@@ -1,7 +1,7 @@
 """The shape of a tag's scores: a background and, above it, what has the tag.
 
 Background: a Student t in two pieces, so that it may lean and have long tails. Tag seen: a
-Student t further up. All tags are fitted at once, each under the same normal prior on its seven
+Student t further up. All tags are fitted at once, each under the same normal prior on its eight
 parameters, by scoring steps (the outer products of gradients stand for the Hessian: Berndt, Hall,
 Hall and Hausman 1974).
 """
@@ -29,12 +29,12 @@ Floats = npt.NDArray[np.float64]
 _POSITIVE_TAIL = 12.0
 _MAX_STEP = 1.0
 _BOUNDS = np.array(
-    [[-60, 60], [-4, 4], [-4, 4], [-2.5, 5], [-4, 4], [-12, 6], [np.log(2.2), np.log(60)]]
+    [[-60, 60], [-4, 4], [-4, 4], [-2.5, 5], [-4, 4], [-12, 6], [np.log(2.2), np.log(60)], [-2, 2]]
 )
 
 
 class Parameter:
-    """Columns of a parameter matrix [C, 7]: place and spreads in units of the scores."""
+    """Columns of a parameter matrix [C, 8]: place and spreads in units of the scores."""
 
     CENTRE = 0
     LOG_LEFT = 1
@@ -43,7 +43,8 @@ class Parameter:
     LOG_EFFECT = 4
     LOGIT_SHARE = 5
     LOG_TAIL = 6
-    COUNT = 7
+    LOG_TAIL_STEP = 7
+    COUNT = 8
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class NormalPrior:
-    """A prior on the seven parameters of every tag: mean [7] or [C, 7], covariance [7, 7]."""
+    """A prior on the eight parameters of every tag: mean [8] or [C, 8], covariance [8, 8]."""
 
     mean: Floats
     covariance: Floats
@@ -64,7 +65,7 @@ class NormalPrior:
 
 @dataclass(frozen=True)
 class Fit:
-    """The most likely parameters [C, 7], their covariance [C, 7, 7], and log posterior [C]."""
+    """The most likely parameters [C, 8], their covariance [C, 8, 8], and log posterior [C]."""
 
     parameters: Floats
     covariance: Floats
@@ -75,7 +76,7 @@ def log_densities(parameters: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Log density of background and of tag seen.
 
     Args:
-        parameters: [..., 7]. values: [..., B].
+        parameters: [..., 8]. values: [..., B].
     Returns:
         two arrays [..., B].
     """
@@ -95,7 +96,7 @@ def fit_tags(sample: Sample, start: Floats, prior: NormalPrior, steps: int = 30)
     """Climb to the most likely parameters of all tags at once.
 
     Args:
-        start: where to begin, [C, 7].
+        start: where to begin, [C, 8].
     """
     precision = np.asarray(np.linalg.inv(prior.covariance), np.float64)
     theta = _bounded(start)
@@ -122,7 +123,7 @@ def fit_tags(sample: Sample, start: Floats, prior: NormalPrior, steps: int = 30)
 def _posterior(
     sample: Sample, theta: Floats, mean: Floats, precision: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Log posterior [C], its gradient [C, 7] and the curvature that stands for minus Hessian."""
+    """Log posterior [C], its gradient [C, 8] and the curvature that stands for minus Hessian."""
     likelihood, scores = _likelihood(theta, sample.values)
     away = theta - mean
     value = (sample.counts * likelihood).sum(1) - 0.5 * np.einsum(
@@ -135,7 +136,7 @@ def _posterior(
 
 
 def _likelihood(theta: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Log likelihood of every value [C, B] and its gradient [C, B, 7]."""
+    """Log likelihood of every value [C, B] and its gradient [C, B, 8]."""
     (lower, lower_slope), (upper, upper_slope) = _pieces(theta, values)
     logit = theta[:, Parameter.LOGIT_SHARE, None]
     lower = lower - np.logaddexp(0, logit)
@@ -148,23 +149,32 @@ def _likelihood(theta: Floats, values: Floats) -> tuple[Floats, Floats]:
 
 
 def _pieces(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """Log density and its gradient [..., B, 7] of the background and of the upper part."""
+    """Log density and its gradient [..., B, 8] of the background and of the upper part."""
     column = np.moveaxis(theta, -1, 0)[..., None]
     left, right = np.exp(column[Parameter.LOG_LEFT]), np.exp(column[Parameter.LOG_RIGHT])
     lift, effect = np.exp(column[Parameter.LOG_LIFT]), np.exp(column[Parameter.LOG_EFFECT])
     spread = np.sqrt(left * right + effect**2)
-    tail = np.exp(column[Parameter.LOG_TAIL])
+    left_tail = np.exp(column[Parameter.LOG_TAIL])
+    right_tail = left_tail * np.exp(column[Parameter.LOG_TAIL_STEP])
     centred = values - column[Parameter.CENTRE]
     below = centred < 0
-    side = np.where(below, left, right)
+    side, tail = np.where(below, left, right), np.where(below, left_tail, right_tail)
     z = centred / side
     pull = (tail + 1) / (tail + z * z)
-    lower = _log_student(z, tail) + np.log(2.0) - np.log(left + right)
+    (left_norm, left_norm_slope), (right_norm, right_norm_slope) = map(
+        _half_width, (left_tail, right_tail)
+    )
+    left_share = left * left_norm / (left * left_norm + right * right_norm)
+    whole = np.log(left * left_norm + right * right_norm)
+    lower = -(tail + 1) / 2 * np.log1p(z * z / tail) - whole
     slope = np.zeros((*z.shape, Parameter.COUNT))
     slope[..., Parameter.CENTRE] = pull * z / side
-    slope[..., Parameter.LOG_LEFT] = below * pull * z * z - left / (left + right)
-    slope[..., Parameter.LOG_RIGHT] = ~below * pull * z * z - right / (left + right)
-    slope[..., Parameter.LOG_TAIL] = tail * _tail_slope(z, tail)
+    slope[..., Parameter.LOG_LEFT] = below * pull * z * z - left_share
+    slope[..., Parameter.LOG_RIGHT] = ~below * pull * z * z - (1 - left_share)
+    bend = tail * _tail_slope(z, tail)
+    right_bend = ~below * bend - (1 - left_share) * right_norm_slope
+    slope[..., Parameter.LOG_TAIL] = below * bend - left_share * left_norm_slope + right_bend
+    slope[..., Parameter.LOG_TAIL_STEP] = right_bend
 
     z = (centred - lift) / spread
     pull = (_POSITIVE_TAIL + 1) / (_POSITIVE_TAIL + z * z)
@@ -186,11 +196,17 @@ def _log_student(z: Floats, tail: Floats) -> Floats:
     return result
 
 
+def _half_width(tail: Floats) -> tuple[Floats, Floats]:
+    """Area under half a Student t whose height at zero is 1, and d log area / d log tail."""
+    log_area = gammaln(tail / 2) - gammaln((tail + 1) / 2) + 0.5 * np.log(np.pi * tail)
+    slope = tail / 2 * (digamma(tail / 2) - digamma((tail + 1) / 2)) + 0.5
+    return np.asarray(np.exp(log_area) / 2), np.asarray(slope)
+
+
 def _tail_slope(z: Floats, tail: Floats) -> Floats:
-    """Derivative of the log density by the degrees of freedom."""
+    """Derivative of the log density by the degrees of freedom, where its height at zero is 1."""
     ratio = z * z / tail
-    norm = digamma((tail + 1) / 2) - digamma(tail / 2) - 1 / tail
-    result: Floats = 0.5 * (norm - np.log1p(ratio) + (tail + 1) / tail * ratio / (1 + ratio))
+    result: Floats = 0.5 * ((tail + 1) / tail * ratio / (1 + ratio) - np.log1p(ratio))
     return result
 
 
