@@ -139,7 +139,7 @@ def calibrate(
         chances = _chances(_unsquashed(values[:, moves]), hint, worth_fitting)
         for place, index in enumerate(np.flatnonzero(moves)):
             learned = _learn(names[index], values[:, index], chances[:, place])
-            tags[index] = _doubted(learned, worth * len(values))
+            tags[index] = _doubted(learned, worth * len(values), int(moves.sum()))
     return Calibration(tuple(tags), len(values), worth * len(values))
 
 
@@ -251,8 +251,13 @@ def _above_all(values: Floats) -> tuple[float, float]:
     return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
 
 
-def _doubted(tag: TagCalibration, effective_frames: float) -> TagCalibration:
-    """Less sure where the sightings are few independent ones."""
+def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCalibration:
+    """Less sure where sightings are few; not at all where frames are fewer than tags.
+
+    With fewer frames than tags nothing tells what a tag's score owes to the others.
+    """
+    if effective_frames < tags:
+        return dataclasses.replace(tag, sureness="low")
     sightings = tag.expected_share * effective_frames
     if tag.sureness == "low" or sightings >= _MANY_SIGHTINGS:
         return tag

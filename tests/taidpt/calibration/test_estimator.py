@@ -26,30 +26,27 @@ def test_reaches_the_best_single_labelled_threshold(family: str) -> None:
     assert expected_calibration_error(learned.probabilities(scores), targets) < 0.06
 
 
-def test_tags_that_never_occur_are_recognised_and_stay_off() -> None:
-    matrix = simulate("absent", 200, SIZE)
-    targets = matrix.targets
-    assert targets is not None
-    learned = calibrate(matrix.merged())
-    occurs = (targets > 0).any(axis=0)
-    called_absent = np.array([tag.state == "not seen" for tag in learned.tags])
-    assert called_absent[~occurs].mean() >= 0.8
-    assert called_absent[occurs].mean() <= 0.2
-    assert false_on_rate(matrix.merged(), targets, learned.on) < 0.002
+@pytest.mark.parametrize("family", ["absent", "plain", "shifted", "weak", "photos, level"])
+def test_tags_that_never_occur_are_recognised_and_stay_off(family: str) -> None:
+    absent, present, false_on = [], [], []
+    for seed in (200, 201, 202):
+        matrix = simulate(family, seed, Size(2000, 24, absent=0.25))
+        scores, targets = matrix.merged(), matrix.targets
+        assert targets is not None
+        learned = calibrate(scores)
+        occurs = (targets > 0).any(axis=0)
+        called_absent = np.array([tag.state == "not seen" for tag in learned.tags])
+        absent.append(called_absent[~occurs].mean())
+        present.append(called_absent[occurs].mean())
+        false_on.append(false_on_rate(scores, targets, learned.on))
+    assert np.mean(absent) >= 0.8
+    assert np.mean(present) <= 0.05
+    assert np.mean(false_on) < 0.001
 
 
-@pytest.mark.parametrize("family", ["plain", "weak", "photos, level"])
-def test_absent_tags_are_recognised_among_backgrounds_of_one_shape(family: str) -> None:
-    """A background alone is as likely as one with a few frames of the tag: it takes the former."""
-    matrix = simulate(family, 206, Size(1200, 16, absent=0.5))
-    assert matrix.targets is not None
-    learned = calibrate(matrix.merged())
-    occurs = (matrix.targets > 0).any(axis=0)
-    assert occurs.sum() == 8
-    called_absent = np.array([tag.state == "not seen" for tag in learned.tags])
-    assert called_absent[~occurs].sum() >= 7
-    assert called_absent[occurs].sum() <= 1
-    assert false_on_rate(matrix.merged(), matrix.targets, learned.on) < 0.001
+def test_no_tag_is_sure_of_fewer_frames_than_tags() -> None:
+    scores = simulate("plain", 208, Size(30, 40)).merged()
+    assert {tag.sureness for tag in calibrate(scores).tags} == {"low"}
 
 
 def test_scores_pressed_flat_by_a_sigmoid_are_read_as_before_it() -> None:

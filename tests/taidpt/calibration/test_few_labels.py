@@ -33,12 +33,14 @@ def test_labels_pull_a_threshold_the_right_way() -> None:
 
 
 def test_one_positive_of_a_tag_that_was_not_seen_makes_it_seen() -> None:
-    scores = np.random.default_rng(0).normal(size=(400, 3))
+    matrix = simulate("plain", 8, Size(2000, 24, absent=0.25))
+    assert matrix.targets is not None
+    scores = matrix.merged()
     before = calibrate(scores)
-    assert before.tags[1].state == "not seen"
+    assert before.tags[-1].state == "not seen"
     labels = np.zeros(scores.shape, np.int8)
-    labels[int(scores[:, 1].argmax()), 1] = 1
-    assert refine(before, scores, labels).tags[1].state == "seen"
+    labels[int(scores[:, -1].argmax()), -1] = 1
+    assert refine(before, scores, labels).tags[-1].state == "seen"
 
 
 def test_many_labels_bend_the_map_towards_the_truth() -> None:
