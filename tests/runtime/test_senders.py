@@ -72,11 +72,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.failing -= 1
-        self.send_response(500 if self.server.failing >= 0 else 204)
-        self.end_headers()
-        if self.server.failing < 0:
+        if self.server.failing < 0:  # kept before the answer, after which the next post may come
             self.server.records.append(json.loads(data))
             self.server.headers.append(dict(self.headers))
+        self.send_response(500 if self.server.failing >= 0 else 204)
+        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
