@@ -55,6 +55,8 @@ __all__ = [
     "Threshold",
 ]
 
+Identity = tuple[int, int, int]  # device and inode of the folder, and when its manifest was written
+
 MODEL_FILE = "model.onnx"
 BANK_FILE = "bank.safetensors"
 PARITY_FILE = "parity.json"
@@ -75,7 +77,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    identity: tuple[int, int]
+    identity: Identity
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
@@ -90,12 +92,12 @@ class Bundle:
         folder = Path(path)
         for _ in range(_LOAD_TRIES):
             recover_bundle(folder.absolute())
-            before = _look(folder)
+            before = _identity(folder)
             try:
                 return _load_once(folder)
             except (BundleError, InputError):
                 # another process may have put a new folder in place between two reads
-                if _look(folder) == before and not is_being_replaced(folder.absolute()):
+                if _identity(folder) == before and not is_being_replaced(folder.absolute()):
                     raise
             time.sleep(_PAUSE_S)
         return _load_once(folder)
@@ -187,23 +189,19 @@ def _load_once(folder: Path) -> Bundle:
     return Bundle(folder, manifest, identity)
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def _identity(folder: Path) -> Identity | None:
+    """What tells a folder from the one that replaces it; None where there is none."""
     try:
         status = folder.stat()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(f"{folder}: cannot be opened: {error.strerror}") from None
-    return status.st_dev, status.st_ino
-
-
-def _look(folder: Path) -> tuple[tuple[int, int] | None, int]:
-    """Identity, and when the manifest was written: two exports later the inode may be the same."""
     try:
         written = (folder / MANIFEST_FILE).stat().st_mtime_ns
     except OSError:
         written = 0
-    return _identity(folder), written
+    return status.st_dev, status.st_ino, written
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -13,12 +13,10 @@ import numpy.typing as npt
 
 from taidpt.runtime.bank import FloatArray
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.tag_tables import MapJson, ProbabilityMaps, Threshold, Thresholds
+from taidpt.runtime.tag_tables import UNCERTAIN, MapJson, ProbabilityMaps, Threshold, Thresholds
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]
-
-_BAND = (0.2, 0.8)  # probabilities that say neither yes nor no
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Tag:
     @property
     def uncertain(self) -> bool:
         """Whether the score lies in the uncertain band, the probability between 0.2 and 0.8."""
-        return self.probability is not None and _BAND[0] < self.probability < _BAND[1]
+        return self.probability is not None and UNCERTAIN[0] < self.probability < UNCERTAIN[1]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values; `uncertain` and `upper_bound` only where they are true."""

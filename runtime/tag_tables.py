@@ -15,12 +15,22 @@ import numpy.typing as npt
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.json_reader import JsonReader
 
-__all__ = ["Facts", "Floats", "MapJson", "ProbabilityMaps", "Threshold", "Thresholds"]
+__all__ = [
+    "UNCERTAIN",
+    "Facts",
+    "Floats",
+    "MapJson",
+    "ProbabilityMaps",
+    "Threshold",
+    "Thresholds",
+]
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 MapJson = Mapping[str, Any]
 Facts = Mapping[str, Sequence[Any] | Floats]
+
+UNCERTAIN = (0.2, 0.8)  # probabilities between these say neither yes nor no
 
 Row = TypeVar("Row")
 _POINTS = ("scores", "probabilities")

@@ -10,7 +10,6 @@ import math
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,12 +56,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
             raise
         self._names = tuple(name for name in self._header if name != "__metadata__")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stream.close()
 
     def metadata(self, key: str) -> str:

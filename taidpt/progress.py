@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Protocol
 
 __all__ = ["Progress", "RichProgress", "SilentProgress", "show_elapsed"]
@@ -64,12 +63,7 @@ class RichProgress(AbstractContextManager["RichProgress"]):
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def start(self, description: str, total: int, done: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,7 @@ class Confusion:
 
 def find_confusable(
     bank: ClassBank,
-    thresholds: tuple[Threshold, ...],
+    thresholds: Sequence[Threshold],
     scores: Floats | None = None,
     named: npt.NDArray[np.int64] | None = None,
 ) -> Confusion:

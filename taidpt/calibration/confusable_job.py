@@ -31,7 +31,7 @@ def run_confusable(
             raise InputError(f"{path} is a bank: --frames and --texts need a bundle")
         bank = ClassBank.load(path)
         unknown = Threshold(0.0, 0.0, "default")
-        found = find_confusable(bank, tuple(bank.thresholds) or (unknown,) * len(bank.names))
+        found = find_confusable(bank, bank.thresholds or (unknown,) * len(bank.names))
     else:
         bundle = Bundle.load(path)
         thresholds = tuple(tag.threshold for tag in bundle.manifest.tags)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.mixture import Sample
+from taidpt.runtime.tag_tables import UNCERTAIN
 
 __all__ = ["Decision", "decide"]
 
@@ -15,7 +16,6 @@ Floats = npt.NDArray[np.float64]
 
 _MAP_POINTS = 33
 _OFF_SHARE = 0.95  # a tag goes off where the expected F1 has fallen to this share of its best
-_BAND = (0.2, 0.8)
 _LEAST_STEP = 1e-6  # between two points of a map, as a share of the tag's range
 
 
@@ -57,7 +57,7 @@ def _decide(values: Floats, counts: Floats, rising: Floats) -> Decision:
     cuts = np.append(values[0], (values[1:] + values[:-1]) / 2)
     best = int(f1.argmax())
     lowest = int(np.flatnonzero(f1 >= _OFF_SHARE * f1[best])[0])
-    band = tuple(float(np.interp(level, rising, values)) for level in _BAND)
+    band = tuple(float(np.interp(level, rising, values)) for level in UNCERTAIN)
     return Decision(
         on=float(cuts[best]),
         off=float(cuts[min(lowest, best)]),

@@ -137,9 +137,10 @@ def calibrate(
         hint = None if hint is None else hint.of(moves)
         worth_fitting = min(worth, _MOST_EVIDENCE / len(values))
         chances = _chances(_unsquashed(values[:, moves]), hint, worth_fitting)
-        for place, index in enumerate(np.flatnonzero(moves)):
+        moving = np.flatnonzero(moves)
+        for place, index in enumerate(moving):
             learned = _learn(names[index], values[:, index], chances[:, place])
-            tags[index] = _doubted(learned, worth * len(values), int(moves.sum()))
+            tags[index] = _doubted(learned, worth * len(values), len(moving))
     return Calibration(tuple(tags), len(values), worth * len(values))
 
 

@@ -8,7 +8,7 @@ not to occur teaches the others nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -129,8 +129,7 @@ def fit_family(sample: Sample, hint: Hint | None = None, own_tail: bool = False)
             starts += _starts_from(sample, prior)
         fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
         if round_ >= _ABSENT_FROM:
-            absent = absent.fitted(sample, prior)
-            occurs, absent = absent.against(fit, prior)
+            occurs, absent = absent.against(sample, fit, prior)
     return Family(fit, prior, occurs)
 
 
@@ -139,12 +138,11 @@ class _Absent:
     """Every tag's scores as a background alone.
 
     Attributes:
-        parameters: of the background, [C, 8]. evidence: its log evidence, [C].
+        parameters: of the background, [C, 8].
         share: of the tags, thought not to occur.
     """
 
     parameters: Floats
-    evidence: Floats
     share: float
 
     @classmethod
@@ -153,24 +151,26 @@ class _Absent:
         parameters = fit.parameters.copy()
         parameters[:, Parameter.LOGIT_SHARE] = _NOWHERE
         parameters[:, Parameter.CENTRE] = _quantile(sample, 0.5)
-        return cls(parameters, np.full(len(parameters), -np.inf), _ABSENT_AT_FIRST)
+        return cls(parameters, _ABSENT_AT_FIRST)
 
-    def fitted(self, sample: Sample, prior: NormalPrior) -> _Absent:
-        """The backgrounds under a new prior."""
-        mean, covariance = prior.mean.copy(), prior.covariance.copy()
-        mean[:, Parameter.LOGIT_SHARE] = _NOWHERE
-        covariance[Parameter.LOGIT_SHARE, :] = covariance[:, Parameter.LOGIT_SHARE] = 0.0
-        covariance[Parameter.LOGIT_SHARE, Parameter.LOGIT_SHARE] = _NOWHERE_SPREAD**2
-        alone = NormalPrior(mean, covariance)
-        fit = fit_tags(sample, self.parameters, alone, steps=12)
-        return replace(self, parameters=fit.parameters, evidence=_log_evidence(fit, alone))
-
-    def against(self, fit: Fit, prior: NormalPrior) -> tuple[Floats, _Absent]:
-        """How likely each tag occurs, [C], and the same with the share of tags that do not."""
-        odds = _log_evidence(fit, prior) - self.evidence + logit(1 - self.share)
-        occurs = np.asarray(expit(odds), np.float64)
+    def against(self, sample: Sample, fit: Fit, prior: NormalPrior) -> tuple[Floats, _Absent]:
+        """How likely each tag occurs, [C], by the mixtures' fit; and what is thought next."""
+        alone = _without_tag(prior)
+        background = fit_tags(sample, self.parameters, alone, steps=12)
+        evidence = _log_evidence(fit, prior) - _log_evidence(background, alone)
+        occurs = np.asarray(expit(evidence + logit(1 - self.share)), np.float64)
         without = float((1 - occurs).sum()) + _ABSENT_PRIOR[0]
-        return occurs, replace(self, share=without / (len(occurs) + sum(_ABSENT_PRIOR)))
+        share = without / (len(occurs) + sum(_ABSENT_PRIOR))
+        return occurs, _Absent(background.parameters, share)
+
+
+def _without_tag(prior: NormalPrior) -> NormalPrior:
+    """The same prior where a tag does not occur."""
+    mean, covariance = prior.mean.copy(), prior.covariance.copy()
+    mean[:, Parameter.LOGIT_SHARE] = _NOWHERE
+    covariance[Parameter.LOGIT_SHARE, :] = covariance[:, Parameter.LOGIT_SHARE] = 0.0
+    covariance[Parameter.LOGIT_SHARE, Parameter.LOGIT_SHARE] = _NOWHERE_SPREAD**2
+    return NormalPrior(mean, covariance)
 
 
 def _log_evidence(fit: Fit, prior: NormalPrior) -> Floats:

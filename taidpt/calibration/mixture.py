@@ -26,7 +26,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-_POSITIVE_TAIL = 12.0
+_POSITIVE_TAIL = np.array(12.0)
 _MAX_STEP = 1.0
 _BOUNDS = np.array(
     [[-60, 60], [-4, 4], [-4, 4], [-2.5, 5], [-4, 4], [-12, 6], [np.log(2.2), np.log(60)], [-2, 2]]
@@ -166,7 +166,7 @@ def _pieces(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tuple
     )
     left_share = left * left_norm / (left * left_norm + right * right_norm)
     whole = np.log(left * left_norm + right * right_norm)
-    lower = -(tail + 1) / 2 * np.log1p(z * z / tail) - whole
+    lower = _log_bell(z, tail) - whole
     slope = np.zeros((*z.shape, Parameter.COUNT))
     slope[..., Parameter.CENTRE] = pull * z / side
     slope[..., Parameter.LOG_LEFT] = below * pull * z * z - left_share
@@ -178,7 +178,7 @@ def _pieces(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tuple
 
     z = (centred - lift) / spread
     pull = (_POSITIVE_TAIL + 1) / (_POSITIVE_TAIL + z * z)
-    upper = _log_student(z, np.float64(_POSITIVE_TAIL)) - np.log(spread)
+    upper = _log_bell(z, _POSITIVE_TAIL) - np.log(2 * _half_width(_POSITIVE_TAIL)[0] * spread)
     upper_slope = np.zeros_like(slope)
     upper_slope[..., Parameter.CENTRE] = pull * z / spread
     upper_slope[..., Parameter.LOG_LIFT] = lift * pull * z / spread
@@ -190,10 +190,9 @@ def _pieces(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tuple
     return (lower, slope), (upper, upper_slope)
 
 
-def _log_student(z: Floats, tail: Floats) -> Floats:
-    norm = gammaln((tail + 1) / 2) - gammaln(tail / 2) - 0.5 * np.log(np.pi * tail)
-    result: Floats = norm - (tail + 1) / 2 * np.log1p(z * z / tail)
-    return result
+def _log_bell(z: Floats, tail: Floats) -> Floats:
+    """Log density of a Student t, but for its height, which is 1 at zero."""
+    return np.asarray(-(tail + 1) / 2 * np.log1p(z * z / tail))
 
 
 def _half_width(tail: Floats) -> tuple[Floats, Floats]:

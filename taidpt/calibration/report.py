@@ -82,4 +82,4 @@ def _recognised(targets: Targets, calibration: Calibration) -> float:
     absent = ~(targets > 0).any(axis=0)
     if not absent.any():
         return float("nan")
-    return float(np.mean([tag.state != "seen" for tag in np.array(calibration.tags)[absent]]))
+    return float(np.array([tag.state != "seen" for tag in calibration.tags])[absent].mean())
