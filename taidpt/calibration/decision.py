@@ -10,13 +10,16 @@ import numpy.typing as npt
 from taidpt.calibration.mixture import Sample
 from taidpt.runtime.tag_tables import UNCERTAIN
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "above_all", "decide"]
 
 Floats = npt.NDArray[np.float64]
 
 _MAP_POINTS = 33
 _OFF_SHARE = 0.95  # a tag goes off where the expected F1 has fallen to this share of its best
 _LEAST_STEP = 1e-6  # between two points of a map, as a share of the tag's range
+_SIGN = 0.3  # a tag that no frame has with this probability …
+_EXPECTED = 0.7  # … and that is expected in fewer frames counts as not seen: P(in none) ≥ ½
+_WORTH_SAYING = 0.1  # expected F1 below which a tag counts as not seen, too
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,22 @@ class Decision:
     expected_sightings: float
     highest: float
     curve: tuple[Floats, Floats]
+
+    @property
+    def seen(self) -> bool:
+        """Whether these frames hold any sign of the tag."""
+        signs = self.highest >= _SIGN or self.expected_sightings >= _EXPECTED
+        return signs and self.expected_f1 >= _WORTH_SAYING
+
+
+def above_all(values: Floats) -> tuple[float, float]:
+    """On and off for a tag with no sign of it: a little above everything that was seen.
+
+    Args:
+        values: scores of the tag, rising, [N].
+    """
+    spread = float(np.subtract(*np.quantile(values, [0.84, 0.16]))) / 2
+    return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
 
 
 def decide(sample: Sample, probabilities: Floats) -> list[Decision]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.decision import decide
+from taidpt.calibration.decision import above_all, decide
 from taidpt.calibration.hierarchy import Hint, compress, fit_family
 from taidpt.calibration.mixture import Sample, responsibility
 from taidpt.calibration.score_matrix import checked_scores
@@ -22,9 +22,6 @@ Floats = npt.NDArray[np.float64]
 
 MIN_FRAMES = 20
 _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
-_SIGN = 0.3  # a tag that no frame has with this probability …
-_EXPECTED = 0.7  # … and that is expected in fewer frames counts as not seen: P(in none) ≥ ½
-_WORTH_SAYING = 0.1  # expected F1 below which a tag counts as not seen, too
 _FEWEST = 3.0  # independent sightings, before a tag may be called fairly sure
 _EXPLAINING_ROUNDS = 2
 _MOST_EVIDENCE = 4000.0  # frames; with more, the shapes' misfit would outweigh what tags share
@@ -229,9 +226,8 @@ def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
     rising = np.clip(isotonic_regression(means, sample_weight=sizes)[group], 0, 1)
     sample = Sample(values[None], np.ones((1, len(values))))
     decision = decide(sample, rising[None])[0]
-    signs = decision.highest >= _SIGN or decision.expected_sightings >= _EXPECTED
-    seen = signs and decision.expected_f1 >= _WORTH_SAYING
-    on, off = (decision.on, decision.off) if seen else _above_all(values)
+    seen = decision.seen
+    on, off = (decision.on, decision.off) if seen else above_all(values)
     return TagCalibration(
         name=name,
         on=on,
@@ -244,12 +240,6 @@ def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
         scores=tuple(decision.curve[0].tolist()),
         probabilities=tuple(decision.curve[1].tolist()),
     )
-
-
-def _above_all(values: Floats) -> tuple[float, float]:
-    """For a tag with no sign of it: a little above everything that was seen."""
-    spread = float(np.subtract(*np.quantile(values, [0.84, 0.16]))) / 2
-    return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
 
 
 def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCalibration:

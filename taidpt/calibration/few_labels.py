@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
-from taidpt.calibration.decision import decide
+from taidpt.calibration.decision import above_all, decide
 from taidpt.calibration.estimator import Calibration, TagCalibration
 from taidpt.calibration.hierarchy import compress
 from taidpt.runtime.errors import InputError
@@ -38,7 +38,7 @@ def refine(calibration: Calibration, scores: Floats, labels: Targets) -> Calibra
     more of it than frames have, so labels may have log odds of their own, which do not stay in
     the map. Where frames were looked through whole, every labelled tag in each, labels are taken
     at their word, and with 30 of both kinds the curve is isotonic. A tag without labels stays as
-    it is.
+    it is. One with a positive label is seen; of others the map says it, by `Decision.seen`.
 
     Args:
         scores: of all frames, [N, C]. labels: 1, −1, or 0 for unknown, [N, C].
@@ -75,14 +75,16 @@ def _refine_tag(
         return tag
     after = _curve_after(tag, values, counts / counts.sum(), scores, labels, whole)
     decision = decide(sample, after[None])[0]
+    seen = bool((labels > 0).any()) or decision.seen
+    on, off = (decision.on, decision.off) if seen else above_all(np.sort(scores))
     return dataclasses.replace(
         tag,
-        on=decision.on,
-        off=decision.off,
+        on=on,
+        off=off,
         band=decision.band,
-        state="seen" if (labels > 0).any() or decision.highest >= 0.5 else tag.state,
+        state="seen" if seen else "not seen",
         expected_share=float(decision.expected_sightings / counts.sum()),
-        expected_f1=decision.expected_f1,
+        expected_f1=decision.expected_f1 if seen else 0.0,
         sureness=_sureness(tag, labels),
         scores=tuple(decision.curve[0].tolist()),
         probabilities=tuple(decision.curve[1].tolist()),

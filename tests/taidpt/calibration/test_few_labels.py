@@ -43,6 +43,16 @@ def test_one_positive_of_a_tag_that_was_not_seen_makes_it_seen() -> None:
     assert refine(before, scores, labels).tags[-1].state == "seen"
 
 
+def test_a_tag_that_is_not_there_is_not_switched_on_by_being_told_so() -> None:
+    scores = simulate("plain", 8, Size(2000, 24, absent=0.25)).merged()
+    before = calibrate(scores)
+    labels = np.zeros(scores.shape, np.int8)
+    labels[int(scores[:, -1].argmax()), -1] = -1
+    after = refine(before, scores, labels).tags[-1]
+    assert after.state == "not seen"
+    assert (after.on, after.off, after.expected_f1) == (before.tags[-1].on, before.tags[-1].off, 0)
+
+
 def test_many_labels_bend_the_map_towards_the_truth() -> None:
     matrix = simulate("weak", 8, Size(2000, 6))
     assert matrix.targets is not None

@@ -95,6 +95,30 @@ def test_decision_by_hand() -> None:
     assert decision.expected_sightings == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "seen"),
+    [
+        ([0.0, 0.0, 0.0, 0.6], True),
+        ([0.0, 0.0, 0.0, 0.31], True),
+        ([0.0, 0.0, 0.0, 0.29], False),
+        ([0.2, 0.2, 0.2, 0.2], True),
+        ([0.17, 0.17, 0.17, 0.17], False),
+    ],
+)
+def test_a_tag_is_seen_in_one_likely_frame_or_in_enough_unlikely_ones(
+    probabilities: list[float], seen: bool
+) -> None:
+    sample = Sample(np.arange(4.0)[None], np.ones((1, 4)))
+    assert decide(sample, np.array([probabilities]))[0].seen is seen
+
+
+def test_many_frames_with_hardly_a_chance_each_are_no_sign() -> None:
+    sample = Sample(np.arange(4.0)[None], np.full((1, 4), 1e4))
+    decision = decide(sample, np.full((1, 4), 1e-4))[0]
+    assert decision.expected_sightings == pytest.approx(4)
+    assert not decision.seen
+
+
 def test_transforms_by_hand() -> None:
     scores = np.array([[1.0, 3.0]])
     np.testing.assert_allclose(transformed(scores, "center"), [[-1.0, 1.0]])
