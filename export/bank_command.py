@@ -10,6 +10,7 @@ from taidpt.runtime.active_bank import bundle_bank
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.outputs import refuse_unwritable
 
 if TYPE_CHECKING:
     from taidpt.export.tag_bank import BankMaker
@@ -48,10 +49,7 @@ def make_bank(request: BankRequest, output: Path) -> tuple[ClassBank, list[str]]
         InputError: the source is neither prompts nor a bundle, the tags or texts cannot be used,
             or the output cannot be written.
     """
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: its folder {output.parent} does not exist")
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; give a file name for the bank")
+    refuse_unwritable(output)
     notes: list[str] = []
     if request.tags is None:
         bank = _own_tags(request)
@@ -60,10 +58,7 @@ def make_bank(request: BankRequest, output: Path) -> tuple[ClassBank, list[str]]
         maker = open_maker(request)
         notes = maker.notes
         bank = maker.make(tags, request.choice or maker.choices[0])
-    try:
-        bank.save(output)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}") from None
+    bank.save(output)
     return bank, notes
 
 

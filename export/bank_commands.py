@@ -81,7 +81,11 @@ def compare_banks(
     from taidpt.export.bank_printing import print_comparison, write_json, write_page
     from taidpt.export.compare_banks import CompareJob
     from taidpt.export.compare_banks import compare_banks as compare
+    from taidpt.runtime.outputs import refuse_unwritable
 
+    for output in (html, json_path):
+        if output is not None:
+            refuse_unwritable(output)
     found = compare(CompareJob(bundle, keep_pictures=html is not None, **options))
     print_comparison(found, top, show)
     if html is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from taidpt.export.compare_banks import Comparison
-from taidpt.runtime.errors import InputError, MissingDependencyError
-from taidpt.runtime.files import write_atomically
+from taidpt.runtime.errors import MissingDependencyError
+from taidpt.runtime.outputs import write_output
 
 __all__ = ["print_comparison", "write_json", "write_page"]
 
@@ -79,10 +79,7 @@ def write_json(found: Comparison, path: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    write_output(path, data)
     click.echo(f"wrote {path}")
 
 

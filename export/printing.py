@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taidpt.progress import Progress, RichProgress, SilentProgress
-from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from taidpt.export.demo import DemoResult
@@ -131,13 +130,10 @@ def print_demo(result: DemoResult) -> None:
 def print_verify(report: VerifyReport, json_path: Path | None) -> None:
     """A table of everything that was compared; the whole report as JSON where asked."""
     if json_path is not None:
-        from taidpt.runtime.files import write_atomically
+        from taidpt.runtime.outputs import write_output
 
         text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
-        try:
-            write_atomically(json_path, text.encode() + b"\n")
-        except OSError as error:
-            raise InputError(f"{json_path}: cannot be written: {error.strerror}") from None
+        write_output(json_path, text.encode() + b"\n")
     click.echo(
         f"{report.bundle}: all files whole; {report.pictures} pictures, truth: {report.truth}"
     )

@@ -94,7 +94,11 @@ class ClassBank:
         return int(self.global_embeddings.shape[1])
 
     def save(self, path: str | Path) -> None:
-        """Write the bank as one safetensors file, by temporary and rename."""
+        """Write the bank as one safetensors file, by temporary and rename.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         from taidpt.runtime.bank_file import write_bank
 
         write_bank(self, Path(path))

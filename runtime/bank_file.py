@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from taidpt.runtime.bank import ClassBank, FloatArray
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.files import write_atomically
 from taidpt.runtime.json_reader import JsonReader, parse_object
+from taidpt.runtime.outputs import write_output
 from taidpt.runtime.tag_tables import MapJson, ProbabilityMaps, Threshold, Thresholds
 from taidpt.runtime.tensor_file import TensorFile
 
@@ -26,7 +26,11 @@ _FACT = "map_fact."  # begins the name of a tensor of numbers that maps carry be
 
 
 def write_bank(bank: ClassBank, path: Path) -> None:
-    """Write a bank as one safetensors file, by temporary and rename."""
+    """Write a bank as one safetensors file, by temporary and rename.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     from safetensors.numpy import save
 
     thresholds = Thresholds.of(bank.thresholds)
@@ -49,7 +53,7 @@ def write_bank(bank: ClassBank, path: Path) -> None:
     }
     plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
     text = json.dumps(header, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, save(plain, metadata={"taidpt": text}))
+    write_output(path, save(plain, metadata={"taidpt": text}))
 
 
 def read_bank(path: Path) -> ClassBank:

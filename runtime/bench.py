@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from taidpt.runtime.bare import Bare, open_bare
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.input_spec import InputSpec
+from taidpt.runtime.outputs import refuse_unwritable, write_output
 from taidpt.runtime.power import PowerMeter
 from taidpt.runtime.preprocess import U8Array
 from taidpt.runtime.sources import Frame, Source
@@ -241,6 +241,8 @@ def bench_command(
     bundle: str, batches: Sequence[int], seconds: float, target: str | None, **options: Any
 ) -> None:
     """Open, measure, print, and write JSON when a file is named."""
+    if target is not None:
+        refuse_unwritable(target)
     with Tagger.load(bundle, **options) as tagger:
         bare = open_bare(tagger)
         with PowerMeter() as meter:
@@ -249,10 +251,7 @@ def bench_command(
         print("\n".join([*bench_lines(tagger, bare, rows, eager_ms), *meter.lines()]))
         if target is not None:
             text = json.dumps(bench_report(tagger, bare, rows, eager_ms), indent=1)
-            try:
-                Path(target).write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                raise InputError(f"{target}: cannot be written: {error.strerror}") from None
+            write_output(target, text.encode() + b"\n")
 
 
 def _frames(count: int, shape: tuple[int, ...]) -> list[U8Array]:

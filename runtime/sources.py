@@ -169,13 +169,17 @@ class ImageSource(Source):
 
     One that cannot be read is named in the log and passed over; at the end that is an InputError.
     A single picture fails at once.
+
+    Attributes:
+        wanted: the pictures that it will give, but for those that cannot be read.
     """
 
     def __init__(self, name: str, paths: list[Path], options: SourceOptions) -> None:
         self.name = name
         self._paths = paths
         self._selector = Selector(options)
-        self.total = -(-len(paths) // options.every)
+        self.wanted = tuple(paths[:: options.every])
+        self.total = len(self.wanted)
 
     def frames(self) -> Iterator[Frame]:
         """Read the pictures one by one."""

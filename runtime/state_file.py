@@ -13,7 +13,7 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import rebase_state
-from taidpt.runtime.files import write_atomically
+from taidpt.runtime.outputs import write_output
 from taidpt.runtime.stream import Stream
 
 __all__ = ["StateFile"]
@@ -58,10 +58,7 @@ class StateFile:
             "wall_s": self._wall_clock(),
             "sources": {name: stream.machine(name).save_state() for name in stream.sources},
         }
-        try:
-            write_atomically(self._path, json.dumps(document).encode())
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+        write_output(self._path, json.dumps(document).encode())
         self._saved = time.monotonic()
 
     def _load(self) -> None:

@@ -212,6 +212,6 @@ def write_text(path: Path | None, text: str) -> None:
     if str(path) == "-":
         click.echo(text, nl=False)
         return
-    from taidpt.runtime.files import write_atomically
+    from taidpt.runtime.outputs import write_output
 
-    write_atomically(path, text.encode())
+    write_output(path, text.encode())

@@ -28,7 +28,7 @@ from taidpt.picture_store import StoreSettings
 from taidpt.picture_tuning import PictureTuneJob, run_picture_job
 from taidpt.progress import Progress
 from taidpt.recipes import PictureRun, Recipe, find_recipe
-from taidpt.runtime.files import write_atomically
+from taidpt.runtime.outputs import write_output
 from taidpt.tune_job import checkpoint_path
 
 __all__ = [
@@ -142,7 +142,7 @@ class Reproduction:
             "runs": [asdict(run) for run in self.runs],
         }
         text = json.dumps(_plain(record), indent=2, ensure_ascii=False)
-        write_atomically(path, f"{text}\n".encode())
+        write_output(path, f"{text}\n".encode())
 
 
 def plan(name: str, job: ReproductionJob) -> Iterator[str]:

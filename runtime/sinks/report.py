@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taidpt.runtime.console import clock_text
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.events import Interval
-from taidpt.runtime.files import write_atomically
 from taidpt.runtime.moment import Moment
+from taidpt.runtime.outputs import write_output
 from taidpt.runtime.sinks.drawing import jpeg, rgb_image
 
 __all__ = ["ReportSink"]
@@ -98,10 +97,7 @@ class ReportSink:
             f"<title>{html.escape(self._title)}</title><style>{_STYLE}</style>"
             f"<h1>{html.escape(self._title)}</h1>{body or '<p>No frames.</p>'}</html>\n"
         )
-        try:
-            write_atomically(self._path, page.encode())
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+        write_output(self._path, page.encode())
 
 
 def _section(name: str, source: _Source) -> str:

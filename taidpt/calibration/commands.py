@@ -48,6 +48,7 @@ def calibrate(bundle: str | None, **options: object) -> None:
 @click.option(
     "--frames", "sources", multiple=True, metavar="SOURCE", help="Your scene: DIR, video."
 )
+@click.option("--bank", metavar="FILE", help="This bank's tags, with the BUNDLE's graph.")
 @click.option("--texts", metavar="FILE", help="Captions: which tags do they name?")
 @click.option("-o", "--output", metavar="FILE", help="A picture (.png) or a page (.html).")
 @click.option("--max-frames", type=click.IntRange(min=1), default=5000, show_default=True)
@@ -58,6 +59,7 @@ def confusable(
     texts: str | None,
     output: str | None,
     max_frames: int,
+    bank: str | None,
 ) -> None:
     """Report tags that are confusable: near-duplicates, on together, never on, without texts.
 
@@ -65,4 +67,4 @@ def confusable(
     """
     from taidpt.calibration.confusable_job import run_confusable
 
-    run_confusable(bundle, sources, texts, output, max_frames)
+    run_confusable(bundle, sources, texts, output, max_frames, bank)

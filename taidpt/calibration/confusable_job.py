@@ -8,56 +8,73 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.confusable import find_confusable
-from taidpt.calibration.confusable_report import lines, write_report
+from taidpt.calibration.confusable import Confusion, find_confusable
+from taidpt.calibration.confusable_report import check_report, lines, write_report
+from taidpt.calibration.scene import SceneScores, score_frames
+from taidpt.calibration.targets import Target, open_target
 from taidpt.runtime.bank import ClassBank, Threshold
 from taidpt.runtime.bank_file import is_bank
-from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError
 
 __all__ = ["run_confusable"]
 
 
 def run_confusable(
-    path: str, sources: tuple[str, ...], texts: str | None, output: str | None, most: int
+    path: str,
+    sources: tuple[str, ...],
+    texts: str | None,
+    output: str | None,
+    most: int,
+    bank: str | None = None,
 ) -> None:
     """Print the report, and write it where that was asked for.
 
+    Args:
+        path: a bundle, or a bank's file alone. bank: another than the bundle's.
     Raises:
-        InputError: frames or texts with a bank alone, and what the parts raise.
+        InputError: frames, texts or another bank with a bank alone, and what the parts raise.
     """
+    if output is not None:
+        check_report(output)
     if is_bank(Path(path)):
-        if sources or texts is not None:
-            raise InputError(f"{path} is a bank: --frames and --texts need a bundle")
-        bank = ClassBank.load(path)
-        unknown = Threshold(0.0, 0.0, "default")
-        found = find_confusable(bank, bank.thresholds or (unknown,) * len(bank.names))
+        if sources or texts is not None or bank is not None:
+            raise InputError(f"{path} is a bank: --frames, --texts and --bank need a bundle")
+        found, problem = _of_bank(ClassBank.load(path)), None
     else:
-        bundle = Bundle.load(path)
-        thresholds = tuple(tag.threshold for tag in bundle.manifest.tags)
-        scores = _scores(path, sources, most) if sources else None
-        named = None if texts is None else _named(bundle, texts)
-        found = find_confusable(bundle.bank, thresholds, scores, named)
+        found, problem = _of_target(open_target(path, bank), sources, texts, most)
     print("\n".join(lines(found)))
     if output is not None:
         write_report(found, output)
         print(f"\nwrote {output}")
+    if problem is not None:
+        raise problem
 
 
-def _scores(path: str, sources: tuple[str, ...], most: int) -> npt.NDArray[np.float64]:
-    from taidpt.calibration.scene import score_frames
+def _of_bank(bank: ClassBank) -> Confusion:
+    unknown = Threshold(0.0, 0.0, "default")
+    return find_confusable(bank, bank.thresholds or (unknown,) * len(bank.names))
+
+
+def _of_target(
+    target: Target, sources: tuple[str, ...], texts: str | None, most: int
+) -> tuple[Confusion, InputError | None]:
+    named = None if texts is None else _named(target, texts)
+    if not sources:
+        return find_confusable(target.bank, target.thresholds, None, named), None
+    scene = _scene(target, sources, most)
+    return find_confusable(target.bank, target.thresholds, scene.scores, named), scene.problem
+
+
+def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
     from taidpt.runtime.sources import SourceOptions, open_source
-    from taidpt.runtime.tagger import Tagger
 
+    options = SourceOptions(colours=target.bundle.manifest.input.source_colours)
     with contextlib.ExitStack() as stack:
-        tagger = stack.enter_context(Tagger.load(path))
-        options = SourceOptions(colours=tagger.bundle.manifest.input.source_colours)
         opened = [stack.enter_context(open_source(text, options)) for text in sources]
-        return score_frames(tagger, opened, most).scores
+        return score_frames(stack.enter_context(target.open_tagger()), opened, most)
 
 
-def _named(bundle: Bundle, texts: str) -> npt.NDArray[np.int64]:
+def _named(target: Target, texts: str) -> npt.NDArray[np.int64]:
     from taidpt.calibration.caption_scores import label_captions
-    from taidpt.calibration.targets import BundleTarget
 
-    return np.asarray((label_captions(BundleTarget(bundle), texts)[1] > 0).sum(axis=0), np.int64)
+    return np.asarray((label_captions(target, texts)[1] > 0).sum(axis=0), np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import importlib.util
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy.typing as npt
 
 from taidpt.calibration.confusable import Confusion, Pair
 from taidpt.runtime.errors import InputError, MissingDependencyError
-from taidpt.runtime.files import write_atomically
+from taidpt.runtime.outputs import refuse_unwritable, write_output
 
-__all__ = ["lines", "picture", "write_report"]
+__all__ = ["check_report", "lines", "picture", "write_report"]
 
 _MOST_ROWS = 20
 _MOST_TAGS = 60  # in the picture; the most alike are shown
@@ -33,20 +34,29 @@ def lines(found: Confusion) -> Iterator[str]:
     yield from _listed("no text named them", list(found.no_text))
 
 
-def picture(found: Confusion) -> bytes:
-    """A PNG: tags in the order of a dendrogram, and how alike or how often together they are.
+def check_report(path: str) -> None:
+    """Before any frame is scored: whether a report can be drawn here and written there.
 
     Raises:
+        InputError: another suffix than .png and .html, or no place to write to.
         MissingDependencyError: matplotlib or scipy is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from scipy.cluster.hierarchy import dendrogram, linkage
-        from scipy.spatial.distance import squareform
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the picture needs {error.name}: pip install 'taidpt[calibrate,demo]'"
-        ) from None
+    if Path(path).suffix.lower() not in (".png", ".html"):
+        raise InputError(f"-o {path}: expected a name that ends in .png or .html")
+    refuse_unwritable(path)
+    for name in ("matplotlib", "scipy"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependencyError(
+                f"the picture needs {name}: pip install 'taidpt[calibrate,demo]'"
+            )
+
+
+def picture(found: Confusion) -> bytes:
+    """A PNG: tags in the order of a dendrogram, and how alike or how often together they are."""
+    from matplotlib.figure import Figure
+    from scipy.cluster.hierarchy import dendrogram, linkage
+    from scipy.spatial.distance import squareform
+
     shown = _most_alike(found.alike)
     alike = found.alike[np.ix_(shown, shown)]
     panels = 1 if found.together is None else 2
@@ -81,13 +91,12 @@ def write_report(found: Confusion, path: str) -> None:
     """Write a .png, or an .html page with the picture in it, in one step.
 
     Raises:
-        InputError: another suffix.
+        InputError, MissingDependencyError: as `check_report`, or the disk is full.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".html"):
-        raise InputError(f"-o {path}: expected a name that ends in .png or .html")
+    check_report(path)
     drawn = picture(found)
-    write_atomically(Path(path), drawn if suffix == ".png" else _page(found, drawn).encode())
+    is_png = Path(path).suffix.lower() == ".png"
+    write_output(path, drawn if is_png else _page(found, drawn).encode())
 
 
 def _most_alike(alike: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

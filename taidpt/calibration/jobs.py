@@ -13,17 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.estimator import Calibration, TagCalibration, calibrate
+from taidpt.calibration.estimator import Calibration, calibrate
+from taidpt.calibration.hierarchy import Hint
+from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.score_matrix import ScoreMatrix
+from taidpt.calibration.table import print_table
 from taidpt.calibration.targets import Target, learned, open_target
 from taidpt.progress import show_elapsed
 from taidpt.runtime.bank_file import is_bank
-from taidpt.runtime.errors import InputError, MissingDependencyError
-from taidpt.runtime.files import write_atomically
+from taidpt.runtime.errors import InputError, MissingDependencyError, TaidptError
+from taidpt.runtime.outputs import refuse_unwritable, write_output
 
 __all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
 
 Floats = npt.NDArray[np.float64]
+Targets = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,24 @@ class CalibrateJob:
     score_transform: str = "none"
 
 
+@dataclass(frozen=True)
+class _Scale:
+    """Whose scores are calibrated, and what they went through."""
+
+    names: tuple[str, ...]
+    transform: str
+    merge_weight: float
+
+
 @dataclass(frozen=True, eq=False)
 class _Input:
     scores: Floats
     names: tuple[str, ...]
-    frames: tuple[str, ...]
-    targets: npt.NDArray[np.int8] | None
-    transform: str
-    merge_weight: float
+    targets: Targets | None
+    hint: Hint | None
+    labels: Targets | None
     effective_frames: float | None = None
+    problem: InputError | None = None
 
 
 def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> CalibrateJob:
@@ -78,6 +91,7 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
         raise InputError("--labels and --json need frames: add --frames SOURCE")
     if job.report and job.scores is None:
         raise InputError("--report compares with labels; give --scores FILE.npz with targets")
+    _refuse_twice(job.sources)
     return job
 
 
@@ -92,26 +106,48 @@ def run_calibrate(job: CalibrateJob) -> None:
         _from_texts_alone(job, target)
         return
     _need_packages()
+    _refuse_unwritable(job, target)
     given = _from_matrix(job) if target is None else _from_frames(job, target)
-    if job.report and (given.targets is None or not (given.targets > 0).any()):
-        raise InputError(f"{job.scores}: --report needs targets with at least one positive")
-    hint = _hint(job, given, target)
     with show_elapsed(f"calibrating {len(given.names):,} tags on {len(given.scores):,} frames"):
-        calibration = calibrate(given.scores, given.names, hint, given.effective_frames)
-    if job.labels is not None:
+        calibration = calibrate(given.scores, given.names, given.hint, given.effective_frames)
+    if given.labels is not None:
         from taidpt.calibration.few_labels import refine
-        from taidpt.calibration.label_file import read_labels
 
-        labels = read_labels(job.labels, given.frames, given.names)
-        calibration = refine(calibration, given.scores, labels)
-    _print(calibration)
+        calibration = refine(calibration, given.scores, given.labels)
+    print_table(calibration)
     if job.report:
         _print_report(calibration, given)
     if job.json_path is not None:
         _write_json(job.json_path, calibration)
     if target is not None and not job.dry_run:
+        _write(target, calibration, job.json_path)
+    if given.problem is not None:
+        raise given.problem
+
+
+def _refuse_twice(sources: tuple[str, ...]) -> None:
+    """Frames that come twice would count as two occasions."""
+    places = [text if "://" in text else str(Path(text).resolve()) for text in sources]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise InputError(f"--frames {sources[index]}: is given twice; give it once")
+
+
+def _refuse_unwritable(job: CalibrateJob, target: Target | None) -> None:
+    """Before frames are scored."""
+    if job.json_path is not None:
+        refuse_unwritable(job.json_path)
+    if target is not None and not job.dry_run:
+        refuse_unwritable(target.file)
+
+
+def _write(target: Target, calibration: Calibration, kept: str | None) -> None:
+    try:
         target.write(*learned(calibration))
-        print(f"\nwrote thresholds and probability maps into {target.path}")
+    except TaidptError as error:
+        lost = f"what was learned is in {kept}" if kept else "--json FILE keeps what is learned"
+        raise type(error)(f"{error}; {lost}") from None
+    print(f"\nwrote thresholds and probability maps into {target.path}")
 
 
 def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
@@ -142,44 +178,51 @@ def _need_packages() -> None:
 
 def _from_matrix(job: CalibrateJob) -> _Input:
     matrix = ScoreMatrix.load(str(job.scores))
+    if job.report and (matrix.targets is None or not (matrix.targets > 0).any()):
+        raise InputError(f"{job.scores}: --report needs targets with at least one positive")
+    scale = _Scale(matrix.names, job.score_transform, job.merge_weight)
     scores = matrix.merged(job.merge_weight, job.score_transform)
-    frames = tuple(str(index) for index in range(len(scores)))
-    return _Input(
-        scores, matrix.names, frames, matrix.targets, job.score_transform, job.merge_weight
-    )
+    labels = _labels(job, scale)
+    known = None if labels is None else labels.of([str(index) for index in range(len(scores))])
+    return _Input(scores, scale.names, matrix.targets, _hint(job, scale, None), known)
 
 
 def _from_frames(job: CalibrateJob, target: Target) -> _Input:
-    from taidpt.calibration.scene import score_frames
+    """Whatever can be read without the frames is read first: scoring them may take hours."""
+    from taidpt.calibration.scene import refuse_unknown_frames, score_frames
     from taidpt.runtime.sources import SourceOptions, open_source
 
+    scoring = target.bundle.manifest.scoring
+    scale = _Scale(target.names, scoring.score_transform, scoring.merge_weight)
+    labels = _labels(job, scale)
+    colours = target.bundle.manifest.input.source_colours
+    options = SourceOptions(every=job.every, colours=colours)
     with contextlib.ExitStack() as stack:
-        tagger = stack.enter_context(target.open_tagger())
-        colours = tagger.bundle.manifest.input.source_colours
-        options = SourceOptions(every=job.every, colours=colours)
         sources = [stack.enter_context(open_source(text, options)) for text in job.sources]
+        if labels is not None:
+            refuse_unknown_frames(labels, sources, job.every, job.max_frames)
+        hint = _hint(job, scale, target)
+        tagger = stack.enter_context(target.open_tagger())
         scene = score_frames(tagger, sources, job.max_frames)
-        scoring = tagger.bundle.manifest.scoring
+    known = None if labels is None else labels.of(scene.frames)
     return _Input(
-        scene.scores,
-        tagger.names,
-        scene.frames,
-        None,
-        scoring.score_transform,
-        scoring.merge_weight,
-        scene.effective_frames,
+        scene.scores, scale.names, None, hint, known, scene.effective_frames, scene.problem
     )
 
 
-def _hint(job: CalibrateJob, given: _Input, target: Target | None) -> Any:
+def _labels(job: CalibrateJob, scale: _Scale) -> LabelFile | None:
+    return None if job.labels is None else LabelFile.read(job.labels, scale.names)
+
+
+def _hint(job: CalibrateJob, scale: _Scale, target: Target | None) -> Hint | None:
     if job.texts is None:
         return None
     from taidpt.calibration.texts import hint_from_texts
 
     texts = _text_scores(job.texts, target)
-    if texts.targets is None or texts.global_scores.shape[1] != len(given.names):
-        raise InputError(f"{job.texts}: expected targets and scores of {len(given.names)} tags")
-    return hint_from_texts(texts.merged(given.merge_weight, given.transform), texts.targets)
+    if texts.targets is None or texts.global_scores.shape[1] != len(scale.names):
+        raise InputError(f"{job.texts}: expected targets and scores of {len(scale.names)} tags")
+    return hint_from_texts(texts.merged(scale.merge_weight, scale.transform), texts.targets)
 
 
 def _text_scores(path: str, target: Target | None) -> ScoreMatrix:
@@ -191,24 +234,6 @@ def _text_scores(path: str, target: Target | None) -> ScoreMatrix:
     from taidpt.calibration.caption_scores import score_captions
 
     return score_captions(target, path)
-
-
-def _print(calibration: Calibration) -> None:
-    worth = calibration.effective_frames
-    alike = f", worth {worth:.0f} independent ones" if worth < calibration.frames - 0.5 else ""
-    print(f"{calibration.frames} frames{alike}, {len(calibration.tags)} tags\n")
-    width = max(4, *(len(tag.name) for tag in calibration.tags))
-    print(f"{'tag':{width}}  {'on':>8}  {'off':>8}  {'seen in':>8}  sure")
-    for tag in calibration.tags:
-        print(_row(tag, width))
-    unsure = sum(tag.sureness == "low" for tag in calibration.tags)
-    if unsure:
-        print(f"\n{unsure} tags are unsure: more frames, or a few labels (--labels), help")
-
-
-def _row(tag: TagCalibration, width: int) -> str:
-    share = f"{tag.expected_share:.1%}" if tag.state == "seen" else tag.state
-    return f"{tag.name:{width}}  {tag.on:8.3f}  {tag.off:8.3f}  {share:>8}  {tag.sureness}"
 
 
 def _print_report(calibration: Calibration, given: _Input) -> None:
@@ -238,4 +263,4 @@ def _write_json(path: str, calibration: Calibration) -> None:
         "tags": [dataclasses.asdict(tag) for tag in calibration.tags],
     }
     text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomically(Path(path), text.encode() + b"\n")
+    write_output(path, text.encode() + b"\n")

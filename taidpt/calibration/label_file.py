@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
 
-__all__ = ["read_labels"]
+__all__ = ["LabelFile"]
 
 Targets = npt.NDArray[np.int8]
 
@@ -20,52 +21,81 @@ _COLUMNS = ("frame", "tag", "present")
 _SIGNS = {"1": 1, "0": -1, "-1": -1}
 
 
-def read_labels(path: str | Path, frames: Sequence[str], names: tuple[str, ...]) -> Targets:
-    """Read a CSV with the columns frame, tag, present; commas or semicolons part them.
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels whose tags are known and whose frames are still to come.
 
-    Args:
-        path: a CSV file; present is 1 or 0 (or −1). The same line twice counts once.
-        frames: how the file may call each frame.
-        names: the tags.
-    Returns:
-        1, −1, or 0 where nothing is said, int8 [N, C].
-    Raises:
-        InputError: it cannot be read or holds no label, names a frame or a tag that there is not
-            or a frame that there is twice, or says both 1 and 0.
+    Attributes:
+        path: the file. names: C tags.
+        signs: 1 or −1 by frame, as the file calls it, and tag. lines: where each was said last.
     """
-    places = _Places(frames, names)
-    labels = np.zeros((len(frames), len(names)), np.int8)
-    for line, row in _rows(path):
-        where = f"{path}, line {line}"
-        place = places.find(row, where)
-        sign = _sign(row, where)
-        if labels[place] == -sign:
-            raise InputError(
-                f"{where}: {row['frame']} is said to have {row['tag']!r} and not to; leave one line"
-            )
-        labels[place] = sign
-    if not labels.any():
-        raise InputError(f"{path}: holds no label; give lines such as {frames[0]},{names[0]},1")
-    return labels
 
+    path: str
+    names: tuple[str, ...]
+    signs: dict[tuple[str, int], int]
+    lines: dict[tuple[str, int], int]
 
-class _Places:
-    """Where a label belongs."""
+    @classmethod
+    def read(cls, path: str | Path, names: tuple[str, ...]) -> LabelFile:
+        """Read a CSV with the columns frame, tag, present; commas or semicolons part them.
 
-    def __init__(self, frames: Sequence[str], names: Sequence[str]) -> None:
-        self._rows = {name: index for index, name in enumerate(frames)}
-        self._columns = {name: index for index, name in enumerate(names)}
-        self._twice = {name for name, count in Counter(frames).items() if count > 1}
+        Args:
+            path: a CSV file; present is 1 or 0 (or −1). The same line twice counts once.
+            names: the tags.
+        Raises:
+            InputError: it cannot be read or holds no label, names a tag that there is not, or
+                says both 1 and 0.
+        """
+        columns = {name: index for index, name in enumerate(names)}
+        found = cls(str(path), names, {}, {})
+        for line, row in _rows(path):
+            where = f"{path}, line {line}"
+            frame = (row["frame"] or "").strip()
+            key = frame, _find(columns, row["tag"], "tag", where)
+            sign = _sign(row, where)
+            if found.signs.get(key) == -sign:
+                raise InputError(
+                    f"{where}: {frame} is said to have {row['tag']!r} and not to; leave one line"
+                )
+            found.signs[key], found.lines[key] = sign, line
+        if not found.signs:
+            raise InputError(f"{path}: holds no label; give lines such as 0001.jpg,{names[0]},1")
+        return found
 
-    def find(self, row: dict[str, str | None], where: str) -> tuple[int, int]:
-        """The row and the column of a line."""
-        frame = _find(self._rows, row["frame"], "frame", where)
-        if (row["frame"] or "").strip() in self._twice:
-            raise InputError(
-                f"{where}: there are several frames {row['frame']!r}; give one folder or video at "
-                "a time, or rename the pictures"
-            )
-        return frame, _find(self._columns, row["tag"], "tag", where)
+    def refuse_numbers(self, every: int, most: int) -> None:
+        """Raise InputError where a frame is called by what is no number of a video's frame.
+
+        Args:
+            every: each N-th frame is taken. most: and this many at most.
+        """
+        for (frame, _), line in self.lines.items():
+            if not frame.isdecimal() or int(frame) % every or int(frame) >= every * most:
+                raise InputError(
+                    f"{self.path}, line {line}: no frame {frame!r}; a video's frames are called "
+                    f"by their numbers, here 0, {every}, {2 * every}, … below {every * most}"
+                )
+
+    def of(self, frames: Sequence[str]) -> Targets:
+        """1, −1, or 0 where nothing is said, int8 [N, C].
+
+        Args:
+            frames: how the file may call each of N frames.
+        Raises:
+            InputError: the file names a frame that there is not, or twice.
+        """
+        rows = {name: index for index, name in enumerate(frames)}
+        twice = {name for name, count in Counter(frames).items() if count > 1}
+        labels = np.zeros((len(frames), len(self.names)), np.int8)
+        for (frame, tag), sign in self.signs.items():
+            where = f"{self.path}, line {self.lines[frame, tag]}"
+            row = _find(rows, frame, "frame", where)
+            if frame in twice:
+                raise InputError(
+                    f"{where}: there are several frames {frame!r}; give one folder or video at a "
+                    "time, or rename the pictures"
+                )
+            labels[row, tag] = sign
+        return labels
 
 
 def _rows(path: str | Path) -> list[tuple[int, dict[str, str | None]]]:

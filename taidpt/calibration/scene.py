@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
+    from taidpt.calibration.label_file import LabelFile
     from taidpt.runtime.sources import Frame, Source
     from taidpt.runtime.tagger import Tagger
 
-__all__ = ["SceneScores", "score_frames"]
+__all__ = ["SceneScores", "refuse_unknown_frames", "score_frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +32,13 @@ class SceneScores:
         frames: what each frame is called.
         effective_frames: how many independent ones they are worth; each picture is one, and
             videos are judged by the autocorrelation of their scores.
+        problem: of a source that gave less than it holds, to be raised once these are used.
     """
 
     scores: npt.NDArray[np.float64]
     frames: tuple[str, ...]
     effective_frames: float
+    problem: InputError | None = None
 
 
 def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 8) -> SceneScores:
@@ -50,16 +54,30 @@ def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 
     rows: list[npt.NDArray[np.float32]] = []
     frames: list[str] = []
     videos: list[str] = []
+    problems: list[InputError] = []
     with _frame_bar(sources, most) as bar:
-        for group in _batches(sources, most, batch):
+        for group in _batches(_all_frames(sources, problems), most, batch):
             rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
             frames += [_name(frame) for frame in group]
             videos += ["" if frame.time_s is None else frame.source for frame in group]
             bar.update(len(group))
     if not rows:
-        raise InputError("no frame to calibrate on; give pictures, a folder or a video")
+        nothing = InputError("no frame came; give pictures, a folder or a video")
+        raise next(iter(problems), nothing)
     scores = np.concatenate(rows).astype(np.float64)
-    return SceneScores(scores, tuple(frames), _worth(scores, np.array(videos)))
+    worth = _worth(scores, np.array(videos))
+    return SceneScores(scores, tuple(frames), worth, next(iter(problems), None))
+
+
+def refuse_unknown_frames(labels: LabelFile, sources: list[Source], every: int, most: int) -> None:
+    """Raise InputError where labels are of frames that will not come, as far as that is known."""
+    from taidpt.runtime.sources import ImageSource
+
+    pictures = [source for source in sources if isinstance(source, ImageSource)]
+    if len(pictures) == len(sources):
+        labels.of([path.name for source in pictures for path in source.wanted][:most])
+    elif not pictures:
+        labels.refuse_numbers(every, most)
 
 
 def _frame_bar(sources: list[Source], most: int) -> Any:
@@ -78,19 +96,18 @@ def _worth(scores: npt.NDArray[np.float64], videos: npt.NDArray[np.str_]) -> flo
     return pictures + sum(effective_frames(scores[videos == one]) for one in set(videos) - {""})
 
 
-def _batches(sources: list[Source], most: int, batch: int) -> Iterator[list[Frame]]:
-    group: list[Frame] = []
-    taken = 0
+def _all_frames(sources: list[Source], problems: list[InputError]) -> Iterator[Frame]:
+    """Frames of one source after the other; one that fails is noted, and its frames stay."""
     for source in sources:
-        for frame in source:
-            if taken == most:
-                break
-            group.append(frame)
-            taken += 1
-            if len(group) == batch:
-                yield group
-                group = []
-    if group:
+        try:
+            yield from source
+        except InputError as error:
+            problems.append(error)
+
+
+def _batches(frames: Iterator[Frame], most: int, batch: int) -> Iterator[list[Frame]]:
+    wanted = itertools.islice(frames, most)
+    while group := list(itertools.islice(wanted, batch)):
         yield group
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from taidpt.calibration.estimator import Calibration
-from taidpt.runtime.active_bank import fit_bank, scoring_metadata
+from taidpt.runtime.active_bank import check_fit, fit_bank, scoring_metadata
 from taidpt.runtime.bank import ClassBank, Threshold, default_thresholds
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle import MANIFEST_FILE, Bundle
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import hold_lock
 from taidpt.runtime.tag_tables import MapJson
@@ -46,8 +46,18 @@ class Target(ABC):
 
     @property
     @abstractmethod
+    def file(self) -> Path:
+        """The file that `write` exchanges."""
+
+    @property
+    @abstractmethod
     def bank(self) -> ClassBank:
         """The rows of the tags."""
+
+    @property
+    @abstractmethod
+    def thresholds(self) -> Sequence[Threshold]:
+        """The tags' thresholds so far, for the bundle's scores."""
 
     @abstractmethod
     def open_tagger(self) -> Tagger:
@@ -78,9 +88,19 @@ class BundleTarget(Target):
         return self.bundle.path
 
     @property
+    def file(self) -> Path:
+        """The bundle's manifest."""
+        return self.path / MANIFEST_FILE
+
+    @property
     def bank(self) -> ClassBank:
         """The bundle's own bank."""
         return self.bundle.bank
+
+    @property
+    def thresholds(self) -> Sequence[Threshold]:
+        """The manifest's."""
+        return tuple(tag.threshold for tag in self.bundle.manifest.tags)
 
     def open_tagger(self) -> Tagger:
         """The bundle's tagger."""
@@ -88,6 +108,12 @@ class BundleTarget(Target):
 
     def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
         """Change the manifest alone."""
+        try:
+            self._write(found, facts)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def _write(self, found: Learned, facts: Mapping[str, Any]) -> None:
         with hold_lock(self.path):
             bundle = Bundle.load(self.path)
             manifest = bundle.manifest
@@ -114,7 +140,8 @@ class BankTarget(Target):
             BundleError: the file is damaged.
         """
         self._path = path
-        self._bank = _without_thresholds(ClassBank.load(path), bundle)
+        self._read = ClassBank.load(path)
+        self._bank = _without_thresholds(self._read, bundle)
         fit_bank(self._bank, bundle, str(path))
         super().__init__(bundle, self._bank.names, ((),) * len(self._bank.names))
 
@@ -124,9 +151,19 @@ class BankTarget(Target):
         return self._path
 
     @property
+    def file(self) -> Path:
+        """The bank's file."""
+        return self._path
+
+    @property
     def bank(self) -> ClassBank:
-        """The bank as it was read."""
+        """The bank as it was read, its thresholds forgotten."""
         return self._bank
+
+    @property
+    def thresholds(self) -> Sequence[Threshold]:
+        """The bank's, where they are for the bundle's scores; the log says where not."""
+        return check_fit(self._read, self.bundle, str(self.path)).thresholds
 
     def open_tagger(self) -> Tagger:
         """The bundle's tagger with this bank."""
@@ -146,10 +183,7 @@ class BankTarget(Target):
             probabilities=[found[name][1] for name in self.names],
             metadata={**self._bank.metadata, "calibration": dict(facts)},
         )
-        try:
-            calibrated.save(self._path)
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+        calibrated.save(self._path)
 
 
 def open_target(bundle: str, bank: str | None = None) -> Target:

@@ -31,8 +31,13 @@ class Done:
 
 
 def calibrate(*arguments: object) -> Done:
-    """The command inside this process; an error of ours becomes what the shell would see."""
-    result = CliRunner().invoke(cli, ["calibrate", *map(str, arguments)])
+    """`taidpt calibrate` inside this process."""
+    return run_here("calibrate", *arguments)
+
+
+def run_here(*arguments: object) -> Done:
+    """A command inside this process; an error of ours becomes what the shell would see."""
+    result = CliRunner().invoke(cli, [*map(str, arguments)])
     if isinstance(result.exception, TaidptError):
         return Done(result.exception.exit_code, result.stdout, str(result.exception))
     if result.exception is not None and not isinstance(result.exception, SystemExit):

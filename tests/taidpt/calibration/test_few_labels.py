@@ -10,7 +10,7 @@ import pytest
 
 from taidpt.calibration.estimator import calibrate
 from taidpt.calibration.few_labels import refine
-from taidpt.calibration.label_file import read_labels
+from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.measures import expected_calibration_error, f1_scores
 from taidpt.calibration.simulator import Size, simulate
 from taidpt.runtime.errors import InputError
@@ -127,7 +127,7 @@ def test_frames_that_were_looked_through_whole_make_thresholds_better() -> None:
 def test_bad_labels_name_their_line(text: str, word: str, tmp_path: Path) -> None:
     (tmp_path / "few.csv").write_text(text)
     with pytest.raises(InputError, match=word):
-        read_labels(tmp_path / "few.csv", ("a", "b"), ("cat", "dog"))
+        LabelFile.read(tmp_path / "few.csv", ("cat", "dog")).of(("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_bad_labels_name_their_line(text: str, word: str, tmp_path: Path) -> Non
 )
 def test_labels_are_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "few.csv").write_text(text, encoding="utf-8")
-    labels = read_labels(tmp_path / "few.csv", ("a", "b"), ("cat", "dog"))
+    labels = LabelFile.read(tmp_path / "few.csv", ("cat", "dog")).of(("a", "b"))
     np.testing.assert_array_equal(labels, [[1, 0], [0, -1]])
 
 
 def test_a_label_of_a_name_that_two_frames_have_is_refused(tmp_path: Path) -> None:
     (tmp_path / "few.csv").write_text("frame,tag,present\na,cat,1\n")
     with pytest.raises(InputError, match="several frames 'a'"):
-        read_labels(tmp_path / "few.csv", ("a", "b", "a"), ("cat", "dog"))
+        LabelFile.read(tmp_path / "few.csv", ("cat", "dog")).of(("a", "b", "a"))

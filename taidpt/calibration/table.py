@@ -1,0 +1,48 @@
+"""The table of what was learned, as people read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from taidpt.calibration.estimator import Calibration, TagCalibration
+
+__all__ = ["print_table", "score_format"]
+
+_DIGITS = 4  # of the thresholds' spread
+_MOST_DECIMALS = 7
+
+
+def print_table(calibration: Calibration) -> None:
+    """A line a tag: its switches, how often it was seen, and how sure that is."""
+    worth, tags = calibration.effective_frames, calibration.tags
+    alike = f", worth {worth:.0f} independent ones" if worth < calibration.frames - 0.5 else ""
+    print(f"{calibration.frames} frames{alike}, {len(tags)} tags\n")
+    form = score_format([score for tag in tags for score in (tag.on, tag.off)])
+    rows = [("tag", "on", "off", "seen in", "sure"), *(_cells(tag, form) for tag in tags)]
+    width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for name, *numbers, sure in rows:
+        columns = (f"{cell:>{max(8, size)}}" for cell, size in zip(numbers, widths, strict=False))
+        print("  ".join([f"{name:<{max(4, width)}}", *columns, sure]))
+    unsure = sum(tag.sureness == "low" for tag in tags)
+    if unsure:
+        print(f"\n{unsure} tags are unsure: more frames, or a few labels (--labels), help")
+
+
+def score_format(scores: Sequence[float]) -> str:
+    """A format for a column of scores: four digits of their spread, whatever its size."""
+    highest = max(map(abs, scores)) or 1.0
+    spread = max(scores) - min(scores) or highest
+    decimals = max(0, _DIGITS - 1 - _power(spread))
+    if decimals <= _MOST_DECIMALS:
+        return f".{decimals}f"
+    return f".{decimals + max(_power(highest), _power(spread))}e"
+
+
+def _power(number: float) -> int:
+    return math.floor(math.log10(number))
+
+
+def _cells(tag: TagCalibration, form: str) -> tuple[str, ...]:
+    share = f"{tag.expected_share:.1%}" if tag.state == "seen" else tag.state
+    return tag.name, format(tag.on, form), format(tag.off, form), share, tag.sureness

@@ -1,0 +1,164 @@
+"""What can be refused before frames are scored is: hours of scoring are not lost to a typo."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.tagger import Tagger
+from tests.runtime.tiny import TinySpec, tiny_bundle
+from tests.runtime.videos import colour_video
+from tests.taidpt.calibration.test_calibrate_command import Done, calibrate, run_here
+
+SPEC = TinySpec(bank_as="input")
+TAG = SPEC.names[0]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for index in range(24):
+        frame = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(frame).save(folder / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return tiny_bundle(tmp_path / "scene.taidpt", SPEC)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_video(tmp_path_factory.mktemp("video") / "colours.mp4")
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows when frames are scored."""
+    calls: list[int] = []
+    tag_batch = Tagger.tag_batch
+
+    def counted(tagger: Tagger, frames: Any) -> Any:
+        calls.append(len(frames))
+        return tag_batch(tagger, frames)
+
+    monkeypatch.setattr(Tagger, "tag_batch", counted)
+    return calls
+
+
+def assert_refused(done: Done, word: str) -> None:
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "\n" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        (["03.png,frok,1"], "line 2: no tag 'frok'"),
+        (["03.png,TAG,1", "99.png,TAG,1"], "line 3: no frame '99.png'"),
+        (["03.png,TAG,1", "03.png,TAG,0"], "line 3: 03.png is said to have"),
+        (["23.png,TAG,1"], "line 2: no frame '23.png'"),
+    ],
+)
+def test_labels_that_do_not_fit(
+    lines: list[str], word: str, bundle: Path, pictures: Path, tmp_path: Path, scored: list[int]
+) -> None:
+    rows = "\n".join(["frame,tag,present", *lines]).replace("TAG", TAG)
+    (tmp_path / "few.csv").write_text(rows)
+    done = calibrate(
+        bundle, "--frames", pictures, "--max-frames", 23, "--labels", tmp_path / "few.csv"
+    )
+    assert_refused(done, word)
+    assert not scored
+
+
+def test_labels_of_video_frames_that_every_passes_over(
+    bundle: Path, video: Path, tmp_path: Path, scored: list[int]
+) -> None:
+    for frame in ("7", "000.png", "500"):
+        (tmp_path / "few.csv").write_text(f"frame,tag,present\n{frame},{TAG},1\n")
+        done = calibrate(
+            bundle, "--frames", video, "--every", 5, "--max-frames", 100,
+            "--labels", tmp_path / "few.csv",
+        )  # fmt: skip
+        assert_refused(done, f"line 2: no frame {frame!r}; a video's frames are called by their")
+    assert not scored
+
+
+def test_files_that_are_missing_and_folders_that_are_not_there(
+    bundle: Path, pictures: Path, tmp_path: Path, scored: list[int]
+) -> None:
+    for more, word in (
+        (("--labels", tmp_path / "no.csv"), "no.csv: cannot read the labels"),
+        (("--json", tmp_path / "no" / "a.json"), f"its folder {tmp_path / 'no'} does not exist"),
+        (("--json", tmp_path), "is a folder"),
+        (("--texts", tmp_path / "no.npz"), "no.npz: no such file"),
+        (("--frames", pictures), "is given twice"),
+        (("--frames", tmp_path / "no.mp4"), "no.mp4: no such file"),
+    ):
+        assert_refused(calibrate(bundle, "--frames", pictures, *more), word)
+    assert not scored
+
+
+def test_a_bundle_that_cannot_be_written(
+    bundle: Path, pictures: Path, scored: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    assert_refused(calibrate(bundle, "--frames", pictures), "no permission to write")
+    assert not scored
+    assert calibrate(bundle, "--frames", pictures, "--dry-run").returncode == 0
+    assert sum(scored) == 24
+
+
+def test_a_disk_that_is_full_in_the_end(
+    bundle: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = Bundle.load(bundle).manifest
+    monkeypatch.setattr("taidpt.runtime.bundle.write_atomically", fail)
+    kept = tmp_path / "kept.json"
+    done = calibrate(bundle, "--frames", pictures, "--json", kept)
+    assert_refused(
+        done, f"cannot be written: No space left on device; what was learned is in {kept}"
+    )
+    assert kept.is_file()
+    assert_refused(calibrate(bundle, "--frames", pictures), "--json FILE keeps what is learned")
+    assert TAG in done.stdout
+    assert Bundle.load(bundle).manifest == before
+
+
+def test_a_broken_picture_costs_itself_alone(bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for path in pictures.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "07.png").write_bytes(b"no picture")
+    done = calibrate(bundle, "--frames", folder)
+    assert_refused(done, "1 of 24 pictures could not be read")
+    assert "23 frames" in done.stdout
+    assert Bundle.load(bundle).manifest.tags[0].threshold.source == "calibrated"
+    for path in folder.iterdir():
+        path.write_bytes(b"no picture")
+    assert_refused(calibrate(bundle, "--frames", folder), "24 of 24 pictures could not be read")
+
+
+@pytest.mark.parametrize("name", ["report.pdf", "no/report.png"])
+def test_a_report_that_cannot_be_written(
+    name: str, bundle: Path, pictures: Path, tmp_path: Path, scored: list[int]
+) -> None:
+    done = run_here("confusable", bundle, "--frames", pictures, "-o", tmp_path / name)
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert not scored
