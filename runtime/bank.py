@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.tag_tables import MapJson, ProbabilityMaps, Threshold, Thresholds
+from taidpt.runtime.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.tag_tables import Threshold, Thresholds
 
 __all__ = [
     "DEFAULT_SCALE",
@@ -126,7 +127,8 @@ class ClassBank:
         missing = [name for name in wanted if name not in place]
         if missing:
             raise InputError(f"the bank has no tag {missing[0]!r}; its tags: {_some(self.names)}")
-        rows = [place[name] for name in wanted]
+        rows = np.array([place[name] for name in wanted], np.int64)
+        thresholds = Thresholds.of(self.thresholds)
         values = self.value_embeddings
         return replace(
             self,
@@ -136,8 +138,8 @@ class ClassBank:
             scale=self.scale[rows],
             bias=self.bias[rows],
             value_embeddings=None if values is None else values[rows],
-            thresholds=tuple(self.thresholds[row] for row in rows) if self.thresholds else (),
-            probabilities=tuple(self.probabilities[row] for row in rows),
+            thresholds=thresholds.take(rows) if thresholds else (),
+            probabilities=ProbabilityMaps.of(self.probabilities).take(rows),
         )
 
     def matrices(self) -> dict[str, FloatArray]:
@@ -160,7 +162,8 @@ def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
     banks = (first, second)
     if first.dim != second.dim:
         raise InputError(f"banks of {first.dim} and {second.dim} dimensions cannot be joined")
-    shared = [name for name in second.names if name in set(first.names)]
+    there = set(first.names)
+    shared = [name for name in second.names if name in there]
     if shared:
         raise InputError(f"the bank has the tag {_some(shared)} already; remove it first")
     if len({bank.value_embeddings is None for bank in banks}) > 1:
@@ -175,8 +178,10 @@ def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
     return replace(
         first,
         names=first.names + second.names,
-        thresholds=(*first.thresholds, *second.thresholds),
-        probabilities=(*first.probabilities, *second.probabilities),
+        thresholds=Thresholds.of(first.thresholds).join(Thresholds.of(second.thresholds)),
+        probabilities=ProbabilityMaps.of(first.probabilities).join(
+            ProbabilityMaps.of(second.probabilities)
+        ),
         **arrays,
     )
 

@@ -13,7 +13,8 @@ from taidpt.runtime.bank import ClassBank, FloatArray
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.json_reader import JsonReader, parse_object
 from taidpt.runtime.outputs import write_output
-from taidpt.runtime.tag_tables import MapJson, ProbabilityMaps, Threshold, Thresholds
+from taidpt.runtime.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.tag_tables import Threshold, Thresholds
 from taidpt.runtime.tensor_file import TensorFile
 
 __all__ = ["is_bank", "map_local_embeddings", "read_bank", "read_bank_names", "write_bank"]

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from taidpt.runtime.bank import FloatArray
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.tag_tables import UNCERTAIN, MapJson, ProbabilityMaps, Threshold, Thresholds
+from taidpt.runtime.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.tag_tables import UNCERTAIN, Threshold, Thresholds
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]

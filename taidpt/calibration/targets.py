@@ -16,7 +16,7 @@ from taidpt.runtime.bank import ClassBank, Threshold, default_thresholds
 from taidpt.runtime.bundle import MANIFEST_FILE, Bundle
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import hold_lock
-from taidpt.runtime.tag_tables import MapJson
+from taidpt.runtime.probability_maps import MapJson
 from taidpt.runtime.tagger import Tagger
 
 __all__ = ["BankTarget", "BundleTarget", "Learned", "Target", "learned", "open_target"]
