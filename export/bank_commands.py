@@ -92,3 +92,5 @@ def compare_banks(
         write_page(found, html, top)
     if json_path is not None:
         write_json(found, json_path)
+    if found.seen.problem is not None:
+        raise found.seen.problem

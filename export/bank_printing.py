@@ -35,9 +35,15 @@ def print_comparison(found: Comparison, top: int, show: int) -> None:
     click.echo(f"\nshare of {len(found.seen.frames)} frames in which a tag is on")
     click.echo(line.format("tag", *banks).rstrip())
     shares = [_shares(found, bank) for bank in banks]
+    unsure = [found.unsure(bank) for bank in banks]
     for tag in found.tag_names:
-        parts = [f"{100 * share[tag]:5.1f} %" if tag in share else "-" for share in shares]
+        parts = [
+            f"{100 * share[tag]:5.1f} %{' ?' * (tag in doubted)}" if tag in share else "-"
+            for share, doubted in zip(shares, unsure, strict=True)
+        ]
         click.echo(line.format(tag, *parts).rstrip())
+    if any(unsure):
+        click.echo(f"\n{_doubt(found)}")
     if any(t.source == "default" for bank in found.banks.values() for t in bank.thresholds):
         click.echo("\ndefault thresholds only rank: --calibrate sets them from these frames")
 
@@ -64,8 +70,21 @@ def write_page(found: Comparison, path: Path, top: int) -> None:
         for row, (frame, picture) in seen
     ]
     shares = [_shares(found, bank) for bank in found.banks]
-    tags = [{"name": tag, "shares": [s.get(tag) for s in shares]} for tag in found.tag_names]
-    page = Template(source, autoescape=True).render(banks=list(found.banks), rows=rows, tags=tags)
+    unsure = [found.unsure(bank) for bank in found.banks]
+    tags = [
+        {
+            "name": tag,
+            "shares": [
+                (share.get(tag), tag in doubted)
+                for share, doubted in zip(shares, unsure, strict=True)
+            ],
+        }
+        for tag in found.tag_names
+    ]
+    doubt = _doubt(found) if any(unsure) else ""
+    page = Template(source, autoescape=True).render(
+        banks=list(found.banks), rows=rows, tags=tags, doubt=doubt
+    )
     _write(path, page.encode())
 
 
@@ -81,6 +100,14 @@ def write_json(found: Comparison, path: Path) -> None:
 def _write(path: Path, data: bytes) -> None:
     write_output(path, data)
     click.echo(f"wrote {path}")
+
+
+def _doubt(found: Comparison) -> str:
+    least = min(one.effective_frames for one in found.calibrated.values())
+    return (
+        f"? is a guess: these {len(found.seen.frames)} frames are worth {least:.0f} independent "
+        "ones; give more frames of different occasions, or label some (taidpt calibrate --labels)"
+    )
 
 
 def _cells(tags: list[tuple[str, float, bool]]) -> list[str]:

@@ -5,8 +5,7 @@ One pass of a bundle's encoder gives every frame's features; each bank scores th
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +20,12 @@ from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from taidpt.calibration.estimator import Calibration
     from taidpt.runtime.sources import Frame, Source
     from taidpt.runtime.tagger import Tagger
 
 __all__ = ["CompareJob", "Comparison", "Seen", "compare_banks"]
 
-_BATCH = 8
 _SHOWN_WIDTH = 240
 Scores = npt.NDArray[np.float32]
 
@@ -63,20 +62,38 @@ class CompareJob:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What is known of the frames: their names, and small JPEGs where they were asked for."""
+    """What is known of the frames.
+
+    Attributes:
+        frames: their names. videos: which video each is of, "" for pictures.
+        pictures: small JPEGs, where they were asked for.
+        problem: of a source that gave less than it holds, to be raised once these were shown.
+    """
 
     frames: tuple[str, ...]
+    videos: tuple[str, ...]
     pictures: tuple[bytes, ...] = ()
+    problem: InputError | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Banks by name, and their scores of the frames, each [N, C of that bank]."""
+    """Banks by name, and their scores of the frames, each [N, C of that bank].
+
+    Attributes:
+        calibrated: what these frames say of each bank's tags, by the bank; empty where unasked.
+    """
 
     seen: Seen
     banks: Mapping[str, ClassBank]
     scores: Mapping[str, Scores]
     notes: tuple[str, ...] = field(default=())
+    calibrated: Mapping[str, Calibration] = field(default_factory=dict)
+
+    def unsure(self, bank: str) -> frozenset[str]:
+        """Tags whose thresholds these frames are too few, or too much alike, to tell."""
+        tags = self.calibrated[bank].tags if self.calibrated else ()
+        return frozenset(tag.name for tag in tags if tag.sureness == "low")
 
     def on(self, bank: str) -> npt.NDArray[np.bool_]:
         """Which tags reach their thresholds, [N, C]."""
@@ -108,6 +125,7 @@ class Comparison:
                     "share_on": dict(
                         zip(bank.names, self.on(name).mean(axis=0).tolist(), strict=True)
                     ),
+                    **self._sureness(name),
                     "on": [
                         [bank.names[i] for i in np.flatnonzero(row).tolist()]
                         for row in self.on(name)
@@ -115,6 +133,15 @@ class Comparison:
                 }
                 for name, bank in self.banks.items()
             },
+        }
+
+    def _sureness(self, bank: str) -> dict[str, Any]:
+        if not self.calibrated:
+            return {}
+        found = self.calibrated[bank]
+        return {
+            "effective_frames": round(found.effective_frames, 1),
+            "sureness": {tag.name: tag.sureness for tag in found.tags},
         }
 
 
@@ -137,9 +164,11 @@ def compare_banks(job: CompareJob) -> Comparison:
         finally:
             for source in sources:
                 source.close()
-    if job.calibrate:
-        banks = {name: _calibrated(bank, scores[name]) for name, bank in banks.items()}
-    return Comparison(seen, banks, scores, notes)
+    if not job.calibrate:
+        return Comparison(seen, banks, scores, notes)
+    found = {name: _calibrate(bank, scores[name], seen.videos) for name, bank in banks.items()}
+    learned = {name: _with_thresholds(bank, found[name]) for name, bank in banks.items()}
+    return Comparison(seen, learned, scores, notes, found)
 
 
 def _collect(job: CompareJob, tagger: Tagger) -> tuple[dict[str, ClassBank], tuple[str, ...]]:
@@ -179,23 +208,29 @@ def _open_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
 
 
 def _score(
-    job: CompareJob, tagger: Tagger, banks: Mapping[str, ClassBank], sources: Sequence[Source]
+    job: CompareJob, tagger: Tagger, banks: Mapping[str, ClassBank], sources: list[Source]
 ) -> tuple[Seen, dict[str, Scores]]:
+    from taidpt.calibration.scene import frame_batches, video_of
+
     head = _head(tagger)
     names: list[str] = []
     pictures: list[bytes] = []
     parts: dict[str, list[Scores]] = {name: [] for name in banks}
-    for group in _groups(sources, job.most):
+    videos: list[str] = []
+    problems: list[InputError] = []
+    for group in frame_batches(sources, job.most, problems):
         outputs = tagger.tag_batch([frame.image for frame in group]).outputs
         for name, bank in banks.items():
             parts[name].append(head(outputs, bank))
         names += [_frame_name(frame) for frame in group]
+        videos += [video_of(frame) for frame in group]
         if job.keep_pictures:
             pictures += [_small(frame) for frame in group]
+    problem = next(iter(problems), None)
     if not names:
-        raise InputError("no frame to compare on; give pictures, a folder or a video")
+        raise problem or InputError("no frame came; give pictures, a folder or a video")
     scores = {name: np.concatenate(found) for name, found in parts.items()}
-    return Seen(tuple(names), tuple(pictures)), scores
+    return Seen(tuple(names), tuple(videos), tuple(pictures), problem), scores
 
 
 def _head(tagger: Tagger) -> Any:
@@ -218,12 +253,6 @@ def _head(tagger: Tagger) -> Any:
     return score
 
 
-def _groups(sources: Sequence[Source], most: int) -> Iterator[list[Frame]]:
-    frames = itertools.islice(itertools.chain.from_iterable(sources), most)
-    while group := list(itertools.islice(frames, _BATCH)):
-        yield group
-
-
 def _frame_name(frame: Frame) -> str:
     from taidpt.runtime.console import clock_text
 
@@ -237,9 +266,13 @@ def _small(frame: Frame) -> bytes:
     return jpeg(rgb_image(frame.image), _SHOWN_WIDTH)
 
 
-def _calibrated(bank: ClassBank, scores: Scores) -> ClassBank:
+def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibration:
     from taidpt.calibration.estimator import calibrate
+    from taidpt.calibration.scene import worth
 
-    found = calibrate(scores, bank.names)
+    return calibrate(scores, bank.names, None, worth(scores.astype(np.float64), videos))
+
+
+def _with_thresholds(bank: ClassBank, found: Calibration) -> ClassBank:
     thresholds = tuple(Threshold(tag.on, tag.off, "these frames") for tag in found.tags)
     return replace(bank, thresholds=thresholds)

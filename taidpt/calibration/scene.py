@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,23 @@ if TYPE_CHECKING:
     from taidpt.runtime.sources import Frame, Source
     from taidpt.runtime.tagger import Tagger
 
-__all__ = ["SceneScores", "refuse_unknown_frames", "score_frames"]
+__all__ = [
+    "SceneScores",
+    "frame_batches",
+    "refuse_unknown_frames",
+    "score_frames",
+    "video_of",
+    "worth",
+]
+    "SceneScores",
+    "frame_batches",
+    "refuse_unknown_frames",
+    "score_frames",
+    "video_of",
+    "worth",
+]
+
+_BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +57,7 @@ class SceneScores:
     problem: InputError | None = None
 
 
-def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 8) -> SceneScores:
+def score_frames(tagger: Tagger, sources: list[Source], most: int) -> SceneScores:
     """Score frames until there are `most`.
 
     Args:
@@ -55,18 +71,16 @@ def score_frames(tagger: Tagger, sources: list[Source], most: int, batch: int = 
     frames: list[str] = []
     videos: list[str] = []
     problems: list[InputError] = []
-    with _frame_bar(sources, most) as bar:
-        for group in _batches(_all_frames(sources, problems), most, batch):
-            rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
-            frames += [_name(frame) for frame in group]
-            videos += ["" if frame.time_s is None else frame.source for frame in group]
-            bar.update(len(group))
+    for group in frame_batches(sources, most, problems):
+        rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
+        frames += [_name(frame) for frame in group]
+        videos += [video_of(frame) for frame in group]
     if not rows:
         nothing = InputError("no frame came; give pictures, a folder or a video")
         raise next(iter(problems), nothing)
     scores = np.concatenate(rows).astype(np.float64)
-    worth = _worth(scores, np.array(videos))
-    return SceneScores(scores, tuple(frames), worth, next(iter(problems), None))
+    count = worth(scores, videos)
+    return SceneScores(scores, tuple(frames), count, next(iter(problems), None))
 
 
 def refuse_unknown_frames(labels: LabelFile, sources: list[Source], every: int, most: int) -> None:
@@ -90,10 +104,36 @@ def _frame_bar(sources: list[Source], most: int) -> Any:
     return tqdm(desc="scoring", total=total, unit="frame", leave=False, disable=None)
 
 
-def _worth(scores: npt.NDArray[np.float64], videos: npt.NDArray[np.str_]) -> float:
-    """Pictures count one each; every video counts by itself."""
-    pictures = float((videos == "").sum())
-    return pictures + sum(effective_frames(scores[videos == one]) for one in set(videos) - {""})
+def video_of(frame: Frame) -> str:
+    """Which video a frame is of; "" where it is a picture."""
+    return "" if frame.time_s is None else frame.source
+
+
+def worth(scores: npt.NDArray[np.float64], videos: Sequence[str]) -> float:
+    """How many independent frames these are: pictures count one each, each video by itself.
+
+    Args:
+        scores: [N, C]. videos: N, as `video_of` says.
+    """
+    of = np.array(videos)
+    pictures = float((of == "").sum())
+    return pictures + sum(effective_frames(scores[of == one]) for one in set(videos) - {""})
+
+
+def frame_batches(
+    sources: list[Source], most: int, problems: list[InputError]
+) -> Iterator[list[Frame]]:
+    """Frames of all sources, in groups, with a bar on a terminal.
+
+    Args:
+        most: frames in all.
+        problems: what a source says that gave less than it holds is put here, and its frames stay.
+    """
+    with _frame_bar(sources, most) as bar:
+        wanted = itertools.islice(_all_frames(sources, problems), most)
+        while group := list(itertools.islice(wanted, _BATCH)):
+            yield group
+            bar.update(len(group))
 
 
 def _all_frames(sources: list[Source], problems: list[InputError]) -> Iterator[Frame]:
@@ -103,12 +143,6 @@ def _all_frames(sources: list[Source], problems: list[InputError]) -> Iterator[F
             yield from source
         except InputError as error:
             problems.append(error)
-
-
-def _batches(frames: Iterator[Frame], most: int, batch: int) -> Iterator[list[Frame]]:
-    wanted = itertools.islice(frames, most)
-    while group := list(itertools.islice(wanted, batch)):
-        yield group
 
 
 def _name(frame: Frame) -> str:

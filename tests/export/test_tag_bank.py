@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.scores import Scoring
 from taidpt.tags import TagSet
 from taidpt.text_features import class_embeddings, plain_class_embeddings
+from taidpt.toyworld import assets
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip
 
@@ -173,5 +175,25 @@ def test_banks_are_compared_on_the_users_frames(home: Path, tmp_path: Path) -> N
         shown = f"{tagger(image)['umbrella'].score:.2f}"
     assert f"umbrella {shown}" in said.split("1.png")[0]
     assert "nothing to compare" in run(compare_banks, *arguments[:2])
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    broken = run(compare_banks, *arguments)
+    assert "share of 2 frames" in broken
+    assert "1 of 3 pictures could not be read" in broken
     few = run(compare_banks, *arguments, "--calibrate")
-    assert "3 frames are too few to calibrate on" in few
+    assert "2 frames are too few to calibrate on" in few
+
+
+def test_a_calibration_that_is_a_guess_says_so(home: Path, tmp_path: Path) -> None:
+    """A video's frames are nearly one: two tags on 60 of them were on in 0 % or in 60 %."""
+    video, page, document = assets.video_path(), tmp_path / "page.html", tmp_path / "found.json"
+    arguments = [home / "street.taidpt", video, "--every", 10, "--tags", "sheep, bus"]
+    asked = [*arguments, "--calibrate", "--html", page, "--json", document]
+    said = run(compare_banks, *asked, "--max-frames", 60)
+    assert re.search(r"sheep +\d+\.\d % \?  +\d+\.\d % \?\n", said)
+    assert "these 60 frames are worth 11 independent ones" in said
+    assert "is a guess" in page.read_text()
+    found = json.loads(document.read_text())["banks"]["templates"]
+    assert found["sureness"] == {"sheep": "low", "bus": "low"}
+    assert found["effective_frames"] == pytest.approx(11, abs=1)
+    assert found["share_on"]["sheep"] < 0.3
+    assert "?" not in run(compare_banks, *arguments, "--max-frames", 2)
