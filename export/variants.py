@@ -74,6 +74,15 @@ class EngineRequest:
         if self.labels is not None and not (self.images or self.calibrate):
             raise InputError(f"--labels {self.labels}: where are its pictures? --images DIR")
 
+    @property
+    def judges_itself(self) -> bool:
+        """Whether the user's pictures that judge are those that ranges are measured on."""
+        judges = self.images or (self.calibrate if self.labels else None)
+        if judges is None or self.calibrate is None:
+            return False
+        one, other = judges.resolve(), self.calibrate.resolve()
+        return one.is_relative_to(other) or other.is_relative_to(one)
+
     def command(self, bundle: Path) -> str:
         """The command that does the engine step of this request on another machine."""
         parts = ["taidpt-export", str(bundle), "--engine", self.options.precision]

@@ -28,13 +28,6 @@ __all__ = [
     "video_of",
     "worth",
 ]
-    "SceneScores",
-    "frame_batches",
-    "refuse_unknown_frames",
-    "score_frames",
-    "video_of",
-    "worth",
-]
 
 _BATCH = 8
 
