@@ -43,9 +43,10 @@ def bake(prompts: TunedPrompts | BankedClasses, clip: ClipModel) -> ClassBank:
     }
     if prompts.picture is not None:
         metadata["picture"] = dataclasses.asdict(prompts.picture)
+    learned = {"thresholds": prompts.thresholds, "probabilities": prompts.probabilities}
     if "positive" in rows:
         bank = bank_from_embeddings(
-            prompts.names, rows["positive"], rows["positive"], prompts.thresholds, metadata
+            prompts.names, rows["positive"], rows["positive"], metadata, **learned
         )
         values = (rows["positive"] - rows["negative"]).detach().float().cpu().contiguous().numpy()
         scale = np.full(len(prompts.names), prompts.scoring.scale, np.float32)
@@ -54,8 +55,8 @@ def bake(prompts: TunedPrompts | BankedClasses, clip: ClipModel) -> ClassBank:
         prompts.names,
         rows["global"],
         rows.get("local", rows["global"]),
-        prompts.thresholds,
         metadata,
+        **learned,
     )
 
 
@@ -63,17 +64,21 @@ def bank_from_embeddings(
     names: tuple[str, ...],
     global_rows: Tensor,
     local_rows: Tensor,
-    thresholds: tuple[Any, ...] = (),
     metadata: Mapping[str, Any] | None = None,
+    **learned: tuple[Any, ...],
 ) -> ClassBank:
-    """A bank of any class embeddings [C, D], with the paper's scale."""
+    """A bank of any class embeddings [C, D], with the paper's scale.
+
+    Args:
+        learned: `thresholds` and `probabilities` as a bank takes them.
+    """
     return ClassBank.from_rows(
         names,
         _unit_rows(global_rows),
         _unit_rows(local_rows),
         scale=np.full(len(names), SCORE_SCALE, np.float32),
-        thresholds=thresholds,
         metadata=dict(metadata or {}),
+        **learned,
     )
 
 

@@ -100,7 +100,12 @@ class BankMaker:
                 "other names; take --from templates, or prompts with shared contexts"
             )
         thresholds = _thresholds(prompts, tags, self.scoring.transform)
-        return bake(dataclasses.replace(prompts, tags=tags.tags, thresholds=thresholds), self.clip)
+        maps = dict(zip(prompts.names, prompts.probabilities, strict=False)) if thresholds else {}
+        probabilities = tuple(map(maps.get, tags.names)) if maps else ()
+        chosen = dataclasses.replace(
+            prompts, tags=tags.tags, thresholds=thresholds, probabilities=probabilities
+        )
+        return bake(chosen, self.clip)
 
     def _from_method(self, tags: TagSet, choice: str) -> ClassBank:
         if choice in _NEED_TEXTS and not self.texts:

@@ -18,6 +18,7 @@ from taidpt.runtime.bank import Threshold
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.files import write_atomically
 from taidpt.runtime.json_reader import JsonReader
+from taidpt.runtime.probability_maps import MapJson, ProbabilityMaps
 from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.tags import Tag
 
@@ -61,6 +62,7 @@ class TunedPrompts:
             "negative". Float32 [n, W], or [C, n, W] where class-specific.
         tags: C tags with their synonyms.
         thresholds: one a tag, or none.
+        probabilities: a map from score to probability a tag, as a bank has them, or none.
         model: which CLIP: name, pretrained, weights_sha256, licence, embed_dim.
         settings: the prompts' shape.
         scoring: how pictures are scored with them.
@@ -77,9 +79,15 @@ class TunedPrompts:
     scoring: Scoring = field(default_factory=Scoring)
     picture: PictureInput | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    probabilities: tuple[MapJson | None, ...] = ()
 
     def __post_init__(self) -> None:
         _check_tags(self.tags, self.thresholds)
+        if len(self.probabilities) not in (0, len(self.tags)):
+            raise InputError(
+                f"{len(self.probabilities)} probability maps for {len(self.tags)} tags"
+            )
+        ProbabilityMaps.of(self.probabilities)
         _check_contexts(self.contexts, self.settings, len(self.tags))
 
     def __repr__(self) -> str:
@@ -123,6 +131,7 @@ class TunedPrompts:
             "model": dict(self.model),
             "tags": [{"name": tag.name, "synonyms": list(tag.synonyms)} for tag in self.tags],
             "thresholds": [threshold.to_json() for threshold in self.thresholds],
+            "probabilities": [None if row is None else dict(row) for row in self.probabilities],
             "settings": asdict(self.settings),
             "scoring": asdict(self.scoring),
             "picture": None if self.picture is None else asdict(self.picture),
@@ -194,7 +203,15 @@ def _from_header(header: JsonReader, tensors: dict[str, Tensor]) -> TunedPrompts
         ),
         picture=read_picture(header.child("picture")) if "picture" in header else None,
         provenance=header.child("provenance").document,
+        probabilities=_maps(header),
     )
+
+
+def _maps(header: JsonReader) -> tuple[MapJson, ...]:
+    """The probability maps; prompts of older versions have none."""
+    if "probabilities" not in header:
+        return ()
+    return tuple(found.document for found in header.children("probabilities"))
 
 
 def read_picture(found: JsonReader) -> PictureInput:

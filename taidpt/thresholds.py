@@ -1,21 +1,49 @@
-"""Thresholds a tag from held-out texts, until pictures calibrate them."""
+"""Thresholds and probabilities a tag from texts alone, until pictures calibrate them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.decision import decide
+from taidpt.calibration.sample import Sample
+from taidpt.calibration.score_matrix import checked_scores
+from taidpt.modality_gap import Background, expected_densities
 from taidpt.runtime.bank import Threshold
 
-__all__ = ["best_threshold", "split_held_out", "thresholds_from_texts"]
+__all__ = ["TextTag", "split_held_out", "tags_from_texts"]
+
+FROM_TEXTS, FROM_ALL_TAGS = "from texts", "from texts, all tags"
 
 _LEAST_A_TAG = 3
-_OFF_SHARE = 0.95  # a tag may fall to where F1 is still this share of its best before it goes off
+_PLACES = np.linspace(-6, 14, 801)  # spreads above the background, from surely not to surely
+_RATE_WEIGHT = 0.5  # captions name tags more, and less, often than pictures have them
+_ENOUGH = 10  # captions that name a tag, and that do not, before it may be fairly sure
+_PARTED = 0.75  # share of pairs of captions, with and without a tag, that score in this order
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TextTag:
+    """What texts tell of one tag.
+
+    Attributes:
+        threshold: on scores of pictures; its source says whether any text names the tag.
+        probability: the map from score to probability as a bundle's manifest holds it.
+        named: how many texts name it.
+        sureness: "medium" or "low"; never "high", as no picture was seen.
+    """
+
+    threshold: Threshold
+    probability: dict[str, Any]
+    named: int
+    sureness: str
 
 
 def split_held_out(
@@ -47,36 +75,72 @@ def split_held_out(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def best_threshold(scores: Floats, positive: Bools) -> tuple[float, float]:
-    """The threshold with the best F1, and the lowest one that keeps 95 % of that.
+def tags_from_texts(
+    scores: npt.NDArray[Any], positive: Bools, made_up: npt.NDArray[Any]
+) -> tuple[TextTag, ...]:
+    """Thresholds with the best expected F1, and the probabilities that they are expected from.
+
+    Texts tell how often each tag is to be expected, and how sure of it to be. A text names only
+    what its writer found worth saying, so its rate is a guess at that of pictures, and counts half
+    (of its log odds) beside that of all tags; a tag that no text names takes the latter. How much
+    higher a tag's own texts score does not carry over to pictures, and is not used for more than
+    sureness. Where pictures score comes from made-up ones.
 
     Args:
-        scores: [N]; positive: [N], at least one True.
-    Returns:
-        on and off; each lies midway between two neighbouring scores.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], positive[order]
-    true = np.cumsum(hits)
-    f1 = 2 * true / (np.arange(1, len(ranked) + 1) + hits.sum())
-    cuts = np.append((ranked[:-1] + ranked[1:]) / 2, ranked[-1] - 1e-3)
-    f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # no threshold parts equal scores
-    best = int(f1.argmax())
-    last = int(np.flatnonzero(f1 >= _OFF_SHARE * f1[best])[-1])
-    return float(cuts[best]), float(cuts[max(best, last)])
-
-
-def thresholds_from_texts(scores: Floats, positive: Bools) -> tuple[Threshold, ...]:
-    """A threshold a tag from held-out texts; a tag without any takes that of all tags together.
-
-    Args:
-        scores: merged scores of held-out texts, [N, C].
+        scores: merged scores of texts, [N, C].
         positive: whether the text names the tag, [N, C], at least one True.
+        made_up: merged scores of made-up pictures, [M, C].
+    Raises:
+        InputError: scores that are not finite.
     """
-    pooled = best_threshold(scores.ravel(), positive.ravel())
-    found = []
-    for tag in range(scores.shape[1]):
-        named = bool(positive[:, tag].any())
-        on, off = best_threshold(scores[:, tag], positive[:, tag]) if named else pooled
-        found.append(Threshold(on, off, "from texts" if named else "from texts, all tags"))
-    return tuple(found)
+    texts = checked_scores(scores, "the texts' scores")
+    background = Background.of(checked_scores(made_up, "the made-up pictures' scores"))
+    without, with_tag = expected_densities(_PLACES)
+    rates = _rates(positive)[:, None]
+    counts = rates * with_tag + (1 - rates) * without
+    places = np.broadcast_to(background.centre + background.spread * _PLACES, counts.shape)
+    found = decide(Sample(places, counts), rates * with_tag / counts)
+    return tuple(
+        TextTag(
+            Threshold(one.on, one.off, FROM_TEXTS if named.any() else FROM_ALL_TAGS),
+            {
+                "scores": one.curve[0].tolist(),
+                "probabilities": one.curve[1].tolist(),
+                "band": list(one.band),
+                "state": FROM_TEXTS,
+                "expected_share": float(rate),
+                "sureness": sureness,
+            },
+            int(named.sum()),
+            sureness,
+        )
+        for one, named, rate, sureness in zip(
+            found, positive.T, rates[:, 0], _sureness(texts, positive), strict=True
+        )
+    )
+
+
+def _rates(positive: Bools) -> Floats:
+    """How often each tag is to be expected in pictures, [C], within 0 and 1."""
+    texts, named = len(positive), positive.sum(axis=0)
+    usual = (named.sum() + 0.5) / (texts * np.count_nonzero(named) + 1)
+    own = (named + 1) / (texts + 1 / usual)  # one more text that names it, at the usual rate
+    usual_odds, own_odds = (np.log(rate) - np.log1p(-rate) for rate in (usual, own))
+    odds = usual_odds + _RATE_WEIGHT * np.where(named > 0, own_odds - usual_odds, 0.0)
+    return np.asarray(1 / (1 + np.exp(-odds)))
+
+
+def _sureness(scores: Floats, positive: Bools) -> list[str]:
+    return [
+        "medium" if _are_parted(*column) else "low"
+        for column in zip(scores.T, positive.T, strict=True)
+    ]
+
+
+def _are_parted(scores: Floats, named: Bools) -> bool:
+    """Whether enough texts name a tag, and score above those that do not."""
+    others = np.sort(scores[~named])
+    if min(named.sum(), len(others)) < _ENOUGH:
+        return False
+    lower, upper = (np.searchsorted(others, scores[named], side) for side in ("left", "right"))
+    return bool((lower + upper).mean() / 2 / len(others) >= _PARTED)

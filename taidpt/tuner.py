@@ -25,19 +25,18 @@ from taidpt import __version__
 from taidpt.caption_features import CaptionFeatures, encode_captions, texts_sha256
 from taidpt.clip import ClipModel
 from taidpt.local_branch import image_encoder
-from taidpt.modality_gap import carry_over, made_up_features
+from taidpt.modality_gap import made_up_features
 from taidpt.objectives import DualObjective, HeadsObjective, Objective
 from taidpt.picture_features import TunablePictures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompt_tokens import tokenize_prompts
 from taidpt.prompts import TunedPrompts
-from taidpt.runtime.bank import Threshold
 from taidpt.runtime.errors import InputError
 from taidpt.scores import merged_scores
 from taidpt.tags import Tag
 from taidpt.templates import template_texts
 from taidpt.text_features import PromptEncoder
-from taidpt.thresholds import split_held_out, thresholds_from_texts
+from taidpt.thresholds import TextTag, split_held_out, tags_from_texts
 from taidpt.tune_settings import RunOptions, TuneSettings
 from taidpt.tuning_loop import Material, TuningLoop
 
@@ -64,7 +63,7 @@ def tune(
         options: files and display.
         progress: told of loss and steps.
     Returns:
-        prompts with thresholds from the held-out texts.
+        prompts with thresholds and probability maps from the held-out texts.
     Raises:
         InputError: tags that do not fit, no text that names a tag, a checkpoint of another run,
             prompts that run away to infinity.
@@ -194,14 +193,14 @@ class TextRun:
         )
 
     def prompts(self) -> TunedPrompts:
-        """What was tuned, with thresholds from the held-out texts."""
+        """What was tuned, with thresholds and probability maps from the held-out texts."""
         texts = {**self.loop.material.identity["texts"], "sources": list(self.options.sources)}
-        thresholds = self._thresholds() if self.held else ()
-        return _prompts(self.clip, self.tags, self.loop, thresholds, {"texts": texts})
+        learned = self._from_held_out() if self.held else ()
+        return _prompts(self.clip, self.tags, self.loop, learned, {"texts": texts})
 
     @torch.no_grad()
-    def _thresholds(self) -> tuple[Threshold, ...]:
-        """Best on the held-out texts, then carried over to where pictures score."""
+    def _from_held_out(self) -> tuple[TextTag, ...]:
+        """Thresholds and maps on scores of pictures, from the held-out texts."""
         classes = self.loop.class_embeddings()
         features = self._encode("Held-out texts", self.held)
         parts = np.array_split(np.arange(len(features)), math.ceil(len(features) / 256))
@@ -209,10 +208,9 @@ class TextRun:
             [self._merged(self.loop.scores(features.batch(rows), classes)) for rows in parts]
         )
         positive = (self._labels(self.held) > 0).numpy()
-        found = thresholds_from_texts(scores, positive)
         on_pictures = _objective(self.loop.settings, on_texts=False)
         pictures = self._merged(on_pictures.scores(made_up_features(self.clip), classes, {}))
-        return carry_over(found, scores[~positive], pictures)
+        return tags_from_texts(scores, positive, pictures)
 
     def _merged(self, scores: Mapping[str, Tensor]) -> npt.NDArray[np.float32]:
         weight = self.loop.objective.scoring({}).merge_weight
@@ -264,13 +262,14 @@ def _prompts(
     clip: ClipModel,
     tags: tuple[Tag, ...],
     loop: TuningLoop,
-    thresholds: tuple[Threshold, ...],
+    learned: tuple[TextTag, ...],
     material: dict[str, Any],
 ) -> TunedPrompts:
     return TunedPrompts(
         contexts={name: value.detach().cpu().clone() for name, value in loop.contexts.items()},
         tags=tags,
-        thresholds=thresholds,
+        thresholds=tuple(tag.threshold for tag in learned),
+        probabilities=tuple(tag.probability for tag in learned),
         model=clip.identity(),
         settings=loop.settings.prompt,
         scoring=loop.objective.scoring(loop.numbers),

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from taidpt.calibration.targets import Target
     from taidpt.caption_features import FeatureBatch
     from taidpt.clip import ClipModel
-    from taidpt.runtime.bank import ClassBank, Threshold
+    from taidpt.runtime.bank import ClassBank
+    from taidpt.thresholds import TextTag
 
-__all__ = ["label_captions", "score_captions", "thresholds_from_captions"]
+__all__ = ["label_captions", "score_captions", "tags_from_captions"]
 
 _BATCH = 256
 _TEXT_TEMPERATURE = 50.0  # of the local head on captions, the paper's
@@ -36,24 +37,33 @@ def score_captions(target: Target, path: str) -> ScoreMatrix:
     return _score_captions(_clip(target.bundle), target, path)
 
 
-def thresholds_from_captions(target: Target, path: str) -> tuple[Threshold, ...]:
-    """Thresholds from captions alone, carried over to where pictures score, as tuning does.
+def tags_from_captions(target: Target, path: str) -> tuple[TextTag, ...]:
+    """Thresholds and probability maps from captions alone, on scores of pictures.
 
-    Args and Raises: as `score_captions`.
+    Args and Raises: as `score_captions`; also InputError where scores are not finite.
     """
+    _refuse_scores(path)
     clip = _clip(target.bundle)
-    from taidpt.modality_gap import carry_over, made_up_features
-    from taidpt.thresholds import thresholds_from_texts
+    from taidpt.modality_gap import made_up_features
+    from taidpt.thresholds import tags_from_texts
 
-    matrix = _score_captions(clip, target, path)
+    texts = _score_captions(clip, target, path)
     scoring = target.bundle.manifest.scoring
-    scores = matrix.merged(scoring.merge_weight, scoring.score_transform)
-    assert matrix.targets is not None
-    positive = matrix.targets > 0
     made_up = _heads(made_up_features(clip), target.bank, scoring.temperature)
-    pictures = ScoreMatrix(None, *made_up, target.names)
-    level = pictures.merged(scoring.merge_weight, scoring.score_transform)
-    return carry_over(thresholds_from_texts(scores, positive), scores[~positive], level)
+    merged, pictures = (
+        matrix.merged(scoring.merge_weight, scoring.score_transform)
+        for matrix in (texts, ScoreMatrix(None, *made_up, target.names))
+    )
+    assert texts.targets is not None
+    return tags_from_texts(merged, texts.targets > 0, pictures)
+
+
+def _refuse_scores(path: str) -> None:
+    if path.endswith(".npz"):
+        raise InputError(
+            f"--texts {path}: scores of captions need --frames SOURCE beside them; without, give "
+            "the captions themselves"
+        )
 
 
 def label_captions(target: Target, path: str) -> tuple[list[str], npt.NDArray[np.int8]]:

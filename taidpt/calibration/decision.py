@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.mixture import Sample
+from taidpt.calibration.sample import Sample
 from taidpt.runtime.tag_tables import UNCERTAIN
 
 __all__ = ["Decision", "above_all", "decide"]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from taidpt.calibration.decision import above_all, decide
 from taidpt.calibration.hierarchy import Hint, compress, fit_family
-from taidpt.calibration.mixture import Sample, responsibility
+from taidpt.calibration.mixture import responsibility
+from taidpt.calibration.sample import Sample
 from taidpt.calibration.score_matrix import checked_scores
 from taidpt.calibration.unmixing import unexplained, without_others
 from taidpt.runtime.errors import InputError

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from taidpt.calibration.mixture import Fit, NormalPrior, Parameter, Sample, fit_tags
+from taidpt.calibration.mixture import Fit, NormalPrior, Parameter, fit_tags
+from taidpt.calibration.sample import Sample
 
 __all__ = ["Family", "Hint", "compress", "fit_family"]
 

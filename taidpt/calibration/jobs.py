@@ -17,7 +17,7 @@ from taidpt.calibration.estimator import Calibration, calibrate
 from taidpt.calibration.hierarchy import Hint
 from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.score_matrix import ScoreMatrix
-from taidpt.calibration.table import print_table
+from taidpt.calibration.table import print_table, print_text_table
 from taidpt.calibration.targets import Target, learned, open_target
 from taidpt.progress import show_elapsed
 from taidpt.runtime.bank_file import is_bank
@@ -151,19 +151,17 @@ def _write(target: Target, calibration: Calibration, kept: str | None) -> None:
 
 
 def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
-    """Thresholds from captions: a start, no more, as no picture was seen."""
-    from taidpt.calibration.caption_scores import thresholds_from_captions
+    """Thresholds and maps from captions: a start, no more, as no picture was seen."""
+    from taidpt.calibration.caption_scores import tags_from_captions
 
-    found = thresholds_from_captions(target, str(job.texts))
-    width = max(4, *map(len, target.names))
-    print(f"{'tag':{width}}  {'on':>8}  {'off':>8}  sure")
-    for name, one in zip(target.names, found, strict=True):
-        print(f"{name:{width}}  {one.on:8.3f}  {one.off:8.3f}  low, {one.source}")
-    print("\nno picture was seen, so no tag is sure: add --frames")
     if not job.dry_run:
-        thresholds = zip(target.names, found, strict=True)
-        target.write({name: (one, None) for name, one in thresholds}, {"frames": 0})
-        print(f"wrote thresholds into {target.path}")
+        refuse_unwritable(target.file)
+    found = dict(zip(target.names, tags_from_captions(target, str(job.texts)), strict=True))
+    print_text_table(found)
+    if not job.dry_run:
+        maps = {name: (one.threshold, one.probability) for name, one in found.items()}
+        target.write(maps, {"frames": 0})
+        print(f"wrote thresholds and probability maps into {target.path}")
 
 
 def _need_packages() -> None:

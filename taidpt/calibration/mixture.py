@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import digamma, expit, gammaln
 
+from taidpt.calibration.sample import Sample
+
 __all__ = [
     "Fit",
     "NormalPrior",
     "Parameter",
-    "Sample",
     "fit_tags",
     "log_densities",
     "responsibility",
@@ -45,14 +46,6 @@ class Parameter:
     LOG_TAIL = 6
     LOG_TAIL_STEP = 7
     COUNT = 8
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Scores of each tag in rising order, [C, B], and how many frames each stands for, [C, B]."""
-
-    values: Floats
-    counts: Floats
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from taidpt.calibration.estimator import Calibration, TagCalibration
 
-__all__ = ["print_table", "score_format"]
+if TYPE_CHECKING:
+    from taidpt.thresholds import TextTag
+
+__all__ = ["print_table", "print_text_table", "score_format"]
 
 _DIGITS = 4  # of the thresholds' spread
 _MOST_DECIMALS = 7
@@ -19,14 +23,34 @@ def print_table(calibration: Calibration) -> None:
     alike = f", worth {worth:.0f} independent ones" if worth < calibration.frames - 0.5 else ""
     print(f"{calibration.frames} frames{alike}, {len(tags)} tags\n")
     form = score_format([score for tag in tags for score in (tag.on, tag.off)])
-    rows = [("tag", "on", "off", "seen in", "sure"), *(_cells(tag, form) for tag in tags)]
+    _print_rows([("tag", "on", "off", "seen in", "sure"), *(_cells(tag, form) for tag in tags)])
+    unsure = sum(tag.sureness == "low" for tag in tags)
+    if unsure:
+        print(f"\n{unsure} tags are unsure: more frames, or a few labels (--labels), help")
+
+
+def print_text_table(tags: Mapping[str, TextTag]) -> None:
+    """A line a tag: its switches, how many captions name it, and how sure that is."""
+    switches = [tag.threshold for tag in tags.values()]
+    form = score_format([score for one in switches for score in (one.on, one.off)])
+    cells = [
+        (name, format(tag.threshold.on, form), format(tag.threshold.off, form), str(tag.named))
+        for name, tag in tags.items()
+    ]
+    sure = [tag.sureness for tag in tags.values()]
+    rows = [(*cell, word) for cell, word in zip(cells, sure, strict=True)]
+    _print_rows([("tag", "on", "off", "named by", "sure"), *rows])
+    unnamed = sum(tag.named == 0 for tag in tags.values())
+    if unnamed:
+        print(f"\n{unnamed} tags are named by no caption, and take what all tags have in common")
+    print("\nno picture was seen, so no tag is more than fairly sure: --frames makes it better")
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     for name, *numbers, sure in rows:
         columns = (f"{cell:>{max(8, size)}}" for cell, size in zip(numbers, widths, strict=False))
         print("  ".join([f"{name:<{max(4, width)}}", *columns, sure]))
-    unsure = sum(tag.sureness == "low" for tag in tags)
-    if unsure:
-        print(f"\n{unsure} tags are unsure: more frames, or a few labels (--labels), help")
 
 
 def score_format(scores: Sequence[float]) -> str:

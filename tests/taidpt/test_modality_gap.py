@@ -1,25 +1,42 @@
-"""Thresholds carried from texts to pictures."""
+"""Where pictures score, from made-up pictures and from what is expected of others."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from taidpt.calibration import hierarchy
+from taidpt.calibration.mixture import Parameter
 from taidpt.clip import ClipModel
-from taidpt.modality_gap import carry_over, made_up_features, made_up_pictures
-from taidpt.runtime.bank import Threshold
+from taidpt.modality_gap import (
+    TYPICAL_LIFT,
+    Background,
+    expected_densities,
+    made_up_features,
+    made_up_pictures,
+)
 
 
-def test_thresholds_keep_their_distance_in_spreads() -> None:
-    texts, pictures = np.array([0.0, 2.0]), np.array([1.0, 1.5])  # mean 1 ± 1, mean 1.25 ± 0.25
-    (found,) = carry_over([Threshold(3.0, 2.0, "from texts")], texts, pictures)
-    assert (found.on, found.off, found.source) == (1.75, 1.5, "from texts")
+def test_the_background_spreads_as_scores_of_one_tag_do() -> None:
+    scores = np.array([[0.0, 10.0], [2.0, 12.0]])  # tags lie 10 apart, which is no spread of either
+    assert Background.of(scores) == Background(6.0, 1.0)
+    assert Background.of(np.full((3, 2), 4.0)).spread > 0
 
 
-def test_equal_scores_change_nothing() -> None:
-    scores = np.random.default_rng(0).normal(size=(9, 4))
-    (found,) = carry_over([Threshold(0.7, 0.5, "x")], scores, scores)
-    np.testing.assert_allclose([found.on, found.off], [0.7, 0.5])
+def test_the_expected_lift_is_the_one_that_calibration_starts_from() -> None:
+    assert np.log(TYPICAL_LIFT) == pytest.approx(hierarchy._MEAN[Parameter.LOG_LIFT])
+
+
+def test_pictures_with_a_tag_are_expected_above_those_without() -> None:
+    places = np.linspace(-12, 18, 3001)
+    without, with_tag = expected_densities(places)
+    assert np.trapezoid(with_tag, places) == pytest.approx(np.trapezoid(without, places), rel=1e-3)
+    middles = [np.average(places, weights=found) for found in (without, with_tag)]
+    assert middles[0] == pytest.approx(0, abs=1e-3)
+    assert middles[1] == pytest.approx(TYPICAL_LIFT * np.exp(0.36**2 / 2), rel=1e-3)
+    ratio = with_tag / without
+    assert (np.diff(ratio[(places > -1) & (places < 5)]) > 0).all()
 
 
 def test_made_up_pictures_are_the_same_each_time_and_differ() -> None:

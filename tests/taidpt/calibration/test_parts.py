@@ -16,7 +16,8 @@ from taidpt.calibration.measures import (
     expected_calibration_error,
     f1_scores,
 )
-from taidpt.calibration.mixture import Sample, log_densities
+from taidpt.calibration.mixture import log_densities
+from taidpt.calibration.sample import Sample
 from taidpt.calibration.score_matrix import ScoreMatrix, transformed
 from taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.texts import hint_from_texts

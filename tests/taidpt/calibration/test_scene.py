@@ -11,7 +11,7 @@ from taidpt.calibration import caption_scores
 from taidpt.calibration.caption_scores import (
     label_captions,
     score_captions,
-    thresholds_from_captions,
+    tags_from_captions,
 )
 from taidpt.calibration.effective import effective_frames
 from taidpt.calibration.estimator import calibrate
@@ -71,9 +71,11 @@ def test_captions_are_scored_and_have_the_tags_that_they_name(
     matrix = score_captions(target, str(path))
     assert matrix.global_scores.shape == matrix.local_scores.shape == (3, 5)
     assert np.isfinite(matrix.merged()).all()
-    found = thresholds_from_captions(target, str(path))
-    assert [one.source for one in found[:3]] == ["from texts", "from texts", "from texts, all tags"]
-    assert all(one.off <= one.on for one in found)
+    found = tags_from_captions(target, str(path))
+    sources = [one.threshold.source for one in found[:3]]
+    assert sources == ["from texts", "from texts", "from texts, all tags"]
+    assert [one.named for one in found] == [1, 2, 0, 0, 0]
+    assert {one.sureness for one in found} == {"low"}
 
 
 def test_captions_that_name_no_tag_are_refused(target: Target, tmp_path: Path) -> None:
