@@ -203,7 +203,8 @@ def _read_bank(path: Path) -> ClassBank:
 def _open_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
     from taidpt.runtime.sources import SourceOptions, open_source
 
-    options = SourceOptions(every=job.every, colours=tagger.bundle.manifest.input.source_colours)
+    colours = tagger.bundle.manifest.input.source_colours
+    options = SourceOptions(recursive=True, every=job.every, colours=colours)
     return [open_source(text, options) for text in job.sources]
 
 

@@ -68,10 +68,10 @@ def _of_target(
 def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
     from taidpt.runtime.sources import SourceOptions, open_source
 
-    options = SourceOptions(colours=target.bundle.manifest.input.source_colours)
+    options = SourceOptions(recursive=True, colours=target.bundle.manifest.input.source_colours)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_source(text, options)) for text in sources]
-        return score_frames(stack.enter_context(target.open_tagger()), opened, most)
+        return score_frames(stack.enter_context(target.open_tagger()), opened, most, "confusable")
 
 
 def _named(target: Target, texts: str) -> npt.NDArray[np.int64]:

@@ -194,7 +194,7 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     scale = _Scale(target.names, scoring.score_transform, scoring.merge_weight)
     labels = _labels(job, scale)
     colours = target.bundle.manifest.input.source_colours
-    options = SourceOptions(every=job.every, colours=colours)
+    options = SourceOptions(recursive=True, every=job.every, colours=colours)
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(open_source(text, options)) for text in job.sources]
         if labels is not None:

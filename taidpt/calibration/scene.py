@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _BATCH = 8
+_NOISE = 1e-5  # of the largest score: what a graph in float32 gives for the same frame twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +51,19 @@ class SceneScores:
     problem: InputError | None = None
 
 
-def score_frames(tagger: Tagger, sources: list[Source], most: int) -> SceneScores:
-    """Score frames until there are `most`.
+def score_frames(
+    tagger: Tagger, sources: list[Source], most: int, use: str = "calibration"
+) -> SceneScores:
+    """Score frames until there are `most`; a tag whose scores move by rounding alone stays still.
 
     Args:
         sources: open sources; pictures are called by their file's name, other frames by number.
+        use: what the scores are for, as errors call it.
     Raises:
         InputError: no frame came, or the export returns each frame's best scores alone.
     """
     bundle = tagger.bundle
-    refuse_top(bundle.manifest.graph.top_k, bundle.path, "calibration")
+    refuse_top(bundle.manifest.graph.top_k, bundle.path, use)
     rows: list[npt.NDArray[np.float32]] = []
     frames: list[str] = []
     videos: list[str] = []
@@ -71,9 +75,14 @@ def score_frames(tagger: Tagger, sources: list[Source], most: int) -> SceneScore
     if not rows:
         nothing = InputError("no frame came; give pictures, a folder or a video")
         raise next(iter(problems), nothing)
-    scores = np.concatenate(rows).astype(np.float64)
+    scores = _stilled(np.concatenate(rows).astype(np.float64))
     count = worth(scores, videos)
     return SceneScores(scores, tuple(frames), count, next(iter(problems), None))
+
+
+def _stilled(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    still = np.ptp(scores, axis=0) < _NOISE * np.abs(scores).max()
+    return np.where(still, np.median(scores, axis=0), scores)
 
 
 def refuse_unknown_frames(labels: LabelFile, sources: list[Source], every: int, most: int) -> None:

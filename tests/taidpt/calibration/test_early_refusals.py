@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from taidpt.calibration.scene import _stilled
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
@@ -152,6 +153,27 @@ def test_a_broken_picture_costs_itself_alone(bundle: Path, pictures: Path, tmp_p
     for path in folder.iterdir():
         path.write_bytes(b"no picture")
     assert_refused(calibrate(bundle, "--frames", folder), "24 of 24 pictures could not be read")
+
+
+def test_frames_that_are_all_one_teach_nothing_whatever_rounding_says(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """A graph may give other last digits for a frame in another batch."""
+    folder = tmp_path / "flat" / "monday"
+    folder.mkdir(parents=True)
+    for index in range(25):
+        Image.new("RGB", (16, 16), (90, 90, 90)).save(folder / f"{index}.png")
+    done = calibrate(bundle, "--frames", folder.parent, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("  constant  ") == len(SPEC.names)
+
+
+def test_the_last_digits_of_float32_are_no_movement() -> None:
+    random = np.random.default_rng(0)
+    scores = np.stack([2.0 + 1e-6 * random.random(30), random.random(30)], axis=1)
+    stilled = _stilled(scores)
+    assert np.ptp(stilled[:, 0]) == 0
+    np.testing.assert_array_equal(stilled[:, 1], scores[:, 1])
 
 
 @pytest.mark.parametrize("name", ["report.pdf", "no/report.png"])
