@@ -123,7 +123,7 @@ def tags_from_texts(
 def _rates(positive: Bools) -> Floats:
     """How often each tag is to be expected in pictures, [C], within 0 and 1."""
     texts, named = len(positive), positive.sum(axis=0)
-    usual = (named.sum() + 0.5) / (texts * np.count_nonzero(named) + 1)
+    usual = (named.sum() + 0.5) / (texts * len(named) + 1)
     own = (named + 1) / (texts + 1 / usual)  # one more text that names it, at the usual rate
     usual_odds, own_odds = (np.log(rate) - np.log1p(-rate) for rate in (usual, own))
     odds = usual_odds + _RATE_WEIGHT * np.where(named > 0, own_odds - usual_odds, 0.0)

@@ -96,10 +96,11 @@ def test_the_scores_of_texts_move_no_threshold_and_those_of_made_up_pictures_do(
 
 
 def test_a_tag_that_no_text_names_takes_the_usual_rate_and_says_so() -> None:
-    usual, _, unnamed = learn(named_by((20, 20, 0)))
+    usual, _, unnamed = learn(named_by((30, 0, 0)))
+    assert unnamed.probability["expected_share"] == pytest.approx(30 / 600, rel=0.02)
+    assert usual.probability["expected_share"] > unnamed.probability["expected_share"]
     assert unnamed.threshold.source == "from texts, all tags"
     assert usual.threshold.source == "from texts"
-    assert unnamed.threshold.on == pytest.approx(usual.threshold.on)
     assert (usual.sureness, unnamed.sureness) == ("medium", "low")
 
 

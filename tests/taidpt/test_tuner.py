@@ -182,6 +182,9 @@ def test_prompts_record_what_they_come_from(resnet_clip: ClipModel) -> None:
     assert len(prompts.provenance["losses"]) == SETTINGS.epochs
     assert prompts.model == resnet_clip.identity()
     assert {threshold.source for threshold in prompts.thresholds} == {"from texts"}
+    assert [row["state"] for row in prompts.probabilities if row] == ["from texts"] * len(
+        prompts.tags
+    )
     assert all(-4 < item.off <= item.on < 4 for item in prompts.thresholds)
     prompts.check_model(resnet_clip)
 

@@ -19,8 +19,12 @@ from taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.targets import Target, open_target
 from taidpt.calibration.unmixing import without_others
 from taidpt.clip import ClipModel
+from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
+from tests.taidpt.calibration.test_calibrate_command import calibrate as calibrate_command
 
 
 def test_independent_frames_count_in_full_and_repeated_ones_once() -> None:
@@ -82,3 +86,45 @@ def test_captions_that_name_no_tag_are_refused(target: Target, tmp_path: Path) -
     (tmp_path / "captions.txt").write_text("Nobody is there.\n")
     with pytest.raises(InputError, match="names a tag"):
         score_captions(target, str(tmp_path / "captions.txt"))
+
+
+@pytest.mark.parametrize("into", ["bundle", "bank"])
+def test_captions_alone_give_a_bundle_and_a_bank_thresholds_and_maps(
+    into: str, tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caption_scores, "_clip", lambda _: vit_clip)
+    spec = TinySpec(dim=vit_clip.embed_dim, bank_as="input")
+    bundle, bank = tiny_bundle(tmp_path / "a.taidpt", spec), tmp_path / "site.bank"
+    spec.bank().select(spec.names[1::-1]).save(bank)
+    captions = tmp_path / "captions.txt"
+    captions.write_text("A dog sleeps.\nTwo cats and a dog.\nNobody is there.\n")
+    chosen = ("--bank", bank) if into == "bank" else ()
+    before = Bundle.load(bundle).manifest.tags
+    done = calibrate_command(bundle, *chosen, "--texts", captions, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert Bundle.load(bundle).manifest.tags == before
+    lines = {line.split()[0]: line.split()[-2:] for line in done.stdout.splitlines() if line}
+    assert lines["tag"] == ["by", "sure"]
+    assert (lines["dog"], lines["cat"]) == (["2", "low"], ["1", "low"])
+    assert ("named by no caption" in done.stdout) is (into == "bundle")
+    assert calibrate_command(bundle, *chosen, "--texts", captions).returncode == 0
+    written = ClassBank.load(bank)
+    if into == "bundle":
+        assert all(found is None for found in written.probabilities)
+        written = Bundle.load(bundle).bank
+        maps = [tag.probability for tag in Bundle.load(bundle).manifest.tags]
+    else:
+        assert Bundle.load(bundle).manifest.tags == before
+        maps = list(written.probabilities)
+    assert [one["state"] for one in maps if one is not None] == ["from texts"] * len(written.names)
+    with Tagger.load(bundle, device="cpu") as tagger:
+        if into == "bank":
+            tagger.use_bank(bank)
+        found = tagger.tag(np.zeros((16, 16, 3), np.uint8))
+    assert all(tag.probability is not None for tag in found.tags)
+
+
+def test_scores_of_captions_alone_are_refused(target: Target, tmp_path: Path) -> None:
+    done = calibrate_command(target.path, "--texts", tmp_path / "texts.npz")
+    assert done.returncode == 2
+    assert "need --frames SOURCE" in done.stderr

@@ -1,0 +1,55 @@
+"""How good thresholds and probabilities are that a bundle has, on labelled scores.
+
+taidpt demo -o demo
+taidpt eval --dataset toyworld --methods taidpt --prompts demo/toyworld.safetensors \\
+  --save-scores scores
+python benchmarks/texts_alone.py demo/toyworld.taidpt scores/taidpt.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from taidpt.calibration.baselines import best_single_threshold, oracle_thresholds
+from taidpt.calibration.measures import expected_calibration_error, f1_scores
+from taidpt.calibration.score_matrix import Floats, ScoreMatrix
+from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.errors import InputError
+
+
+def main() -> None:
+    """Parse, measure, print one Markdown row."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", help="a bundle with thresholds from texts")
+    parser.add_argument(
+        "scores", help=".npz with targets, of pictures that its tags were scored on"
+    )
+    options = parser.parse_args()
+    manifest, matrix = Bundle.load(options.bundle).manifest, ScoreMatrix.load(options.scores)
+    if matrix.names != manifest.names or matrix.targets is None:
+        raise InputError(f"{options.scores}: expected targets of the tags of {options.bundle}")
+    scores = matrix.merged(manifest.scoring.merge_weight, manifest.scoring.score_transform)
+    targets, on = matrix.targets, np.array([tag.threshold.on for tag in manifest.tags])
+    single, each = best_single_threshold(scores, targets), oracle_thresholds(scores, targets)
+    figures = [
+        100 * float(np.nanmean(f1_scores(scores, targets, cuts))) for cuts in (on, single, each)
+    ]
+    maps = [tag.probability for tag in manifest.tags]
+    error = expected_calibration_error(probabilities(scores, maps), targets)
+    print(" | ".join([*(f"{figure:.1f}" for figure in figures), f"{error:.4f}"]))
+
+
+def probabilities(scores: Floats, maps: list[object]) -> Floats:
+    """Of every score, [N, C], as the runtime reads them from the maps."""
+    chances = []
+    for column, found in zip(scores.T, maps, strict=True):
+        if not isinstance(found, dict):
+            raise InputError("a tag has no probability map: run taidpt calibrate --texts first")
+        chances.append(np.interp(column, found["scores"], found["probabilities"]))
+    return np.stack(chances, axis=1)
+
+
+if __name__ == "__main__":
+    main()
