@@ -32,6 +32,10 @@ def make_prompts(**changes: Any) -> TunedPrompts:
         },
         "settings": PromptSettings(context_tokens=4, name_position="middle"),
         "scoring": Scoring(4.0, 0.25, "center"),
+        "probabilities": (
+            {"scores": [0.5, 1.5], "probabilities": [0.1, 0.9], "state": "from texts"},
+            {"scores": [0.5], "probabilities": [0.0], "state": "from texts"},
+        ),
         "provenance": {"texts": {"sha256": "ab", "sources": ["é.txt"]}, "losses": [1.5, 0.25]},
     }
     return TunedPrompts(**{**values, **changes})
@@ -60,9 +64,20 @@ def rewrite(path: Path, change: Any) -> None:
     save_file(load_file(path), path, metadata={"taidpt": json.dumps(header)})
 
 
+def test_prompts_of_older_versions_have_no_maps(tmp_path: Path) -> None:
+    make_prompts().save(tmp_path / "a")
+    rewrite(tmp_path / "a", lambda header: header.pop("probabilities"))
+    assert TunedPrompts.load(tmp_path / "a").probabilities == ()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda header: header["probabilities"].pop(), "1 probability maps for 2 tags"),
+        (
+            lambda header: header["probabilities"][1].update(scores=[]),
+            r"probabilities\[1\]: a probability map needs as many probabilities as",
+        ),
         (lambda header: header.update(schema=2), "schema 2 is newer than this version knows"),
         (
             lambda header: header.update(kind="taidpt-bank"),
