@@ -14,7 +14,7 @@ from taidpt.calibration.hierarchy import Hint, compress, fit_family
 from taidpt.calibration.mixture import responsibility
 from taidpt.calibration.sample import Sample
 from taidpt.calibration.score_matrix import checked_scores
-from taidpt.calibration.unmixing import unexplained, without_others
+from taidpt.calibration.unmixing import are_echoes, unexplained, without_others
 from taidpt.runtime.errors import InputError
 
 __all__ = ["MIN_FRAMES", "Calibration", "TagCalibration", "calibrate"]
@@ -161,23 +161,26 @@ def _unsquashed(scores: Floats) -> Floats:
 
 
 def _chances(scores: Floats, hint: Hint | None, worth: float) -> Floats:
-    """Probability of each tag in each frame, [N, C], from what other tags leave of its score.
+    """Probability of each tag in each frame, [N, C].
 
-    Where other tags explain much, two views must agree: their geometric mean is taken, as what
+    Where other tags foretell much of a tag's score, what they add is taken away, beginning with
+    the tags that the raw scores show. Where these are but echoes of each other, what others do not
+    foretell shows the tags first, and two views must agree: their geometric mean is taken, as what
     looks like the tag in one view alone is most often something else.
     """
-    parts = unexplained(scores)
-    first = _fitted(parts, hint, worth)
-    if parts is scores:
-        return first
+    raw = _fitted(scores, hint, worth)
+    rest = unexplained(scores)
+    if rest is None:
+        return raw
+    echoes = are_echoes(raw)
+    first = _fitted(rest, hint, worth) if echoes else raw
     last = first
     for _ in range(_EXPLAINING_ROUNDS):
-        last = _fitted(without_others(scores, last), hint, worth)
-    both = np.asarray(np.sqrt(first * last), np.float64)
-    vague = [_says_nothing(*pair) for pair in zip(scores.T, both.T, strict=True)]
-    if any(vague):
-        both[:, vague] = _fitted(scores, hint, worth)[:, vague]
-    return both
+        last = _fitted(without_others(scores, last, presence_alone=echoes), hint, worth)
+    found = np.asarray(np.sqrt(first * last), np.float64) if echoes else last
+    vague = [_says_nothing(*pair) for pair in zip(scores.T, found.T, strict=True)]
+    found[:, vague] = raw[:, vague]
+    return found
 
 
 def _says_nothing(scores: Floats, chances: Floats) -> bool:

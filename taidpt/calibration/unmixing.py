@@ -5,6 +5,9 @@ tag. What is left after a ridge regression on all other tags is far closer to "t
 It serves to learn how often and where a tag occurs; the switch itself stays on the raw score.
 Once it is known about where each tag is, what the presence of one tag adds to another's score can
 be taken away by itself, which leaves the tag's own part whole.
+
+Every frame is foretold from all other frames (leave-one-out by the hat matrix, Allen 1974), so that
+few frames do not seem to explain what they only remember.
 """
 
 from __future__ import annotations
@@ -12,36 +15,45 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["unexplained", "without_others"]
+__all__ = ["are_echoes", "unexplained", "without_others"]
 
 Floats = npt.NDArray[np.float64]
 
-_RIDGE = 0.2  # 0 takes everything away that is linear, 1 nothing
+_RIDGES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)  # 0 takes all away that is linear, 1 nothing
 _PRESENCE_RIDGE = 3.0  # frames that say nothing of what one tag adds to another
-_WORTH = 0.1  # share of a typical tag's variance; chance alone explains about C / N of it
+_WORTH = 0.1  # share of a typical tag's variance, below which taking it away adds but noise
+_ECHO = 0.3  # the same of presences: things that come together explain less, echoes more
+_STILL = 1e-6  # spread of a probability that does not move
 
 
-def unexplained(scores: Floats) -> Floats:
-    """Standardised scores minus their ridge regression on all other tags, where that takes much.
+def unexplained(scores: Floats) -> Floats | None:
+    """Standardised scores minus what all other tags foretell of them.
 
     Args:
         scores: [N, C], none of the C constant.
     Returns:
-        [N, C]; the scores themselves when other tags explain next to nothing, as then only noise
-        would be added.
+        [N, C]; None where other tags foretell next to nothing.
     """
-    frames, tags = scores.shape
-    standard = (scores - scores.mean(axis=0)) / scores.std(axis=0)
-    rest = _unpredicted(standard)
-    explained = 1 - float(np.median(rest.var(axis=0)))
-    return rest if explained > _WORTH + tags / frames else scores
+    rest, explained = _unforetold(_standardised(scores))
+    return rest if explained > _WORTH else None
 
 
-def without_others(scores: Floats, chances: Floats) -> Floats:
-    """Scores minus what the presence of other tags adds and what the other tags' rest foretells.
+def are_echoes(chances: Floats) -> bool:
+    """Whether tags seem to be where others are, so that most are but look-alikes of one thing.
+
+    Args:
+        chances: probability of each tag, [N, C].
+    """
+    moves = chances[:, chances.std(axis=0) > _STILL]
+    return moves.shape[1] > 0 and _unforetold(_standardised(moves))[1] > _ECHO
+
+
+def without_others(scores: Floats, chances: Floats, presence_alone: bool) -> Floats:
+    """Scores minus what the presence of other tags adds.
 
     Args:
         scores: [N, C], none of the C constant. chances: probability of each tag, [N, C].
+        presence_alone: leave what else other tags foretell.
     """
     spread = scores.std(axis=0)
     standard = (scores - scores.mean(axis=0)) / spread
@@ -49,16 +61,48 @@ def without_others(scores: Floats, chances: Floats) -> Floats:
     gram = presence.T @ presence + _PRESENCE_RIDGE * np.eye(scores.shape[1])
     lifts = np.linalg.solve(gram, presence.T @ standard)  # [tag that is there, score that it lifts]
     rest = standard - presence @ lifts
-    scale = np.maximum(rest.std(axis=0), 1e-12)
-    return np.asarray(
-        (_unpredicted(rest / scale) * scale + presence * np.diag(lifts)) * spread, np.float64
-    )
+    if not presence_alone:
+        scale = np.maximum(rest.std(axis=0), 1e-12)
+        unforetold, explained = _unforetold(rest / scale)
+        rest = unforetold * scale if explained > _WORTH else rest
+    return np.asarray((rest + presence * np.diag(lifts)) * spread, np.float64)
 
 
-def _unpredicted(standard: Floats) -> Floats:
-    """Each column minus its ridge regression on all others, [N, C]; columns of unit variance."""
+def _standardised(values: Floats) -> Floats:
+    return np.asarray((values - values.mean(axis=0)) / values.std(axis=0), np.float64)
+
+
+def _unforetold(standard: Floats) -> tuple[Floats, float]:
+    """Each value minus its ridge regression on all other tags in all other frames.
+
+    Args:
+        standard: columns of mean 0 and variance 1, [N, C].
+    Returns:
+        [N, C] with the ridge that foretells best, and the share of a typical tag's variance that
+        is foretold: about zero or less where tags have nothing to do with each other.
+    """
     frames, tags = standard.shape
-    ridge = max(_RIDGE, tags / (tags + 2 * frames))
-    correlation = (1 - ridge) * (standard.T @ standard) / frames + ridge * np.eye(tags)
-    precision = np.linalg.inv(correlation)
-    return np.asarray(standard @ precision / np.diag(precision), np.float64)
+    narrow = frames <= tags
+    values, basis = np.linalg.eigh(standard @ standard.T if narrow else standard.T @ standard)
+    left, right = (basis, basis.T @ standard) if narrow else (standard @ basis, basis.T)
+    best, least = standard, np.inf
+    for ridge in _RIDGES:
+        penalty = frames * ridge / (1 - ridge)
+        rest = _left_out(standard, left / (values + penalty) @ right, penalty)
+        error = float(np.median((rest**2).mean(axis=0)))
+        if error < least:
+            best, least = rest, error
+    return best, 1 - least
+
+
+def _left_out(standard: Floats, weights: Floats, penalty: float) -> Floats:
+    """Leave-one-out residuals of every column on all others.
+
+    Args:
+        weights: X A⁻¹ with A = XᵀX + penalty, [N, C].
+    """
+    precision = (1 - (standard * weights).sum(axis=0)) / penalty  # A⁻¹'s diagonal
+    rest = weights / precision
+    leverage = (standard * weights).sum(axis=1)[:, None] - rest**2 * precision
+    free = 1 - 1 / len(standard) - leverage
+    return np.asarray(rest / np.maximum(free, 1e-6), np.float64)

@@ -17,7 +17,6 @@ from taidpt.calibration.effective import effective_frames
 from taidpt.calibration.estimator import calibrate
 from taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.targets import Target, open_target
-from taidpt.calibration.unmixing import without_others
 from taidpt.clip import ClipModel
 from taidpt.runtime.bank import ClassBank
 from taidpt.runtime.bundle import Bundle
@@ -45,18 +44,6 @@ def test_frames_that_are_alike_make_less_sure() -> None:
     assert few.effective_frames == pytest.approx(15.0)
     sure = [[rank[tag.sureness] for tag in one.tags] for one in (every, few)]
     assert sum(sure[1]) < sum(sure[0])
-
-
-def test_a_neighbour_that_lifts_a_tag_is_taken_away() -> None:
-    random = np.random.default_rng(1)
-    present = random.random((3000, 3)) < 0.2
-    scores = random.standard_normal((3000, 3)) + 4.0 * present
-    scores[:, 0] += 3.0 * present[:, 1]
-    rest = without_others(scores, present.astype(float))
-    lifted = present[:, 1] & ~present[:, 0]
-    plain = ~present[:, 1] & ~present[:, 0]
-    assert abs(rest[lifted, 0].mean() - rest[plain, 0].mean()) < 0.2
-    assert rest[present[:, 0], 0].mean() - rest[~present[:, 0], 0].mean() > 3.5
 
 
 @pytest.fixture
