@@ -108,6 +108,7 @@ def one_tag(axes: Axes, tag: TagCalibration, scores: Any, has: Any) -> None:
     axes.set_xlim(low - margin, high + margin)
     axes.text(high, 1.5, "on", ha="right", color="tab:green")
     axes.text(low, 1.5, "off", ha="left", color="0.4")
+    axes.text(float(np.mean(tag.band)), 1.5, "unsure", ha="center", color="olive")
 
 
 if __name__ == "__main__":
