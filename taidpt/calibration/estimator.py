@@ -124,8 +124,8 @@ def calibrate(
     values = checked_scores(scores, "scores")
     if len(values) < MIN_FRAMES:
         raise InputError(
-            f"{len(values)} frames are too few to calibrate on; give at least {MIN_FRAMES}, better "
-            "some hundreds"
+            f"frames to calibrate on: {len(values)}, which is too few; give at least "
+            f"{MIN_FRAMES}, better some hundreds"
         )
     names = names or tuple(f"tag {index}" for index in range(values.shape[1]))
     worth = 1.0 if effective_frames is None else min(1.0, effective_frames / len(values))
