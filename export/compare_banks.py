@@ -268,6 +268,9 @@ def _small(frame: Frame) -> bytes:
 
 
 def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibration:
+    from taidpt.calibration.needs import need_packages
+
+    need_packages()
     from taidpt.calibration.estimator import calibrate
     from taidpt.calibration.scene import worth
 

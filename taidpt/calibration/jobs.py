@@ -21,7 +21,7 @@ from taidpt.calibration.table import print_table, print_text_table
 from taidpt.calibration.targets import Target, learned, open_target
 from taidpt.progress import show_elapsed
 from taidpt.runtime.bank_file import is_bank
-from taidpt.runtime.errors import InputError, MissingDependencyError, TaidptError
+from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.outputs import refuse_unwritable, write_output
 
 __all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
@@ -105,7 +105,6 @@ def run_calibrate(job: CalibrateJob) -> None:
     if target is not None and not job.sources:
         _from_texts_alone(job, target)
         return
-    _need_packages()
     _refuse_unwritable(job, target)
     given = _from_matrix(job) if target is None else _from_frames(job, target)
     with show_elapsed(f"calibrating {len(given.names):,} tags on {len(given.scores):,} frames"):
@@ -162,16 +161,6 @@ def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
         maps = {name: (one.threshold, one.probability) for name, one in found.items()}
         target.write(maps, {"frames": 0})
         print(f"wrote thresholds and probability maps into {target.path}")
-
-
-def _need_packages() -> None:
-    try:
-        import scipy  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"calibration needs {error.name}; pip install 'taidpt[calibrate]'"
-        ) from None
 
 
 def _from_matrix(job: CalibrateJob) -> _Input:

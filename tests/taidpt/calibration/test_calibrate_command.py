@@ -138,3 +138,11 @@ def test_the_saved_json_reads_back(matrix_path: Path, tmp_path: Path) -> None:
     document = json.loads((tmp_path / "a.json").read_text())
     assert document["frames"] == 300
     assert [tag["name"] for tag in document["tags"]] == [f"tag {i}" for i in range(5)]
+
+
+def test_what_is_not_installed_is_said_in_one_line(matrix_path: Path) -> None:
+    blocked = "import sys; sys.modules['scipy'] = None; from taidpt.cli import main; main()"
+    command = [sys.executable, "-c", blocked, "calibrate", "--scores", str(matrix_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr == "error: calibration needs scipy; pip install 'taidpt[calibrate]'\n"
