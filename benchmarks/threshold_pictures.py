@@ -1,6 +1,6 @@
 """The two pictures of docs/thresholds.md.
 
-python benchmarks/thresholds.py --seeds 900,901 --json table.json
+python benchmarks/thresholds.py --seeds 1300,1301 --json table.json
 taidpt eval --dataset toyworld --methods clipdpt80 --save-scores scores
 python benchmarks/threshold_pictures.py table.json scores/clipdpt80.npz -o docs/images
 """
@@ -67,11 +67,17 @@ def families(rows: list[dict[str, Any]], path: Path) -> None:
         for name in ("ours", "single", "oracle", "otsu")
     }
     axes.hlines(place, values["otsu"], values["oracle"], color="0.85", linewidth=5)
-    axes.plot(values["otsu"], place, "x", color="0.5", label="textbook rule, no labels (Otsu)")
-    axes.plot(values["single"], place, "s", color="tab:orange", label="best slider, by labels")
+    axes.plot(values["otsu"], place, "x", color="0.5", label="Otsu, no labels")
+    axes.plot(
+        values["single"],
+        place,
+        "s",
+        color="tab:orange",
+        label="one slider for all tags, set with labels",
+    )
     axes.plot(values["ours"], place, "o", color="tab:blue", label="ours, no labels")
     axes.plot(
-        values["oracle"], place, "|", color="black", markersize=11, label="best per tag, by labels"
+        values["oracle"], place, "|", color="black", markersize=11, label="one per tag, with labels"
     )
     axes.set_yticks(place, [PLAIN_WORDS[row["family"]] for row in rows])
     axes.set(xlabel="right decisions: F1 in percent, mean over tags", xlim=(0, 100))
@@ -84,10 +90,11 @@ def tags(matrix: ScoreMatrix, path: Path) -> None:
     scores = matrix.merged()
     found = calibrate(scores, matrix.names)
     assert matrix.targets is not None
-    figure = Figure(figsize=(9, 2.9), layout="constrained", dpi=100)
+    figure = Figure(figsize=(9, 3.2), layout="constrained", dpi=100)
     for axes, name in zip(figure.subplots(1, 3), SHOWN, strict=True):
         index = matrix.names.index(name)
         one_tag(axes, found.tags[index], scores[:, index], matrix.targets[:, index] > 0)
+    figure.legend(*axes.get_legend_handles_labels(), ncols=4, loc="outside upper center")
     figure.savefig(path)
 
 
@@ -96,19 +103,16 @@ def one_tag(axes: Axes, tag: TagCalibration, scores: Any, has: Any) -> None:
     random = np.random.default_rng(0)
     low, high = float(scores.min()), float(scores.max())
     margin = 0.04 * (high - low)
-    axes.axvspan(tag.on, high + margin, color="tab:green", alpha=0.12)
-    axes.axvspan(*tag.band, color="gold", alpha=0.3)
-    axes.axvline(tag.on, color="tab:green")
-    axes.axvline(tag.off, color="tab:green", linestyle=":")
+    axes.axvspan(tag.on, high + margin, color="tab:green", alpha=0.12, label="on")
+    axes.axvline(tag.on, color="tab:green", label="turns on here")
+    axes.axvline(tag.off, color="tab:green", linestyle=":", label="turns off here")
+    axes.axvspan(*tag.band, color="gold", alpha=0.3, label="uncertain")
     for row, chosen, colour in ((0, ~has, "0.4"), (1, has, "tab:blue")):
         height = row + random.uniform(-0.3, 0.3, int(chosen.sum()))
         axes.plot(scores[chosen], height, ".", color=colour, markersize=4, alpha=0.6)
     axes.set_yticks((0, 1), ("not there", "there"))
-    axes.set(title=f"{tag.name} (sure: {tag.sureness})", xlabel="score", ylim=(-0.5, 1.75))
+    axes.set(title=f"{tag.name} (sure: {tag.sureness})", xlabel="score", ylim=(-0.5, 1.5))
     axes.set_xlim(low - margin, high + margin)
-    axes.text(high, 1.5, "on", ha="right", color="tab:green")
-    axes.text(low, 1.5, "off", ha="left", color="0.4")
-    axes.text(float(np.mean(tag.band)), 1.5, "unsure", ha="center", color="olive")
 
 
 if __name__ == "__main__":
