@@ -24,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 _ENDS = 64
 _BLOCKS = 128
 _ROUNDS = 14
+_TEACHERS = 600  # tags that the prior is learned from, at most
+_TAUGHT_ROUNDS = 3  # of fits of a background alone, where the prior is known
 _RESTARTS = (1, 5)  # rounds that try other beginnings under what was learned
 _HINT_WEIGHT = 0.5  # texts differ from tag to tag more than pictures do
 _MAX_MEAN_STEP = 0.5
@@ -109,7 +111,7 @@ class _Beliefs:
 
 
 def fit_family(sample: Sample, hint: Hint | None = None, own_tail: bool = False) -> Family:
-    """Fit every tag's mixture and the prior in turns.
+    """Fit every tag's mixture and the prior; of very many tags, the prior is learned from some.
 
     Args:
         sample: scores in units of a tag's spread, about zero.
@@ -120,6 +122,17 @@ def fit_family(sample: Sample, hint: Hint | None = None, own_tail: bool = False)
     offset = np.zeros((len(sample.values), Parameter.COUNT))
     if hint is not None:
         offset[:, Parameter.LOG_LIFT] = hint.offsets()
+    some = slice(None, None, -(-len(offset) // _TEACHERS))
+    teachers = Sample(sample.values[some], sample.counts[some])
+    family, absent = _learn_family(teachers, offset[some], beliefs)
+    if len(teachers.values) == len(offset):
+        return family
+    moved = family.prior.mean[0] - offset[0]
+    return _taught(sample, NormalPrior(moved + offset, family.prior.covariance), absent.share)
+
+
+def _learn_family(sample: Sample, offset: Floats, beliefs: _Beliefs) -> tuple[Family, _Absent]:
+    """Mixtures and prior in turns."""
     prior = NormalPrior(_MEAN + offset, np.diag(beliefs.start**2))
     fit = _best_of([fit_tags(sample, start, prior) for start in _starts(sample)])
     occurs, absent = np.ones(len(offset)), _Absent.before(sample, fit)
@@ -131,6 +144,17 @@ def fit_family(sample: Sample, hint: Hint | None = None, own_tail: bool = False)
         fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
         if round_ >= _ABSENT_FROM:
             occurs, absent = absent.against(sample, fit, prior)
+    return Family(fit, prior, occurs), absent
+
+
+def _taught(sample: Sample, prior: NormalPrior, absent_share: float) -> Family:
+    """Mixtures under a prior that is known."""
+    starts = [*_starts(sample), *_starts_from(sample, prior)]
+    fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
+    fit = fit_tags(sample, fit.parameters, prior, steps=12)
+    occurs, absent = np.ones(len(sample.values)), _Absent.before(sample, fit, absent_share)
+    for _ in range(_TAUGHT_ROUNDS):
+        occurs, absent = absent.against(sample, fit, prior)
     return Family(fit, prior, occurs)
 
 
@@ -147,12 +171,12 @@ class _Absent:
     share: float
 
     @classmethod
-    def before(cls, sample: Sample, fit: Fit) -> _Absent:
+    def before(cls, sample: Sample, fit: Fit, share: float = _ABSENT_AT_FIRST) -> _Absent:
         """Where to begin."""
         parameters = fit.parameters.copy()
         parameters[:, Parameter.LOGIT_SHARE] = _NOWHERE
         parameters[:, Parameter.CENTRE] = _quantile(sample, 0.5)
-        return cls(parameters, _ABSENT_AT_FIRST)
+        return cls(parameters, share)
 
     def against(self, sample: Sample, fit: Fit, prior: NormalPrior) -> tuple[Floats, _Absent]:
         """How likely each tag occurs, [C], by the mixtures' fit; and what is thought next."""
