@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float64]
 _RIDGES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)  # 0 takes all away that is linear, 1 nothing
 _PRESENCE_RIDGE = 3.0  # frames that say nothing of what one tag adds to another
 _WORTH = 0.1  # share of a typical tag's variance, below which taking it away adds but noise
+_CENTRED = 1e-4  # spread of frames' means, as a share of that of all scores
 _ECHO = 0.3  # the same of presences: things that come together explain less, echoes more
 _STILL = 1e-6  # spread of a probability that does not move
 
@@ -35,7 +36,7 @@ def unexplained(scores: Floats) -> Floats | None:
         [N, C]; None where other tags foretell next to nothing.
     """
     rest, explained = _unforetold(_standardised(scores))
-    return rest if explained > _WORTH else None
+    return rest if explained > _worth_taking(scores) else None
 
 
 def are_echoes(chances: Floats) -> bool:
@@ -64,8 +65,22 @@ def without_others(scores: Floats, chances: Floats, presence_alone: bool) -> Flo
     if not presence_alone:
         scale = np.maximum(rest.std(axis=0), 1e-12)
         unforetold, explained = _unforetold(rest / scale)
-        rest = unforetold * scale if explained > _WORTH else rest
+        rest = unforetold * scale if explained > _worth_taking(scores) else rest
     return np.asarray((rest + presence * np.diag(lifts)) * spread, np.float64)
+
+
+def _worth_taking(scores: Floats) -> float:
+    """Share of a typical tag's variance from which on it is taken away.
+
+    Where each frame's mean was subtracted, a tag is minus the sum of all others, so that even tags
+    that have nothing to do with each other foretell some of each other's scores.
+    """
+    level = scores.mean(axis=1)
+    if level.std() > _CENTRED * scores.std():
+        return _WORTH
+    least = _RIDGES[0] / (1 - _RIDGES[0])
+    left = 1 - 1 / (1 + (scores.shape[1] - 1) * least)
+    return 1 - (1 - _WORTH) * left**2
 
 
 def _standardised(values: Floats) -> Floats:

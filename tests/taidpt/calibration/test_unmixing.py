@@ -65,3 +65,13 @@ def test_a_neighbour_that_lifts_a_tag_is_taken_away(
     plain = ~present[:, 1] & ~present[:, 0]
     assert abs(rest[lifted, 0].mean() - rest[plain, 0].mean()) < 0.2
     assert rest[present[:, 0], 0].mean() - rest[~present[:, 0], 0].mean() > 3.5
+
+
+@pytest.mark.parametrize("tags", [6, 40])
+def test_frames_without_their_mean_seem_to_explain_no_more(
+    random: np.random.Generator, tags: int
+) -> None:
+    scores = random.standard_normal((400, tags))
+    assert unexplained(scores - scores.mean(axis=1, keepdims=True)) is None
+    scores[:, : tags // 2] += 3.0 * random.standard_normal((400, 1))
+    assert unexplained(scores - scores.mean(axis=1, keepdims=True)) is not None
