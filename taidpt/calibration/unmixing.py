@@ -80,7 +80,7 @@ def _worth_taking(scores: Floats) -> float:
         return _WORTH
     least = _RIDGES[0] / (1 - _RIDGES[0])
     left = 1 - 1 / (1 + (scores.shape[1] - 1) * least)
-    return 1 - (1 - _WORTH) * left**2
+    return float(1 - (1 - _WORTH) * left**2)
 
 
 def _standardised(values: Floats) -> Floats:
