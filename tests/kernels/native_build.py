@@ -18,7 +18,14 @@ from taidpt.kernels.local_similarity.tiles import SHARED_LIMITS
 from tests.kernels.native_interface import declared
 from tests.support import REPOSITORY, require
 
-__all__ = ["aot_folder", "build_native", "build_stub_driver", "load_library", "run_cmake"]
+__all__ = [
+    "aot_folder",
+    "architectures",
+    "build_native",
+    "build_stub_driver",
+    "load_library",
+    "run_cmake",
+]
 
 
 @cache
@@ -31,20 +38,21 @@ def aot_folder() -> Path:
     """Output of the ahead-of-time compiler for sm_87 (and the GPU here, if there is one)."""
     require("triton", importlib.util.find_spec("triton") is not None, "pip install triton")
     folder = _workspace() / "aot"
-    architectures = {"sm_87", *_architectures_here()}
     command = [sys.executable, "-m", "taidpt.kernels.aot", "-o", str(folder), "--arch"]
-    command += sorted(architectures)
+    command += architectures()
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def _architectures_here() -> list[str]:
-    """The GPU's own architecture, where there is one that the table knows."""
-    if not torch.cuda.is_available():
-        return []
-    major, minor = torch.cuda.get_device_capability()
-    return [f"sm_{major}{minor}"] if 10 * major + minor in SHARED_LIMITS else []
+def architectures() -> list[str]:
+    """sm_87, and that of the GPU here, where there is one that the table knows."""
+    found = {"sm_87"}
+    if torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        if 10 * major + minor in SHARED_LIMITS:
+            found.add(f"sm_{major}{minor}")
+    return sorted(found)
 
 
 @cache

@@ -19,7 +19,13 @@ from typing import Any
 
 import pytest
 
-from tests.kernels.native_build import aot_folder, build_native, build_stub_driver, run_cmake
+from tests.kernels.native_build import (
+    aot_folder,
+    architectures,
+    build_native,
+    build_stub_driver,
+    run_cmake,
+)
 from tests.support import REPOSITORY
 
 OK, UNSUPPORTED, CUDA_FAILED = 0, 2, 3
@@ -198,11 +204,12 @@ def test_an_unknown_architecture_takes_the_ptx(architecture: int) -> None:
 
 def test_an_old_architecture_is_refused_before_any_launch() -> None:
     half, wide = answers(on(call(F16), arch=70), on({"prepare": CURRENT}, arch=70))
+    built = ", ".join(architectures())
     for answer, dtype in ((half, "fp16"), (wide, "fp32")):
         assert answer["status"] == UNSUPPORTED
         assert answer["driver"] == []
         assert (
-            f"no {dtype} kernel for sm_70: this build has sm_87, and PTX for sm_80 and newer"
+            f"no {dtype} kernel for sm_70: this build has {built}, and PTX for sm_80 and newer"
         ) in answer["message"]
 
 

@@ -108,7 +108,7 @@ TILES = [
     Tiles(32, 2, 32, 32, 4, 2),
     Tiles(32, 1, 64, 64, 4, 2, tails=(32, 16)),
     Tiles(16, 1, 16, 32, 4, 2, splits=3, fuse_length=True),
-    Tiles(64, 4, 128, 64, 4, 2, fuse_length=True, group=2),
+    Tiles(32, 4, 128, 32, 4, 1, fuse_length=True, group=2),
     Tiles(32, 4, 32, 32, 4, 2, tails=(8, 4)),
 ]
 
