@@ -20,7 +20,7 @@ __all__ = ["BEGIN", "DOCUMENTS", "markdown", "newest", "replaced", "test_lines",
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-# those of them that have the marks
+# those that have the marks
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "kernels.md")
 BEGIN, END = "<!-- gpu-table: made by benchmarks/gpu_table.py -->", "<!-- end of gpu-table -->"
 NOT_RUN = "not run"
