@@ -17,6 +17,7 @@ from taidpt.calibration.measures import expected_calibration_error, f1_scores
 from taidpt.calibration.score_matrix import Floats, ScoreMatrix
 from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.probability_maps import ProbabilityMaps
 
 
 def main() -> None:
@@ -36,19 +37,19 @@ def main() -> None:
     figures = [
         100 * float(np.nanmean(f1_scores(scores, targets, cuts))) for cuts in (on, single, each)
     ]
-    maps = [tag.probability for tag in manifest.tags]
+    maps = ProbabilityMaps.of([tag.probability for tag in manifest.tags])
     error = expected_calibration_error(probabilities(scores, maps), targets)
     print(" | ".join([*(f"{figure:.1f}" for figure in figures), f"{error:.4f}"]))
 
 
-def probabilities(scores: Floats, maps: list[object]) -> Floats:
+def probabilities(scores: Floats, maps: ProbabilityMaps) -> Floats:
     """Of every score, [N, C], as the runtime reads them from the maps."""
-    chances = []
-    for column, found in zip(scores.T, maps, strict=True):
-        if not isinstance(found, dict):
-            raise InputError("a tag has no probability map: run taidpt calibrate --texts first")
-        chances.append(np.interp(column, found["scores"], found["probabilities"]))
-    return np.stack(chances, axis=1)
+    if maps.present < len(maps):
+        raise InputError("a tag has no probability map: run taidpt calibrate --texts first")
+    return np.array(
+        [[maps.probability(tag, score) for tag, score in enumerate(row)] for row in scores],
+        np.float64,
+    )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def without_others(scores: Floats, chances: Floats, presence_alone: bool) -> Flo
         presence_alone: leave what else other tags foretell.
     """
     spread = scores.std(axis=0)
-    standard = (scores - scores.mean(axis=0)) / spread
+    standard = _standardised(scores)
     presence = chances - chances.mean(axis=0)
     gram = presence.T @ presence + _PRESENCE_RIDGE * np.eye(scores.shape[1])
     lifts = np.linalg.solve(gram, presence.T @ standard)  # [tag that is there, score that it lifts]

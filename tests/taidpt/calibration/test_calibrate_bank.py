@@ -16,24 +16,18 @@ from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import BundleError
 from taidpt.runtime.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
+from tests.taidpt.calibration.small_scene import SPEC, bundle_in, draw_pictures
 from tests.taidpt.calibration.test_calibrate_command import calibrate
-
-SPEC = TinySpec(bank_as="input")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for index in range(30):
-        frame = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(frame).save(folder / f"{index:02}.png")
-    return folder
+    return draw_pictures(tmp_path_factory.mktemp("pictures"), 30)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return tiny_bundle(tmp_path / "scene.taidpt", SPEC)
+    return bundle_in(tmp_path)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from taidpt.runtime.bundle import Bundle
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.tagger import Tagger
 from tests.support import REPOSITORY
+from tests.taidpt.calibration.small_scene import draw_pictures
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,7 @@ def test_works_without_targets_and_the_report_asks_for_them(
 def test_writes_into_a_bundle_what_the_tagger_then_uses(tmp_path: Path) -> None:
     bundle = tmp_path / "scene.taidpt"
     shutil.copytree(REPOSITORY / "tests" / "golden" / "schema1.taidpt", bundle)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    random = np.random.default_rng(0)
-    for index in range(30):
-        frame = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(frame).save(pictures / f"{index:02}.png")
+    pictures = draw_pictures(tmp_path / "pictures", 30)
     assert calibrate(bundle, "--frames", pictures, "--dry-run").returncode == 0
     assert Bundle.load(bundle).manifest.tags[0].threshold.source != "calibrated"
     (tmp_path / "few.csv").write_text(
