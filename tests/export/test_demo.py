@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,8 @@ def test_page_stands_alone(result: DemoResult) -> None:
     page = result.page.read_text("utf-8")
     assert "toy world" in page
     assert 'src="data:image/png;base64,' in page
-    assert "http" not in page
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)  # a picture may spell any word
+    assert "http" not in text
     for score in result.report.scores:
         assert f"{score.mean_average_precision:.1f}" in page
     for name in ("frames", "timeline", "heatmap"):
