@@ -61,7 +61,7 @@ MODEL_FILE = "model.onnx"
 BANK_FILE = "bank.safetensors"
 PARITY_FILE = "parity.json"
 _SMALL = 4 << 20
-_LOAD_TRIES = 8
+_LOAD_TRIES = 40  # each only where the folder was exchanged meanwhile
 _PAUSE_S = 0.01
 
 
