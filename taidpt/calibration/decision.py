@@ -10,7 +10,7 @@ import numpy.typing as npt
 from taidpt.calibration.sample import Sample
 from taidpt.runtime.tag_tables import UNCERTAIN
 
-__all__ = ["Decision", "above_all", "decide"]
+__all__ = ["Decision", "above_all", "decide", "shows_sign"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,8 +44,17 @@ class Decision:
     @property
     def seen(self) -> bool:
         """Whether these frames hold any sign of the tag."""
-        signs = self.highest >= _SIGN or self.expected_sightings >= _EXPECTED
-        return signs and self.expected_f1 >= _WORTH_SAYING
+        signs = shows_sign(self.highest, self.expected_sightings)
+        return bool(signs) and self.expected_f1 >= _WORTH_SAYING
+
+
+def shows_sign(highest: npt.ArrayLike, sightings: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether some frame is likely to have the tag, or enough frames together are.
+
+    Args:
+        highest: probability of any frame. sightings: sum of probabilities over frames.
+    """
+    return np.asarray((np.asarray(highest) >= _SIGN) | (np.asarray(sightings) >= _EXPECTED))
 
 
 def above_all(values: Floats) -> tuple[float, float]:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.decision import above_all, decide
-from taidpt.calibration.hierarchy import Hint, compress, fit_family
-from taidpt.calibration.mixture import responsibility
+from taidpt.calibration.chances import chances_of
+from taidpt.calibration.decision import Decision, above_all, decide
+from taidpt.calibration.hierarchy import Hint
 from taidpt.calibration.sample import Sample
 from taidpt.calibration.score_matrix import checked_scores
-from taidpt.calibration.unmixing import are_echoes, unexplained, without_others
 from taidpt.runtime.errors import InputError
 
 __all__ = ["MIN_FRAMES", "Calibration", "TagCalibration", "calibrate"]
@@ -24,12 +23,10 @@ Floats = npt.NDArray[np.float64]
 MIN_FRAMES = 20
 _STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
 _FEWEST = 3.0  # independent sightings, before a tag may be called fairly sure
-_EXPLAINING_ROUNDS = 2
 _MOST_EVIDENCE = 4000.0  # frames; with more, the shapes' misfit would outweigh what tags share
-_PRESSED = 0.02  # this near to 0 or 1 a score counts as pressed against it
-_TOO_OFTEN = 1.4  # on in so many times the frames that are thought to have the tag
 _MANY_SIGHTINGS = 10.0  # independent ones, before a tag may be called sure
 _SURE, _FAIRLY_SURE = 0.75, 0.5
+_SURELY_THERE = 0.9  # no frame above it: a tag that never occurs looks like this as well
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,8 @@ class TagCalibration:
             do not move, so nothing can be learned).
         expected_share: estimated share of frames that have the tag.
         expected_f1: F1 that the model expects at `on`; 0 when not seen.
-        sureness: "high", "medium" or "low"; "high" needs ten independent sightings.
+        sureness: "high", "medium" or "low". "high" needs ten independent sightings, and more than
+            "low" a frame that is most likely to have the tag.
         scores, probabilities: the map from score to probability, straight between its points.
     """
 
@@ -134,7 +132,7 @@ def calibrate(
     if moves.any():
         hint = None if hint is None else hint.of(moves)
         worth_fitting = min(worth, _MOST_EVIDENCE / len(values))
-        chances = _chances(_unsquashed(values[:, moves]), hint, worth_fitting)
+        chances = chances_of(values[:, moves], hint, worth_fitting)
         moving = np.flatnonzero(moves)
         for place, index in enumerate(moving):
             learned = _learn(names[index], values[:, index], chances[:, place])
@@ -146,77 +144,6 @@ def _moving(values: Floats) -> npt.NDArray[np.bool_]:
     """Which tags' scores are not constant, [C]."""
     whole = max(float(np.abs(values).max()), 1e-30)
     return np.asarray(values.std(axis=0) > _STEADY * whole)
-
-
-def _unsquashed(scores: Floats) -> Floats:
-    """Scores, or their logits where a sigmoid has pressed most of them against 0 and 1, [N, C]."""
-    low, high = scores.min(), scores.max()
-    pressed = (scores < _PRESSED) | (scores > 1 - _PRESSED)
-    if low < 0 or high > 1 or pressed.mean() < 0.5:
-        return scores
-    apart = np.minimum(scores, 1 - scores)
-    least = apart[apart > 0].min(initial=_PRESSED)
-    clipped = np.clip(scores, least, 1 - least)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
-
-
-def _chances(scores: Floats, hint: Hint | None, worth: float) -> Floats:
-    """Probability of each tag in each frame, [N, C].
-
-    Where other tags foretell much of a tag's score, what they add is taken away, beginning with
-    the tags that the raw scores show. Where these are but echoes of each other, what others do not
-    foretell shows the tags first, and two views must agree: their geometric mean is taken, as what
-    looks like the tag in one view alone is most often something else.
-    """
-    raw = _fitted(scores, hint, worth)
-    rest = unexplained(scores)
-    if rest is None:
-        return raw
-    echoes = are_echoes(raw)
-    first = _fitted(rest, hint, worth) if echoes else raw
-    last = first
-    for _ in range(_EXPLAINING_ROUNDS):
-        last = _fitted(without_others(scores, last, presence_alone=echoes), hint, worth)
-    found = np.asarray(np.sqrt(first * last), np.float64) if echoes else last
-    vague = [_says_nothing(*pair) for pair in zip(scores.T, found.T, strict=True)]
-    found[:, vague] = raw[:, vague]
-    return found
-
-
-def _says_nothing(scores: Floats, chances: Floats) -> bool:
-    """Whether chances hang so little on a tag's score that it would be on far too often."""
-    order = np.argsort(-scores)
-    found = np.cumsum(chances[order])
-    share = found[-1] / len(scores)
-    f1 = 2 * found / (np.arange(1, len(scores) + 1) + found[-1])
-    on = (int(f1.argmax()) + 1) / len(scores)
-    return bool(on > _TOO_OFTEN * share and on > 0.5)
-
-
-def _fitted(parts: Floats, hint: Hint | None, worth: float) -> Floats:
-    """Probability of each tag, [N, C], under mixtures fitted to all tags' parts together.
-
-    A long right tail may be background or a rare tag. The geometric mean is taken of a fit whose
-    backgrounds have equal tails and one whose right tails are free.
-
-    Args:
-        worth: how much of an independent frame each frame is.
-    """
-    middle = np.median(parts, axis=0)
-    spread = 1.4826 * np.median(np.abs(parts - middle), axis=0)
-    spread = np.where(spread > 0, spread, parts.std(axis=0))
-    scaled = (parts - np.median(middle)) / np.median(spread)
-    sample = compress(scaled)
-    weighted = Sample(sample.values, worth * sample.counts)
-    chances = np.ones_like(scaled.T)
-    for own_tail in (False, True):
-        family = fit_family(weighted, hint, own_tail)
-        found = responsibility(family.fit.parameters, scaled.T) * family.occurs[:, None]
-        chances = chances * np.sqrt(found)
-    order = np.argsort(scaled.T, axis=1)
-    rising = np.maximum.accumulate(np.take_along_axis(chances, order, 1), axis=1)
-    np.put_along_axis(chances, order, rising, 1)
-    return np.asarray(chances.T, np.float64)
 
 
 def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
@@ -240,7 +167,7 @@ def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
         state="seen" if seen else "not seen",
         expected_share=decision.expected_sightings / len(values),
         expected_f1=decision.expected_f1 if seen else 0.0,
-        sureness=_sureness(decision.expected_f1) if seen else "low",
+        sureness=_sureness(decision) if seen else "low",
         scores=tuple(decision.curve[0].tolist()),
         probabilities=tuple(decision.curve[1].tolist()),
     )
@@ -259,10 +186,10 @@ def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCali
     return dataclasses.replace(tag, sureness="medium" if sightings >= _FEWEST else "low")
 
 
-def _sureness(expected_f1: float) -> str:
-    if expected_f1 >= _SURE:
-        return "high"
-    return "medium" if expected_f1 >= _FAIRLY_SURE else "low"
+def _sureness(decision: Decision) -> str:
+    if decision.highest < _SURELY_THERE or decision.expected_f1 < _FAIRLY_SURE:
+        return "low"
+    return "high" if decision.expected_f1 >= _SURE else "medium"
 
 
 def _constant(name: str, values: Floats) -> TagCalibration:

@@ -46,6 +46,31 @@ def test_tags_that_never_occur_are_recognised_and_stay_off(family: str) -> None:
     assert np.mean(false_on) < 0.001
 
 
+@pytest.mark.parametrize("family", ["skewed", "heavy-tailed", "mixed"])
+def test_a_tag_that_never_occurs_and_is_taken_for_a_rare_one_is_not_called_sure(
+    family: str,
+) -> None:
+    taken = []
+    for seed in (200, 201, 202):
+        matrix = simulate(family, seed, Size(2000, 24, absent=0.25))
+        assert matrix.targets is not None
+        learned = calibrate(matrix.merged())
+        never = np.flatnonzero(~(matrix.targets > 0).any(axis=0))
+        taken += [learned.tags[tag].sureness for tag in never if learned.tags[tag].state == "seen"]
+    assert taken
+    assert "high" not in taken
+    assert taken.count("low") >= 0.8 * len(taken)
+
+
+def test_one_hump_is_not_parted_in_two_by_taking_away_what_others_foretell() -> None:
+    matrix = simulate("photos, uneven", 6001, Size(1000, 30, absent=0.2))
+    scores, targets = matrix.merged(), matrix.targets
+    assert targets is not None
+    never = ~(targets > 0).any(axis=0)
+    often = (scores >= calibrate(scores).on)[:, never].mean(axis=0) > 0.05
+    assert often.sum() <= 1  # all six were, by half of the frames and more
+
+
 def test_no_tag_is_sure_of_fewer_frames_than_tags() -> None:
     scores = simulate("plain", 208, Size(30, 40)).merged()
     assert {tag.sureness for tag in calibrate(scores).tags} == {"low"}

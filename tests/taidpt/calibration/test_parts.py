@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from taidpt.calibration.baselines import best_single_threshold, otsu_thresholds, two_gaussians
+from taidpt.calibration.chances import _says_nothing
 from taidpt.calibration.decision import decide
-from taidpt.calibration.estimator import _says_nothing
 from taidpt.calibration.hierarchy import compress
 from taidpt.calibration.measures import (
     best_f1_thresholds,
