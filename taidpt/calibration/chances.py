@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.decision import shows_sign
+from taidpt.calibration.decision import SIGN
 from taidpt.calibration.hierarchy import Hint, compress, fit_family
 from taidpt.calibration.mixture import responsibility
 from taidpt.calibration.sample import Sample
@@ -17,7 +17,9 @@ Floats = npt.NDArray[np.float64]
 
 _EXPLAINING_ROUNDS = 2
 _PRESSED = 0.02  # this near to 0 or 1 a score counts as pressed against it
-_MOSTLY = 0.5  # share of frames that a tag is not in which did not show at first
+_MOSTLY = 0.5  # share of frames that a tag is not in which did not show at first …
+_OFTEN = 0.05  # … nor this share, where its chances …
+_BLURRED = 0.55  # … leave so much of the doubt that their mean leaves
 _TOO_OFTEN = 1.4  # on in so many times the frames that are thought to have the tag
 
 
@@ -62,13 +64,17 @@ def _unsquashed(scores: Floats) -> Floats:
 
 
 def _conjured(raw: Floats, found: Floats) -> npt.NDArray[np.bool_]:
-    """Which tags are mostly there once others are taken away, and show no sign before, [C].
+    """Which tags show only once others are taken away, and then in most frames or a blur, [C].
 
     What a tag is thought to add is kept while its noise is taken away, so one hump that was once
-    parted in two parts further each time.
+    parted in two parts further each time. The two halves then overlap, which the two humps of a
+    tag that is really there seldom do.
     """
-    unseen = ~shows_sign(raw.max(axis=0), raw.sum(axis=0))
-    return np.asarray(unseen & (found.mean(axis=0) > _MOSTLY))
+    unseen = raw.max(axis=0) < SIGN
+    share = found.mean(axis=0)
+    doubt = (found * (1 - found)).mean(axis=0)
+    blurred = (share > _OFTEN) & (doubt > _BLURRED * share * (1 - share))
+    return np.asarray(unseen & ((share > _MOSTLY) | blurred))
 
 
 def _says_nothing(scores: Floats, chances: Floats) -> bool:

@@ -10,15 +10,16 @@ import numpy.typing as npt
 from taidpt.calibration.sample import Sample
 from taidpt.runtime.tag_tables import UNCERTAIN
 
-__all__ = ["Decision", "above_all", "decide", "shows_sign"]
+__all__ = ["SIGN", "Decision", "above_all", "decide"]
 
 Floats = npt.NDArray[np.float64]
 
 _MAP_POINTS = 33
 _OFF_SHARE = 0.95  # a tag goes off where the expected F1 has fallen to this share of its best
 _LEAST_STEP = 1e-6  # between two points of a map, as a share of the tag's range
-_SIGN = 0.3  # a tag that no frame has with this probability …
-_EXPECTED = 0.7  # … and that is expected in fewer frames counts as not seen: P(in none) ≥ ½
+SIGN = 0.3  # a tag that no frame has with this probability counts as not seen …
+_EXPECTED = 0.7  # … unless it is expected in so many frames, P(in none) < ½ …
+_FEW = 0.05  # … and would be on in at most this share of them
 _WORTH_SAYING = 0.1  # expected F1 below which a tag counts as not seen, too
 
 
@@ -28,7 +29,8 @@ class Decision:
 
     Attributes:
         on, off: thresholds. band: where the probability passes 0.2 and 0.8.
-        expected_f1: at `on`. expected_sightings: sum of probabilities over frames.
+        on_share: of the frames at `on` or above. expected_f1: at `on`.
+        expected_sightings: sum of probabilities over frames.
         highest: the highest probability of any frame.
         curve: rising scores and rising probabilities, at most 33 each.
     """
@@ -36,6 +38,7 @@ class Decision:
     on: float
     off: float
     band: tuple[float, float]
+    on_share: float
     expected_f1: float
     expected_sightings: float
     highest: float
@@ -44,17 +47,8 @@ class Decision:
     @property
     def seen(self) -> bool:
         """Whether these frames hold any sign of the tag."""
-        signs = shows_sign(self.highest, self.expected_sightings)
-        return bool(signs) and self.expected_f1 >= _WORTH_SAYING
-
-
-def shows_sign(highest: npt.ArrayLike, sightings: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Whether some frame is likely to have the tag, or enough frames together are.
-
-    Args:
-        highest: probability of any frame. sightings: sum of probabilities over frames.
-    """
-    return np.asarray((np.asarray(highest) >= _SIGN) | (np.asarray(sightings) >= _EXPECTED))
+        rare = self.expected_sightings >= _EXPECTED and self.on_share <= _FEW
+        return (self.highest >= SIGN or rare) and self.expected_f1 >= _WORTH_SAYING
 
 
 def above_all(values: Floats) -> tuple[float, float]:
@@ -90,6 +84,7 @@ def _decide(values: Floats, counts: Floats, rising: Floats) -> Decision:
         on=float(cuts[best]),
         off=float(cuts[min(lowest, best)]),
         band=(band[0], band[1]),
+        on_share=float(said[best] / said[0]),
         expected_f1=float(f1[best]),
         expected_sightings=float(hits.sum()),
         highest=float(rising[-1]),

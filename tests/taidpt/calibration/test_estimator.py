@@ -62,13 +62,18 @@ def test_a_tag_that_never_occurs_and_is_taken_for_a_rare_one_is_not_called_sure(
     assert taken.count("low") >= 0.8 * len(taken)
 
 
-def test_one_hump_is_not_parted_in_two_by_taking_away_what_others_foretell() -> None:
-    matrix = simulate("photos, uneven", 6001, Size(1000, 30, absent=0.2))
+@pytest.mark.parametrize(
+    ("seed", "size"), [(6001, Size(1000, 30, absent=0.2)), (1501, Size(2000, 40, absent=0.25))]
+)
+def test_one_hump_is_not_parted_in_two_by_taking_away_what_others_foretell(
+    seed: int, size: Size
+) -> None:
+    matrix = simulate("photos, uneven", seed, size)
     scores, targets = matrix.merged(), matrix.targets
     assert targets is not None
     never = ~(targets > 0).any(axis=0)
     often = (scores >= calibrate(scores).on)[:, never].mean(axis=0) > 0.05
-    assert often.sum() <= 1  # all six were, by half of the frames and more
+    assert often.sum() <= 1  # all six were, and four of ten, by half of the frames and more
 
 
 def test_no_tag_is_sure_of_fewer_frames_than_tags() -> None:

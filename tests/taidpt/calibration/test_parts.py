@@ -97,7 +97,7 @@ def test_decision_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "seen"),
+    ("highest", "seen"),
     [
         ([0.0, 0.0, 0.0, 0.6], True),
         ([0.0, 0.0, 0.0, 0.31], True),
@@ -106,11 +106,20 @@ def test_decision_by_hand() -> None:
         ([0.17, 0.17, 0.17, 0.17], False),
     ],
 )
-def test_a_tag_is_seen_in_one_likely_frame_or_in_enough_unlikely_ones(
-    probabilities: list[float], seen: bool
+def test_a_tag_is_seen_in_one_likely_frame_or_in_a_few_unlikely_ones(
+    highest: list[float], seen: bool
 ) -> None:
-    sample = Sample(np.arange(4.0)[None], np.ones((1, 4)))
-    assert decide(sample, np.array([probabilities]))[0].seen is seen
+    sample = Sample(np.arange(100.0)[None], np.ones((1, 100)))
+    probabilities = np.append(np.zeros(96), highest)
+    assert decide(sample, probabilities[None])[0].seen is seen
+
+
+def test_a_tag_that_may_be_in_every_frame_and_in_none_is_not_seen() -> None:
+    sample = Sample(np.arange(100.0)[None], np.ones((1, 100)))
+    decision = decide(sample, np.full((1, 100), 0.29))[0]
+    assert decision.expected_sightings == pytest.approx(29)
+    assert decision.on_share == pytest.approx(1)
+    assert not decision.seen
 
 
 def test_many_frames_with_hardly_a_chance_each_are_no_sign() -> None:
