@@ -1,6 +1,6 @@
 """The two pictures of docs/thresholds.md.
 
-python benchmarks/thresholds.py --seeds 1300,1301 --json table.json
+python benchmarks/thresholds.py --seeds 1700,1701,1702,1703 --json table.json
 taidpt eval --dataset toyworld --methods clipdpt80 --save-scores scores
 python benchmarks/threshold_pictures.py table.json scores/clipdpt80.npz -o docs/images
 """
