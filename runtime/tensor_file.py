@@ -47,6 +47,11 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         self._path = path
         try:
             self._stream = path.open("rb")
+        except IsADirectoryError:
+            raise InputError(
+                f"{path}: expected a bank, one file as `taidpt bank -o` writes it, found a folder; "
+                "a bundle's own bank needs no naming"
+            ) from None
         except OSError as error:
             raise InputError(f"{path}: cannot read the bank: {error.strerror}") from None
         try:

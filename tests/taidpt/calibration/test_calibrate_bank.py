@@ -127,7 +127,7 @@ def test_refusals_are_one_line_with_the_next_command(
         ((bundle, "--bank", other, *frames), "have 8 dimensions, and those of"),
         ((bundle, "--bank", tmp_path / "no.bank", *frames), "no.bank: cannot read the bank"),
         ((bundle, "--bank", tmp_path / "cut.bank", *frames), "cut.bank: damaged bank"),
-        ((bundle, "--bank", bundle, *frames), "scene.taidpt: cannot read the bank"),
+        ((bundle, "--bank", bundle, *frames), "scene.taidpt: expected a bank"),
         ((bank, *frames), f"taidpt calibrate BUNDLE --bank {bank} --frames SOURCE"),
         ((bank,), f"taidpt calibrate BUNDLE --bank {bank} --frames SOURCE"),
         (("--bank", bank, *frames), "nothing to calibrate: give a bundle"),
