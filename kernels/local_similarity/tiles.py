@@ -5,6 +5,7 @@ Standard library only, so that the launcher, the ahead-of-time compiler and test
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -119,6 +120,7 @@ def check_shared(architecture: int, needed: int, what: str) -> None:
         )
 
 
+@functools.lru_cache(maxsize=4096)
 def choose(architecture: int, shape: Shape) -> Tiles:
     """Tiles for a shape by rules of thumb; an unknown architecture is treated as the one below."""
     tiles = _packings(architecture, shape)[0]

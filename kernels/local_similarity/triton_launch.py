@@ -6,6 +6,7 @@ on CPU tensors.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,35 +25,26 @@ from taidpt.kernels.local_similarity.triton_operands import (
     kernel_type,
     on_device_of,
     precision,
-    prepared,
 )
 from taidpt.kernels.local_similarity.triton_scores import combine_kernel
 
-__all__ = ["Outputs", "forward", "launch_forward"]
+__all__ = ["Outputs", "launch_forward"]
 
 
 class Outputs(NamedTuple):
-    """Similarities or scores; log denominators and best patches where asked for; all [B, C]."""
+    """What a launch wrote, [B, C] each but `inverse`.
+
+    Attributes:
+        result: similarities or scores.
+        log_sum: log denominators, where asked for.
+        best: the most similar patches, where asked for.
+        inverse: 1 / |x|, [B, P], where it was written: for a backward pass, or a launch before.
+    """
 
     result: torch.Tensor
     log_sum: torch.Tensor | None
     best: torch.Tensor | None
-
-
-def forward(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-    keep_log_sum: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Similarities, and log denominators (empty where not kept), as chunked.forward."""
-    operands = prepared(patches, class_embeddings, temperature, mask, values)
-    outputs = launch_forward(operands, keep_log_sum=keep_log_sum)
-    if outputs.log_sum is None:
-        return outputs.result, outputs.result.new_empty((0,))
-    return outputs.result, outputs.log_sum
+    inverse: torch.Tensor | None = None
 
 
 def launch_forward(
@@ -83,8 +75,8 @@ def launch_forward(
         return outputs
     job = _Job(operands, epilogue or Epilogue(), outputs)
     with on_device_of(patches):
-        job.run(tiles or _tiles(job))
-    return outputs
+        inverse = job.run(tiles or _tiles(job))
+    return outputs._replace(inverse=inverse)
 
 
 class _Job(NamedTuple):
@@ -102,13 +94,17 @@ class _Job(NamedTuple):
         batch, count, dim = patches.shape
         return Shape(batch, count, bank.shape[0], dim, item, has_values)
 
-    def run(self, tiles: Tiles) -> None:
-        """Launch with these tiles."""
+    def run(self, tiles: Tiles) -> torch.Tensor | None:
+        """Launch with these tiles; the patches' inverse lengths where they were written."""
         patches, bank, temperature, mask, values = self.operands
         B, P, D = patches.shape
         C = bank.shape[0]
         dtype, architecture = element_type(patches, bank, values), architecture_of(patches)
-        inverse = None if tiles.fuse_length else inverse_lengths(patches)
+        inverse = None
+        if not tiles.fuse_length:
+            inverse = inverse_lengths(patches)
+        elif self.outputs.log_sum is not None:
+            inverse = patches.new_empty((B, P), dtype=torch.float32)
         layers = tiles.splits if tiles.splits > 1 else 0
         parts = patches.new_empty((3, layers, B, C), dtype=torch.float32) if layers else None
         best = self.outputs.best
@@ -163,6 +159,7 @@ class _Job(NamedTuple):
         )
         if parts is not None:
             self.combine(parts, best_parts, tiles.splits, flags)
+        return inverse
 
     def combine(
         self,
@@ -212,7 +209,7 @@ def _tiles(job: _Job) -> Tiles:
     if os.environ.get("TAIDPT_AUTOTUNE") != "1" or not patches.is_cuda:
         return choose(architecture, shape)
     flags = tuple(_flags(job.outputs, job.epilogue).values())
-    key = (torch.cuda.get_device_name(patches.device), shape, flags, job.operands.mask is None)
+    key = (_device_name(patches.device), shape, flags, job.operands.mask is None)
     if key not in _measured:
         if torch.cuda.is_current_stream_capturing():
             return choose(architecture, shape)
@@ -220,12 +217,17 @@ def _tiles(job: _Job) -> Tiles:
     return _measured[key]
 
 
+@functools.cache
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
+
+
 def _fastest(job: _Job, options: list[Tiles]) -> Tiles:
     from triton.runtime.errors import OutOfResources
     from triton.testing import do_bench
 
     def time_ms(tiles: Tiles) -> float:
-        run: Callable[[], None] = lambda: job.run(tiles)  # noqa: E731
+        run: Callable[[], object] = lambda: job.run(tiles)  # noqa: E731
         try:
             return float(do_bench(run, warmup=5, rep=20, return_mode="median"))
         except OutOfResources:
