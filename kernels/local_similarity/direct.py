@@ -70,7 +70,8 @@ class _LocalSimilarity(torch.autograd.Function):
         patches, class_embeddings, mask, values = inputs
         wants = ctx.needs_input_grad
         needs = (wants[0], wants[1], wants[3])
-        if torch.is_grad_enabled() or not is_ordinary(grad, result, *inputs):
+        # what forward saved was ordinary
+        if torch.is_grad_enabled() or not is_ordinary(grad):
             # with create_graph the operator says that there is no second derivative
             gradients = torch.ops.taidpt.local_similarity_backward(
                 grad,

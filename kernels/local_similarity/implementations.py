@@ -6,6 +6,7 @@ Below autograd and below the dispatcher: torch_op.py's operators and direct.py b
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -39,11 +40,10 @@ def forward(inputs: Inputs, temperature: float, keep_log_sum: bool) -> Forward:
     """The operator's value for inputs that were checked."""
     patches, class_embeddings, mask, values = inputs
     if _uses_triton(inputs):
-        from taidpt.kernels.local_similarity.triton_launch import launch_forward
-        from taidpt.kernels.local_similarity.triton_operands import prepared
-
-        operands = prepared(patches, class_embeddings, temperature, mask, values)
-        outputs = launch_forward(operands, keep_log_sum=keep_log_sum)
+        operands = _triton("operands").prepared(
+            patches, class_embeddings, temperature, mask, values
+        )
+        outputs = _triton("launch").launch_forward(operands, keep_log_sum=keep_log_sum)
         return Forward(outputs.result, outputs.log_sum, outputs.inverse)
     with _no_autocast(patches):
         result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
@@ -61,12 +61,17 @@ def backward(
     result, log_sum, inverse = saved
     with _no_autocast(inputs[0]):
         if _uses_triton(inputs):
-            from taidpt.kernels.local_similarity import triton_backward
-
-            return triton_backward.backward(
+            found: chunked.Gradients = _triton("backward").backward(
                 grad, (result, log_sum), inputs, temperature, needs, inverse
             )
+            return found
         return chunked.backward(grad, (result, log_sum), inputs, temperature, needs)
+
+
+@functools.cache
+def _triton(name: str) -> Any:
+    """A module that imports Triton, loaded when a call first needs it."""
+    return importlib.import_module(f"taidpt.kernels.local_similarity.triton_{name}")
 
 
 def _no_autocast(tensor: torch.Tensor) -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 __all__ = [
     "SHARED_LIMITS",
@@ -48,8 +49,7 @@ _FEW_STATES_A_WARP = 32
 _TILE_OVERHEAD = 32
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """What tiles are chosen for: sizes, bytes an element, whether there is a second bank."""
 
     batch: int
@@ -88,6 +88,7 @@ class GradientTiles:
     group: int = 8
 
 
+@functools.cache
 def gradient_tiles(architecture: int, item_bytes: int) -> GradientTiles:
     """Tiles of the backward pass, which the compiler reports to spill no register."""
     if architecture < 80:

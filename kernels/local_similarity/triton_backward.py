@@ -113,10 +113,12 @@ class _GradientJob:
         # one for all chunks: the next is written when the products of the last have read it
         buffer = patches.new_empty((B * P, _padded(step)), dtype=self.dtype)
         for first in range(0, C, step):
-            rows = buffer[:, : min(step, C - first)]
+            count = min(step, C - first)
+            rows = buffer if count == buffer.shape[1] else buffer[:, :count]
             self.fill(rows, first)
             if d_bank is not None:
-                self.store_bank_gradient(d_bank[first : first + step], rows, flat)
+                target = d_bank if count == C else d_bank[first : first + count]
+                self.store_bank_gradient(target, rows, flat)
             if needs[0]:
                 product = self.unscaled(rows @ bank[first : first + step].to(self.dtype))
                 d_unit = product if d_unit is None else d_unit.add_(product)

@@ -73,10 +73,12 @@ def launch_forward(
     )
     if outputs.result.numel() == 0:
         return outputs
-    job = _Job(operands, epilogue or Epilogue(), outputs)
+    architecture = architecture_of(patches)
+    dtype = element_type(patches, bank, operands.values)
+    job = _Job(operands, epilogue or Epilogue(), outputs, dtype, architecture)
     with on_device_of(patches):
         inverse = job.run(tiles or _tiles(job))
-    return outputs._replace(inverse=inverse)
+    return Outputs(outputs.result, outputs.log_sum, outputs.best, inverse)
 
 
 class _Job(NamedTuple):
@@ -85,21 +87,21 @@ class _Job(NamedTuple):
     operands: Operands
     epilogue: Epilogue
     outputs: Outputs
+    dtype: torch.dtype
+    architecture: int
 
     def shape(self) -> Shape:
         """What tiles are chosen by."""
         patches, bank = self.operands.patches, self.operands.bank
-        item = element_type(patches, bank, self.operands.values).itemsize
         has_values = self.operands.values is not None
         batch, count, dim = patches.shape
-        return Shape(batch, count, bank.shape[0], dim, item, has_values)
+        return Shape(batch, count, bank.shape[0], dim, self.dtype.itemsize, has_values)
 
     def run(self, tiles: Tiles) -> torch.Tensor | None:
         """Launch with these tiles; the patches' inverse lengths where they were written."""
         patches, bank, temperature, mask, values = self.operands
         B, P, D = patches.shape
         C = bank.shape[0]
-        dtype, architecture = element_type(patches, bank, values), architecture_of(patches)
         inverse = None
         if not tiles.fuse_length:
             inverse = inverse_lengths(patches)
@@ -151,8 +153,8 @@ class _Job(NamedTuple):
             FUSE_LENGTH=tiles.fuse_length,
             JOINED_SUMS=not is_interpreted(),
             EVEN_P=tiles.tails != (0, 0) or P % tiles.block_p == 0,
-            DTYPE=kernel_type(dtype),
-            PRECISION=precision(dtype, architecture),
+            DTYPE=kernel_type(self.dtype),
+            PRECISION=precision(self.dtype, self.architecture),
             num_warps=tiles.warps,
             num_stages=tiles.stages,
             **flags,
@@ -205,7 +207,7 @@ _measured: dict[tuple[Any, ...], Tiles] = {}
 def _tiles(job: _Job) -> Tiles:
     """The table's choice; with TAIDPT_AUTOTUNE=1 the fastest candidate, measured once a shape."""
     patches = job.operands.patches
-    architecture, shape = architecture_of(patches), job.shape()
+    architecture, shape = job.architecture, job.shape()
     if os.environ.get("TAIDPT_AUTOTUNE") != "1" or not patches.is_cuda:
         return choose(architecture, shape)
     flags = tuple(_flags(job.outputs, job.epilogue).values())

@@ -55,16 +55,17 @@ def prepared(
 ) -> Operands:
     """Copies only what has no unit inner stride; a mask becomes bytes."""
 
-    def rows(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
     return Operands(
-        rows(patches),
-        rows(class_embeddings),
+        _rows(patches),
+        _rows(class_embeddings),
         temperature,
         None if mask is None else mask.contiguous().view(torch.uint8),
-        None if values is None else rows(values),
+        None if values is None else _rows(values),
     )
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:

@@ -248,6 +248,8 @@ def test_memory_of_a_chunk_is_bounded() -> None:
             taken = (step - 16) * sizes[0] * sizes[1] * item_bytes
             assert taken <= max(20 * sizes[0] * sizes[2], 1 << 26), sizes
             assert step % 16 == 0
+    # similarities and log denominators, and a chunk: what a tuning step may take of each B x C
+    assert 8 + triton_backward._chunk(512, 20, 5000, 2) * 512 * 20 * 2 / (512 * 5000) <= 32
     assert triton_backward._chunk(1, 49, 80, 2) == 80
     assert triton_backward._chunk(64, 196, 1001, 2) == 1001
 
