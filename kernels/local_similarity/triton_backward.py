@@ -26,7 +26,7 @@ __all__ = ["backward"]
 # product fills it. Where B x C is larger, so many bytes for each of it.
 _CHUNK_BYTES = 1 << 26
 _CHUNK_BYTES_FOR_EACH = 20
-# Rows of that gradient begin on addresses that the matrix product reads fast, whatever C is.
+# Rows of that gradient begin on addresses that are written and multiplied fast, whatever C is.
 _ROW_ELEMENTS = 16
 
 
@@ -164,6 +164,7 @@ class _GradientJob:
             EVEN_D=D % tiles.block_d == 0,
             HAS_MASK=mask is not None,
             HAS_SCALE=self.scale is not None,
+            EVEN_C=bank.shape[0] % 4 == 0 and self.grad.stride(0) % 4 == 0,
             DTYPE=kernel_type(self.dtype),
             PRECISION=precision(self.dtype, self.architecture),
             num_warps=tiles.warps,

@@ -68,15 +68,24 @@ def gradient_kernel(
     EVEN_D: tl.constexpr,
     HAS_MASK: tl.constexpr,
     HAS_SCALE: tl.constexpr,
+    EVEN_C: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """dL/d(x̂·t) / |x| of `chunk` classes from `first_class` on, [rows = B * P, chunk].
 
     The similarities are computed again; two plain matrix products of what is written here give
-    the gradients of T and X. Rows of it lie `stride_to_rows` apart. Values are multiplied by the
-    scalar at `grad_scale_ptr` where there is one.
+    the gradients of T and X. Rows of it lie `stride_to_rows` apart, a multiple of 16 as
+    `first_class` is. Values are multiplied by the scalar at `grad_scale_ptr` where there is one.
+    EVEN_C says that C, `chunk` and `stride_grad_image` are multiples of 4.
     """
+    # multiples, which the compiler then knows: several elements are read and written at once
+    stride_to_rows = stride_to_rows // 16 * 16
+    first_class = first_class // 16 * 16
+    if EVEN_C:
+        C = C // 4 * 4
+        chunk = chunk // 4 * 4
+        stride_grad_image = stride_grad_image // 4 * 4
     row_blocks = tl.cdiv(rows, BLOCK_R)
     class_blocks = tl.cdiv(chunk, BLOCK_C)
     program = tl.program_id(0)
@@ -130,4 +139,6 @@ def gradient_kernel(
         inner_grad *= tl.load(grad_rows[:, None] + grad_place[None, :], mask=inside, other=0.0)
         found = (inner_grad * weighing[:, None]).to(to_rows_ptr.dtype.element_ty)
         target = to_rows_ptr + (row.to(tl.int64) * stride_to_rows)[:, None] + column[None, :]
-        tl.store(target, found, mask=inside)
+        # columns beyond the chunk are the rows' padding: zeros, since their log_sum is infinite
+        padded = (row[:, None] < rows) & (column[None, :] < stride_to_rows)
+        tl.store(target, found, mask=padded)

@@ -118,6 +118,7 @@ def gradient(architecture: int, tiles: GradientTiles | None = None) -> Any:
         "EVEN_D": True,
         "HAS_MASK": True,
         "HAS_SCALE": False,
+        "EVEN_C": True,
         "stride_grad_class": 1,
         "DTYPE": tl.bfloat16,
         "PRECISION": "ieee",

@@ -189,8 +189,9 @@ def test_backward(sizes: tuple[int, int, int, int], masked: bool, dtype: torch.d
 
 def test_backward_in_chunks_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_backward, "_chunk", lambda *sizes: 64)
-    for found, expected in zip(*gradients(Case(2, 9, 150, 32)), strict=True):
-        assert (found - expected).norm() <= 1e-5 * expected.norm()
+    for classes in (150, 152):  # read one at a time, and four
+        for found, expected in zip(*gradients(Case(2, 9, classes, 32)), strict=True):
+            assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_a_gradient_is_read_where_it_lies() -> None:
