@@ -32,7 +32,7 @@ _COMPILE_S = 45.0
 # Share of the bare matrix product's speed that is to be reached, by (B, P, C).
 _OF_LIMIT = {(64, 256, 20000): 0.65, (64, 196, 20000): 0.55}
 # Bytes for each of B x C that a tuning step may take: similarities, log denominators and their
-# gradient in fp32, and a chunk's gradient of four times as many products in bf16.
+# gradient in fp32, and a chunk's gradient of ten times as many products in bf16.
 _TUNING_BYTES = 32
 # Kept for the tests at the end.
 _RESERVE_S = 60.0

@@ -136,11 +136,11 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--minutes", type=float, default=7.5)
     options = parser.parse_args()
-    missing = _missing()
+    missing = missing_here()
     if missing:
         print(f"GPU suite: not run ({missing})")
         return 0
-    machine = _machine()
+    machine = machine_facts()
     options.output.mkdir(parents=True, exist_ok=True)
     device = machine["device"].lower().replace(" ", "-")
     path = options.output / f"gpu-{device}-{machine['date'][:10]}.json"
@@ -157,7 +157,8 @@ def _parts_command(seconds: float, done: list[str]) -> list[str]:
     return [sys.executable, "-m", "benchmarks.gpu_parts", str(seconds), *done]
 
 
-def _missing() -> str:
+def missing_here() -> str:
+    """What the suite needs and does not find, or nothing."""
     try:
         import torch
         import triton  # noqa: F401
@@ -166,7 +167,8 @@ def _missing() -> str:
     return "" if torch.cuda.is_available() else "torch sees no CUDA device"
 
 
-def _machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
+    """Device, versions, commit and date, as results keep them."""
     import torch
     import triton
 

@@ -87,7 +87,7 @@ def merged_scores(
     Raises:
         ValueError, TypeError: as local_similarity, and where the epilogue does not fit [B, C].
     """
-    from taidpt.kernels.local_similarity.torch_op import runs_in_triton
+    from taidpt.kernels.local_similarity.implementations import runs_in_triton
 
     check_input(patches, class_embeddings, temperature, mask, values)
     check_finite(patches=patches, class_embeddings=class_embeddings, values=values)

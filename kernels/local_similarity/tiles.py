@@ -5,8 +5,10 @@ Standard library only, so that the launcher, the ahead-of-time compiler and test
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 __all__ = [
     "SHARED_LIMITS",
@@ -47,8 +49,7 @@ _FEW_STATES_A_WARP = 32
 _TILE_OVERHEAD = 32
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """What tiles are chosen for: sizes, bytes an element, whether there is a second bank."""
 
     batch: int
@@ -87,6 +88,7 @@ class GradientTiles:
     group: int = 8
 
 
+@functools.cache
 def gradient_tiles(architecture: int, item_bytes: int) -> GradientTiles:
     """Tiles of the backward pass, which the compiler reports to spill no register."""
     if architecture < 80:
@@ -119,6 +121,7 @@ def check_shared(architecture: int, needed: int, what: str) -> None:
         )
 
 
+@functools.lru_cache(maxsize=4096)
 def choose(architecture: int, shape: Shape) -> Tiles:
     """Tiles for a shape by rules of thumb; an unknown architecture is treated as the one below."""
     tiles = _packings(architecture, shape)[0]

@@ -1,25 +1,23 @@
 """The operator as `torch.ops.taidpt.local_similarity`: CPU, CUDA, meta, autograd.
 
-Registered through torch.library, so that autograd, torch.compile and the exporter see one node.
-On a CPU it runs in blocks over classes; on CUDA through Triton, and in the same blocks where
-Triton is missing or the type is float64.
+Registered through torch.library, so that autograd, torch.compile and the exporter see one node;
+an ordinary call takes the shorter way of direct.py to the same implementations. On a CPU it runs
+in blocks over classes; on CUDA through Triton, and in the same blocks where Triton is missing or
+the type is float64.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import warnings
 from typing import Any
 
 import torch
 
-from taidpt.kernels.local_similarity import chunked
+from taidpt.kernels.local_similarity import direct, implementations
 from taidpt.kernels.local_similarity.checks import check_finite, check_input
+from taidpt.kernels.local_similarity.chunked import Gradients
+from taidpt.kernels.local_similarity.implementations import Inputs
 
-__all__ = ["local_similarity", "runs_in_triton"]
-
-Saved = tuple[torch.Tensor, torch.Tensor]
+__all__ = ["local_similarity"]
 
 
 def local_similarity(
@@ -60,6 +58,9 @@ def local_similarity(
         tensor is not None and tensor.requires_grad
         for tensor in (patches, class_embeddings, values)
     )
+    if direct.is_ordinary(patches, class_embeddings, mask, values):
+        inputs = (patches, class_embeddings, mask, values)
+        return direct.local_similarity(inputs, float(temperature), wants_gradient)
     result: torch.Tensor = torch.ops.taidpt.local_similarity(
         patches, class_embeddings, float(temperature), mask, values, wants_gradient
     )[0]
@@ -85,7 +86,7 @@ def _result_dtype(patches: torch.Tensor) -> torch.dtype:
     return torch.float64 if patches.dtype == torch.float64 else torch.float32
 
 
-@torch.library.custom_op("taidpt::local_similarity", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("taidpt::local_similarity", mutates_args=(), device_types=("cpu", "cuda"))
 def _forward(
     patches: torch.Tensor,
     class_embeddings: torch.Tensor,
@@ -96,42 +97,9 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarities, and the log denominators [B, C] where they are kept for a backward pass."""
     check_input(patches, class_embeddings, temperature, mask, values)
-    return _chunked_forward(patches, class_embeddings, temperature, mask, values, keep_log_sum)
-
-
-def _chunked_forward(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-    keep_log_sum: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    with _no_autocast(patches):
-        result, log_sum = chunked.forward(patches, class_embeddings, temperature, mask, values)
-    return result, log_sum if keep_log_sum else log_sum.new_empty((0,))
-
-
-def _no_autocast(tensor: torch.Tensor) -> torch.autocast:
-    """Inside the operator types are what it says they are; autocast chose them at the door."""
-    return torch.autocast(tensor.device.type, enabled=False)
-
-
-@_forward.register_kernel("cuda")
-def _forward_cuda(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-    keep_log_sum: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    check_input(patches, class_embeddings, temperature, mask, values)
-    if not runs_in_triton(patches, class_embeddings, values):
-        return _chunked_forward(patches, class_embeddings, temperature, mask, values, keep_log_sum)
-    from taidpt.kernels.local_similarity.triton_launch import forward
-
-    return forward(patches, class_embeddings, temperature, mask, values, keep_log_sum)
+    inputs = (patches, class_embeddings, mask, values)
+    result, log_sum, _ = implementations.forward(inputs, temperature, keep_log_sum)
+    return result, result.new_empty((0,)) if log_sum is None else log_sum
 
 
 @_forward.register_fake
@@ -148,7 +116,9 @@ def _forward_fake(
     return result, result.new_empty(shape if keep_log_sum else (0,))
 
 
-@torch.library.custom_op("taidpt::local_similarity_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "taidpt::local_similarity_backward", mutates_args=(), device_types=("cpu", "cuda")
+)
 def _backward(
     grad: torch.Tensor,
     result: torch.Tensor,
@@ -162,31 +132,9 @@ def _backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of patches, class embeddings, values; empty where needs says no."""
     inputs = (patches, class_embeddings, mask, values)
-    with _no_autocast(patches):
-        saved = (result, log_sum)
-        gradients = chunked.backward(grad, saved, inputs, temperature, _three(needs))
-    return _filled(gradients, inputs)
-
-
-@_backward.register_kernel("cuda")
-def _backward_cuda(
-    grad: torch.Tensor,
-    result: torch.Tensor,
-    log_sum: torch.Tensor,
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-    needs: list[bool],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    inputs = (patches, class_embeddings, mask, values)
-    where: Any = chunked
-    if runs_in_triton(patches, class_embeddings, values):
-        where = importlib.import_module("taidpt.kernels.local_similarity.triton_backward")
-    with _no_autocast(patches):
-        gradients = where.backward(grad, (result, log_sum), inputs, temperature, _three(needs))
-    return _filled(gradients, inputs)
+    wanted = (needs[0], needs[1], needs[2])
+    saved = (result, log_sum, None)
+    return _filled(implementations.backward(grad, saved, inputs, temperature, wanted), inputs)
 
 
 @_backward.register_fake
@@ -209,12 +157,8 @@ def _backward_fake(
     return empties[0], empties[1], empties[2]
 
 
-def _three(needs: list[bool]) -> tuple[bool, bool, bool]:
-    return needs[0], needs[1], needs[2]
-
-
 def _filled(
-    gradients: chunked.Gradients, inputs: tuple[torch.Tensor, torch.Tensor, Any, Any]
+    gradients: Gradients, inputs: Inputs
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """An operator returns tensors only, so an unwanted gradient is an empty one."""
     patches, class_embeddings, _, values = inputs
@@ -226,7 +170,9 @@ def _filled(
     return filled[0], filled[1], filled[2]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Saved) -> None:
+def _setup_context(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     patches, class_embeddings, temperature, mask, values, _ = inputs
     ctx.save_for_backward(*output, patches, class_embeddings, mask, values)
     ctx.temperature = temperature
@@ -252,26 +198,3 @@ def _autograd(ctx: Any, grad: torch.Tensor, _: torch.Tensor | None) -> tuple[Any
 
 
 _forward.register_autograd(_autograd, setup_context=_setup_context)
-
-
-def runs_in_triton(
-    patches: torch.Tensor, class_embeddings: torch.Tensor, values: torch.Tensor | None
-) -> bool:
-    """Whether tensors on a GPU go through Triton: it is there, and none of them is float64."""
-    tensors = (patches, class_embeddings, values)
-    if any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors):
-        return False
-    return _has_triton()
-
-
-@functools.cache
-def _has_triton() -> bool:
-    found = importlib.util.find_spec("triton") is not None
-    if not found:
-        warnings.warn(
-            "triton is not installed: local_similarity runs through PyTorch in blocks on this GPU "
-            "(pip install triton)",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-    return found

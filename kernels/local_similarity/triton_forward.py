@@ -59,6 +59,7 @@ def _fold_tile(
     total,
     summed,
     best,
+    leads,
     IMAGES: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -100,6 +101,8 @@ def _fold_tile(
     )
     if FUSE_LENGTH:
         inverse = 1.0 / tl.sqrt(tl.maximum(squares, FLOOR_SQUARED))
+        if inverse_ptr is not None:  # for a backward pass; rows outside write the last one's again
+            tl.store(inverse_ptr + image * P + patch, inverse, mask=row < BLOCK_N * leads)
     else:
         inverse = tl.load(inverse_ptr + image * P + patch)
     raw = tl.reshape(products * (inverse * factor)[None, :], (BLOCK_C, IMAGES, BLOCK_P))
@@ -187,7 +190,8 @@ def forward_kernel(
     Grid: (class blocks x image blocks, SPLITS). Rows of X, T and V have unit inner stride. With
     SPLITS above 1 each split writes its peak, total and sum to `part_ptr` [3, SPLITS, B, C], for
     combine_kernel. TAIL_1 and TAIL_2 are smaller tiles for what full tiles leave of P;
-    EVEN_P says that full tiles never reach beyond P.
+    EVEN_P says that full tiles never reach beyond P. With FUSE_LENGTH 1 / |x| goes to `inverse_ptr`
+    where it is given; without, it is read there.
     """
     class_blocks = tl.cdiv(C, BLOCK_C)
     image_blocks = tl.cdiv(B, IMAGES)
@@ -198,6 +202,7 @@ def forward_kernel(
     inner = program % (GROUP * class_blocks)
     first_image = (wave * GROUP + inner % group_size) * IMAGES
     classes = (inner // group_size) * BLOCK_C + tl.arange(0, BLOCK_C)
+    leads = (inner // group_size == 0).to(tl.int32)
     row = tl.minimum(classes, C - 1).to(tl.int64)
     bank_rows = bank_ptr + row * stride_bank
     value_rows = value_ptr + row * stride_value if HAS_VALUES else bank_rows
@@ -244,6 +249,7 @@ def forward_kernel(
                     total,
                     summed,
                     best,
+                    leads,
                     IMAGES,
                     BLOCK_C,
                     WIDTHS[section],

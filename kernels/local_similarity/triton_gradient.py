@@ -26,7 +26,18 @@ def inverse_length_kernel(x_ptr, out_ptr, stride_image, stride_patch, P, D, BLOC
     tl.store(out_ptr + row, 1.0 / tl.sqrt(tl.maximum(tl.sum(squares, axis=0), FLOOR_SQUARED)))
 
 
-@triton.jit(do_not_specialize=["rows", "P", "C", "first_class", "chunk", "temperature"])
+@triton.jit(
+    do_not_specialize=[
+        "stride_grad_image",
+        "stride_to_rows",
+        "rows",
+        "P",
+        "C",
+        "first_class",
+        "chunk",
+        "temperature",
+    ]
+)
 def gradient_kernel(
     x_ptr,
     bank_ptr,
@@ -40,6 +51,9 @@ def gradient_kernel(
     stride_image,
     stride_patch,
     stride_bank,
+    stride_grad_image,
+    stride_grad_class,
+    stride_to_rows,
     rows,
     P,
     C,
@@ -53,14 +67,25 @@ def gradient_kernel(
     GROUP: tl.constexpr,
     EVEN_D: tl.constexpr,
     HAS_MASK: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    EVEN_C: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """dL/d(x̂·t) / |x| of `chunk` classes from `first_class` on, [rows = B * P, chunk].
 
     The similarities are computed again; two plain matrix products of what is written here give
-    the gradients of T and X. Values are multiplied by the scalar at `grad_scale_ptr`.
+    the gradients of T and X. Rows of it lie `stride_to_rows` apart, a multiple of 16 as
+    `first_class` is. Values are multiplied by the scalar at `grad_scale_ptr` where there is one.
+    EVEN_C says that C, `chunk` and `stride_grad_image` are multiples of 4.
     """
+    # multiples, which the compiler then knows: several elements are read and written at once
+    stride_to_rows = stride_to_rows // 16 * 16
+    first_class = first_class // 16 * 16
+    if EVEN_C:
+        C = C // 4 * 4
+        chunk = chunk // 4 * 4
+        stride_grad_image = stride_grad_image // 4 * 4
     row_blocks = tl.cdiv(rows, BLOCK_R)
     class_blocks = tl.cdiv(chunk, BLOCK_C)
     program = tl.program_id(0)
@@ -90,11 +115,13 @@ def gradient_kernel(
         PRECISION,
     )
     inverse = tl.load(inverse_ptr + safe_row)
+    weighing = inverse
     if HAS_MASK:
         seen = tl.load(mask_ptr + safe_row) != 0
-        weighing = tl.where(seen, inverse, 0.0) * tl.load(grad_scale_ptr)
-    else:
-        weighing = inverse * tl.load(grad_scale_ptr)
+        weighing = tl.where(seen, inverse, 0.0)
+    if HAS_SCALE:
+        weighing *= tl.load(grad_scale_ptr)
+    grad_rows = grad_ptr + (safe_row // P) * stride_grad_image
     HALF: tl.constexpr = BLOCK_C // 2
     # one half of the columns after the other, and one 64-bit address a row: else registers spill
     halves = tl.split(tl.permute(tl.reshape(products, (BLOCK_R, 2, HALF)), (0, 2, 1)))
@@ -107,7 +134,11 @@ def gradient_kernel(
         weight = tl.exp2((similarity * temperature - log_sum) * LOG2_E)
         result = tl.load(result_ptr + place, mask=inside, other=0.0)
         inner_grad = weight * (1.0 + temperature * (similarity - result))
-        inner_grad *= tl.load(grad_ptr + place, mask=inside, other=0.0)
+        # an expanded gradient, as that of a sum, is read where it lies: its strides are 0
+        grad_place = (first_class + column).to(tl.int64) * stride_grad_class
+        inner_grad *= tl.load(grad_rows[:, None] + grad_place[None, :], mask=inside, other=0.0)
         found = (inner_grad * weighing[:, None]).to(to_rows_ptr.dtype.element_ty)
-        target = to_rows_ptr + (row.to(tl.int64) * chunk)[:, None] + column[None, :]
-        tl.store(target, found, mask=inside)
+        target = to_rows_ptr + (row.to(tl.int64) * stride_to_rows)[:, None] + column[None, :]
+        # columns beyond the chunk are the rows' padding: zeros, since their log_sum is infinite
+        padded = (row[:, None] < rows) & (column[None, :] < stride_to_rows)
+        tl.store(target, found, mask=padded)

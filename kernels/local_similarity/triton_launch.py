@@ -6,6 +6,7 @@ on CPU tensors.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,35 +25,26 @@ from taidpt.kernels.local_similarity.triton_operands import (
     kernel_type,
     on_device_of,
     precision,
-    prepared,
 )
 from taidpt.kernels.local_similarity.triton_scores import combine_kernel
 
-__all__ = ["Outputs", "forward", "launch_forward"]
+__all__ = ["Outputs", "launch_forward"]
 
 
 class Outputs(NamedTuple):
-    """Similarities or scores; log denominators and best patches where asked for; all [B, C]."""
+    """What a launch wrote, [B, C] each but `inverse`.
+
+    Attributes:
+        result: similarities or scores.
+        log_sum: log denominators, where asked for.
+        best: the most similar patches, where asked for.
+        inverse: 1 / |x|, [B, P], where it was written: for a backward pass, or a launch before.
+    """
 
     result: torch.Tensor
     log_sum: torch.Tensor | None
     best: torch.Tensor | None
-
-
-def forward(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-    keep_log_sum: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Similarities, and log denominators (empty where not kept), as chunked.forward."""
-    operands = prepared(patches, class_embeddings, temperature, mask, values)
-    outputs = launch_forward(operands, keep_log_sum=keep_log_sum)
-    if outputs.log_sum is None:
-        return outputs.result, outputs.result.new_empty((0,))
-    return outputs.result, outputs.log_sum
+    inverse: torch.Tensor | None = None
 
 
 def launch_forward(
@@ -81,10 +73,12 @@ def launch_forward(
     )
     if outputs.result.numel() == 0:
         return outputs
-    job = _Job(operands, epilogue or Epilogue(), outputs)
+    architecture = architecture_of(patches)
+    dtype = element_type(patches, bank, operands.values)
+    job = _Job(operands, epilogue or Epilogue(), outputs, dtype, architecture)
     with on_device_of(patches):
-        job.run(tiles or _tiles(job))
-    return outputs
+        inverse = job.run(tiles or _tiles(job))
+    return Outputs(outputs.result, outputs.log_sum, outputs.best, inverse)
 
 
 class _Job(NamedTuple):
@@ -93,22 +87,26 @@ class _Job(NamedTuple):
     operands: Operands
     epilogue: Epilogue
     outputs: Outputs
+    dtype: torch.dtype
+    architecture: int
 
     def shape(self) -> Shape:
         """What tiles are chosen by."""
         patches, bank = self.operands.patches, self.operands.bank
-        item = element_type(patches, bank, self.operands.values).itemsize
         has_values = self.operands.values is not None
         batch, count, dim = patches.shape
-        return Shape(batch, count, bank.shape[0], dim, item, has_values)
+        return Shape(batch, count, bank.shape[0], dim, self.dtype.itemsize, has_values)
 
-    def run(self, tiles: Tiles) -> None:
-        """Launch with these tiles."""
+    def run(self, tiles: Tiles) -> torch.Tensor | None:
+        """Launch with these tiles; the patches' inverse lengths where they were written."""
         patches, bank, temperature, mask, values = self.operands
         B, P, D = patches.shape
         C = bank.shape[0]
-        dtype, architecture = element_type(patches, bank, values), architecture_of(patches)
-        inverse = None if tiles.fuse_length else inverse_lengths(patches)
+        inverse = None
+        if not tiles.fuse_length:
+            inverse = inverse_lengths(patches)
+        elif self.outputs.log_sum is not None:
+            inverse = patches.new_empty((B, P), dtype=torch.float32)
         layers = tiles.splits if tiles.splits > 1 else 0
         parts = patches.new_empty((3, layers, B, C), dtype=torch.float32) if layers else None
         best = self.outputs.best
@@ -155,14 +153,15 @@ class _Job(NamedTuple):
             FUSE_LENGTH=tiles.fuse_length,
             JOINED_SUMS=not is_interpreted(),
             EVEN_P=tiles.tails != (0, 0) or P % tiles.block_p == 0,
-            DTYPE=kernel_type(dtype),
-            PRECISION=precision(dtype, architecture),
+            DTYPE=kernel_type(self.dtype),
+            PRECISION=precision(self.dtype, self.architecture),
             num_warps=tiles.warps,
             num_stages=tiles.stages,
             **flags,
         )
         if parts is not None:
             self.combine(parts, best_parts, tiles.splits, flags)
+        return inverse
 
     def combine(
         self,
@@ -208,11 +207,11 @@ _measured: dict[tuple[Any, ...], Tiles] = {}
 def _tiles(job: _Job) -> Tiles:
     """The table's choice; with TAIDPT_AUTOTUNE=1 the fastest candidate, measured once a shape."""
     patches = job.operands.patches
-    architecture, shape = architecture_of(patches), job.shape()
+    architecture, shape = job.architecture, job.shape()
     if os.environ.get("TAIDPT_AUTOTUNE") != "1" or not patches.is_cuda:
         return choose(architecture, shape)
     flags = tuple(_flags(job.outputs, job.epilogue).values())
-    key = (torch.cuda.get_device_name(patches.device), shape, flags, job.operands.mask is None)
+    key = (_device_name(patches.device), shape, flags, job.operands.mask is None)
     if key not in _measured:
         if torch.cuda.is_current_stream_capturing():
             return choose(architecture, shape)
@@ -220,12 +219,17 @@ def _tiles(job: _Job) -> Tiles:
     return _measured[key]
 
 
+@functools.cache
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
+
+
 def _fastest(job: _Job, options: list[Tiles]) -> Tiles:
     from triton.runtime.errors import OutOfResources
     from triton.testing import do_bench
 
     def time_ms(tiles: Tiles) -> float:
-        run: Callable[[], None] = lambda: job.run(tiles)  # noqa: E731
+        run: Callable[[], object] = lambda: job.run(tiles)  # noqa: E731
         try:
             return float(do_bench(run, warmup=5, rep=20, return_mode="median"))
         except OutOfResources:

@@ -5,6 +5,7 @@ Under TRITON_INTERPRET=1 launches run on CPU tensors.
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -54,21 +55,24 @@ def prepared(
 ) -> Operands:
     """Copies only what has no unit inner stride; a mask becomes bytes."""
 
-    def rows(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
     return Operands(
-        rows(patches),
-        rows(class_embeddings),
+        _rows(patches),
+        _rows(class_embeddings),
         temperature,
         None if mask is None else mask.contiguous().view(torch.uint8),
-        None if values is None else rows(values),
+        None if values is None else _rows(values),
     )
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     """Launches inside go to the tensor's GPU."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+    if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(tensor.device)
 
 
 def element_type(patches: torch.Tensor, *others: torch.Tensor | None) -> torch.dtype:
@@ -76,11 +80,12 @@ def element_type(patches: torch.Tensor, *others: torch.Tensor | None) -> torch.d
 
     So does bf16 alone before compute capability 8.0, whose tensor cores do not know it.
     """
-    types = {tensor.dtype for tensor in (patches, *others) if tensor is not None}
-    if types == {torch.float16}:
-        return torch.float16
-    if types == {torch.bfloat16} and architecture_of(patches) >= _AMPERE:
-        return torch.bfloat16
+    dtype = patches.dtype
+    for other in others:
+        if other is not None and other.dtype != dtype:
+            return torch.float32
+    if dtype == torch.float16 or (dtype == torch.bfloat16 and architecture_of(patches) >= _AMPERE):
+        return dtype
     return torch.float32
 
 
@@ -110,13 +115,18 @@ def architecture_of(tensor: torch.Tensor) -> int:
     """
     if not tensor.is_cuda:
         return 80  # the interpreter: any table row will do
-    major, minor = torch.cuda.get_device_capability(tensor.device)
+    major, minor = _capability(tensor.device)
     if major < 7:
         raise RuntimeError(
             f"local_similarity: compute capability {major}.{minor} is unsupported, 7.0 or newer "
             f"is needed for patches of shape {tuple(tensor.shape)}"
         )
     return 10 * major + minor
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 def inverse_lengths(patches: torch.Tensor) -> torch.Tensor:

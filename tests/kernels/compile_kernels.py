@@ -20,7 +20,13 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from taidpt.kernels.local_similarity.tiles import Shape, Tiles, choose, gradient_tiles
+from taidpt.kernels.local_similarity.tiles import (
+    GradientTiles,
+    Shape,
+    Tiles,
+    choose,
+    gradient_tiles,
+)
 from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel, inverse_length_kernel
 from taidpt.kernels.local_similarity.triton_scores import combine_kernel
@@ -35,6 +41,7 @@ OWNERS = {
     "global_ptr": "HAS_GLOBAL",
     "scale_ptr": "HAS_AFFINE",
     "bias_ptr": "HAS_AFFINE",
+    "grad_scale_ptr": "HAS_SCALE",
 }
 KINDS = {"mask_ptr": "*u8", "best_ptr": "*i32", "best_part_ptr": "*i32"}
 HALVES = ("x_ptr", "bank_ptr", "value_ptr", "to_rows_ptr")
@@ -100,9 +107,9 @@ def forward(architecture: int, tiles: Tiles, on: tuple[str, ...], patches: int) 
     return compiled(forward_kernel, architecture, constants, tiles)
 
 
-def gradient(architecture: int) -> Any:
-    """The backward pass's kernel with the table's tiles."""
-    tiles = gradient_tiles(architecture, 2)
+def gradient(architecture: int, tiles: GradientTiles | None = None) -> Any:
+    """The backward pass's kernel with these tiles, by default the table's."""
+    tiles = tiles or gradient_tiles(architecture, 2)
     constants = {
         "BLOCK_R": tiles.block_r,
         "BLOCK_C": tiles.block_c,
@@ -110,6 +117,9 @@ def gradient(architecture: int) -> Any:
         "GROUP": tiles.group,
         "EVEN_D": True,
         "HAS_MASK": True,
+        "HAS_SCALE": False,
+        "EVEN_C": True,
+        "stride_grad_class": 1,
         "DTYPE": tl.bfloat16,
         "PRECISION": "ieee",
     }

@@ -83,12 +83,23 @@ def test_it_needs_pytorch_and_triton_alone() -> None:
         "import sys\n"
         f"for name in {(*blocked, 'pytest')}: sys.modules[name] = None\n"
         "import benchmarks.gpu_suite, benchmarks.gpu_table, benchmarks.gpu_parts\n"
+        "import benchmarks.backward_parts\n"
         "import taidpt.kernels.local_similarity.torch_op\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_backward_parts_say_where_there_is_no_gpu() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, "benchmarks/backward_parts.py"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("backward parts: not run (")
 
 
 def test_the_documents_hold_the_newest_runs() -> None:

@@ -7,16 +7,28 @@ checks values only. Shared memory is checked ahead of time, real tiles in the GP
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from taidpt.kernels.local_similarity import chunked, triton_backward, triton_launch
+from taidpt.kernels.local_similarity import (
+    chunked,
+    implementations,
+    local_similarity,
+    naive,
+    triton_backward,
+    triton_launch,
+)
 from taidpt.kernels.local_similarity.scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Tiles
-from taidpt.kernels.local_similarity.triton_operands import architecture_of, prepared
+from taidpt.kernels.local_similarity.triton_operands import (
+    architecture_of,
+    inverse_lengths,
+    prepared,
+)
 from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
 from tests.kernels.triton_device import DEVICE, INTERPRETED
 
@@ -148,10 +160,11 @@ def test_scores_are_merged_in_the_kernel(splits: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def gradients(case: Case, seed: int = 2) -> tuple[list[Any], list[Any]]:
+def gradients(case: Case, grad: torch.Tensor | None = None) -> tuple[list[Any], list[Any]]:
     """The kernel's and the definition's, of patches and class embeddings."""
     exact = wide(case)
-    grad = torch.randn(case.batch, case.classes, generator=torch.Generator().manual_seed(seed))
+    if grad is None:
+        grad = torch.randn(case.batch, case.classes, generator=torch.Generator().manual_seed(2))
     saved = chunked.forward(*exact)
     needs = (True, True, False)
     inputs = (exact.patches, exact.class_embeddings, exact.mask, None)
@@ -175,9 +188,50 @@ def test_backward(sizes: tuple[int, int, int, int], masked: bool, dtype: torch.d
 
 
 def test_backward_in_chunks_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backward, "_chunk", lambda batch, patches, classes: 64)
-    for found, expected in zip(*gradients(Case(2, 9, 150, 32)), strict=True):
-        assert (found - expected).norm() <= 1e-5 * expected.norm()
+    monkeypatch.setattr(triton_backward, "_chunk", lambda *sizes: 64)
+    for classes in (150, 152):  # read one at a time, and four
+        for found, expected in zip(*gradients(Case(2, 9, classes, 32)), strict=True):
+            assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_a_gradient_is_read_where_it_lies() -> None:
+    """Expanded, as those of a sum and of a mean over images are, or with other strides."""
+    case = Case(3, 9, 37, 32)
+    row = torch.randn(37, generator=torch.Generator().manual_seed(3))
+    whole = torch.randn(37, 6, generator=torch.Generator().manual_seed(4))
+    laid = [torch.full((), 0.5).expand(3, 37), row.expand(3, 37), row[:3, None].expand(3, 37)]
+    for grad in (*laid, whole.T[::2]):
+        for found, expected in zip(*gradients(case, grad), strict=True):
+            assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_lengths_are_kept_for_the_backward_pass(splits: int) -> None:
+    operands = prepared(*on_device(make_inputs(Case(3, 37, 41, 40, masked=True))))
+    tiles = Tiles(16, 1, 16, 32, 4, 1, splits=splits, fuse_length=True)
+    expected = inverse_lengths(operands.patches)
+    found = triton_launch.launch_forward(operands, tiles=tiles, keep_log_sum=True).inverse
+    assert found is not None
+    torch.testing.assert_close(found, expected, atol=0, rtol=1e-6)
+    apart = replace(tiles, splits=1, fuse_length=False)
+    found = triton_launch.launch_forward(operands, tiles=apart, keep_log_sum=True).inverse
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    assert triton_launch.launch_forward(operands, tiles=tiles).inverse is None
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_ordinary_call_with_gradients(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
+    """From the front door: what the forward launch leaves is what the backward one reads."""
+    monkeypatch.setattr(implementations, "_uses_triton", lambda inputs: True)
+    inputs = on_device(make_inputs(Case(2, 20, 33, 64, masked=masked), requires_grad=True))
+    leaves = [inputs.patches.detach().requires_grad_(), inputs.class_embeddings.detach()]
+    leaves[1].requires_grad_()
+    pairs = []
+    for method in (local_similarity, naive.local_similarity):
+        result = method(leaves[0], leaves[1], 40.0, inputs.mask)
+        pairs.append((result.detach(), *torch.autograd.grad(result.sin().sum(), leaves)))
+    for found, expected in zip(*pairs, strict=True):
+        assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
 def test_an_old_gpu_is_named_with_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +242,17 @@ def test_an_old_gpu_is_named_with_the_shape(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_memory_of_a_chunk_is_bounded() -> None:
-    assert triton_backward._chunk(512, 20, 5000) * 512 * 20 <= 4 * 512 * 5000
-    assert triton_backward._chunk(1, 49, 80) == 80
+    for sizes in ((512, 20, 5000), (64, 196, 20000), (4096, 196, 20000)):
+        for item_bytes in (2, 4):
+            step = triton_backward._chunk(*sizes, item_bytes)
+            # rows are padded to a multiple of 16 elements
+            taken = (step - 16) * sizes[0] * sizes[1] * item_bytes
+            assert taken <= max(20 * sizes[0] * sizes[2], 1 << 26), sizes
+            assert step % 16 == 0
+    # similarities and log denominators, and a chunk: what a tuning step may take of each B x C
+    assert 8 + triton_backward._chunk(512, 20, 5000, 2) * 512 * 20 * 2 / (512 * 5000) <= 32
+    assert triton_backward._chunk(1, 49, 80, 2) == 80
+    assert triton_backward._chunk(64, 196, 1001, 2) == 1001
 
 
 def test_a_nan_behind_the_mask_stays_there() -> None:
