@@ -55,6 +55,8 @@ def constant(work: Work, precision: str) -> dict[str, Any]:
             )
             for count in (1, 3, 8, 11)
         }
+        # random weights spread scores little: what a difference is to be held against
+        result["spread_of_scores"] = float(cpu.backend.run(frames)["scores"].std())
         result["uses_cuda_graphs"] = runner_of(gpu).uses_graphs
         result["frames_on_the_gpu"] = _frames_on_the_gpu(gpu, frames[:3])
         result["ms"] = _latency(gpu, cpu, frames)

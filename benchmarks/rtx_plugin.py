@@ -156,14 +156,15 @@ def _replay(work: Callable[[], Any]) -> Callable[[], None]:
 
 
 def difference_of(output: Any, inputs: Inputs) -> float:
-    """From the definition in float64; NaN counts as infinite."""
+    """From the definition in float64, over 1 + its size; NaN counts as infinite."""
     doubles = [
         value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
         for value in inputs
     ]
     expected = naive.local_similarity(*doubles)  # type: ignore[arg-type]
     found = torch.as_tensor(output, device=expected.device).double()
-    return float((found - expected).abs().nan_to_num(nan=torch.inf).max())
+    error = (found - expected).abs() / (1 + expected.abs())
+    return float(error.nan_to_num(nan=torch.inf).max())
 
 
 def judged(found: dict[str, float]) -> dict[str, Any]:
