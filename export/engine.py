@@ -311,6 +311,9 @@ def _make_builder(trt: Any, logger: Any) -> Any:
 def _configure(trt: Any, builder: Any, config: Any, options: EngineOptions) -> None:
     workspace = options.workspace or default_workspace()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    if trt.__name__ == FLAVOURS["tensorrt-rtx"]:
+        # the runtime records CUDA graphs, for which an engine may take no memory of its own
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:

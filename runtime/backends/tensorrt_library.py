@@ -48,17 +48,21 @@ def import_tensorrt(flavour: str) -> Any:
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """An engine on the GPU; `runtime` and `logger` must live as long as it does."""
+    """An engine on the GPU; `runtime` and `logger` must live as long as it does.
+
+    `how` is what its execution contexts are made with, `cache` what that refers to.
+    """
 
     trt: Any
     engine: Any
     runtime: Any
     logger: Any
+    how: Any
+    cache: Any = None
 
     def new_context(self, scratch: int) -> Any:
         """An execution context whose activations lie at `scratch`, `scratch_bytes` long."""
-        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self.engine.create_execution_context(strategy)
+        context = self.engine.create_execution_context(self.how)
         if context is None:
             raise BackendError(f"no execution context: {self.logger.last_error}")
         context.set_device_memory(scratch, self.scratch_bytes)
@@ -133,7 +137,27 @@ def load_engine(trt: Any, data: bytes, file: EngineFile) -> LoadedEngine:
         raise BackendError(
             f"TensorRT refuses the engine: {logger.last_error}{hint if missing else ''}"
         )
-    return LoadedEngine(trt, engine, runtime, logger)
+    return LoadedEngine(trt, engine, runtime, logger, *_how_to_run(trt, engine))
+
+
+def _how_to_run(trt: Any, engine: Any) -> tuple[Any, Any]:
+    """How contexts get their memory, which is ours; of TensorRT-RTX its kernels too.
+
+    TensorRT-RTX compiles kernels while it runs: by default those for the shapes at hand in the
+    background, and general, slower ones run until then. A CUDA graph recorded meanwhile would hold
+    the slower ones for good, so they are compiled before the first run instead, once for all
+    contexts of an engine.
+    """
+    memory = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if trt.__name__ != FLAVOURS["tensorrt-rtx"]:
+        return memory, None
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(memory)
+    strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    config.dynamic_shapes_kernel_specialization_strategy = strategy
+    cache = config.create_runtime_cache()
+    config.set_runtime_cache(cache)
+    return config, cache
 
 
 def _make_logger(trt: Any) -> Any:

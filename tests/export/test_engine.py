@@ -19,7 +19,13 @@ from taidpt.export.bundle_engine import add_engine
 from taidpt.export.bundle_source import encoder_of, load_graph
 from taidpt.export.command_steps import check_cpu_options, parse_batch, parse_size
 from taidpt.export.cpu_bundle import write_cpu_bundle
-from taidpt.export.engine import EngineOptions, build_engine, engine_key, find_flavour
+from taidpt.export.engine import (
+    EngineOptions,
+    _configure,
+    build_engine,
+    engine_key,
+    find_flavour,
+)
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph_io import count_ops, run_graph, save_graph
 from taidpt.export.head_graph import append_head
@@ -195,6 +201,19 @@ def test_tensorrt_rtx_builds_every_family(family: str, precision: str, tmp_path:
         built = build_engine(graph, options, tmp_path / "log")
         assert len(built.data) > 100_000
         assert built.key["architecture"] == "sm_86"
+
+
+@pytest.mark.tensorrt
+def test_an_rtx_engine_takes_no_memory_of_its_own() -> None:
+    """Which TensorRT-RTX asks for where CUDA graphs are recorded."""
+    require_rtx()
+    import tensorrt_rtx as trt
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    config = builder.create_builder_config()
+    _configure(trt, builder, config, EngineOptions("fp32", workspace=1 << 30))
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 @pytest.mark.tensorrt

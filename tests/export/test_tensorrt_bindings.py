@@ -6,6 +6,7 @@ a machine without a GPU; every class, flag and signature that is named here is T
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -124,3 +125,25 @@ def test_every_name_is_tensorrts_own(version: str, tmp_path: Path) -> None:
         f"TensorRT {version} gives no builder: it needs a GPU and its driver here; "
         "`taidpt doctor` shows what is missing"
     )
+
+
+@pytest.mark.tensorrt
+def test_every_name_is_tensorrt_rtxs_own() -> None:
+    there = importlib.util.find_spec("tensorrt_rtx") is not None
+    require("tensorrt-rtx", there, "pip install tensorrt_rtx")
+    import tensorrt_rtx as trt
+
+    for owner, names in {
+        trt.ICudaEngine: "create_runtime_config create_execution_context device_memory_size_v2 "
+        "get_tensor_profile_shape",
+        trt.IExecutionContext: "set_device_memory set_input_shape get_tensor_shape "
+        "set_tensor_address execute_async_v3",
+        trt.IRuntimeConfig: "set_execution_context_allocation_strategy create_runtime_cache "
+        "set_runtime_cache dynamic_shapes_kernel_specialization_strategy",
+        trt.DynamicShapesKernelSpecializationStrategy: "EAGER",
+        trt.ExecutionContextAllocationStrategy: "USER_MANAGED",
+        trt.BuilderFlag: "REQUIRE_USER_ALLOCATION",
+    }.items():
+        missing = [name for name in names.split() if not hasattr(owner, name)]
+        assert not missing, (owner, missing)
+    assert trt.IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy.fset is not None

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernels.native_build import build_native
+from tests.kernels.native_build import build_native, build_stub_driver
+from tests.kernels.test_native_launch import declared_sizes
 from tests.kernels.test_onnx import head_model
 from tests.support import require
 
@@ -79,3 +80,64 @@ def test_the_same_model_without_the_plugin_takes_the_function(tmp_path: Path) ->
     output = build(Path("none"), path)
     assert "PLUGIN_V3" not in output
     assert "MATRIX_MULTIPLY" in output
+
+
+DRIVE = """
+import ctypes, sys
+driver, stub = ctypes.CDLL(sys.argv[1]), ctypes.CDLL("libcuda.so.1")
+driver.driven_open.restype = ctypes.c_void_p
+driver.driven_open.argtypes = [
+    ctypes.c_char_p, ctypes.c_float, *[ctypes.c_int32] * 3, ctypes.POINTER(ctypes.c_int32)]
+driver.driven_enqueue.argtypes = [ctypes.c_void_p] * 4
+driver.driven_close.argtypes = [ctypes.c_void_p]
+driver.driven_error.restype = stub.stub_calls.restype = ctypes.c_char_p
+sizes = (ctypes.c_int32 * 4)(2, 49, 81, 512)
+for half in (0, 1):
+    for valued in (0, 1):
+        for masked in (0, 1):
+            handle = driver.driven_open(sys.argv[2].encode(), 40.0, half, valued, masked, sizes)
+            assert handle, driver.driven_error().decode()
+            names = [0x10000, 0x20000, *([0x30000 if valued else 0x20000] * (valued or masked))]
+            names += [0x40000] * masked
+            places = (ctypes.c_void_p * len(names))(*names)
+            stub.stub_clear()
+            status = driver.driven_enqueue(handle, places, 0x50000, 0x7)
+            assert status == 0, driver.driven_error().decode()
+            launches = [x for x in stub.stub_calls().decode().splitlines() if "launch" in x]
+            print(half, valued, masked, *launches)
+            driver.driven_close(handle)
+"""
+
+
+def build_driver(folder: Path) -> Path:
+    """The library that drives the plugin as TensorRT does, without TensorRT."""
+    headers = os.environ["TENSORRT_INCLUDE_DIR"]
+    cuda = os.environ.get("CUDA_INCLUDE_DIR", "/usr/local/cuda/include")
+    source, target = Path(__file__).with_name("plugin_driver.cpp"), folder / "libplugin_driver.so"
+    command = [os.environ.get("CXX", "c++"), "-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra"]
+    command += ["-isystem", headers, "-isystem", cuda, str(source), "-o", str(target), "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.mark.tensorrt
+def test_plugin_launches_a_kernel_when_it_is_driven_without_tensorrt(tmp_path: Path) -> None:
+    """On a driver that computes nothing: life cycle, inputs and the launch, not values."""
+    library = plugin()
+    arguments = [str(build_driver(tmp_path)), str(library)]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVE, *arguments],
+        env={
+            **os.environ,
+            "LD_LIBRARY_PATH": str(build_stub_driver()),
+            "TAIDPT_STUB_SIZES": ",".join(map(str, declared_sizes())),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8
+    assert all("launch" in line for line in lines), done.stdout

@@ -136,6 +136,29 @@ for _ in range(3):
     assert "launch" not in machine.calls
 
 
+def test_tensorrt_rtx_has_its_kernels_before_a_graph_is_recorded(
+    machine: StubMachine, tmp_path: Path, own_state: None
+) -> None:
+    path = tiny_bundle(tmp_path / "rtx.taidpt")
+    add_stub_engine(path, flavour="tensorrt-rtx", version="1.7.1.116")
+    code = (
+        START.replace('"tensorrt", tagger', '"tensorrt-rtx", tagger')
+        + """
+import tensorrt_rtx as trt
+for count in (1, 1, 1, 2):
+    check(tagger(frames[:count]), slice(0, count))
+strategies = {config.dynamic_shapes_kernel_specialization_strategy for config in trt.MADE}
+assert strategies == {trt.DynamicShapesKernelSpecializationStrategy.EAGER}, strategies
+# one cache: what one context has compiled, the others need not
+assert len(trt.MADE) == 3 and len({config.cache for config in trt.MADE}) == 1
+assert trt.MADE[0].cache is not None
+tagger.close()
+"""
+    )
+    machine.run(code, [path])
+    assert machine.calls.count("launch") == 2
+
+
 DEVICE_FRAMES = """
 from taidpt.runtime.backends.cuda_driver import CudaDriver
 cuda = CudaDriver()
