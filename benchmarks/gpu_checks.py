@@ -193,7 +193,7 @@ def pytest(root: Path, timeout_s: float) -> dict[str, Any]:
             command, cwd=root, capture_output=True, text=True, check=False, timeout=timeout_s
         )
     except subprocess.TimeoutExpired:
-        return {"cases": 0, "run": 0, "failed": [f"stopped after {timeout_s:.0f} s"]}
+        return {"not_run": f"stopped by its limit after {timeout_s:.0f} s"}
     last = (done.stdout.strip().splitlines() or [done.stderr[-500:]])[-1]
     failed = [] if done.returncode == 0 else [(done.stdout + done.stderr)[-3000:]]
     return {"cases": 1, "run": 1, "summary": last, "failed": failed}
