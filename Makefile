@@ -29,7 +29,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/python scripts/type_check.py
+	@$(BIN)/mypy -p taidpt
 
 format: $(STAMP)
 	@$(BIN)/ruff format .
