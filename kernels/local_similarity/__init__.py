@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         local_similarity_function,
         local_similarity_node,
     )
-    from taidpt.kernels.local_similarity.scores import Epilogue, Scores, merged_scores
+    from taidpt.kernels.local_similarity.merged_scores import Epilogue, Scores, merged_scores
     from taidpt.kernels.local_similarity.torch_op import local_similarity
 
 __all__ = [

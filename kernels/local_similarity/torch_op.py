@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from taidpt.kernels.local_similarity import direct, implementations
-from taidpt.kernels.local_similarity.checks import check_finite, check_input
+from taidpt.kernels.local_similarity import autograd_function as direct
+from taidpt.kernels.local_similarity import dispatch as implementations
+from taidpt.kernels.local_similarity.input_checks import check_finite, check_input
 from taidpt.kernels.local_similarity.chunked import Gradients
-from taidpt.kernels.local_similarity.implementations import Inputs
+from taidpt.kernels.local_similarity.dispatch import Inputs
 
 __all__ = ["local_similarity"]
 

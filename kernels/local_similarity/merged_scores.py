@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from taidpt.kernels.local_similarity import chunked
-from taidpt.kernels.local_similarity.checks import check_finite, check_input
+from taidpt.kernels.local_similarity.input_checks import check_finite, check_input
 
 __all__ = ["Epilogue", "Scores", "merged_scores"]
 
@@ -87,7 +87,7 @@ def merged_scores(
     Raises:
         ValueError, TypeError: as local_similarity, and where the epilogue does not fit [B, C].
     """
-    from taidpt.kernels.local_similarity.implementations import runs_in_triton
+    from taidpt.kernels.local_similarity.dispatch import runs_in_triton
 
     check_input(patches, class_embeddings, temperature, mask, values)
     check_finite(patches=patches, class_embeddings=class_embeddings, values=values)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from taidpt.kernels.local_similarity import implementations
-from taidpt.kernels.local_similarity.implementations import Inputs
+from taidpt.kernels.local_similarity import dispatch as implementations
+from taidpt.kernels.local_similarity.dispatch import Inputs
 
 __all__ = ["is_ordinary", "local_similarity"]
 
