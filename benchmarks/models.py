@@ -59,8 +59,8 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
     from taidpt.export.parity import centred_cosines
     from taidpt.export.pictures import generated_pictures
     from taidpt.local_branch import tower_encoder
-    from taidpt.runtime.manifest import InputSpec
-    from taidpt.runtime.preprocess import Preprocessor
+    from taidpt.runtime.bundle.manifest import InputSpec
+    from taidpt.runtime.preprocess.preprocessor import Preprocessor
 
     torch.manual_seed(0)
     torch.set_num_threads(threads)

@@ -30,7 +30,7 @@ import av
 import numpy as np
 
 from taidpt.runtime import Tagger, open_source
-from taidpt.runtime.stream import StreamSettings
+from taidpt.runtime.stream.stream import StreamSettings
 
 TARGET = 0.9
 FRAMES = 300

@@ -25,7 +25,7 @@ from taidpt.runtime.backends.engine_files import EngineFile
 from taidpt.runtime.backends.engine_runner import EngineRunner
 from taidpt.runtime.backends.plugin_library import PLUGIN_VARIABLE, load_plugins
 from taidpt.runtime.backends.tensorrt_library import import_tensorrt, load_engine
-from taidpt.runtime.json_reader import JsonReader
+from taidpt.runtime.storage.json_reader import JsonReader
 from tests.kernels.cases import Case, Inputs, make_inputs
 from tests.kernels.test_onnx import head_model
 

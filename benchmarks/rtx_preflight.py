@@ -22,7 +22,7 @@ from taidpt.runtime.backends.cuda_driver import CudaDriver
 from taidpt.runtime.backends.engine_files import EngineFile
 from taidpt.runtime.backends.engine_runner import EngineRunner
 from taidpt.runtime.backends.tensorrt_library import import_tensorrt, load_engine
-from taidpt.runtime.json_reader import JsonReader
+from taidpt.runtime.storage.json_reader import JsonReader
 
 __all__ = ["measure", "small_graph"]
 

@@ -22,7 +22,7 @@ import av
 import numpy as np
 
 from taidpt.runtime import Tagger
-from taidpt.runtime.stream import StreamSettings
+from taidpt.runtime.stream.stream import StreamSettings
 from taidpt.toyworld import assets
 from taidpt.toyworld.heldout import load_heldout
 

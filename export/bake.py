@@ -13,7 +13,7 @@ from torch import Tensor
 from taidpt.clip import ClipModel
 from taidpt.export.classes import BankedClasses
 from taidpt.prompts import TunedPrompts
-from taidpt.runtime.bank import ClassBank, FloatArray
+from taidpt.runtime.bank.class_bank import ClassBank, FloatArray
 from taidpt.scores import SCORE_SCALE
 from taidpt.text_features import class_embeddings
 

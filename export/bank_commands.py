@@ -81,7 +81,7 @@ def compare_banks(
     from taidpt.export.bank_printing import print_comparison, write_json, write_page
     from taidpt.export.compare_banks import CompareJob
     from taidpt.export.compare_banks import compare_banks as compare
-    from taidpt.runtime.outputs import refuse_unwritable
+    from taidpt.runtime.storage.outputs import refuse_unwritable
 
     for output in (html, json_path):
         if output is not None:

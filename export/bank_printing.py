@@ -11,7 +11,7 @@ import click
 
 from taidpt.export.compare_banks import Comparison
 from taidpt.runtime.errors import MissingDependencyError
-from taidpt.runtime.outputs import write_output
+from taidpt.runtime.storage.outputs import write_output
 
 __all__ = ["print_comparison", "write_json", "write_page"]
 

@@ -25,16 +25,16 @@ from taidpt.export.variants import EngineRequest, Variant, add_precision
 from taidpt.progress import Progress
 from taidpt.runtime.backends.engine_files import ENGINES, fingerprint, list_engines
 from taidpt.runtime.backends.gpu import gpu_architecture
-from taidpt.runtime.bundle import Bundle, BundleWriter
+from taidpt.runtime.bundle.bundle import Bundle, BundleWriter
 from taidpt.runtime.errors import (
     BackendError,
     EngineNotBuiltError,
     MissingDependencyError,
     ParityError,
 )
-from taidpt.runtime.files import write_atomically
-from taidpt.runtime.json_reader import JsonReader, parse_object
-from taidpt.runtime.trust import is_trusted, trust
+from taidpt.runtime.storage.atomic import write_atomically
+from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.backends.trusted_engines import is_trusted, trust
 
 __all__ = ["EngineResult", "add_engine", "engine_of", "timing_cache_path"]
 
@@ -138,7 +138,7 @@ def _build(bundle: Bundle, graph: Path, request: EngineRequest, progress: Progre
 
 def timing_cache_path() -> Path:
     """Where tactics' timings are kept from build to build, outside every bundle."""
-    from taidpt.runtime.trust import record_path
+    from taidpt.runtime.backends.trusted_engines import record_path
 
     return record_path().parent / "timing.cache"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taidpt.export.graph_io import RAW_GLOBAL, RAW_PATCHES
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BundleError, InputError, MissingDependencyError
-from taidpt.runtime.external_data import check_external_data
+from taidpt.runtime.bundle.onnx_weights import check_external_data
 
 if TYPE_CHECKING:
     import onnx

@@ -36,7 +36,7 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
     Raises:
         InputError: too few, or one that cannot be read.
     """
-    from taidpt.runtime.sources import SourceOptions, open_source
+    from taidpt.runtime.sources.open import SourceOptions, open_source
 
     kept: list[Frames] = []
     step, seen = 1, 0

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.export.graph_io import open_session
-from taidpt.runtime.bank import ClassBank
-from taidpt.runtime.input_spec import RGB, InputSpec
-from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.input_spec import RGB, InputSpec
+from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.runtime.top_k import expand_top
 
 if TYPE_CHECKING:

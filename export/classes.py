@@ -10,10 +10,10 @@ from typing import Any
 from taidpt.clip import ClipModel
 from taidpt.picture_input import PictureInput
 from taidpt.prompts import TunedPrompts, read_picture
-from taidpt.runtime.bank import ClassBank
-from taidpt.runtime.bank_file import is_bank
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.json_reader import JsonReader
+from taidpt.runtime.storage.json_reader import JsonReader
 from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.tags import Tag
 

@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.export.bank_command import BankRequest, open_maker, read_tags
-from taidpt.runtime.active_bank import bundle_bank, check_fit
-from taidpt.runtime.bank import ClassBank, Threshold
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from taidpt.calibration.estimator import Calibration
-    from taidpt.runtime.sources import Frame, Source
-    from taidpt.runtime.tagger import Tagger
+    from taidpt.runtime.sources.open import Frame, Source
+    from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = ["CompareJob", "Comparison", "Seen", "compare_banks"]
 
@@ -152,7 +152,7 @@ def compare_banks(job: CompareJob) -> Comparison:
         MissingDependencyError: PyTorch is not installed.
         InputError: a bank does not fit the bundle, there is nothing to compare, or no frame came.
     """
-    from taidpt.runtime.tagger import Tagger
+    from taidpt.runtime.tagger.tagger import Tagger
 
     if not job.banks and job.tags is None:
         raise InputError("nothing to compare: give --bank FILE, or --tags with names")
@@ -201,7 +201,7 @@ def _read_bank(path: Path) -> ClassBank:
 
 
 def _open_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
-    from taidpt.runtime.sources import SourceOptions, open_source
+    from taidpt.runtime.sources.open import SourceOptions, open_source
 
     colours = tagger.bundle.manifest.input.source_colours
     options = SourceOptions(recursive=True, every=job.every, colours=colours)
@@ -255,7 +255,7 @@ def _head(tagger: Tagger) -> Any:
 
 
 def _frame_name(frame: Frame) -> str:
-    from taidpt.runtime.console import clock_text
+    from taidpt.runtime.sinks.person import clock_text
 
     name = Path(frame.source).name
     return name if frame.time_s is None else f"{name} {clock_text(frame.time_s)}"

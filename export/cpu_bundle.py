@@ -13,7 +13,7 @@ from taidpt.export.parity import ParityReport
 from taidpt.export.pictures import frame_maker
 from taidpt.export.variants import EngineRequest, convert, gate_for
 from taidpt.progress import Progress
-from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, BundleWriter
+from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, BundleWriter
 from taidpt.runtime.errors import InputError
 
 __all__ = ["write_cpu_bundle"]

@@ -25,9 +25,9 @@ from taidpt.export.demo_page import (
 from taidpt.export.exporter import ExportOptions, export_bundle
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
-from taidpt.runtime.moment import Moment
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.jsonl import JsonlSink
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.templates import PLAIN_TEMPLATE, ensemble_templates
 from taidpt.toyworld import assets
 from taidpt.toyworld.heldout import load_heldout

@@ -15,7 +15,7 @@ from typing import Any
 from taidpt.export.engine import free_memory
 from taidpt.runtime.backends.engine_files import FLAVOURS, EngineFile, Machine, list_engines
 from taidpt.runtime.backends.gpu import gpu_architecture
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, TaidptError
 
 __all__ = ["Finding", "examine", "examine_bundle"]

@@ -17,8 +17,8 @@ from taidpt.runtime.backends.engine_files import FLAVOURS, PLUGIN_KEY, fingerpri
 from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.backends.plugin_library import load_plugins, plugin_sha256
 from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
-from taidpt.runtime.external_data import check_external_data, data_name
-from taidpt.runtime.files import sha256_of
+from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
+from taidpt.runtime.storage.atomic import sha256_of
 
 __all__ = [
     "CPU",

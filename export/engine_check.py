@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from taidpt.export.candidate import BATCH, Arrays, Pixels
-from taidpt.runtime.active_bank import own_bank
+from taidpt.runtime.tagger.active_bank import own_bank
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.backends.engine_files import EngineFile, Machine
 from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.backends.tensorrt_library import import_tensorrt
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, ParityError
-from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["engine_outputs"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taidpt.runtime.manifest import TOP_OUTPUTS
+from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 
 __all__ = ["Shape", "profile_shapes"]
 

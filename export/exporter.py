@@ -41,8 +41,8 @@ from taidpt.export.weights_beside import return_memory
 from taidpt.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
-from taidpt.runtime.bank import ClassBank, default_thresholds
-from taidpt.runtime.bundle import (
+from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
+from taidpt.runtime.bundle.bundle import (
     BANK_FILE,
     MODEL_FILE,
     PARITY_FILE,
@@ -54,7 +54,7 @@ from taidpt.runtime.bundle import (
     TagEntry,
 )
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.files import sha256_of
+from taidpt.runtime.storage.atomic import sha256_of
 from taidpt.runtime.top_k import floor_scores
 
 __all__ = [

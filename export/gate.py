@@ -17,7 +17,7 @@ from taidpt.export.labelled import Labelled
 from taidpt.export.parity import GATED, ParityReport, Sides, compare
 from taidpt.export.pictures import Picture
 from taidpt.export.precision import RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
-from taidpt.runtime.bundle import MODEL_FILE, Bundle
+from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle
 from taidpt.runtime.errors import ParityError
 
 if TYPE_CHECKING:

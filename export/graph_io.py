@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from taidpt.export.weights_beside import lies_beside, move_weights, read_weights, weight_bytes
 from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError, TaidptError
-from taidpt.runtime.external_data import check_external_data, data_name
+from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
 
 if TYPE_CHECKING:
     import onnx

@@ -14,7 +14,7 @@ from taidpt.export.bundle_source import fp32_bundle, load_graph
 from taidpt.export.engine_profile import profile_shapes
 from taidpt.export.gate import PrecisionGate
 from taidpt.export.graph_io import finish_graph, lower_opset, save_graph
-from taidpt.runtime.bundle import MODEL_FILE, BundleWriter
+from taidpt.runtime.bundle.bundle import MODEL_FILE, BundleWriter
 from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError, ParityError
-from taidpt.runtime.manifest import Manifest
+from taidpt.runtime.bundle.manifest import Manifest
 
 __all__ = [
     "BOUND",

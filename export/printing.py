@@ -112,8 +112,8 @@ def folder_size(folder: Path) -> int:
 
 def print_demo(result: DemoResult) -> None:
     """The video's timeline, the table of methods, and where everything lies."""
-    from taidpt.runtime.console import timeline_lines
-    from taidpt.runtime.events import Interval
+    from taidpt.runtime.sinks.person import timeline_lines
+    from taidpt.runtime.events.machine import Interval
 
     report = result.report
     click.echo("A toy world: rendered emoji and a tiny CLIP trained on them. No photograph here.")
@@ -135,7 +135,7 @@ def print_demo(result: DemoResult) -> None:
 def print_verify(report: VerifyReport, json_path: Path | None) -> None:
     """A table of everything that was compared; the whole report as JSON where asked."""
     if json_path is not None:
-        from taidpt.runtime.outputs import write_output
+        from taidpt.runtime.storage.outputs import write_output
 
         text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
         write_output(json_path, text.encode() + b"\n")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taidpt.export.candidate import BATCH, Arrays, Pixels
-from taidpt.runtime.bank import ClassBank
-from taidpt.runtime.manifest import InputSpec, Scoring
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 from taidpt.scores import (
     SCORE_SCALE,
     global_scores,

@@ -18,8 +18,8 @@ from taidpt.export.head_graph import append_head, graph_info
 from taidpt.export.parity import ExportResult, Sides, compare
 from taidpt.export.precision import bound_of
 from taidpt.progress import Progress
-from taidpt.runtime.active_bank import bundle_bank
-from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, Bundle, BundleWriter
+from taidpt.runtime.tagger.active_bank import bundle_bank
+from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, Bundle, BundleWriter
 from taidpt.runtime.top_k import floor_scores, refuse_top
 
 __all__ = ["rehead"]

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from taidpt.export.graph_io import finish_graph
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.input_spec import NV12, RGB, YUV_MATRICES, YUV_RANGES, BakedResize, InputSpec
-from taidpt.runtime.nv12 import yuv_to_rgb_matrix
-from taidpt.runtime.resize import plan_crop
+from taidpt.runtime.bundle.input_spec import NV12, RGB, YUV_MATRICES, YUV_RANGES, BakedResize, InputSpec
+from taidpt.runtime.preprocess.nv12 import yuv_to_rgb_matrix
+from taidpt.runtime.preprocess.resize import plan_crop
 
 if TYPE_CHECKING:
     import onnx

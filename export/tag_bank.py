@@ -23,9 +23,9 @@ from taidpt.export.bake import bake
 from taidpt.labels import LabelReport, label_texts
 from taidpt.methods import Bench, LabelledText, method_bank
 from taidpt.prompts import TunedPrompts
-from taidpt.runtime.bank import ClassBank, Threshold, default_thresholds
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import Manifest
+from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.scores import Scoring
 from taidpt.tags import TagSet
 

@@ -24,10 +24,10 @@ from taidpt.export.labelled import Labelled, read_labels
 from taidpt.export.pictures import Picture, camera_frames, folder_pictures, frame_maker
 from taidpt.export.precision import QUANTISED, to_half
 from taidpt.progress import Progress
-from taidpt.runtime.bundle import MODEL_FILE, Bundle, BundleWriter
+from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import BackendError, BundleError, InputError, ParityError
-from taidpt.runtime.files import sha256_of
-from taidpt.runtime.json_reader import parse_object
+from taidpt.runtime.storage.atomic import sha256_of
+from taidpt.runtime.storage.json_reader import parse_object
 
 if TYPE_CHECKING:
     import onnx

@@ -23,7 +23,7 @@ from taidpt.export.parity import ParityReport, Sides, compare
 from taidpt.export.pictures import Picture, camera_frames, folder_pictures, rgb_of
 from taidpt.export.precision import PRECISIONS, RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
 from taidpt.runtime.backends.engine_files import TITLES, list_engines
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import (
     BackendError,
     InputError,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taidpt.runtime.external_data import data_name
+from taidpt.runtime.bundle.onnx_weights import data_name
 
 if TYPE_CHECKING:
     import onnx

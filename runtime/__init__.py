@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taidpt.runtime.bank import ClassBank, Threshold
-    from taidpt.runtime.bundle import Bundle, BundleWriter, Manifest
+    from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+    from taidpt.runtime.bundle.bundle import Bundle, BundleWriter, Manifest
     from taidpt.runtime.errors import (
         BackendError,
         BundleError,
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
         ParityError,
         TaidptError,
     )
-    from taidpt.runtime.events import Event, EventMachine, EventSettings, Interval, timeline
-    from taidpt.runtime.preprocess import Preprocessor
+    from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, Interval, timeline
+    from taidpt.runtime.preprocess.preprocessor import Preprocessor
     from taidpt.runtime.results import Tag, TagBatch, TagResult
-    from taidpt.runtime.sources import Frame, open_source
-    from taidpt.runtime.tagger import Tagger
+    from taidpt.runtime.sources.open import Frame, open_source
+    from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = [
     "BackendError",

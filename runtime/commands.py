@@ -72,7 +72,7 @@ def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     Without an output a person reads the tags: a line a picture, a timeline a video. Several
     outputs may be given at once.
     """
-    from taidpt.runtime.tagging import job_from_options, run_tag
+    from taidpt.runtime.tag.job import job_from_options, run_tag
 
     run_tag(job_from_options(bundle, sources, options))
 
@@ -102,6 +102,6 @@ def bench(bundle: str, batches: tuple[int, ...], seconds: float, **options: obje
     turns. Where PyTorch and open_clip are installed,
     open_clip's encoder too, run eagerly.
     """
-    from taidpt.runtime.bench import bench_command
+    from taidpt.runtime.bench.bench import bench_command
 
     bench_command(bundle, batches, seconds, **options)  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.bank import FloatArray
+from taidpt.runtime.bank.class_bank import FloatArray
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.probability_maps import MapJson, ProbabilityMaps
-from taidpt.runtime.tag_tables import UNCERTAIN, Threshold, Thresholds
+from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.bank.thresholds import UNCERTAIN, Threshold, Thresholds
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import TOP_OUTPUTS
+from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 
 __all__ = ["expand_top", "floor_scores", "refuse_top"]
 

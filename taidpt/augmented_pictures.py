@@ -24,7 +24,7 @@ from taidpt.clip import ClipModel
 from taidpt.datasets.base import LabelledImages
 from taidpt.local_branch import image_encoder
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.images import read_image
+from taidpt.runtime.sources.picture_files import read_image
 
 __all__ = ["AUGMENTATIONS", "AugmentedPictures", "augmentation"]
 

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.files import write_atomically
-from taidpt.runtime.json_reader import JsonReader
+from taidpt.runtime.storage.atomic import write_atomically
+from taidpt.runtime.storage.json_reader import JsonReader
 
 __all__ = ["Checkpoint"]
 

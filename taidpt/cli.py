@@ -16,7 +16,7 @@ import click
 from taidpt import __version__
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.redact import redact
-from taidpt.runtime.stdout import go_on_unread
+from taidpt.runtime.storage.stdout import go_on_unread
 
 __all__ = ["COMMANDS", "cli", "export_main", "main"]
 

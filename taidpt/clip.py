@@ -19,7 +19,7 @@ from taidpt.clip_weights import (
     state_sha256,
 )
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.files import sha256_of
+from taidpt.runtime.storage.atomic import sha256_of
 from taidpt.tokenizer_files import load_tokenizer, quiet
 
 __all__ = ["EMBEDDED_MODEL", "ClipModel", "check_clip_source", "load_clip"]

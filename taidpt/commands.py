@@ -212,6 +212,6 @@ def write_text(path: Path | None, text: str) -> None:
     if str(path) == "-":
         click.echo(text, nl=False)
         return
-    from taidpt.runtime.outputs import write_output
+    from taidpt.runtime.storage.outputs import write_output
 
     write_output(path, text.encode())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from taidpt.runtime.external_data import check_external_data, data_name
+from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
 
 __all__ = ["FEATURES", "cut_encoder", "main"]
 

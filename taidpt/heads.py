@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taidpt.losses import ranking_loss
-from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
 from taidpt.scores import SCORE_SCALE
 

@@ -40,7 +40,7 @@ from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoredFeatures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts import TunedPrompts
-from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
 from taidpt.scores import SCORE_SCALE, Scoring, dual_scores
 from taidpt.tags import TagSet

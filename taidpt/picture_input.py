@@ -12,8 +12,8 @@ import numpy.typing as npt
 from taidpt.clip import ClipModel
 from taidpt.local_branch import at_size
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import InputSpec
-from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.bundle.manifest import InputSpec
+from taidpt.runtime.preprocess.preprocessor import Preprocessor
 
 __all__ = ["RESIZES", "PictureInput"]
 

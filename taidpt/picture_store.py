@@ -25,7 +25,7 @@ from taidpt.datasets.pictures import picture_loader
 from taidpt.picture_input import PictureInput
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.files import write_atomically
+from taidpt.runtime.storage.atomic import write_atomically
 
 __all__ = ["StoreSettings", "StoredFeatures", "store_features"]
 

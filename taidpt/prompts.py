@@ -14,11 +14,11 @@ from torch import Tensor
 from taidpt.clip import ClipModel
 from taidpt.picture_input import PictureInput
 from taidpt.prompt_tokens import NAME_POSITIONS
-from taidpt.runtime.bank import Threshold
+from taidpt.runtime.bank.class_bank import Threshold
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.files import write_atomically
-from taidpt.runtime.json_reader import JsonReader
-from taidpt.runtime.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.storage.atomic import write_atomically
+from taidpt.runtime.storage.json_reader import JsonReader
+from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.tags import Tag
 

@@ -28,7 +28,7 @@ from taidpt.picture_store import StoreSettings
 from taidpt.picture_tuning import PictureTuneJob, run_picture_job
 from taidpt.progress import Progress
 from taidpt.recipes import PictureRun, Recipe, find_recipe
-from taidpt.runtime.outputs import write_output
+from taidpt.runtime.storage.outputs import write_output
 from taidpt.tune_job import checkpoint_path
 
 __all__ = [

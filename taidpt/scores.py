@@ -14,7 +14,7 @@ from torch import Tensor
 
 from taidpt.kernels.local_similarity import local_similarity
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import SCORE_TRANSFORMS
+from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS
 
 __all__ = [
     "SCORE_SCALE",

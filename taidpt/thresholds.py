@@ -13,7 +13,7 @@ from taidpt.calibration.decision import decide
 from taidpt.calibration.sample import Sample
 from taidpt.calibration.score_matrix import checked_scores
 from taidpt.modality_gap import Background, expected_densities
-from taidpt.runtime.bank import Threshold
+from taidpt.runtime.bank.class_bank import Threshold
 
 __all__ = ["TextTag", "split_held_out", "tags_from_texts"]
 

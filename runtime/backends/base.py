@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Union
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.preprocess import U8Array
+from taidpt.runtime.preprocess.preprocessor import U8Array
 
 if TYPE_CHECKING:
-    from taidpt.runtime.device_frames import DeviceFrames
+    from taidpt.runtime.preprocess.device_frames import DeviceFrames
 
 __all__ = [
     "NO_BANK",

@@ -10,7 +10,7 @@ from typing import Any
 from taidpt.runtime.backends import AUTO, DEVICES
 from taidpt.runtime.backends.base import Backend, BackendOptions
 from taidpt.runtime.backends.onnx_runtime import OnnxRuntimeBackend
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError
 
 __all__ = ["Device", "open_backend"]

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from taidpt.runtime.bundle import MODEL_FILE, Bundle
+from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle
 from taidpt.runtime.errors import BackendError, BundleError
-from taidpt.runtime.files import sha256_of
-from taidpt.runtime.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.atomic import sha256_of
+from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 
 __all__ = [
     "ENGINES",

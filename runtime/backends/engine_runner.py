@@ -22,7 +22,7 @@ from taidpt.runtime.backends.cuda_driver import CudaDriver
 from taidpt.runtime.backends.tensorrt_library import LoadedEngine
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BackendError
-from taidpt.runtime.preprocess import U8Array
+from taidpt.runtime.preprocess.preprocessor import U8Array
 
 __all__ = ["EngineRunner"]
 

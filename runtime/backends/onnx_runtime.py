@@ -18,12 +18,12 @@ from taidpt.runtime.backends.base import (
     Outputs,
     ProviderSpec,
 )
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
-from taidpt.runtime.external_data import check_external_data
+from taidpt.runtime.bundle.onnx_weights import check_external_data
 
 if TYPE_CHECKING:
-    from taidpt.runtime.device_frames import DeviceFrames
+    from taidpt.runtime.preprocess.device_frames import DeviceFrames
 
 __all__ = ["OnnxRuntimeBackend"]
 

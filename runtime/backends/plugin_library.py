@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.errors import BackendError
-from taidpt.runtime.files import sha256_of
+from taidpt.runtime.storage.atomic import sha256_of
 
 __all__ = ["PLUGIN_VARIABLE", "load_plugins", "named_library", "plugin_sha256"]
 

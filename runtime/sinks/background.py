@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taidpt.runtime.events import Interval
-from taidpt.runtime.moment import Moment
+from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.jsonl import event_record
 
 __all__ = ["BackgroundSender", "EventSender", "SendPolicy"]

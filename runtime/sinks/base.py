@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from taidpt.runtime.events import Interval
-from taidpt.runtime.moment import Moment
+from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["Sink"]
 

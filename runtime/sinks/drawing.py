@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.preprocess import U8Array, to_u8
-from taidpt.runtime.resize import plan_crop
+from taidpt.runtime.preprocess.preprocessor import U8Array, to_u8
+from taidpt.runtime.preprocess.resize import plan_crop
 from taidpt.runtime.results import Tag, TagResult
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taidpt.runtime.events import Event, Interval
-from taidpt.runtime.moment import Moment
+from taidpt.runtime.events.machine import Event, Interval
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.line_file import LineFile
-from taidpt.runtime.stdout import write_stdout
+from taidpt.runtime.storage.stdout import write_stdout
 
 __all__ = ["EVENT_SCHEMA", "FRAME_SCHEMA", "EventsSink", "JsonlSink", "event_record"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.events import Interval
-from taidpt.runtime.moment import Moment
+from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.drawing import draw_tags, paint_heatmap, rgb_image
-from taidpt.runtime.video import import_av
+from taidpt.runtime.sources.video_file import import_av
 
 __all__ = ["OverlaySink"]
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taidpt.runtime.console import clock_text
-from taidpt.runtime.events import Interval
-from taidpt.runtime.moment import Moment
-from taidpt.runtime.outputs import write_output
+from taidpt.runtime.sinks.person import clock_text
+from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.stream.moment import Moment
+from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.sinks.drawing import jpeg, rgb_image
 
 __all__ = ["ReportSink"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.events import Interval
-from taidpt.runtime.moment import Moment
+from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.line_file import LineFile
 
 __all__ = ["Cue", "SubtitleSink", "cues"]

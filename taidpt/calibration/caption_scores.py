@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.score_matrix import ScoreMatrix
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from taidpt.calibration.targets import Target
     from taidpt.caption_features import FeatureBatch
     from taidpt.clip import ClipModel
-    from taidpt.runtime.bank import ClassBank
+    from taidpt.runtime.bank.class_bank import ClassBank
     from taidpt.thresholds import TextTag
 
 __all__ = ["label_captions", "score_captions", "tags_from_captions"]

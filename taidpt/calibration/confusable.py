@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.bank import ClassBank, Threshold
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 
 __all__ = ["Confusion", "Pair", "find_confusable"]
 

@@ -12,8 +12,8 @@ from taidpt.calibration.confusable import Confusion, find_confusable
 from taidpt.calibration.confusable_report import check_report, lines, write_report
 from taidpt.calibration.scene import SceneScores, score_frames
 from taidpt.calibration.targets import Target, open_target
-from taidpt.runtime.bank import ClassBank, Threshold
-from taidpt.runtime.bank_file import is_bank
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.errors import InputError
 
 __all__ = ["run_confusable"]
@@ -66,7 +66,7 @@ def _of_target(
 
 
 def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
-    from taidpt.runtime.sources import SourceOptions, open_source
+    from taidpt.runtime.sources.open import SourceOptions, open_source
 
     options = SourceOptions(recursive=True, colours=target.bundle.manifest.input.source_colours)
     with contextlib.ExitStack() as stack:

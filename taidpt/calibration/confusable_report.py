@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from taidpt.calibration.confusable import Confusion, Pair
 from taidpt.runtime.errors import InputError, MissingDependencyError
-from taidpt.runtime.outputs import refuse_unwritable, write_output
+from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
 
 __all__ = ["check_report", "lines", "picture", "write_report"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.sample import Sample
-from taidpt.runtime.tag_tables import UNCERTAIN
+from taidpt.runtime.bank.thresholds import UNCERTAIN
 
 __all__ = ["SIGN", "Decision", "above_all", "decide"]
 

@@ -20,9 +20,9 @@ from taidpt.calibration.score_matrix import ScoreMatrix
 from taidpt.calibration.table import print_table, print_text_table
 from taidpt.calibration.targets import Target, learned, open_target
 from taidpt.progress import show_elapsed
-from taidpt.runtime.bank_file import is_bank
+from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.errors import InputError, TaidptError
-from taidpt.runtime.outputs import refuse_unwritable, write_output
+from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
 
 __all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
 
@@ -177,7 +177,7 @@ def _from_matrix(job: CalibrateJob) -> _Input:
 def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     """Whatever can be read without the frames is read first: scoring them may take hours."""
     from taidpt.calibration.scene import refuse_unknown_frames, score_frames
-    from taidpt.runtime.sources import SourceOptions, open_source
+    from taidpt.runtime.sources.open import SourceOptions, open_source
 
     scoring = target.bundle.manifest.scoring
     scale = _Scale(target.names, scoring.score_transform, scoring.merge_weight)

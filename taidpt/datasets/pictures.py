@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from taidpt.datasets.base import LabelledImages
-from taidpt.runtime.images import read_image
+from taidpt.runtime.sources.picture_files import read_image
 
 __all__ = ["PictureDataset", "picture_loader"]
 
@@ -25,7 +25,7 @@ class PictureDataset(Dataset[Item]):
 
     Args:
         images: N pictures.
-        crop: frame → uint8 RGB [H, W, 3], such as `taidpt.runtime.preprocess.Preprocessor`.
+        crop: frame → uint8 RGB [H, W, 3], such as `taidpt.runtime.preprocess.preprocessor.Preprocessor`.
     """
 
     def __init__(self, images: LabelledImages, crop: Crop) -> None:

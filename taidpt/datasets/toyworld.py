@@ -19,7 +19,7 @@ from PIL import Image
 
 from taidpt.datasets.base import LabelledImages
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.files import write_atomically
+from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.tags import TagSet
 from taidpt.toyworld import assets
 

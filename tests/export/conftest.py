@@ -13,8 +13,8 @@ from taidpt.encoders.resnet import ResNetEncoder
 from taidpt.encoders.vit import VitEncoder
 from taidpt.export.encoder_graph import EncoderInput, export_encoder
 from taidpt.export.reference import TorchReference
-from taidpt.runtime.bank import ClassBank
-from taidpt.runtime.manifest import InputSpec, Scoring
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 
 if TYPE_CHECKING:
     import onnx

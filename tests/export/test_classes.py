@@ -17,10 +17,10 @@ from taidpt.methods import Bench, method_bank, methods_with_bank, score_method
 from taidpt.picture_features import PictureSource, mask_labels
 from taidpt.picture_input import PictureInput
 from taidpt.picture_store import StoreSettings, store_features
-from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.images import read_image
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.sources.picture_files import read_image
+from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.scores import merged_scores
 from taidpt.tune_settings import settings_of
 from taidpt.tuner import tune_on_pictures

@@ -14,7 +14,7 @@ from taidpt.export.demo import DemoResult, run_demo
 from taidpt.export.demo_page import Span
 from taidpt.progress import SilentProgress
 from taidpt.prompts import TunedPrompts
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.toyworld import assets
 
 pytestmark = pytest.mark.slow

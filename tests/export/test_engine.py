@@ -37,7 +37,7 @@ from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
 from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError, ParityError
-from taidpt.runtime.manifest import Scoring
+from taidpt.runtime.bundle.manifest import Scoring
 from tests.export.conftest import FAMILIES, small_bank, small_graph
 from tests.export.test_exporter import some_prompts
 from tests.support import require
@@ -225,7 +225,7 @@ def test_engine_lands_in_the_bundle_and_in_this_machines_record(
     options = EngineOptions("fp16", (1, 1, 2), 1 << 30, "tensorrt-rtx", "sm_86")
     first = add_engine(bundle, EngineRequest(options), SilentProgress())
     assert first.fresh
-    from taidpt.runtime.trust import is_trusted
+    from taidpt.runtime.backends.trusted_engines import is_trusted
 
     assert is_trusted(first.path.read_bytes())
     assert Bundle.load(bundle).verify_hashes() == ()

@@ -18,7 +18,7 @@ from taidpt.export.engine import BuiltEngine
 from taidpt.export.verify import VerifyOptions, verify
 from taidpt.runtime import Bundle
 from taidpt.runtime.errors import ParityError
-from taidpt.runtime.trust import is_trusted
+from taidpt.runtime.backends.trusted_engines import is_trusted
 
 path, graph = Path(sys.argv[1]), sys.argv[2]
 bundle = Bundle.load(path)

@@ -23,10 +23,10 @@ from taidpt.export.resize_graph import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.prompts import TunedPrompts
 from taidpt.runtime import Bundle, Tagger
-from taidpt.runtime.bank import Threshold
+from taidpt.runtime.bank.class_bank import Threshold
 from taidpt.runtime.errors import InputError, ParityError
-from taidpt.runtime.input_spec import NV12, BakedResize
-from taidpt.runtime.nv12 import nv12_to_rgb
+from taidpt.runtime.bundle.input_spec import NV12, BakedResize
+from taidpt.runtime.preprocess.nv12 import nv12_to_rgb
 from taidpt.tags import Tag
 from tests.taidpt.tiny import make_clip
 

@@ -33,7 +33,7 @@ from tests.hub_tokenizer import VOCABULARY, save_tokenizer
 from tests.support import require
 
 if TYPE_CHECKING:
-    from taidpt.runtime.manifest import Scoring
+    from taidpt.runtime.bundle.manifest import Scoring
 
 GOLDEN = Path(__file__).parent / "golden"
 _CLIP_TEXT: dict[str, Any] = {"width": 32, "heads": 2, "layers": 1}

@@ -14,11 +14,11 @@ from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.resize_graph import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Tagger
-from taidpt.runtime.bare import open_bare
-from taidpt.runtime.bench import bench_lines, run_bench
+from taidpt.runtime.bench.bare_encoder import open_bare
+from taidpt.runtime.bench.bench import bench_lines, run_bench
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources import SourceOptions, open_source
-from taidpt.runtime.tagging import Outputs, TagJob, run_tag
+from taidpt.runtime.sources.open import SourceOptions, open_source
+from taidpt.runtime.tag.job import Outputs, TagJob, run_tag
 from tests.export.test_exporter import some_prompts
 from tests.runtime.videos import turn_video, write_video
 from tests.support import require

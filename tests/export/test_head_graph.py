@@ -11,7 +11,7 @@ from taidpt.export.graph_io import count_ops, run_graph
 from taidpt.export.head_graph import OUTPUTS, append_head
 from taidpt.export.pictures import generated_pictures
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import Scoring
+from taidpt.runtime.bundle.manifest import Scoring
 from tests.export.conftest import small_bank, small_graph, small_reference
 
 PICTURES = [picture.pixels for picture in generated_pictures(64)[:6]]

@@ -26,7 +26,7 @@ from taidpt.export.verify import VerifyOptions, verify
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.errors import BundleError
-from taidpt.runtime.manifest import Scoring
+from taidpt.runtime.bundle.manifest import Scoring
 from tests.export.conftest import small_bank, small_graph
 from tests.export.test_exporter import some_prompts
 from tests.support import require

@@ -12,7 +12,7 @@ import pytest
 
 from taidpt.export.graph_io import run_graph, save_graph
 from taidpt.export.head_graph import append_head
-from taidpt.runtime.manifest import Scoring
+from taidpt.runtime.bundle.manifest import Scoring
 from tests.export.conftest import FAMILIES, small_bank, small_graph
 from tests.support import REPOSITORY, require
 

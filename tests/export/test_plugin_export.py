@@ -18,7 +18,7 @@ from taidpt.export.graph_io import save_graph
 from taidpt.export.head_graph import append_head
 from taidpt.runtime.backends.engine_files import fingerprint
 from taidpt.runtime.errors import EngineNotBuiltError
-from taidpt.runtime.manifest import Scoring
+from taidpt.runtime.bundle.manifest import Scoring
 from tests.export.conftest import small_bank, small_graph
 from tests.kernels.test_tensorrt_plugin import plugin
 

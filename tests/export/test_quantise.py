@@ -19,8 +19,8 @@ from taidpt.export.quantise import Quantiser, recipe_for
 from taidpt.export.sensitivity import quantise_until
 from taidpt.progress import SilentProgress
 from taidpt.runtime.errors import BackendError
-from taidpt.runtime.manifest import InputSpec, Scoring
-from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.bundle.manifest import InputSpec, Scoring
+from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from tests.export.conftest import MEAN, STD, small_bank, small_graph
 from tests.export.test_engine import require_rtx
 

@@ -14,9 +14,9 @@ from taidpt.export.graph_io import run_graph
 from taidpt.export.pictures import generated_pictures
 from taidpt.export.resize_graph import FrameInput, prepend_resize
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.input_spec import InputSpec
-from taidpt.runtime.nv12 import nv12_to_rgb
-from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.bundle.input_spec import InputSpec
+from taidpt.runtime.preprocess.nv12 import nv12_to_rgb
+from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from tests.export.conftest import MEAN, STD, small_graph
 
 CROP = (64, 64)
@@ -56,7 +56,7 @@ def camera_frames(height: int, width: int) -> np.ndarray:
 
 def pillow(frames: np.ndarray) -> np.ndarray:
     """Whole frames resized by Pillow, then cropped, as open_clip's transform does."""
-    from taidpt.runtime.resize import plan_crop
+    from taidpt.runtime.preprocess.resize import plan_crop
 
     plan = plan_crop((frames.shape[1], frames.shape[2]), CROP)
     size = (plan.resized_width, plan.resized_height)

@@ -26,10 +26,10 @@ from taidpt.export.variants import EngineRequest, add_precision
 from taidpt.export.verify import VerifyOptions, verify
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
-from taidpt.runtime.active_bank import BANK_INPUTS
-from taidpt.runtime.bank import Threshold
+from taidpt.runtime.tagger.active_bank import BANK_INPUTS
+from taidpt.runtime.bank.class_bank import Threshold
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.manifest import Scoring
+from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.top_k import floor_scores
 from tests.export.conftest import FAMILIES, small_bank, small_graph, small_reference
 from tests.export.test_engine import require_rtx

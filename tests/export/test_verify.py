@@ -21,7 +21,7 @@ from taidpt.export.pictures import generated_pictures
 from taidpt.export.verify import VerifyOptions, verify
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, BundleWriter
-from taidpt.runtime.bank import ClassBank
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import BundleError, InputError, ParityError
 from tests.export.test_exporter import some_prompts
 

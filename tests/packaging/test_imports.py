@@ -73,7 +73,7 @@ def test_command_modules_import_only_click_and_the_standard_library_at_the_top()
     [
         ("taidpt", {"torch", "numpy", "onnxruntime", "av", "PIL"}),
         ("taidpt.runtime", {"torch", "onnxruntime", "av", "PIL", "onnx"}),
-        ("taidpt.runtime.tagger", {"torch", "av", "PIL", "onnx"}),
+        ("taidpt.runtime.tagger.tagger", {"torch", "av", "PIL", "onnx"}),
         ("taidpt.cli", {"torch", "numpy", "onnxruntime", "av", "PIL"}),
     ],
 )

@@ -18,8 +18,8 @@ from taidpt.export.pictures import generated_pictures, heldout_pictures
 from taidpt.export.reference import TorchReference
 from taidpt.local_branch import image_encoder
 from taidpt.runtime.errors import InputError, ParityError
-from taidpt.runtime.manifest import InputSpec, Scoring
-from taidpt.runtime.resize import plan_crop
+from taidpt.runtime.bundle.manifest import InputSpec, Scoring
+from taidpt.runtime.preprocess.resize import plan_crop
 from tests.export.conftest import small_bank
 from tests.taidpt.tiny import make_clip
 

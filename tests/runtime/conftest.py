@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import tiny_bundle
 from tests.runtime.videos import colour_video
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taidpt.runtime.bank import ClassBank, Threshold, join_banks
-from taidpt.runtime.probability_maps import MapJson, ProbabilityMaps
-from taidpt.runtime.tag_tables import Thresholds
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold, join_banks
+from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.bank.thresholds import Thresholds
 
 SHORT: MapJson = {"scores": [1.0], "probabilities": [0.5], "band": [0.1, 0.9], "state": "seen"}
 LONG: MapJson = {"scores": [0.0, 2.0, 3.0], "probabilities": [0.1, 0.2, 1.0], "share": 0.25}

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from taidpt.runtime.commands import tag
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 
 SPEC = TinySpec(thresholds=(1.0,), bank_as="input")

@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from taidpt.cut_encoder import FEATURES, cut_encoder
-from taidpt.runtime.bare import ENCODER, open_bare
-from taidpt.runtime.bench import SyntheticSource, bench_lines, measure_eager, run_bench
+from taidpt.runtime.bench.bare_encoder import ENCODER, open_bare
+from taidpt.runtime.bench.bench import SyntheticSource, bench_lines, measure_eager, run_bench
 from taidpt.runtime.commands import bench
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 
 SPEC_FRAMES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)

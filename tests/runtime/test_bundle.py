@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from taidpt.runtime import bundle_writer
-from taidpt.runtime.bundle import (
+from taidpt.runtime.bundle import writer as bundle_writer
+from taidpt.runtime.bundle.bundle import (
     BANK_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -193,14 +193,14 @@ def test_a_cut_between_two_renames_is_mended_at_load(path: Path) -> None:
 KILLED_EXPORT = """
 import os, signal, sys
 from pathlib import Path
-from taidpt.runtime.bundle import BundleWriter
+from taidpt.runtime.bundle.bundle import BundleWriter
 from tests.runtime.tiny import TinySpec, tiny_manifest
 spec = TinySpec(seed=9)
 writer = BundleWriter(Path(sys.argv[1]))
 writer.write("model.onnx", b"x" * 100000)
 spec.bank().save(writer.path("bank.safetensors"))
 if sys.argv[2] == "late":
-    import taidpt.runtime.bundle_writer as module
+    import taidpt.runtime.bundle.writer as module
     module._swap = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     writer.commit(tiny_manifest(spec, spec.bank()))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -322,7 +322,7 @@ def test_a_staged_bundle_is_whole_and_hidden(path: Path) -> None:
 
 READER = """
 import sys, time
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 end = time.monotonic() + 1.5
 count = 0
 while time.monotonic() < end:

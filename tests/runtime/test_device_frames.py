@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taidpt.runtime.device_frames import DeviceFrames, take_frames
+from taidpt.runtime.preprocess.device_frames import DeviceFrames, take_frames
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 
 
 def frames(count: int = 2, height: int = 16, width: int = 16) -> np.ndarray:

@@ -9,9 +9,9 @@ import pytest
 
 from taidpt.runtime.backends.buffers import ALIGNMENT, TensorSpec, plan_buffers
 from taidpt.runtime.backends.engine_files import Machine, choose_engine, list_engines
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, BundleError, MissingDependencyError
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.stub_driver import add_stub_engine
 from tests.runtime.tiny import tiny_bundle
 

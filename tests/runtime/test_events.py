@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.events import Event, EventMachine, EventSettings, Interval, timeline
+from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, Interval, timeline
 
 
 def run(scores: list[float], times: list[float] | None = None, **options: float) -> list[Event]:

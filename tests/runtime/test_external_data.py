@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from taidpt.runtime.errors import BundleError
-from taidpt.runtime.external_data import check_external_data, external_locations
+from taidpt.runtime.bundle.onnx_weights import check_external_data, external_locations
 
 NAME = "model.onnx"
 

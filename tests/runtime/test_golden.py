@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from taidpt.runtime.bundle import Bundle
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.support import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "golden"

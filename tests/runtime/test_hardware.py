@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.runtime import hardware
+from taidpt.runtime.sources import hardware_decoders as hardware
 from taidpt.runtime.errors import InputError, MissingDependencyError
-from taidpt.runtime.hardware import open_decoding
-from taidpt.runtime.sources import SourceOptions, open_source
-from taidpt.runtime.video import open_input
+from taidpt.runtime.sources.hardware_decoders import open_decoding
+from taidpt.runtime.sources.open import SourceOptions, open_source
+from taidpt.runtime.sources.video_file import open_input
 
 
 def test_auto_falls_back_to_software_with_a_line_in_the_log(

@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.gstreamer import launch_command
-from taidpt.runtime.live import LiveClock, LiveSource, ReconnectPolicy
-from taidpt.runtime.sources import Frame, SourceOptions, open_source
-from taidpt.runtime.tagger import Tagger
-from taidpt.runtime.video import VideoSource
+from taidpt.runtime.sources.gstreamer_pipeline import launch_command
+from taidpt.runtime.sources.live_stream import LiveClock, LiveSource, ReconnectPolicy
+from taidpt.runtime.sources.open import Frame, SourceOptions, open_source
+from taidpt.runtime.tagger.tagger import Tagger
+from taidpt.runtime.sources.video_file import VideoSource
 from tests.support import require
 
 QUICK = ReconnectPolicy(first_s=0.1, longest_s=0.3, timeout_s=2.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from taidpt.runtime.nv12 import nv12_to_rgb, rgb_to_nv12, yuv_to_rgb_matrix
+from taidpt.runtime.preprocess.nv12 import nv12_to_rgb, rgb_to_nv12, yuv_to_rgb_matrix
 
 
 def test_black_white_and_the_primaries() -> None:

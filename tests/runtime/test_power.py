@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from taidpt.runtime.nvml import find_cards
-from taidpt.runtime.power import PowerMeter, find_rails
+from taidpt.runtime.measuring.nvml import find_cards
+from taidpt.runtime.measuring.power import PowerMeter, find_rails
 
 
 class NvmlError(Exception):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.images import read_image
-from taidpt.runtime.input_spec import NV12, BakedResize, InputSpec
-from taidpt.runtime.preprocess import Preprocessor
-from taidpt.runtime.resize import plan_crop
+from taidpt.runtime.sources.picture_files import read_image
+from taidpt.runtime.bundle.input_spec import NV12, BakedResize, InputSpec
+from taidpt.runtime.preprocess.preprocessor import Preprocessor
+from taidpt.runtime.preprocess.resize import plan_crop
 from tests.runtime.tiny import MEAN, STD
 from tests.support import shared_data
 

@@ -11,9 +11,9 @@ import pytest
 SOAK = """
 import os, sys
 from taidpt.runtime import Tagger
-from taidpt.runtime.bench import SyntheticSource
+from taidpt.runtime.bench.bench import SyntheticSource
 from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
-from taidpt.runtime.stream import Stream, StreamSettings
+from taidpt.runtime.stream.stream import Stream, StreamSettings
 
 def resident():
     with open("/proc/self/statm") as stream:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
-from taidpt.runtime.sources import Selector, SourceOptions, open_source
+from taidpt.runtime.sources.open import Selector, SourceOptions, open_source
 from tests.runtime.videos import colour_frame, colour_video, turn_video, write_video
 
 U8 = np.ndarray

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources import ArraySource, MergedSource, SourceOptions
-from taidpt.runtime.still import Look, StillFilter, change, sketch
-from taidpt.runtime.stream import StreamSettings
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.sources.open import ArraySource, MergedSource, SourceOptions
+from taidpt.runtime.stream.still_frames import Look, StillFilter, change, sketch
+from taidpt.runtime.stream.stream import StreamSettings
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.videos import write_video
 
 U8 = npt.NDArray[np.uint8]

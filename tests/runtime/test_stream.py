@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.moment import Moment
-from taidpt.runtime.pipeline import Merge, Prefetch
-from taidpt.runtime.sources import (
+from taidpt.runtime.stream.moment import Moment
+from taidpt.runtime.stages import Merge, Prefetch
+from taidpt.runtime.sources.open import (
     Frame,
     MergedSource,
     Source,
     SourceOptions,
     open_source,
 )
-from taidpt.runtime.stream import StreamSettings
-from taidpt.runtime.tagger import Tagger
-from taidpt.runtime.timing import Profile
+from taidpt.runtime.stream.stream import StreamSettings
+from taidpt.runtime.tagger.tagger import Tagger
+from taidpt.runtime.measuring.profile import Profile
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
 

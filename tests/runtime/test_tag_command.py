@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taidpt.runtime.sources import open_source
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.sources.open import open_source
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.runtime.bank import ClassBank, Threshold
-from taidpt.runtime.bundle import BANK_FILE, MODEL_FILE, Bundle, BundleWriter
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.results import Tag, TagResult, Vocabulary
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import (
     NAMES,
     TinySpec,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taidpt.runtime.errors import BackendError, BundleError, InputError
-from taidpt.runtime.trust import is_trusted, read_trusted, record_path, trust
+from taidpt.runtime.backends.trusted_engines import is_trusted, read_trusted, record_path, trust
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from taidpt.runtime.active_bank import BANK_INPUTS
-from taidpt.runtime.bank import ClassBank, Threshold
-from taidpt.runtime.bundle import (
+from taidpt.runtime.tagger.active_bank import BANK_INPUTS
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+from taidpt.runtime.bundle.bundle import (
     BANK_FILE,
     MODEL_FILE,
     PARITY_FILE,
@@ -29,7 +29,7 @@ from taidpt.runtime.bundle import (
     Scoring,
     TagEntry,
 )
-from taidpt.runtime.manifest import TOP_OUTPUTS
+from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 
 __all__ = ["NAMES", "TinySpec", "reference_outputs", "tiny_bundle", "tiny_manifest"]
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from taidpt.clip import load_clip
 from taidpt.clip_weights import is_torchscript_archive, licence_note, read_state_dict
 from taidpt.runtime.errors import InputError, MissingDependencyError
-from taidpt.runtime.files import sha256_of
+from taidpt.runtime.storage.atomic import sha256_of
 from tests.support import require
 from tests.taidpt.tiny import RESNET, make_clip
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from taidpt.clip import ClipModel
 from taidpt.prompts import PromptSettings, TunedPrompts
-from taidpt.runtime.bank import Threshold
+from taidpt.runtime.bank.class_bank import Threshold
 from taidpt.runtime.errors import InputError
 from taidpt.scores import Scoring
 from taidpt.tags import Tag

@@ -8,7 +8,7 @@ import pytest
 
 from taidpt.calibration.measures import f1_scores
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.probability_maps import ProbabilityMaps
+from taidpt.runtime.bank.probability_maps import ProbabilityMaps
 from taidpt.thresholds import TextTag, split_held_out, tags_from_texts
 
 Floats = npt.NDArray[np.float64]

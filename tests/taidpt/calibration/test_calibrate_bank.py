@@ -11,10 +11,10 @@ from PIL import Image
 
 from taidpt.calibration.caption_scores import label_captions
 from taidpt.calibration.targets import BankTarget, open_target
-from taidpt.runtime.bank import ClassBank, Threshold
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BundleError
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.taidpt.calibration.small_scene import SPEC, bundle_in, draw_pictures
 from tests.taidpt.calibration.test_calibrate_command import calibrate

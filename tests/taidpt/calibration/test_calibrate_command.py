@@ -17,9 +17,9 @@ from PIL import Image
 from taidpt.calibration.score_matrix import ScoreMatrix
 from taidpt.calibration.simulator import Size, simulate
 from taidpt.cli import cli
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import TaidptError
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.support import REPOSITORY
 from tests.taidpt.calibration.small_scene import draw_pictures
 

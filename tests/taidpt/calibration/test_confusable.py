@@ -11,7 +11,7 @@ from PIL import Image
 
 from taidpt.calibration.confusable import find_confusable
 from taidpt.cli import cli
-from taidpt.runtime.bank import ClassBank, Threshold
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import InputError
 from tests.runtime.tiny import tiny_bundle
 

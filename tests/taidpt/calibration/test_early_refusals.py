@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from taidpt.calibration.scene import _stilled
-from taidpt.runtime.bundle import Bundle
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.videos import colour_video
 from tests.taidpt.calibration.small_scene import SPEC, bundle_in, draw_pictures
 from tests.taidpt.calibration.test_calibrate_command import Done, calibrate, run_here
@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_in_the_end(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = Bundle.load(bundle).manifest
-    monkeypatch.setattr("taidpt.runtime.bundle.write_atomically", fail)
+    monkeypatch.setattr("taidpt.runtime.bundle.bundle.write_atomically", fail)
     kept = tmp_path / "kept.json"
     done = calibrate(bundle, "--frames", pictures, "--json", kept)
     assert_refused(

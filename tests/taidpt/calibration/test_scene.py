@@ -18,10 +18,10 @@ from taidpt.calibration.estimator import calibrate
 from taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.targets import Target, open_target
 from taidpt.clip import ClipModel
-from taidpt.runtime.bank import ClassBank
-from taidpt.runtime.bundle import Bundle
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.tagger import Tagger
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.taidpt.calibration.test_calibrate_command import calibrate as calibrate_command
 

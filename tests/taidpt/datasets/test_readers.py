@@ -17,9 +17,9 @@ from taidpt.datasets.voc import load_voc
 from taidpt.labels import TextLabeler
 from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.images import read_image
-from taidpt.runtime.manifest import InputSpec
-from taidpt.runtime.preprocess import Preprocessor
+from taidpt.runtime.sources.picture_files import read_image
+from taidpt.runtime.bundle.manifest import InputSpec
+from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.toyworld.scenes import font_installed
 from tests.support import require
 from tests.taidpt.datasets.official import (

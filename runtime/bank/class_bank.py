@@ -1,0 +1,229 @@
+"""The class bank: what the tuned prompts became, one row a tag, in one safetensors file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.bank.thresholds import Threshold, Thresholds
+
+__all__ = [
+    "DEFAULT_SCALE",
+    "ClassBank",
+    "FloatArray",
+    "Threshold",
+    "default_thresholds",
+    "join_banks",
+]
+
+FloatArray = npt.NDArray[np.float32]
+
+DEFAULT_SCALE = 4.0  # the paper's fixed factor on a similarity
+_UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class ClassBank:
+    """Class embeddings of C tags in a joint space of D dimensions.
+
+    Attributes:
+        names: C distinct tag names.
+        global_embeddings: unit rows for the global feature, float32 [C, D].
+        local_embeddings: unit rows for the patch features, float32 [C, D].
+        scale: factor on each tag's similarity, float32 [C].
+        bias: added after the scale, float32 [C].
+        value_embeddings: second rows of the local head, float32 [C, D], any length; or None.
+        thresholds: C thresholds, or none at all; held as `Thresholds`.
+        probabilities: C maps from score to probability as in the manifest, each None until
+            calibrated; none at all makes each None. Held as `ProbabilityMaps`.
+        metadata: free JSON about where the bank comes from (model, weights' hash, …).
+    """
+
+    names: tuple[str, ...]
+    global_embeddings: FloatArray
+    local_embeddings: FloatArray
+    scale: FloatArray
+    bias: FloatArray
+    value_embeddings: FloatArray | None = None
+    thresholds: Sequence[Threshold] = ()
+    probabilities: Sequence[MapJson | None] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_names(self.names)
+        C = len(self.names)
+        D = self.global_embeddings.shape[-1] if self.global_embeddings.ndim else 0
+        for name, rows in self.matrices().items():
+            _check_array(name, rows, (C, D), unit=name != "value_embeddings")
+        _check_array("scale", self.scale, (C,))
+        _check_array("bias", self.bias, (C,))
+        for what in ("thresholds", "probabilities"):
+            if len(getattr(self, what)) not in (0, C):
+                raise InputError(f"a bank of {C} tags has {len(getattr(self, what))} {what}")
+        maps = ProbabilityMaps.of(self.probabilities or (None,) * C)
+        object.__setattr__(self, "thresholds", Thresholds.of(self.thresholds))
+        object.__setattr__(self, "probabilities", maps)
+
+    @classmethod
+    def from_rows(
+        cls,
+        names: tuple[str, ...],
+        global_embeddings: FloatArray,
+        local_embeddings: FloatArray,
+        **others: Any,
+    ) -> ClassBank:
+        """A bank with the default scale 4 and bias 0 where `others` gives none."""
+        C = len(names)
+        others.setdefault("scale", np.full(C, DEFAULT_SCALE, np.float32))
+        others.setdefault("bias", np.zeros(C, np.float32))
+        return cls(names, global_embeddings, local_embeddings, **others)
+
+    def __repr__(self) -> str:
+        return f"ClassBank({len(self.names)} tags, dim {self.dim}: {_some(self.names)})"
+
+    @property
+    def dim(self) -> int:
+        """D, the size of the joint space."""
+        return int(self.global_embeddings.shape[1])
+
+    def save(self, path: str | Path) -> None:
+        """Write the bank as one safetensors file, by temporary and rename.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        from taidpt.runtime.bank.bank_file import write_bank
+
+        write_bank(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClassBank:
+        """Read a bank that `save` wrote.
+
+        Raises:
+            InputError: there is no such file.
+            BundleError: it is damaged, newer, or not a bank.
+        """
+        from taidpt.runtime.bank.bank_file import read_bank
+
+        return read_bank(Path(path))
+
+    def select(self, names: Iterable[str]) -> ClassBank:
+        """A bank of some of the tags, in the order given.
+
+        Raises:
+            InputError: the bank has no such tag.
+        """
+        wanted = tuple(names)
+        place = {name: index for index, name in enumerate(self.names)}
+        missing = [name for name in wanted if name not in place]
+        if missing:
+            raise InputError(f"the bank has no tag {missing[0]!r}; its tags: {_some(self.names)}")
+        rows = np.array([place[name] for name in wanted], np.int64)
+        thresholds = Thresholds.of(self.thresholds)
+        values = self.value_embeddings
+        return replace(
+            self,
+            names=wanted,
+            global_embeddings=self.global_embeddings[rows],
+            local_embeddings=self.local_embeddings[rows],
+            scale=self.scale[rows],
+            bias=self.bias[rows],
+            value_embeddings=None if values is None else values[rows],
+            thresholds=thresholds.take(rows) if thresholds else (),
+            probabilities=ProbabilityMaps.of(self.probabilities).take(rows),
+        )
+
+    def matrices(self) -> dict[str, FloatArray]:
+        """The matrices [C, D] by name."""
+        rows = {
+            "global_embeddings": self.global_embeddings,
+            "local_embeddings": self.local_embeddings,
+        }
+        if self.value_embeddings is not None:
+            rows["value_embeddings"] = self.value_embeddings
+        return rows
+
+
+def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
+    """The tags of two banks in one; the first bank's metadata.
+
+    Raises:
+        InputError: they share a tag, or differ in dimension or in having thresholds or values.
+    """
+    banks = (first, second)
+    if first.dim != second.dim:
+        raise InputError(f"banks of {first.dim} and {second.dim} dimensions cannot be joined")
+    there = set(first.names)
+    shared = [name for name in second.names if name in there]
+    if shared:
+        raise InputError(f"the bank has the tag {_some(shared)} already; remove it first")
+    if len({bank.value_embeddings is None for bank in banks}) > 1:
+        raise InputError("one of two banks has value embeddings: they cannot be joined")
+    if len({not bank.thresholds for bank in banks}) > 1:
+        raise InputError("one of two banks has no thresholds: they cannot be joined")
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(bank, name) for bank in banks])
+        for name in ("global_embeddings", "local_embeddings", "scale", "bias", "value_embeddings")
+        if getattr(first, name) is not None
+    }
+    return replace(
+        first,
+        names=first.names + second.names,
+        thresholds=Thresholds.of(first.thresholds).join(Thresholds.of(second.thresholds)),
+        probabilities=ProbabilityMaps.of(first.probabilities).join(
+            ProbabilityMaps.of(second.probabilities)
+        ),
+        **arrays,
+    )
+
+
+def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]:
+    """A start where nothing better is known: a cosine of 0.25, or 0.1 above the picture's mean."""
+    step = bank.scale.astype(float)
+    if transform == "none":
+        on, off = bank.bias + 0.25 * step, bank.bias + 0.24 * step
+    else:
+        even = -math.log(len(bank.names)) if transform == "log_softmax" else 0.0
+        on, off = even + 0.1 * step, even + 0.08 * step
+    return tuple(
+        Threshold(float(high), float(low), "default") for high, low in zip(on, off, strict=True)
+    )
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    if not names:
+        raise InputError("a bank needs at least one tag, got none")
+    if any(not name.strip() for name in names):
+        raise InputError("a bank's tag names must not be empty")
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InputError(f"a bank's tag names must differ, these occur twice: {_some(twice)}")
+
+
+def _check_array(
+    name: str, array: npt.NDArray[Any], shape: tuple[int, ...], unit: bool = False
+) -> None:
+    if array.dtype != np.float32 or array.shape != shape or 0 in shape:
+        raise InputError(
+            f"{name} should be float32 {list(shape)}, got {array.dtype} {list(array.shape)}"
+        )
+    # one pass without a copy: what is not finite makes a sum that is not
+    squares = np.einsum("...d,...d->...", array, array)
+    if not np.isfinite(squares).all():
+        raise InputError(f"{name} holds values that are not finite")
+    if unit and np.abs(np.sqrt(squares) - 1).max() > _UNIT_TOLERANCE:
+        raise InputError(f"the rows of {name} should have length 1")
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, … ({len(names)} in all)"

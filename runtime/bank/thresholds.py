@@ -1,0 +1,135 @@
+"""Thresholds of many tags as arrays: checked at once, read one by one."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.json_reader import JsonReader
+
+__all__ = ["UNCERTAIN", "Floats", "Table", "Threshold", "Thresholds", "Whole"]
+
+Floats = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
+
+UNCERTAIN = (0.2, 0.8)  # probabilities between these say neither yes nor no
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where a tag switches.
+
+    Attributes:
+        on: a score of at least this turns the tag on.
+        off: a score below this turns it off again, at most `on`.
+        source: where the numbers come from: "default", "from texts", "calibrated", ….
+    """
+
+    on: float
+    off: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.on) and math.isfinite(self.off)):
+            raise InputError(f"a threshold must be finite, got on {self.on} and off {self.off}")
+        if self.off > self.on:
+            raise InputError(
+                f"a threshold's off must not exceed its on, got {self.off} > {self.on}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {"on": self.on, "off": self.off, "source": self.source}
+
+    @classmethod
+    def from_json(cls, reader: JsonReader) -> Threshold:
+        """From a JSON object; BundleError when a key is missing or wrong."""
+        on, off, source = reader.number("on"), reader.number("off"), reader.string("source")
+        if off > on:
+            reader.fail("off", f"at most the on threshold {on:g}")
+        return cls(on, off, source)
+
+
+class Table(Sequence[Row]):
+    """Rows that are made when somebody asks for one; equal to any sequence of equal rows."""
+
+    @abstractmethod
+    def _row(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
+        places = range(len(self))[index]
+        return self._row(places) if isinstance(places, int) else tuple(map(self._row, places))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)!r})"
+
+
+class Thresholds(Table[Threshold]):
+    """C thresholds.
+
+    Attributes:
+        on, off: as in `Threshold`, float64 [C]. sources: C strings.
+    """
+
+    def __init__(self, on: Floats, off: Floats, sources: Sequence[str]) -> None:
+        """Check all at once.
+
+        Raises:
+            InputError: lengths differ, or a threshold is not finite or off above on.
+        """
+        if not on.shape == off.shape == (len(sources),):
+            raise InputError(
+                f"thresholds on {list(on.shape)}, off {list(off.shape)} and {len(sources)} sources "
+                "should be one a tag"
+            )
+        self.on, self.off, self.sources = on, off, sources
+        wrong = ~(np.isfinite(on) & np.isfinite(off) & (off <= on))
+        if wrong.any():
+            self._refuse(int(wrong.argmax()))
+
+    @classmethod
+    def of(cls, rows: Sequence[Threshold]) -> Thresholds:
+        """A table of any sequence; a table as it is."""
+        if isinstance(rows, Thresholds):
+            return rows
+        pairs = np.array([(row.on, row.off) for row in rows], np.float64).reshape(-1, 2)
+        return cls(pairs[:, 0], pairs[:, 1], tuple(row.source for row in rows))
+
+    def take(self, rows: Whole) -> Thresholds:
+        """Some of the rows, in the order given, [R]."""
+        return Thresholds(self.on[rows], self.off[rows], tuple(self.sources[row] for row in rows))
+
+    def join(self, other: Thresholds) -> Thresholds:
+        """These rows, and the other table's after them."""
+        on, off = np.concatenate([self.on, other.on]), np.concatenate([self.off, other.off])
+        return Thresholds(on, off, (*self.sources, *other.sources))
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def _row(self, index: int) -> Threshold:
+        return Threshold(float(self.on[index]), float(self.off[index]), self.sources[index])
+
+    def _refuse(self, index: int) -> None:
+        try:
+            self._row(index)
+        except InputError as error:
+            raise InputError(f"thresholds[{index}]: {error}") from None

@@ -1,0 +1,75 @@
+"""A bundle that another one is made of: its files are taken over, and it should not change."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from taidpt.runtime.errors import BundleError
+from taidpt.runtime.bundle.manifest import Manifest
+
+__all__ = ["MANIFEST_FILE", "BundleBase"]
+
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class BundleBase:
+    """The bundle at `path` as it was when it was read: the bytes of its manifest, and what it says.
+
+    Only the files of its manifest count; a killed writer may have left others in its folder.
+    """
+
+    path: Path
+    data: bytes
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, path: Path) -> BundleBase:
+        """Read a bundle's manifest.
+
+        Raises:
+            BundleError: there is none, or it is damaged.
+        """
+        file = path / MANIFEST_FILE
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{file}: cannot be read: {error.strerror}") from None
+        return cls(path, data, Manifest.from_bytes(data, str(file)))
+
+    def is_current(self) -> bool:
+        """Whether nobody has written to it since: calibration writes thresholds, say."""
+        try:
+            return (self.path / MANIFEST_FILE).read_bytes() == self.data
+        except OSError:
+            return False
+
+    def link_into(self, folder: Path) -> None:
+        """Put its files into another folder: links where the file system has them, or copies.
+
+        Raises:
+            BundleError: a file is missing, or a link leads out of the bundle.
+        """
+        for name in self.manifest.files:
+            copy = folder / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _link(self._inside(name), copy)
+
+    def _inside(self, name: str) -> Path:
+        source = (self.path / name).resolve()
+        if not source.is_relative_to(self.path.resolve()):
+            raise BundleError(f"{self.path / name}: leads out of the bundle")
+        if not source.is_file():
+            raise BundleError(f"{self.path / name}: missing; export the bundle again")
+        return source
+
+
+def _link(source: Path, copy: Path) -> None:
+    try:
+        os.link(source, copy)
+    except OSError:
+        import shutil
+
+        shutil.copyfile(source, copy)

@@ -1,0 +1,246 @@
+"""A bundle on disk: `NAME.taidpt/` with a graph, a bank, a parity report and a manifest.
+
+Loading checks the size of every file and the hash of small ones; `verify_hashes` checks all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+from taidpt.runtime.bank.bank_file import read_bank_names
+from taidpt.runtime.bundle.writer import (
+    MANIFEST_FILE,
+    BundleWriter,
+    is_being_replaced,
+    recover_bundle,
+)
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.storage.atomic import hold_lock, sha256_of, write_atomically
+from taidpt.runtime.bundle.manifest import (
+    KIND,
+    SCHEMA,
+    SCORE_TRANSFORMS,
+    FileEntry,
+    GraphInfo,
+    InputSpec,
+    Manifest,
+    ModelInfo,
+    Scoring,
+    TagEntry,
+    check_file_name,
+)
+
+__all__ = [
+    "BANK_FILE",
+    "KIND",
+    "MANIFEST_FILE",
+    "MODEL_FILE",
+    "PARITY_FILE",
+    "SCHEMA",
+    "SCORE_TRANSFORMS",
+    "Bundle",
+    "BundleWriter",
+    "FileEntry",
+    "GraphInfo",
+    "InputSpec",
+    "Manifest",
+    "ModelInfo",
+    "Scoring",
+    "TagEntry",
+    "Threshold",
+]
+
+Identity = tuple[int, int, int]  # device and inode of the folder, and when its manifest was written
+
+MODEL_FILE = "model.onnx"
+BANK_FILE = "bank.safetensors"
+PARITY_FILE = "parity.json"
+_SMALL = 4 << 20
+_LOAD_TRIES = 40  # each only where the folder was exchanged meanwhile
+_PAUSE_S = 0.01
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was found whole.
+
+    Attributes:
+        path: its folder.
+        manifest: what it says about itself.
+        identity: changes when the folder is replaced.
+    """
+
+    path: Path
+    manifest: Manifest
+    identity: Identity
+
+    @classmethod
+    def load(cls, path: str | Path) -> Bundle:
+        """Open a bundle and check it.
+
+        Args:
+            path: the folder `NAME.taidpt`.
+        Raises:
+            InputError: there is no such folder.
+            BundleError: it is damaged, incomplete, hand-edited into nonsense, or newer.
+        """
+        folder = Path(path)
+        for _ in range(_LOAD_TRIES):
+            recover_bundle(folder.absolute())
+            before = _identity(folder)
+            try:
+                return _load_once(folder)
+            except (BundleError, InputError):
+                # another process may have put a new folder in place between two reads
+                if _identity(folder) == before and not is_being_replaced(folder.absolute()):
+                    raise
+            time.sleep(_PAUSE_S)
+        return _load_once(folder)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags' names, in the order of the graph's scores."""
+        return self.manifest.names
+
+    @functools.cached_property
+    def bank(self) -> ClassBank:
+        """The class bank, read when first asked for."""
+        return ClassBank.load(self.file(BANK_FILE))
+
+    def file(self, name: str) -> Path:
+        """The path of one of the bundle's files.
+
+        Raises:
+            BundleError: the manifest lists no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path}: the bundle has no file {name!r}")
+        return self.path / name
+
+    def is_current(self) -> bool:
+        """Whether the folder is still the one that was loaded."""
+        return _identity(self.path) == self.identity
+
+    def verify_hashes(self) -> tuple[str, ...]:
+        """Hash every file; the names of those that differ from the manifest or are missing."""
+        return tuple(
+            name
+            for name, entry in self.manifest.files.items()
+            if not (self.path / name).is_file() or sha256_of(self.path / name) != entry.sha256
+        )
+
+    def require_whole(self) -> Bundle:
+        """The bundle itself when every file is the one that the manifest lists.
+
+        Raises:
+            BundleError: naming those that are not.
+        """
+        changed = self.verify_hashes()
+        if changed:
+            raise BundleError(
+                f"{self.path}: changed or damaged: {', '.join(changed)}; export it again"
+            )
+        return self
+
+    def add_file(self, name: str, data: bytes) -> Bundle:
+        """Add one file: temporary, fsync, rename, then the manifest in the same way.
+
+        Returns:
+            The bundle with the new file.
+        Raises:
+            BundleError: there is a file of that name with other content (a `BundleWriter` with
+                this bundle as base replaces files), or the bundle was replaced meanwhile.
+        """
+        check_file_name(name, str(self.path))
+        with hold_lock(self.path):
+            current = Bundle.load(self.path)
+            target = self.path / name
+            if name in current.manifest.files and target.read_bytes() != data:
+                raise BundleError(f"{self.path}: has a file {name!r} already, with other content")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, data)
+            entry = FileEntry(len(data), sha256_of(target))
+            files = {**current.manifest.files, name: entry}
+            return current.with_manifest(dataclasses.replace(current.manifest, files=files))
+
+    def with_manifest(self, manifest: Manifest) -> Bundle:
+        """Write a changed manifest (thresholds, say) and return the bundle with it."""
+        data = manifest.to_bytes()
+        Manifest.from_bytes(data, str(self.path / MANIFEST_FILE))
+        write_atomically(self.path / MANIFEST_FILE, data)
+        return dataclasses.replace(self, manifest=manifest)
+
+
+def _load_once(folder: Path) -> Bundle:
+    identity = _identity(folder)
+    if identity is None:
+        raise InputError(f"{folder}: no such bundle; make one with taidpt-export")
+    try:
+        manifest = _read_manifest(folder)
+        _check_files(folder, manifest)
+        _check_bank(folder, manifest)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+    return Bundle(folder, manifest, identity)
+
+
+def _identity(folder: Path) -> Identity | None:
+    """What tells a folder from the one that replaces it; None where there is none."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be opened: {error.strerror}") from None
+    try:
+        written = (folder / MANIFEST_FILE).stat().st_mtime_ns
+    except OSError:
+        written = 0
+    return status.st_dev, status.st_ino, written
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder}: not a bundle, it has no {MANIFEST_FILE}; make one with taidpt-export"
+        ) from None
+    except NotADirectoryError:
+        raise InputError(f"{folder}: not a bundle: a bundle is a folder") from None
+    return Manifest.from_bytes(data, str(path))
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    root = folder.resolve()
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path}: missing; export the bundle again")
+        if not path.resolve().is_relative_to(root):
+            raise BundleError(f"{path}: leads out of the bundle")
+        size = path.stat().st_size
+        if size != entry.size:
+            raise BundleError(
+                f"{path}: has {size} bytes, the manifest says {entry.size}; it is truncated or was "
+                "changed, export the bundle again"
+            )
+        if size < _SMALL and sha256_of(path) != entry.sha256:
+            raise BundleError(f"{path}: its content was changed; export the bundle again")
+
+
+def _check_bank(folder: Path, manifest: Manifest) -> None:
+    """A tag list edited by hand would put the scores under the wrong names."""
+    if BANK_FILE not in manifest.files:
+        raise BundleError(f"{folder / MANIFEST_FILE}: lists no {BANK_FILE}")
+    if read_bank_names(folder / BANK_FILE) != manifest.names:
+        raise BundleError(
+            f"{folder / MANIFEST_FILE}: its tags differ from those of {BANK_FILE}; "
+            "export the bundle again instead of editing the tags"
+        )

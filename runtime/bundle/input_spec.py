@@ -1,0 +1,138 @@
+"""What a bundle's graph takes: frames of which size and format, and how others become that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from taidpt.runtime.storage.json_reader import JsonReader
+
+__all__ = ["NV12", "RGB", "YUV_MATRICES", "YUV_RANGES", "BakedResize", "InputSpec"]
+
+RGB, NV12 = "rgb_u8_nhwc", "nv12_u8"
+YUV_MATRICES = ("bt601", "bt709")
+YUV_RANGES = ("limited", "full")
+
+
+@dataclass(frozen=True)
+class BakedResize:
+    """A resize and crop that the graph does itself.
+
+    Attributes:
+        crop: height and width of what the encoder sees.
+        matrix, range: of NV12 frames, "bt601" or "bt709" and "limited" or "full"; None for RGB.
+    """
+
+    crop: tuple[int, int]
+    matrix: str | None = None
+    range: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        colours = {} if self.matrix is None else {"matrix": self.matrix, "range": self.range}
+        return {"crop": list(self.crop), **colours}
+
+    @classmethod
+    def from_json(cls, reader: JsonReader, coloured: bool) -> BakedResize:
+        """From a JSON object; `coloured` says whether frames are NV12."""
+        crop = reader.integers("crop")
+        if len(crop) != 2 or min(crop) < 1:
+            reader.fail("crop", "[height, width]")
+        if not coloured:
+            return cls((crop[0], crop[1]))
+        extent = reader.choice("range", YUV_RANGES)
+        return cls((crop[0], crop[1]), reader.choice("matrix", YUV_MATRICES), extent)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the graph takes: uint8 frames, and how a picture of another size becomes one.
+
+    Attributes:
+        height, width: of a frame, in pixels.
+        mean, std: of values in 0 … 1; folded into the graph, here for the record.
+        name: of the graph's input.
+        format: RGB, or NV12 where the graph converts the colours itself.
+        resize, interpolation, antialias, crop: how a picture of another size becomes a frame.
+        baked_resize: what the graph resizes itself; frames have exactly the size above then.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    name: str = "frames"
+    format: str = RGB
+    resize: str = "shortest_side"
+    interpolation: str = "bicubic"
+    antialias: bool = True
+    crop: str = "center"
+    baked_resize: BakedResize | None = None
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of one frame, uint8: [H, W, 3], or [H · 3/2, W] of NV12."""
+        if self.format == NV12:
+            return self.height * 3 // 2, self.width
+        return self.height, self.width, 3
+
+    @property
+    def colours(self) -> tuple[str, str]:
+        """Matrix and range of NV12 frames, as `taidpt.runtime.preprocess.nv12` takes them."""
+        baked = self.baked_resize
+        return (str(baked.matrix), str(baked.range)) if baked else ("none", "none")
+
+    @property
+    def source_colours(self) -> tuple[str, str] | None:
+        """What `SourceOptions.colours` should be: None where frames are RGB."""
+        return self.colours if self.format == NV12 else None
+
+    @property
+    def crop_hw(self) -> tuple[int, int]:
+        """Height and width of what the encoder sees of a frame."""
+        baked = self.baked_resize
+        return (self.height, self.width) if baked is None else baked.crop
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "name": self.name,
+            "format": self.format,
+            "height": self.height,
+            "width": self.width,
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+            "antialias": self.antialias,
+            "crop": self.crop,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "baked_resize": None if self.baked_resize is None else self.baked_resize.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, reader: JsonReader) -> InputSpec:
+        """From a JSON object; BundleError when a key is missing or wrong."""
+        form = reader.choice("format", (RGB, NV12))
+        baked = None
+        if form == NV12 or "baked_resize" in reader:
+            baked = BakedResize.from_json(reader.child("baked_resize"), form == NV12)
+        return cls(
+            height=reader.integer("height", least=1),
+            width=reader.integer("width", least=1),
+            mean=_three(reader, "mean"),
+            std=_three(reader, "std"),
+            name=reader.string("name"),
+            format=form,
+            resize=reader.choice("resize", ("shortest_side",)),
+            interpolation=reader.choice("interpolation", ("bicubic",)),
+            antialias=reader.boolean("antialias"),
+            crop=reader.choice("crop", ("center",)),
+            baked_resize=baked,
+        )
+
+
+def _three(reader: JsonReader, key: str) -> tuple[float, float, float]:
+    values = reader.numbers(key)
+    if len(values) != 3:
+        reader.fail(key, "three numbers, one a colour")
+    return values[0], values[1], values[2]

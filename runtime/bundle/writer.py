@@ -1,0 +1,253 @@
+"""Writing a bundle as one step: whatever happens, a reader sees the old bundle or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from taidpt.runtime.bundle.base import MANIFEST_FILE, BundleBase
+from taidpt.runtime.closing import Closing
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.storage.atomic import exchange, fsync_folder, hold_lock, sha256_of, try_lock
+from taidpt.runtime.bundle.manifest import FileEntry, Manifest, check_file_name
+
+__all__ = ["MANIFEST_FILE", "BundleWriter", "is_being_replaced", "recover_bundle"]
+
+_STALE_AFTER_S = 24 * 3600.0  # where folders have no locks
+_SWAP_TRIES = 20
+
+
+class BundleWriter(Closing):
+    """Collects a bundle's files in a hidden sibling folder and puts it in place with `commit`.
+
+    Without `commit` (an error, a kill) the bundle of that name stays as it was; the hidden folder
+    is removed here, or by the next writer of the same name after a kill.
+
+        with BundleWriter("street.taidpt") as writer:
+            onnx.save(model, writer.path("model.onnx"))
+            bank.save(writer.path("bank.safetensors"))
+            writer.commit(manifest)
+
+    A bundle of the same path as base is changed so: what its manifest lists is taken over, and
+    whatever else lies in it (a killed writer's leftover, say) is not.
+    """
+
+    def __init__(self, target: str | Path, base: str | Path | None = None) -> None:
+        """Begin a bundle.
+
+        Args:
+            target: the bundle's folder; what stands there must be a bundle, empty, or nothing.
+            base: an existing bundle whose files are taken over (linked, or copied).
+        Raises:
+            InputError: the target cannot be written or holds something else.
+            BundleError: the base is none.
+        """
+        self.target = Path(target).absolute()
+        recover_bundle(self.target)
+        _check_target(self.target)
+        _remove_stale(self.target)
+        self._base = None if base is None else BundleBase.read(Path(base))
+        self._taken = {} if self._base is None else dict(self._base.manifest.files)
+        self.folder, self._lock = _make_temporary(self.target)
+        self._committed = False
+        if self._base is not None:
+            with self._removed_on_error():
+                self._base.link_into(self.folder)
+
+    @property
+    def base(self) -> Manifest:
+        """The manifest of the base, as it was when this writer began.
+
+        Raises:
+            BundleError: there is no base.
+        """
+        if self._base is None:
+            raise BundleError(f"{self.target}: this writer has no base")
+        return self._base.manifest
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name` (a relative path with forward slashes)."""
+        check_file_name(name, str(self.target))
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be a link to the base's file, which must not change
+        self._taken.pop(name, None)
+        return path
+
+    def remove(self, name: str) -> None:
+        """Leave out a file of the base."""
+        self.path(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file of the bundle."""
+        self.path(name).write_bytes(data)
+
+    def stage(self, manifest: Manifest | None = None) -> Manifest:
+        """Hash and flush every file and write the manifest last; nothing is in place yet.
+
+        The hidden folder is a whole bundle then, which can be loaded and tried before `commit`.
+
+        Args:
+            manifest: as it should be, but for `files`, which is filled in here; None is the base's.
+        Returns:
+            The manifest as written.
+        Raises:
+            BundleError: the graph's file was not written, or a file of the base is damaged.
+        """
+        if self._committed:
+            raise BundleError(f"{self.target}: this writer has committed already")
+        (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
+        files = _flush_files(self.folder)
+        changed = [name for name, entry in self._taken.items() if files.get(name) != entry]
+        if changed:
+            raise BundleError(
+                f"{self.target}: changed or damaged: {', '.join(changed)}; export it again"
+            )
+        whole = dataclasses.replace(manifest or self.base, files=files)
+        data = whole.to_bytes()
+        Manifest.from_bytes(data, f"{self.target} (its new manifest)")
+        _write_flushed(self.folder / MANIFEST_FILE, data)
+        return whole
+
+    def commit(self, manifest: Manifest | None = None) -> Manifest:
+        """Stage all files and put the bundle in place.
+
+        Raises:
+            BundleError: as `stage`, or the base was changed by someone else meanwhile.
+            InputError: the target cannot be replaced.
+        """
+        whole = self.stage(manifest)
+        with hold_lock(self.target) if self.target.is_dir() else contextlib.nullcontext():
+            if self._base is not None and not self._base.is_current():
+                raise BundleError(
+                    f"{self._base.path}: was changed by another command meanwhile; run this one "
+                    "again"
+                )
+            _swap(self.folder, self.target)
+        self._committed = True
+        return whole
+
+    @contextlib.contextmanager
+    def _removed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the hidden folder: a bundle that was not committed, or the one replaced."""
+        import shutil
+
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def recover_bundle(target: Path) -> None:
+    """Put the old bundle back when a replacement by two renames was cut between them."""
+    if target.exists() or not target.parent.is_dir():
+        return
+    for old in sorted(_siblings(target, "old")):
+        if (old / MANIFEST_FILE).is_file():
+            with contextlib.suppress(OSError):
+                old.rename(target)
+                return
+
+
+def is_being_replaced(target: Path) -> bool:
+    """Whether a replacement by two renames is under way, or was cut."""
+    return target.parent.is_dir() and bool(_siblings(target, "old"))
+
+
+def _siblings(target: Path, role: str) -> list[Path]:
+    prefix = f".{target.name}.{role}-"
+    return [path for path in target.parent.iterdir() if path.name.startswith(prefix)]
+
+
+def _check_target(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: its folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{target}: no permission to write in {target.parent}")
+    if target.is_symlink():
+        raise InputError(f"{target}: is a link; give the path of the bundle itself")
+    if not target.exists() or (target / MANIFEST_FILE).is_file():
+        return
+    if not target.is_dir() or any(target.iterdir()):
+        raise InputError(f"{target}: exists and is not a bundle; choose another name or remove it")
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what killed writers of this name left; those still at work hold a lock."""
+    import shutil
+
+    for folder in _siblings(target, "tmp") + _siblings(target, "old"):
+        lock = try_lock(folder)
+        if lock is None and time.time() - folder.stat().st_mtime < _STALE_AFTER_S:
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_temporary(target: Path) -> tuple[Path, int | None]:
+    folder = target.with_name(f".{target.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from None
+    return folder, try_lock(folder)
+
+
+def _flush_files(folder: Path) -> dict[str, FileEntry]:
+    files: dict[str, FileEntry] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        name = path.relative_to(folder).as_posix()
+        files[name] = FileEntry(path.stat().st_size, sha256_of(path))
+    return files
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    fsync_folder(path.parent)
+
+
+def _swap(folder: Path, target: Path) -> None:
+    """Put `folder` at `target`; what stood there is left at `folder`, or removed."""
+    for _ in range(_SWAP_TRIES):
+        if target.exists():
+            if exchange(folder, target):
+                break
+            old = target.with_name(f".{target.name}.old-{os.urandom(4).hex()}")
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            # a reader has just put the old bundle back: begin again
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                continue
+            raise
+        _remove_stale_old(target)
+        break
+    else:
+        raise InputError(f"{target}: others keep writing to it; try again")
+    fsync_folder(target.parent)
+
+
+def _remove_stale_old(target: Path) -> None:
+    import shutil
+
+    for old in _siblings(target, "old"):
+        shutil.rmtree(old, ignore_errors=True)
