@@ -33,9 +33,9 @@ def make_inputs(model: str, folder: Path, file: bool) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from taidpt.clip import load_clip
-    from taidpt.prompts import TunedPrompts
-    from taidpt.tags import Tag
+    from taidpt.clip.model import load_clip
+    from taidpt.prompts.prompts_file import TunedPrompts
+    from taidpt.texts.tags import Tag
 
     clip = load_clip(model, "random")
     if file:

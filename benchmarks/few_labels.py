@@ -14,11 +14,11 @@ import argparse
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.baselines import best_single_threshold, oracle_thresholds
-from taidpt.calibration.estimator import calibrate
-from taidpt.calibration.few_labels import refine
-from taidpt.calibration.measures import f1_scores
-from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.judging.baselines import best_single_threshold, oracle_thresholds
+from taidpt.calibration.statistics.estimator import calibrate
+from taidpt.calibration.statistics.few_labels import refine
+from taidpt.calibration.judging.measures import f1_scores
+from tests.taidpt.calibration.simulator import Size, simulate
 
 Targets = npt.NDArray[np.int8]
 FAMILIES = "shifted;skewed;common;weak;embedded;rare;photos;photos, uneven"

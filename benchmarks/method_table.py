@@ -14,7 +14,7 @@ import json
 import statistics
 from pathlib import Path
 
-from taidpt.recipes import RECIPES
+from taidpt.evaluation.recipes import RECIPES
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- methods: benchmarks/method_table.py -->\n", "<!-- end of methods -->\n"

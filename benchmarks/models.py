@@ -58,7 +58,7 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
     from taidpt.export.graph_io import RAW_GLOBAL, RAW_PATCHES, open_session, save_graph
     from taidpt.export.parity import centred_cosines
     from taidpt.export.pictures import generated_pictures
-    from taidpt.local_branch import tower_encoder
+    from taidpt.encoders.local_branch import tower_encoder
     from taidpt.runtime.bundle.manifest import InputSpec
     from taidpt.runtime.preprocess.preprocessor import Preprocessor
 

@@ -22,7 +22,7 @@ from typing import Any
 import onnxruntime
 import torch
 
-from taidpt.clip import load_clip
+from taidpt.clip.model import load_clip
 from taidpt.export.candidate import graph_outputs
 from taidpt.export.demo import DEMO_SETTINGS
 from taidpt.export.engine import EngineOptions
@@ -32,13 +32,13 @@ from taidpt.export.pictures import Picture
 from taidpt.export.precision import RUN_LITERALLY
 from taidpt.export.variants import EngineRequest, add_precision
 from taidpt.progress import SilentProgress
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Bundle
 from taidpt.runtime.errors import TaidptError
-from taidpt.tags import Tag
+from taidpt.texts.tags import Tag
 from taidpt.toyworld import assets
 from taidpt.toyworld.heldout import load_heldout
-from taidpt.tune_job import TuneJob, run_job
+from taidpt.tuning.text_job import TuneJob, run_job
 
 MODELS = "toyworld,RN50-quickgelu,ViT-B-32-quickgelu,MobileCLIP2-S0"
 PRECISIONS = "fp32,fp16,bf16,int8,fp8"

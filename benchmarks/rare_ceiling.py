@@ -19,12 +19,12 @@ import numpy.typing as npt
 from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
-from taidpt.calibration.baselines import best_single_threshold
-from taidpt.calibration.decision import decide
-from taidpt.calibration.estimator import calibrate
-from taidpt.calibration.measures import f1_scores
-from taidpt.calibration.sample import Sample
-from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.judging.baselines import best_single_threshold
+from taidpt.calibration.statistics.decision import decide
+from taidpt.calibration.statistics.estimator import calibrate
+from taidpt.calibration.judging.measures import f1_scores
+from taidpt.calibration.statistics.sample import Sample
+from tests.taidpt.calibration.simulator import Size, simulate
 
 Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int8]

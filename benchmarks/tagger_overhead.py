@@ -25,13 +25,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-from taidpt.clip import load_clip
-from taidpt.cut_encoder import cut_encoder
+from taidpt.clip.model import load_clip
+from taidpt.bench.cut_encoder import cut_encoder
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.progress import SilentProgress
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Tagger
-from taidpt.tags import Tag
+from taidpt.texts.tags import Tag
 
 TARGET = 1.05
 WARM_UP = 3

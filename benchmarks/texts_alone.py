@@ -12,9 +12,9 @@ import argparse
 
 import numpy as np
 
-from taidpt.calibration.baselines import best_single_threshold, oracle_thresholds
-from taidpt.calibration.measures import expected_calibration_error, f1_scores
-from taidpt.calibration.score_matrix import Floats, ScoreMatrix
+from taidpt.calibration.judging.baselines import best_single_threshold, oracle_thresholds
+from taidpt.calibration.judging.measures import expected_calibration_error, f1_scores
+from taidpt.calibration.statistics.score_matrix import Floats, ScoreMatrix
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.bank.probability_maps import ProbabilityMaps

@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from taidpt.calibration.estimator import TagCalibration, calibrate
-from taidpt.calibration.score_matrix import ScoreMatrix
+from taidpt.calibration.statistics.estimator import TagCalibration, calibrate
+from taidpt.calibration.statistics.score_matrix import ScoreMatrix
 
 SHOWN = ("elephant", "cup", "backpack")
 PLAIN_WORDS = {

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from taidpt.calibration.estimator import calibrate
-from taidpt.calibration.report import Comparison, compare
-from taidpt.calibration.simulator import FAMILIES, Size, simulate
+from taidpt.calibration.statistics.estimator import calibrate
+from taidpt.calibration.judging.report import Comparison, compare
+from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
 
 FIELDS = [field.name for field in dataclasses.fields(Comparison)]
 

@@ -3,7 +3,7 @@
     python benchmarks/toyworld_rates.py [NAME ...] [--rates 1e-4,3e-4]
 
 Prints a Markdown row a recipe: mAP in percent on "val" for each rate, one seed. What is best goes
-into `taidpt.recipes`. Needs the emoji font, which "train" and "val" are rendered with.
+into `taidpt.evaluation.recipes`. Needs the emoji font, which "train" and "val" are rendered with.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from taidpt.progress import SilentProgress
-from taidpt.recipes import RECIPES, Recipe
-from taidpt.reproduction import ReproductionJob, run_recipe
+from taidpt.evaluation.recipes import RECIPES, Recipe
+from taidpt.evaluation.reproduction import ReproductionJob, run_recipe
 
 TEXT_RATES = (3e-4, 1e-3, 3e-3)
 PICTURE_RATES = (3e-4, 2e-3, 1e-2)

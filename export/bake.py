@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taidpt.clip import ClipModel
+from taidpt.clip.model import ClipModel
 from taidpt.export.classes import BankedClasses
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank, FloatArray
 from taidpt.scores import SCORE_SCALE
-from taidpt.text_features import class_embeddings
+from taidpt.features.prompt_encoder import class_embeddings
 
 __all__ = ["bake", "bank_from_embeddings"]
 

@@ -14,7 +14,7 @@ from taidpt.runtime.storage.outputs import refuse_unwritable
 
 if TYPE_CHECKING:
     from taidpt.export.tag_bank import BankMaker
-    from taidpt.tags import TagSet
+    from taidpt.texts.tags import TagSet
 
 __all__ = ["BankRequest", "make_bank", "open_maker", "read_tags"]
 
@@ -68,7 +68,7 @@ def read_tags(text: str) -> TagSet:
     Raises:
         InputError: the file cannot be read, or a name is empty or there twice.
     """
-    from taidpt.tags import TagSet
+    from taidpt.texts.tags import TagSet
 
     if text.lower().endswith(_LISTS):
         return TagSet.load(text)
@@ -85,9 +85,9 @@ def open_maker(request: BankRequest) -> BankMaker:
     from taidpt.export.graph_io import require_export_packages
 
     require_export_packages()
-    from taidpt.clip import load_clip
+    from taidpt.clip.model import load_clip
     from taidpt.export.tag_bank import BankMaker, require_model
-    from taidpt.prompts import TunedPrompts
+    from taidpt.prompts.prompts_file import TunedPrompts
     from taidpt.scores import Scoring
 
     prompts = None
@@ -112,10 +112,10 @@ def _own_tags(request: BankRequest) -> ClassBank:
 
 
 def _baked(source: Path, pretrained: str | None) -> ClassBank:
-    from taidpt.clip import load_clip
+    from taidpt.clip.model import load_clip
     from taidpt.export.bake import bake
     from taidpt.export.exporter import with_thresholds
-    from taidpt.prompts import TunedPrompts
+    from taidpt.prompts.prompts_file import TunedPrompts
 
     prompts = TunedPrompts.load(source)
     name, weights = str(prompts.model["name"]), str(prompts.model["pretrained"])

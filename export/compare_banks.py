@@ -20,7 +20,7 @@ from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from taidpt.calibration.estimator import Calibration
+    from taidpt.calibration.statistics.estimator import Calibration
     from taidpt.runtime.sources.open import Frame, Source
     from taidpt.runtime.tagger.tagger import Tagger
 
@@ -268,10 +268,10 @@ def _small(frame: Frame) -> bytes:
 
 
 def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibration:
-    from taidpt.calibration.needs import need_packages
+    from taidpt.calibration.needed_packages import need_packages
 
     need_packages()
-    from taidpt.calibration.estimator import calibrate
+    from taidpt.calibration.statistics.estimator import calibrate
     from taidpt.calibration.scene import worth
 
     return calibrate(scores, bank.names, None, worth(scores.astype(np.float64), videos))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.baselines import encode_pictures, zero_shot_scores
-from taidpt.clip import load_clip
+from taidpt.features.zero_shot import encode_pictures, zero_shot_scores
+from taidpt.clip.model import load_clip
 from taidpt.export.demo_page import (
     DemoReport,
     Heatmap,
@@ -28,11 +28,11 @@ from taidpt.progress import Progress
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.tagger.tagger import Tagger
-from taidpt.templates import PLAIN_TEMPLATE, ensemble_templates
+from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
 from taidpt.toyworld import assets
 from taidpt.toyworld.heldout import load_heldout
-from taidpt.tune_job import TuneJob, run_job
-from taidpt.tune_settings import TuneSettings
+from taidpt.tuning.text_job import TuneJob, run_job
+from taidpt.tuning.settings import TuneSettings
 
 __all__ = ["DEMO_SETTINGS", "DemoResult", "run_demo"]
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from taidpt import __version__
-from taidpt.clip import ClipModel, load_clip
+from taidpt.clip.model import ClipModel, load_clip
 from taidpt.export.bake import bake
 from taidpt.export.candidate import crop_spec, graph_outputs
 from taidpt.export.classes import BankedClasses, load_classes
@@ -38,9 +38,9 @@ from taidpt.export.pictures import (
 from taidpt.export.reference import TorchReference
 from taidpt.export.resize_graph import FrameInput, prepend_resize
 from taidpt.export.weights_beside import return_memory
-from taidpt.local_branch import ImageEncoder, image_encoder
+from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
 from taidpt.runtime.bundle.bundle import (
     BANK_FILE,

@@ -243,9 +243,9 @@ def _from_torch(
         if options.torch == "yes":
             raise InputError("PyTorch is asked for and not installed: pip install 'taidpt[tune]'")
         return None
-    from taidpt.clip import load_clip
+    from taidpt.clip.model import load_clip
     from taidpt.export.reference import TorchReference
-    from taidpt.local_branch import image_encoder
+    from taidpt.encoders.local_branch import image_encoder
 
     info = bundle.manifest.model
     try:

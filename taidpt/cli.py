@@ -22,19 +22,19 @@ __all__ = ["COMMANDS", "cli", "export_main", "main"]
 
 # name → (module:attribute, one line of help); the line stands here so that --help loads nothing.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "tune": ("taidpt.commands:tune", "Tune prompts for your tags from a text file."),
-    "texts": ("taidpt.commands:texts", "Report which tags your texts name, and how often."),
+    "tune": ("taidpt.commands.tune:tune", "Tune prompts for your tags from a text file."),
+    "texts": ("taidpt.commands.tune:texts", "Report which tags your texts name, and how often."),
     "eval": (
-        "taidpt.evaluation_commands:evaluate",
+        "taidpt.commands.evaluate:evaluate",
         "Evaluate saved scores, or methods on a data set.",
     ),
-    "ensemble": ("taidpt.evaluation_commands:ensemble", "Combine two score files."),
+    "ensemble": ("taidpt.commands.evaluate:ensemble", "Combine two score files."),
     "tune-pictures": (
-        "taidpt.benchmark_commands:tune_pictures",
+        "taidpt.commands.datasets:tune_pictures",
         "Tune prompts on a data set's pictures.",
     ),
-    "reproduce": ("taidpt.benchmark_commands:reproduce", "Run a published result again."),
-    "datasets": ("taidpt.benchmark_commands:datasets", "Look for the benchmark data sets."),
+    "reproduce": ("taidpt.commands.datasets:reproduce", "Run a published result again."),
+    "datasets": ("taidpt.commands.datasets:datasets", "Look for the benchmark data sets."),
     "export": ("taidpt.export.commands:export", "Turn tuned prompts into a bundle."),
     "bank": ("taidpt.export.bank_commands:bank", "Make a class bank: tags in one file."),
     "compare-banks": (

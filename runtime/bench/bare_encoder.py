@@ -56,6 +56,6 @@ def _whole(tagger: Tagger, reason: str) -> Bare:
 
 def _cut(graph: Path, frames: str, out: Path) -> str:
     """Cut in a process of its own, since the runtime loads no onnx; why it failed, or nothing."""
-    command = [sys.executable, "-m", "taidpt.cut_encoder", str(graph), frames, str(out)]
+    command = [sys.executable, "-m", "taidpt.bench.cut_encoder", str(graph), frames, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stderr.strip().splitlines() or ["no reason"])[-1] if done.returncode else ""

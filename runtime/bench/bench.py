@@ -169,7 +169,7 @@ def measure_eager(
     device = "cpu" if tagger.device.name == "cpu" else "cuda"
     sizes = ",".join(map(str, batches))
     arguments = [tagger.bundle.manifest.model.name, sizes, device, str(threads or 0), str(seconds)]
-    command = [sys.executable, "-m", "taidpt.eager_bench", *arguments]
+    command = [sys.executable, "-m", "taidpt.bench.eager_encoder", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["it failed"])[-1]

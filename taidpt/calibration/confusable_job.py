@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.confusable import Confusion, find_confusable
-from taidpt.calibration.confusable_report import check_report, lines, write_report
+from taidpt.calibration.statistics.confusable import Confusion, find_confusable
+from taidpt.calibration.statistics.confusable_report import check_report, lines, write_report
 from taidpt.calibration.scene import SceneScores, score_frames
 from taidpt.calibration.targets import Target, open_target
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
@@ -75,6 +75,6 @@ def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
 
 
 def _named(target: Target, texts: str) -> npt.NDArray[np.int64]:
-    from taidpt.calibration.caption_scores import label_captions
+    from taidpt.calibration.from_texts.caption_scores import label_captions
 
     return np.asarray((label_captions(target, texts)[1] > 0).sum(axis=0), np.int64)

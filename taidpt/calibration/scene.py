@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.effective import effective_frames
+from taidpt.calibration.statistics.effective import effective_frames
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.top_k import refuse_top
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from taidpt.calibration.estimator import Calibration, TagCalibration
+from taidpt.calibration.statistics.estimator import Calibration, TagCalibration
 
 if TYPE_CHECKING:
-    from taidpt.thresholds import TextTag
+    from taidpt.calibration.from_texts.thresholds import TextTag
 
 __all__ = ["print_table", "print_text_table", "score_format"]
 

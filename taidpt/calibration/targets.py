@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from taidpt.calibration.estimator import Calibration
+from taidpt.calibration.statistics.estimator import Calibration
 from taidpt.runtime.tagger.active_bank import check_fit, fit_bank, scoring_metadata
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
 from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle

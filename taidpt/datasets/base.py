@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.tags import TagSet
+from taidpt.texts.tags import TagSet
 
 __all__ = [
     "CLASS_FILES",

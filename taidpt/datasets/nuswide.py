@@ -19,7 +19,7 @@ from taidpt.datasets.base import (
     require_pictures,
 )
 from taidpt.runtime.errors import InputError
-from taidpt.tags import TagSet
+from taidpt.texts.tags import TagSet
 
 __all__ = ["NUS_PLACES", "NUS_SOURCE", "load_nuswide", "nuswide_folder"]
 

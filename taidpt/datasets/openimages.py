@@ -1,7 +1,7 @@
 """OpenImages' localized narratives as texts: *localized_narratives*.jsonl, a `caption` a line.
 
 Source: Pont-Tuset et al. 2020. TaI-DPT takes them for NUS-WIDE, at most 1,000 a class; see
-`taidpt.labels.balance_texts`.
+`taidpt.texts.labels.balance_texts`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from taidpt.captions import read_texts
+from taidpt.texts.captions import read_texts
 from taidpt.runtime.errors import InputError
 
 __all__ = ["NARRATIVES_PLACES", "NARRATIVES_SOURCE", "narrative_files", "narratives"]

@@ -16,7 +16,7 @@ from taidpt.datasets.base import LabelledImages, class_tags, find_root, require_
 from taidpt.datasets.coco import COCO_SOURCE, coco_folder, load_coco, read_coco
 from taidpt.datasets.plain_pickle import load_plain_pickle
 from taidpt.runtime.errors import InputError
-from taidpt.tags import TagSet
+from taidpt.texts.tags import TagSet
 
 __all__ = [
     "LASO_PLACES",

@@ -20,7 +20,7 @@ from PIL import Image
 from taidpt.datasets.base import LabelledImages
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import write_atomically
-from taidpt.tags import TagSet
+from taidpt.texts.tags import TagSet
 from taidpt.toyworld import assets
 
 __all__ = ["load_toyworld"]
@@ -75,8 +75,8 @@ def _render(folder: Path, split: str) -> list[dict[str, Any]]:
     """Render a split once; its index is written last, so that a broken run begins anew."""
     index = folder / _INDEX
     if not index.is_file():
-        from taidpt.toyworld.build_heldout import choose_scenes, encode_webp
-        from taidpt.toyworld.things import TAG_NAMES
+        from taidpt.toyworld.drawing.heldout_pictures import choose_scenes, encode_webp
+        from taidpt.toyworld.drawing.things import TAG_NAMES
 
         seed, positives = _RENDERED[split]
         pictures = []

@@ -54,7 +54,7 @@ def path(name: str) -> Path:
     if not found.is_file():
         raise InputError(
             f"{found} is missing from this installation: install taidpt again, or in a checkout "
-            "run `python -m taidpt.toyworld.build_files`"
+            "run `python -m scripts.toyworld.build_files`"
         )
     return found
 

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from taidpt.toyworld import assets, captions
-from taidpt.toyworld.backgrounds import COLOURS
-from taidpt.toyworld.things import THINGS
+from taidpt.toyworld import assets
+from taidpt.toyworld.drawing import captions
+from taidpt.toyworld.drawing.backgrounds import COLOURS
+from taidpt.toyworld.drawing.things import THINGS
 
 __all__ = ["COMMON_MERGES", "load_tokenizer", "vocabulary", "write_merges"]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from taidpt.export.demo import DemoResult, run_demo
 from taidpt.export.demo_page import Span
 from taidpt.progress import SilentProgress
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.toyworld import assets
 

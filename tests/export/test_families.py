@@ -25,8 +25,8 @@ from taidpt.export.head_graph import append_head
 from taidpt.export.precision import to_half
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
-from taidpt.tune_job import TuneJob, run_job
-from taidpt.tune_settings import TuneSettings
+from taidpt.tuning.text_job import TuneJob, run_job
+from taidpt.tuning.settings import TuneSettings
 from tests.export.conftest import small_bank
 from tests.families import SIZE, family_config
 from tests.hub_tokenizer import VOCABULARY, save_tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.clip import load_clip
+from taidpt.clip.model import load_clip
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.resize_graph import FrameInput
 from taidpt.progress import SilentProgress
@@ -138,7 +138,7 @@ def test_bench_measures_frames_of_that_size_alone(folder: Path, bundle: str) -> 
 
 
 def test_calibration_takes_a_video_of_the_baked_form(folder: Path) -> None:
-    from taidpt.calibration.jobs import CalibrateJob, run_calibrate
+    from taidpt.calibration.job import CalibrateJob, run_calibrate
 
     target = folder / "calibrated.taidpt"
     shutil.copytree(folder / "nv12.taidpt", target)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from taidpt.clip_weights import state_sha256
+from taidpt.clip.weights import state_sha256
 from taidpt.export import graph_io, weights_beside
 from taidpt.export.bundle_source import encoder_of, load_graph
 from taidpt.export.engine import EngineOptions, build_engine, engine_key

@@ -13,18 +13,18 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from taidpt.clip import ClipModel, load_clip
+from taidpt.clip.model import ClipModel, load_clip
 from taidpt.export.bank_commands import bank as bank_command
 from taidpt.export.bank_commands import compare_banks
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.tag_bank import CHOICES, BankMaker
 from taidpt.progress import SilentProgress
-from taidpt.prompts import PromptSettings
+from taidpt.prompts.prompts_file import PromptSettings
 from taidpt.runtime import ClassBank, Tagger
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.scores import Scoring
-from taidpt.tags import TagSet
-from taidpt.text_features import class_embeddings, plain_class_embeddings
+from taidpt.texts.tags import TagSet
+from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.toyworld import assets
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from taidpt.clip import load_clip
+from taidpt.clip.model import load_clip
 from taidpt.export.doctor import examine, examine_bundle
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.pictures import generated_pictures

@@ -9,14 +9,14 @@ import onnx
 import pytest
 import torch
 
-from taidpt.clip import ClipModel
+from taidpt.clip.model import ClipModel
 from taidpt.export.candidate import graph_outputs
 from taidpt.export.encoder_graph import EncoderInput, export_encoder
 from taidpt.export.head_graph import append_head
 from taidpt.export.parity import ParityReport, Sides, centred_cosines, compare
 from taidpt.export.pictures import generated_pictures, heldout_pictures
 from taidpt.export.reference import TorchReference
-from taidpt.local_branch import image_encoder
+from taidpt.encoders.local_branch import image_encoder
 from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 from taidpt.runtime.preprocess.resize import plan_crop
@@ -50,7 +50,7 @@ def line(weights: str) -> Line:
     if weights == "random":
         clip, pictures = make_clip(), generated_pictures(96)
     else:
-        from taidpt.clip import load_clip
+        from taidpt.clip.model import load_clip
 
         clip = load_clip("toyworld", "embedded")
         pictures = [*generated_pictures(clip.image_size), *heldout_pictures()]

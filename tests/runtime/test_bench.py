@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-from taidpt.cut_encoder import FEATURES, cut_encoder
+from taidpt.bench.cut_encoder import FEATURES, cut_encoder
 from taidpt.runtime.bench.bare_encoder import ENCODER, open_bare
 from taidpt.runtime.bench.bench import SyntheticSource, bench_lines, measure_eager, run_bench
 from taidpt.runtime.commands import bench
@@ -114,7 +114,7 @@ def test_the_synthetic_source_counts_and_times() -> None:
 
 def test_open_clip_is_measured_in_a_process_of_its_own() -> None:
     """The toy world's model; the tiny bundle's is none of open_clip's."""
-    command = [sys.executable, "-m", "taidpt.eager_bench", "toyworld", "1,2", "cpu", "1", "0.01"]
+    command = [sys.executable, "-m", "taidpt.bench.eager_encoder", "toyworld", "1,2", "cpu", "1", "0.01"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert list(found) == ["1", "2"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taidpt.clip import ClipModel
+from taidpt.clip.model import ClipModel
 from tests.taidpt.tiny import VIT, make_clip
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taidpt.clip import ClipModel
+from taidpt.clip.model import ClipModel
 
 __all__ = [
     "learning_rate",

@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from taidpt import picture_store
-from taidpt.clip import load_clip
+from taidpt.features import picture_store
+from taidpt.clip.model import load_clip
 from taidpt.datasets import LabelledImages, load_dataset
-from taidpt.picture_store import StoreSettings, store_features
+from taidpt.features.picture_store import StoreSettings, store_features
 from taidpt.progress import SilentProgress
 
 __all__ = ["few_pictures"]

@@ -13,24 +13,24 @@ import numpy as np
 import pytest
 import torch
 
-from taidpt import picture_store
-from taidpt.baselines import PictureFeatures, encode_pictures, zero_shot_scores
-from taidpt.benchmark import BenchmarkJob, run_benchmark
-from taidpt.clip import ClipModel, load_clip
-from taidpt.comparison import compare_methods, merge_curve
+from taidpt.features import picture_store
+from taidpt.features.zero_shot import PictureFeatures, encode_pictures, zero_shot_scores
+from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
+from taidpt.clip.model import ClipModel, load_clip
+from taidpt.evaluation.comparison import compare_methods, merge_curve
 from taidpt.datasets import LabelledImages
-from taidpt.evaluation import ScoreFile, evaluate_scores
-from taidpt.methods import Bench, check_methods, score_method
+from taidpt.evaluation.score_file import ScoreFile, evaluate_scores
+from taidpt.evaluation.methods import Bench, check_methods, score_method
 from taidpt.metrics import MapSettings
-from taidpt.picture_input import PictureInput
-from taidpt.picture_store import StoredFeatures, StoreSettings, store_features
-from taidpt.plots import Drawing, draw
+from taidpt.encoders.picture_input import PictureInput
+from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.evaluation.plots import Drawing, draw
 from taidpt.progress import SilentProgress
-from taidpt.prompts import PromptSettings, TunedPrompts
+from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
-from taidpt.tags import TagSet
-from taidpt.templates import PLAIN_TEMPLATE
-from taidpt.tune_settings import TuneSettings
+from taidpt.texts.tags import TagSet
+from taidpt.texts.templates import PLAIN_TEMPLATE
+from taidpt.tuning.settings import TuneSettings
 from tests.support import REPOSITORY
 from tests.taidpt.store_case import few_pictures
 

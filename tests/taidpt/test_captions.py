@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taidpt.captions import read_texts
+from taidpt.texts.captions import read_texts
 from taidpt.runtime.errors import InputError
 
 TEXTS = ["A dog runs.", "Zwei Hunde, früh am Morgen.", "A cat."]

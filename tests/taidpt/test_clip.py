@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from taidpt.clip import load_clip
-from taidpt.clip_weights import is_torchscript_archive, licence_note, read_state_dict
+from taidpt.clip.model import load_clip
+from taidpt.clip.weights import is_torchscript_archive, licence_note, read_state_dict
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.storage.atomic import sha256_of
 from tests.support import require
@@ -142,11 +142,11 @@ def test_a_tokenizer_that_is_not_there_says_how_to_get_it(
     require("transformers", find_spec("transformers") is not None, "pip install 'taidpt[siglip]'")
     extra = "pip install 'taidpt\\[siglip\\]'"
     with monkeypatch.context() as patch:
-        patch.setattr("taidpt.tokenizer_files.find_spec", lambda _: object())
+        patch.setattr("taidpt.clip.tokenizer_files.find_spec", lambda _: object())
         with pytest.raises(InputError, match=r"/files of .*published is not here .* hf download"):
             load_clip(published, "random")
     with monkeypatch.context() as patch:
-        patch.setattr("taidpt.tokenizer_files.find_spec", lambda _: None)
+        patch.setattr("taidpt.clip.tokenizer_files.find_spec", lambda _: None)
         with pytest.raises(MissingDependencyError, match=f"need sentencepiece: {extra}"):
             load_clip(published, "random")
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.evaluation import ScoreFile, ensemble_scores, evaluate_scores
+from taidpt.evaluation.score_file import ScoreFile, ensemble_scores, evaluate_scores
 from taidpt.metrics import MapSettings
 from taidpt.runtime.errors import InputError
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from taidpt import tuning_loop
-from taidpt.clip import ClipModel
-from taidpt.execution import _Accelerated, execution_of
-from taidpt.prompts import TunedPrompts
+from taidpt.tuning import loop as tuning_loop
+from taidpt.clip.model import ClipModel
+from taidpt.tuning.execution import _Accelerated, execution_of
+from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
-from taidpt.tuner import tune
+from taidpt.tuning.tuner import tune
 from tests.support import REPOSITORY, require
 from tests.taidpt.tuning_case import SETTINGS, TAGS, TEXTS, run_case
 

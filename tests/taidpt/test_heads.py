@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taidpt.heads import ClassRows, LinearSettings, average_rows, concept_centroids, linear_head
-from taidpt.losses import ranking_loss
+from taidpt.evaluation.text_only_heads import ClassRows, LinearSettings, average_rows, concept_centroids, linear_head
+from taidpt.tuning.losses import ranking_loss
 from taidpt.runtime.errors import InputError
 
 

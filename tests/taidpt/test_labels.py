@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from taidpt.captions import read_texts
-from taidpt.labels import LabelReport, TextLabeler, balance_texts, label_texts
+from taidpt.texts.captions import read_texts
+from taidpt.texts.labels import LabelReport, TextLabeler, balance_texts, label_texts
 from taidpt.runtime.errors import InputError
-from taidpt.tags import Tag, TagSet
+from taidpt.texts.tags import Tag, TagSet
 from tests.support import shared_data
 
 TAGS = TagSet(

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taidpt.clip import ClipModel
-from taidpt.local_branch import image_encoder
+from taidpt.clip.model import ClipModel
+from taidpt.encoders.local_branch import image_encoder
 from taidpt.runtime.errors import InputError
 from tests.taidpt.tiny import VIT, make_clip
 

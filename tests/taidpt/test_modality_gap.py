@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from taidpt.calibration import hierarchy
-from taidpt.calibration.mixture import Parameter
-from taidpt.clip import ClipModel
-from taidpt.modality_gap import (
+from taidpt.calibration.statistics import hierarchy
+from taidpt.calibration.statistics.mixture import Parameter
+from taidpt.clip.model import ClipModel
+from taidpt.calibration.from_texts.modality_gap import (
     TYPICAL_LIFT,
     Background,
     expected_densities,

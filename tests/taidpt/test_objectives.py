@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from taidpt.caption_features import FeatureBatch
-from taidpt.losses import LOSSES, loss_by_name
-from taidpt.objectives import DualObjective, HeadsObjective, Objective
+from taidpt.features.caption_features import FeatureBatch
+from taidpt.tuning.losses import LOSSES, loss_by_name
+from taidpt.tuning.objectives import DualObjective, HeadsObjective, Objective
 
 BATCH, TOKENS, CLASSES, DIM = 4, 40, 300, 16
 OBJECTIVES = [HeadsObjective(("global", "local"), 50.0, 40.0), DualObjective()]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from taidpt.clip import ClipModel
-from taidpt.prompts import PromptSettings, TunedPrompts
+from taidpt.clip.model import ClipModel
+from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.bank.class_bank import Threshold
 from taidpt.runtime.errors import InputError
 from taidpt.scores import Scoring
-from taidpt.tags import Tag
+from taidpt.texts.tags import Tag
 
 
 def make_prompts(**changes: Any) -> TunedPrompts:

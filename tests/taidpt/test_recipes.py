@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from taidpt import reproduction
-from taidpt.benchmark import text_stream
-from taidpt.benchmark_commands import reproduce as reproduce_command
+from taidpt.evaluation import reproduction
+from taidpt.evaluation.dataset_job import text_stream
+from taidpt.commands.datasets import reproduce as reproduce_command
 from taidpt.datasets import class_tags
-from taidpt.methods import METHOD_NAMES
+from taidpt.evaluation.methods import METHOD_NAMES
 from taidpt.metrics import mean_average_precision
-from taidpt.picture_input import PictureInput
+from taidpt.encoders.picture_input import PictureInput
 from taidpt.progress import SilentProgress
-from taidpt.recipes import RECIPES, Recipe
-from taidpt.reproduction import Reproduction, ReproductionJob, SeedRun, plan, reproduce
+from taidpt.evaluation.recipes import RECIPES, Recipe
+from taidpt.evaluation.reproduction import Reproduction, ReproductionJob, SeedRun, plan, reproduce
 from taidpt.runtime.errors import InputError
-from taidpt.tune_settings import TuneSettings
+from taidpt.tuning.settings import TuneSettings
 from tests.support import REPOSITORY
 from tests.taidpt.datasets.official import (
     write_captions,

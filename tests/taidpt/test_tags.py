@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taidpt.runtime.errors import InputError
-from taidpt.tags import Tag, TagSet
+from taidpt.texts.tags import Tag, TagSet
 
 
 def write(tmp_path: Path, text: str, name: str = "tags.yaml") -> Path:

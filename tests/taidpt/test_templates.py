@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from taidpt.labels import TextLabeler
-from taidpt.tags import TagSet
-from taidpt.templates import PLAIN_TEMPLATE, ensemble_templates, template_texts, texts_from_names
+from taidpt.texts.labels import TextLabeler
+from taidpt.texts.tags import TagSet
+from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates, template_texts, texts_from_names
 
 NAMES = ("dog", "hot dog", "umbrella", "bus")
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taidpt.caption_features import encode_captions, texts_sha256
-from taidpt.clip import ClipModel
-from taidpt.prompt_tokens import tokenize_prompts
+from taidpt.features.caption_features import encode_captions, texts_sha256
+from taidpt.clip.model import ClipModel
+from taidpt.prompts.tokens import tokenize_prompts
 from taidpt.runtime.errors import InputError
-from taidpt.text_features import (
+from taidpt.features.prompt_encoder import (
     PromptEncoder,
     class_embeddings,
     encode_texts,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from taidpt.progress import SilentProgress
-from taidpt.prompts import TunedPrompts
+from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
-from taidpt.tune_job import TuneJob, checkpoint_path, run_job
-from taidpt.tune_settings import TuneSettings
+from taidpt.tuning.text_job import TuneJob, checkpoint_path, run_job
+from taidpt.tuning.settings import TuneSettings
 from tests.support import REPOSITORY
 
 CAPTIONS = ["a dog and a cat", "two buses near a traffic light", "nothing of note", "A big puppy!"]

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from taidpt.caption_features import texts_sha256
-from taidpt.checkpoints import Checkpoint
-from taidpt.clip import ClipModel
+from taidpt.features.caption_features import texts_sha256
+from taidpt.tuning.checkpoints import Checkpoint
+from taidpt.clip.model import ClipModel
 from taidpt.progress import SilentProgress
-from taidpt.prompts import PromptSettings, TunedPrompts
+from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
-from taidpt.tune_settings import RunOptions, TuneSettings, learning_rate
-from taidpt.tuner import TextRun, tune
+from taidpt.tuning.settings import RunOptions, TuneSettings, learning_rate
+from taidpt.tuning.tuner import TextRun, tune
 from tests.support import REPOSITORY
 from tests.taidpt import plain
 from tests.taidpt.tiny import make_clip

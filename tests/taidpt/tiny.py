@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from taidpt.clip import ClipModel
+from taidpt.clip.model import ClipModel
 
 __all__ = ["RESNET", "VIT", "make_clip"]
 

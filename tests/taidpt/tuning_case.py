@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from taidpt.progress import SilentProgress
-from taidpt.prompts import PromptSettings, TunedPrompts
-from taidpt.tags import Tag
-from taidpt.tune_job import save_prompts
-from taidpt.tune_settings import RunOptions, TuneSettings
-from taidpt.tuner import tune
+from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
+from taidpt.texts.tags import Tag
+from taidpt.tuning.text_job import save_prompts
+from taidpt.tuning.settings import RunOptions, TuneSettings
+from taidpt.tuning.tuner import tune
 from tests.taidpt.tiny import make_clip
 
 __all__ = ["SETTINGS", "TAGS", "TEXTS", "SlowProgress", "run_case"]

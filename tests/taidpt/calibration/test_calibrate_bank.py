@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taidpt.calibration.caption_scores import label_captions
+from taidpt.calibration.from_texts.caption_scores import label_captions
 from taidpt.calibration.targets import BankTarget, open_target
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import Bundle

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from taidpt.calibration.score_matrix import ScoreMatrix
-from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.statistics.score_matrix import ScoreMatrix
+from tests.taidpt.calibration.simulator import Size, simulate
 from taidpt.cli import cli
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import TaidptError

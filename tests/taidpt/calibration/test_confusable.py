@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from taidpt.calibration.confusable import find_confusable
+from taidpt.calibration.statistics.confusable import find_confusable
 from taidpt.cli import cli
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import InputError

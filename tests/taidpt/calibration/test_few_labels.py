@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from taidpt.calibration.estimator import calibrate
-from taidpt.calibration.few_labels import refine
+from taidpt.calibration.statistics.estimator import calibrate
+from taidpt.calibration.statistics.few_labels import refine
 from taidpt.calibration.label_file import LabelFile
-from taidpt.calibration.measures import expected_calibration_error, f1_scores
-from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.judging.measures import expected_calibration_error, f1_scores
+from tests.taidpt.calibration.simulator import Size, simulate
 from taidpt.runtime.errors import InputError
 
 Floats = npt.NDArray[np.float64]

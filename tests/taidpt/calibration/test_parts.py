@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.calibration.baselines import best_single_threshold, otsu_thresholds, two_gaussians
-from taidpt.calibration.chances import _says_nothing
-from taidpt.calibration.decision import decide
-from taidpt.calibration.hierarchy import compress
-from taidpt.calibration.measures import (
+from taidpt.calibration.judging.baselines import best_single_threshold, otsu_thresholds, two_gaussians
+from taidpt.calibration.statistics.chances import _says_nothing
+from taidpt.calibration.statistics.decision import decide
+from taidpt.calibration.statistics.hierarchy import compress
+from taidpt.calibration.judging.measures import (
     best_f1_thresholds,
     expected_calibration_error,
     f1_scores,
 )
-from taidpt.calibration.mixture import log_densities
-from taidpt.calibration.sample import Sample
-from taidpt.calibration.score_matrix import ScoreMatrix, transformed
-from taidpt.calibration.simulator import Size, simulate
-from taidpt.calibration.texts import hint_from_texts
+from taidpt.calibration.statistics.mixture import log_densities
+from taidpt.calibration.statistics.sample import Sample
+from taidpt.calibration.statistics.score_matrix import ScoreMatrix, transformed
+from tests.taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.from_texts.hint import hint_from_texts
 from taidpt.runtime.errors import InputError
 
 
@@ -65,7 +65,7 @@ def test_both_pieces_are_densities() -> None:
 
 
 def test_gradient_of_the_likelihood_against_finite_differences() -> None:
-    from taidpt.calibration.mixture import _likelihood
+    from taidpt.calibration.statistics.mixture import _likelihood
 
     random = np.random.default_rng(1)
     theta = 0.5 * random.standard_normal((3, 8)) + [0, 0, 0, 0, 0, 0, 2, 0]

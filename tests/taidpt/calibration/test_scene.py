@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.calibration import caption_scores
-from taidpt.calibration.caption_scores import (
+from taidpt.calibration.from_texts import caption_scores
+from taidpt.calibration.from_texts.caption_scores import (
     label_captions,
     score_captions,
     tags_from_captions,
 )
-from taidpt.calibration.effective import effective_frames
-from taidpt.calibration.estimator import calibrate
-from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.statistics.effective import effective_frames
+from taidpt.calibration.statistics.estimator import calibrate
+from tests.taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.targets import Target, open_target
-from taidpt.clip import ClipModel
+from taidpt.clip.model import ClipModel
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError

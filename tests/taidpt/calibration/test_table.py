@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from taidpt.calibration.estimator import Calibration, TagCalibration, calibrate
-from taidpt.calibration.simulator import Size, simulate
+from taidpt.calibration.statistics.estimator import Calibration, TagCalibration, calibrate
+from tests.taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.table import print_table, score_format
 
 

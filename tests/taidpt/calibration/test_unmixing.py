@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from taidpt.calibration.unmixing import are_echoes, unexplained, without_others
+from taidpt.calibration.statistics.unmixing import are_echoes, unexplained, without_others
 
 Floats = npt.NDArray[np.float64]
 

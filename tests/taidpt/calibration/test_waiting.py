@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from taidpt.calibration.simulator import Size, simulate
+from tests.taidpt.calibration.simulator import Size, simulate
 from tests.runtime.tiny import TinySpec, tiny_bundle
 
 COMMAND = [sys.executable, "-m", "taidpt", "calibrate"]

@@ -6,14 +6,14 @@ import random
 import re
 
 from taidpt.toyworld import assets
-from taidpt.toyworld.captions import (
+from taidpt.toyworld.drawing.captions import (
     TRAIN_WORDING,
     TUNING_WORDING,
     Wording,
     caption,
     tuning_captions,
 )
-from taidpt.toyworld.things import THINGS
+from taidpt.toyworld.drawing.things import THINGS
 
 _FORMS = {
     form: index

@@ -9,10 +9,10 @@ import yaml
 
 from taidpt.runtime.errors import InputError
 from taidpt.toyworld import assets
-from taidpt.toyworld.backgrounds import TRAIN_FAMILIES
-from taidpt.toyworld.build_video import FRAMES_PER_SECOND, SIZE, demo_shots
+from taidpt.toyworld.drawing.backgrounds import TRAIN_FAMILIES
+from scripts.toyworld.build_video import FRAMES_PER_SECOND, SIZE, demo_shots
 from taidpt.toyworld.heldout import load_heldout
-from taidpt.toyworld.things import TAG_NAMES, THINGS
+from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
 
 _MIB = 2**20
 

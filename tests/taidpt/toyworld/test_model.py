@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from taidpt.metrics import mean_average_precision
 from taidpt.toyworld import assets
-from taidpt.toyworld.captions import tuning_captions
+from taidpt.toyworld.drawing.captions import tuning_captions
 from taidpt.toyworld.model import build_model, encode_images, encode_texts, load_model, model_config
-from taidpt.toyworld.probe import evaluate
+from scripts.toyworld.probe import evaluate
 from taidpt.toyworld.tokenizer import load_tokenizer, vocabulary
-from taidpt.toyworld.train import Stage, TrainSettings, clip_loss
+from scripts.toyworld.train import Stage, TrainSettings, clip_loss
 
 TOKENIZER = load_tokenizer()
 MODEL = load_model()

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import MissingDependencyError
-from taidpt.toyworld import scenes
-from taidpt.toyworld.backgrounds import (
+from taidpt.toyworld.drawing import scenes
+from taidpt.toyworld.drawing.backgrounds import (
     COLOURS,
     HELDOUT_FAMILIES,
     TRAIN_FAMILIES,
     draw_background,
 )
-from taidpt.toyworld.scenes import SceneSettings, font_installed, render_scene
-from taidpt.toyworld.things import TAG_NAMES, THINGS
+from taidpt.toyworld.drawing.scenes import SceneSettings, font_installed, render_scene
+from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
 from tests.support import require
 
 

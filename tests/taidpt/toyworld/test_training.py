@@ -11,9 +11,9 @@ import torch
 
 from taidpt.toyworld import assets
 from taidpt.toyworld.model import load_model
-from taidpt.toyworld.scene_store import SceneStore, render_store
-from taidpt.toyworld.scenes import FONT_PATH, font_installed
-from taidpt.toyworld.train import Stage, TrainSettings, train
+from scripts.toyworld.scene_store import SceneStore, render_store
+from taidpt.toyworld.drawing.scenes import FONT_PATH, font_installed
+from scripts.toyworld.train import Stage, TrainSettings, train
 from tests.support import require
 
 

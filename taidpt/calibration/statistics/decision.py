@@ -1,0 +1,101 @@
+"""From probabilities to switches: where to turn a tag on and off, and the map that ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.calibration.statistics.sample import Sample
+from taidpt.runtime.bank.thresholds import UNCERTAIN
+
+__all__ = ["SIGN", "Decision", "above_all", "decide"]
+
+Floats = npt.NDArray[np.float64]
+
+_MAP_POINTS = 33
+_OFF_SHARE = 0.95  # a tag goes off where the expected F1 has fallen to this share of its best
+_LEAST_STEP = 1e-6  # between two points of a map, as a share of the tag's range
+SIGN = 0.3  # a tag that no frame has with this probability counts as not seen …
+_EXPECTED = 0.7  # … unless it is expected in so many frames, P(in none) < ½ …
+_FEW = 0.05  # … and would be on in at most this share of them
+_WORTH_SAYING = 0.1  # expected F1 below which a tag counts as not seen, too
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Switches of one tag, in units of the sample.
+
+    Attributes:
+        on, off: thresholds. band: where the probability passes 0.2 and 0.8.
+        on_share: of the frames at `on` or above. expected_f1: at `on`.
+        expected_sightings: sum of probabilities over frames.
+        highest: the highest probability of any frame.
+        curve: rising scores and rising probabilities, at most 33 each.
+    """
+
+    on: float
+    off: float
+    band: tuple[float, float]
+    on_share: float
+    expected_f1: float
+    expected_sightings: float
+    highest: float
+    curve: tuple[Floats, Floats]
+
+    @property
+    def seen(self) -> bool:
+        """Whether these frames hold any sign of the tag."""
+        rare = self.expected_sightings >= _EXPECTED and self.on_share <= _FEW
+        return (self.highest >= SIGN or rare) and self.expected_f1 >= _WORTH_SAYING
+
+
+def above_all(values: Floats) -> tuple[float, float]:
+    """On and off for a tag with no sign of it: a little above everything that was seen.
+
+    Args:
+        values: scores of the tag, rising, [N].
+    """
+    spread = float(np.subtract(*np.quantile(values, [0.84, 0.16]))) / 2
+    return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
+
+
+def decide(sample: Sample, probabilities: Floats) -> list[Decision]:
+    """Thresholds with the best expected F1 of every tag.
+
+    Args:
+        probabilities: of the tag at each of the sample's values, [C, B].
+    """
+    rising = np.maximum.accumulate(probabilities, axis=1)
+    return [_decide(*row) for row in zip(sample.values, sample.counts, rising, strict=True)]
+
+
+def _decide(values: Floats, counts: Floats, rising: Floats) -> Decision:
+    hits = rising * counts
+    said = np.cumsum(counts[::-1])[::-1]
+    f1 = 2 * np.cumsum(hits[::-1])[::-1] / (said + hits.sum())
+    f1[1:][values[1:] == values[:-1]] = -1.0  # no threshold parts equal scores
+    cuts = np.append(values[0], (values[1:] + values[:-1]) / 2)
+    best = int(f1.argmax())
+    lowest = int(np.flatnonzero(f1 >= _OFF_SHARE * f1[best])[0])
+    band = tuple(float(np.interp(level, rising, values)) for level in UNCERTAIN)
+    return Decision(
+        on=float(cuts[best]),
+        off=float(cuts[min(lowest, best)]),
+        band=(band[0], band[1]),
+        on_share=float(said[best] / said[0]),
+        expected_f1=float(f1[best]),
+        expected_sightings=float(hits.sum()),
+        highest=float(rising[-1]),
+        curve=_curve(values, rising),
+    )
+
+
+def _curve(values: Floats, rising: Floats) -> tuple[Floats, Floats]:
+    """Few points of the map: evenly over probability and over the scores."""
+    by_height = np.interp(np.linspace(rising[0], rising[-1], _MAP_POINTS - 12), rising, values)
+    by_score = np.quantile(values, np.linspace(0, 1, 12))
+    points = np.unique(np.concatenate([by_height, by_score]))
+    points = points[np.append(True, np.diff(points) > _LEAST_STEP * np.ptp(points))]
+    return points, np.interp(points, values, rising)

@@ -1,0 +1,94 @@
+"""The local branch: a feature a patch, in CLIP's space, for every image tower that is known.
+
+An architecture enters by `register_local_branch`; callers only ever see `image_encoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from taidpt.clip.model import ClipModel
+from taidpt.encoders.base import ImageEncoder, UnsupportedTowerError
+from taidpt.encoders.resnet import ResNetEncoder
+from taidpt.encoders.timm_conv import TimmConvEncoder
+from taidpt.encoders.timm_vit import TRUNKS as TRANSFORMERS
+from taidpt.encoders.timm_vit import TimmVitEncoder
+from taidpt.encoders.vit import VitEncoder
+from taidpt.runtime.errors import InputError
+
+__all__ = [
+    "SUPPORTED",
+    "ImageEncoder",
+    "at_size",
+    "image_encoder",
+    "register_local_branch",
+    "tower_encoder",
+]
+
+SUPPORTED = (
+    "ModifiedResNet, VisionTransformer, FastViT (MobileCLIP), SigLIP, ConvNeXt, Swin, ViTamin, "
+    "EVA and Perception Encoder"
+)
+Builder = Callable[[Any], ImageEncoder]
+
+
+def _timm_encoder(visual: Any) -> ImageEncoder:
+    """timm's trunks: transformers of tokens, or maps of cells."""
+    if type(visual.trunk).__name__ in TRANSFORMERS:
+        return TimmVitEncoder(visual)
+    return TimmConvEncoder(visual)
+
+
+_BUILDERS: dict[str, Builder] = {
+    "ModifiedResNet": ResNetEncoder,
+    "VisionTransformer": VitEncoder,
+    "TimmModel": _timm_encoder,
+}
+
+
+def register_local_branch(architecture: str) -> Callable[[Builder], Builder]:
+    """Give an image tower's class (by its name) a local branch; decorates its builder."""
+
+    def add(builder: Builder) -> Builder:
+        _BUILDERS[architecture] = builder
+        return builder
+
+    return add
+
+
+def image_encoder(clip: ClipModel) -> ImageEncoder:
+    """The image encoder of a CLIP, frozen and in eval mode.
+
+    Raises:
+        InputError: the architecture has no local branch.
+    """
+    return tower_encoder(clip.model.visual, clip.name)
+
+
+def tower_encoder(visual: Any, name: str) -> ImageEncoder:
+    """The same for an image tower by itself, of the model called `name`."""
+    try:
+        builder = _BUILDERS.get(type(visual).__name__)
+        if builder is None:
+            raise UnsupportedTowerError(f"its image tower is {type(visual).__name__}")
+        return builder(visual).eval().requires_grad_(False)
+    except UnsupportedTowerError as error:
+        raise InputError(
+            f"model {name} has no local branch: {error}; supported are {SUPPORTED}"
+        ) from None
+
+
+def at_size(clip: ClipModel, size: int) -> ClipModel:
+    """The same model for pictures of another size; zero-shot features stay those of its own size.
+
+    Raises:
+        InputError: its positions are of one size.
+    """
+    if size != clip.image_size and not image_encoder(clip).any_size:
+        raise InputError(
+            f"model {clip.name} takes {clip.image_size} × {clip.image_size} pixels alone, got "
+            f"{size}: only CLIP's ResNets, MobileCLIP's FastViT and ConvNeXt take any size"
+        )
+    return replace(clip, image_size=size)

@@ -1,0 +1,196 @@
+"""Methods on a data set, from files to a table: what `taidpt eval --dataset` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache as cache_results
+from pathlib import Path
+
+from taidpt.texts.captions import read_texts
+from taidpt.clip.model import EMBEDDED_MODEL, check_clip_source, load_clip
+from taidpt.evaluation.comparison import Comparison, compare_methods
+from taidpt.datasets import LabelledImages, load_dataset
+from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
+from taidpt.datasets.openimages import narratives
+from taidpt.texts.labels import balance_texts, label_texts
+from taidpt.evaluation.methods import Bench, LabelledText, check_methods, method_bank, methods_with_bank
+from taidpt.metrics import MapSettings
+from taidpt.encoders.picture_input import PictureInput
+from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.progress import Progress
+from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.runtime.errors import InputError
+from taidpt.toyworld import assets
+from taidpt.tuning.text_job import pick_device
+from taidpt.tuning.settings import TuneSettings
+
+__all__ = [
+    "BenchmarkJob",
+    "default_cache",
+    "rate_of",
+    "run_benchmark",
+    "text_stream",
+]
+
+# NUS-WIDE differs: the paper's temperature over patches, texts balanced to 1,000 a class, and rate.
+_TEMPERATURES = {"nuswide": 4.0, "nuswide-labelled": 4.0}
+_RATES = {"nuswide": 1e-3, "nuswide-labelled": 1e-3, "toyworld": assets.TUNING_RATE}
+
+
+@dataclass(frozen=True)
+class BenchmarkJob:
+    """Which methods on which data set.
+
+    Attributes:
+        dataset: one of `taidpt.datasets.DATASET_NAMES`.
+        methods: see `taidpt.evaluation.methods`.
+        split: "test"; the toy world has "val" too.
+        root: where the data sets lie; "toyworld" needs none.
+        model, pretrained: as `load_clip` takes them; "toyworld" has its own.
+        texts: files of texts for methods that are made from them.
+        prompts: prompts files; each stands for the method that it was tuned by.
+        cache: a folder for features and prompts, None for the user's own.
+        tuning: how "tai", "taidpt" and "linear" are trained where they have no prompts file; None
+            for the data set's own rate and everything else as published.
+        seed: of that training, and of random weights.
+        merge_weight: the local head's share.
+        settings: which mAP.
+        store: how pictures are shown, read and kept; prompts tuned on pictures have their own way.
+        device: "cpu", "cuda", or "auto" for a GPU where torch sees one.
+        banks: a folder for METHOD.bank of each method that has class rows, None for none.
+        text_source: "files" for `texts`; "coco-train2017" for the first caption of each picture
+            below the root, "coco-train2017-no-leak" without those of val2014's pictures;
+            "narratives" for OpenImages' localized narratives below the root.
+    """
+
+    dataset: str
+    methods: tuple[str, ...]
+    root: Path | None = None
+    model: str | None = None
+    pretrained: str | None = None
+    texts: tuple[Path, ...] = ()
+    prompts: tuple[Path, ...] = ()
+    cache: Path | None = None
+    seed: int = 0
+    tuning: TuneSettings | None = None
+    split: str = "test"
+    merge_weight: float = 0.5
+    settings: MapSettings = field(default_factory=MapSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    banks: Path | None = None
+    text_source: str = "files"
+    device: str = "auto"
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/taidpt`, or ~/.cache/taidpt."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taidpt"
+
+
+def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
+    """Read, encode once, score with each method, evaluate.
+
+    Raises:
+        InputError: anything about the data set, the methods, the model or the files; as far as it
+            can be told, before the long work.
+    """
+    check_methods(job.methods)
+    cache = job.cache or default_cache()
+    root, model, pretrained = find_source(job.dataset, job.root, job.model, job.pretrained, cache)
+    prompts = _prompts(job.prompts)
+    cache.mkdir(parents=True, exist_ok=True)
+    images = load_dataset(job.dataset, root, job.split)
+    texts = list(_texts(job, images))
+    clip = load_clip(model, pretrained, job.seed).to(pick_device(job.device))
+    bench = Bench(
+        clip,
+        images.tags,
+        texts,
+        prompts,
+        picture=job.store.picture,
+        temperature=_TEMPERATURES.get(job.dataset, 40.0),
+        tuning=_tuning(job),
+        keep=cache,
+        progress=progress,
+    )
+
+    @cache_results
+    def features(picture: PictureInput) -> StoredFeatures:
+        settings = replace(job.store, picture=picture)
+        return store_features(clip, images, cache, settings, progress)
+
+    found = compare_methods(job.methods, bench, images, features, job.merge_weight, job.settings)
+    if job.banks is not None:
+        job.banks.mkdir(parents=True, exist_ok=True)
+        for name in methods_with_bank(job.methods):
+            method_bank(name, bench, job.merge_weight).save(job.banks / f"{name}.bank")
+    return found
+
+
+def find_source(
+    dataset: str, root: Path | None, model: str | None, pretrained: str | None, cache: Path
+) -> tuple[Path, str, str]:
+    """Root, model and weights of a job; the toy world brings its own, and unpacks to the cache.
+
+    Raises:
+        InputError: one is missing, or no such model or weights are known.
+    """
+    if dataset == "toyworld":
+        root, model = root or cache, model or EMBEDDED_MODEL
+        pretrained = pretrained or ("embedded" if model == EMBEDDED_MODEL else None)
+    if root is None or model is None or pretrained is None:
+        raise InputError(f"data set {dataset!r} needs --root, --model and --pretrained")
+    check_clip_source(model, pretrained)
+    return root, model, pretrained
+
+
+def _tuning(job: BenchmarkJob) -> TuneSettings:
+    if job.tuning is not None:
+        return replace(job.tuning, seed=job.seed)
+    return TuneSettings(seed=job.seed, lr=rate_of(job.dataset))
+
+
+def rate_of(dataset: str) -> float:
+    """The base learning rate of tuning on texts for a data set."""
+    return _RATES.get(dataset, TuneSettings().lr)
+
+
+def _texts(job: BenchmarkJob, images: LabelledImages) -> Iterator[LabelledText]:
+    """Labelled texts; those for NUS-WIDE balanced."""
+    found = label_texts(text_stream(job), images.tags)
+    if job.dataset in _TEMPERATURES:
+        found = iter(balance_texts(list(found), len(images.tags)))
+    yield from found
+
+
+def text_stream(job: BenchmarkJob) -> Iterator[str]:
+    """The texts that a job's methods are made from, not labelled yet."""
+    root = job.root or Path()
+    if job.text_source == "narratives":
+        yield from narratives(root)
+    elif job.text_source == "files":
+        own = (assets.captions_path(),) if job.dataset == "toyworld" else ()
+        for path in job.texts or own:
+            yield from read_texts(path)
+    else:
+        name = "captions_train2017.json"
+        path = coco_folder(root, name) / "annotations" / name
+        leave_out: set[int] = set()
+        if job.text_source == "coco-train2017-no-leak":
+            test = "instances_val2014.json"
+            leave_out = image_ids(coco_folder(root, test) / "annotations" / test)
+        yield from coco_captions(path, leave_out=leave_out)
+
+
+def _prompts(paths: tuple[Path, ...]) -> dict[str, TunedPrompts]:
+    """Prompts by the method that they were tuned by."""
+    found: dict[str, TunedPrompts] = {}
+    for path in paths:
+        prompts = TunedPrompts.load(path)
+        method = str(prompts.provenance.get("method", "taidpt"))
+        if method in found:
+            raise InputError(f"{path}: a second prompts file of method {method!r}; give one each")
+        found[method] = prompts
+    return found

@@ -1,0 +1,119 @@
+"""Train pictures that change a little each time they are seen, as features for tuning.
+
+Random crops or cutout, AutoAugment and flips by torchvision, streamed by a DataLoader and encoded
+batch by batch. A picture's change depends on seed, epoch and picture alone, so that a run that was
+stopped goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from taidpt.features.zero_shot import normalised
+from taidpt.features.caption_features import FeatureBatch
+from taidpt.clip.model import ClipModel
+from taidpt.datasets.base import LabelledImages
+from taidpt.encoders.local_branch import image_encoder
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.sources.picture_files import read_image
+
+__all__ = ["AUGMENTATIONS", "AugmentedPictures", "augmentation"]
+
+AUGMENTATIONS = ("crop", "cutout")
+_STREAM = 3  # 2 is the order's
+Change = Callable[[Tensor], Tensor]
+Position = tuple[int, int]
+
+
+def augmentation(kind: str, side: int) -> Change:
+    """Picture uint8 [3, H, W] → uint8 [3, side, side], by torch's random numbers.
+
+    Args:
+        kind: "crop": a random resized crop; "cutout": the whole picture resized, and a rectangle
+            of up to a quarter of it blanked. Both then flip and apply ImageNet's AutoAugment.
+        side: in pixels.
+    Raises:
+        InputError: another kind.
+    """
+    from torchvision.transforms import InterpolationMode, v2
+
+    bicubic = InterpolationMode.BICUBIC
+    first: dict[str, list[Change]] = {
+        "crop": [v2.RandomResizedCrop(side, interpolation=bicubic)],
+        "cutout": [v2.Resize((side, side), bicubic), v2.RandomErasing(1.0, (0.02, 0.25))],
+    }
+    if kind not in first:
+        raise InputError(f"augmentation {kind!r}: expected one of {', '.join(AUGMENTATIONS)}")
+    found: Change = v2.Compose([*first[kind], v2.RandomHorizontalFlip(), v2.AutoAugment()])
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedPictures:
+    """N pictures, encoded anew each time with other changes.
+
+    Attributes:
+        clip: the model, at the size that pictures are brought to.
+        images: N pictures.
+        kind: one of AUGMENTATIONS.
+        seed: of the changes.
+        workers: processes that read and change pictures, 0 for none.
+    """
+
+    clip: ClipModel
+    images: LabelledImages
+    kind: str
+    seed: int = 0
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sha256(self) -> str:
+        """Of the pictures' names and sizes and what is done to them."""
+        digest = hashlib.sha256(f"{self.kind} {self.clip.image_size} {self.seed}\n".encode())
+        for name, path in zip(self.images.ids, self.images.paths, strict=True):
+            digest.update(f"{name}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def stream(
+        self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[FeatureBatch]:
+        """Pictures of these numbers, batch by batch, as this epoch changes them."""
+        positions = [[(epoch, int(row)) for row in rows] for rows in batches]
+        change = augmentation(self.kind, self.clip.image_size)
+        changed = _ChangedPictures(self.images, change, self.seed)
+        loader = DataLoader(changed, batch_sampler=positions, num_workers=self.workers)
+        return map(self._encode, loader)
+
+    @torch.no_grad()
+    def _encode(self, pixels: Tensor) -> FeatureBatch:
+        whole, patches = image_encoder(self.clip)(normalised(self.clip, pixels))
+        return FeatureBatch(F.normalize(whole, dim=-1), F.normalize(patches, dim=-1), None)
+
+
+class _ChangedPictures(Dataset[Tensor]):
+    """Pictures by (epoch, number), uint8 [3, side, side]."""
+
+    def __init__(self, images: LabelledImages, change: Change, seed: int) -> None:
+        self.images, self.change, self.seed = images, change, seed
+
+    def __getitem__(self, position: Position) -> Tensor:
+        epoch, row = position
+        frame = np.atleast_3d(read_image(self.images.paths[row]))
+        if frame.dtype != np.uint8:
+            raise InputError(f"{self.images.paths[row]}: 16-bit grey cannot be augmented")
+        picture = torch.from_numpy(frame.copy()).permute(2, 0, 1)[:3].expand(3, -1, -1)
+        state = np.random.SeedSequence([self.seed, _STREAM, epoch, row]).generate_state(1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(state[0]))
+            return self.change(picture.contiguous())

@@ -1,0 +1,196 @@
+"""Features of a data set's pictures, computed once and kept on disk; a broken run goes on.
+
+A folder a model, preprocessing and list of pictures: NumPy files of their final size and
+`state.json` with how many pictures are done. The arrays are flushed before the count moves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from taidpt.features.zero_shot import PictureFeatures, encode_pictures
+from taidpt.clip.model import ClipModel
+from taidpt.datasets.base import LabelledImages
+from taidpt.datasets.pictures import picture_loader
+from taidpt.encoders.picture_input import PictureInput
+from taidpt.progress import Progress, SilentProgress
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.atomic import write_atomically
+
+__all__ = ["StoreSettings", "StoredFeatures", "store_features"]
+
+_FORMAT = 2
+_ARRAYS = ("global_features", "patch_features")  # and "zero_shot" at the model's own size
+_SAVE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How features are computed and kept.
+
+    Attributes:
+        precision: "fp16" or "fp32" on disk.
+        batch: pictures a step.
+        workers: processes that read pictures, 0 for none.
+        picture: what of each picture the model is shown.
+    """
+
+    precision: str = "fp16"
+    batch: int = 32
+    workers: int = 0
+    picture: PictureInput = PictureInput()
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp16", "fp32"):
+            raise InputError(f"feature precision {self.precision!r}: expected fp16 or fp32")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFeatures:
+    """Unit rows of N pictures, on disk.
+
+    Attributes:
+        zero_shot, global_features: [N, D]; patch_features: [N, P, D]; as `PictureFeatures` says.
+    """
+
+    zero_shot: npt.NDArray[Any] | None
+    global_features: npt.NDArray[Any]
+    patch_features: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.global_features)
+
+    def batches(self, size: int = 256) -> Iterator[PictureFeatures]:
+        """In fp32, so many pictures at a time."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            zero_shot = None if self.zero_shot is None else _fp32(self.zero_shot[part])
+            patches = _fp32(self.patch_features[part])
+            yield PictureFeatures(zero_shot, _fp32(self.global_features[part]), patches)
+
+
+def store_features(
+    clip: ClipModel,
+    images: LabelledImages,
+    cache: Path,
+    settings: StoreSettings | None = None,
+    progress: Progress | None = None,
+) -> StoredFeatures:
+    """Compute the features of a data set, or go on where an earlier run ended, or read them.
+
+    Args:
+        clip: the model.
+        images: N pictures.
+        cache: a folder for features of any model and data set.
+        settings: precision and batch.
+        progress: told of pictures done.
+    Raises:
+        InputError: no pictures, a picture cannot be read, or the cache is damaged.
+    """
+    settings, progress = settings or StoreSettings(), progress or SilentProgress()
+    if not len(images):
+        raise InputError(f"{images.name}: no pictures")
+    clip = settings.picture.model(clip)
+    folder = cache / _key(clip, images, settings)
+    done = _done(folder)
+    if done < len(images):
+        _fill(clip, images, folder, done, settings, progress)
+    zero_shot = _open(folder, "zero_shot") if (folder / "zero_shot.npy").exists() else None
+    return StoredFeatures(zero_shot, *(_open(folder, name) for name in _ARRAYS))
+
+
+def _fp32(array: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _key(clip: ClipModel, images: LabelledImages, settings: StoreSettings) -> str:
+    """Tells models, preprocessing, and pictures (by name and size) apart."""
+    identity = [_FORMAT, clip.name, clip.weights_sha256, clip.image_size, settings.precision]
+    identity.append(settings.picture.resize)
+    digest = hashlib.sha256(json.dumps([*identity, clip.mean, clip.std]).encode())
+    for name, path in zip(images.ids, images.paths, strict=True):
+        digest.update(f"{name}\0{path.stat().st_size}\n".encode())
+    return f"{images.name.replace(' ', '-').replace('/', '-')}-{digest.hexdigest()[:16]}"
+
+
+def _done(folder: Path) -> int:
+    path = folder / "state.json"
+    try:
+        return int(json.loads(path.read_text("utf-8"))["done"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError, OSError):
+        raise InputError(f"{path}: damaged; delete {folder} to compute it anew") from None
+
+
+def _fill(
+    clip: ClipModel,
+    images: LabelledImages,
+    folder: Path,
+    done: int,
+    settings: StoreSettings,
+    progress: Progress,
+) -> None:
+    progress.start("Features of pictures", len(images), done)
+    rest = images.subset(range(done, len(images)))
+    crop = settings.picture.preprocess(clip)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    saved = time.monotonic()
+    try:
+        for frames, _ in picture_loader(rest, crop, settings.batch, settings.workers):
+            features = encode_pictures(clip, frames.numpy())
+            arrays = arrays or _allocate(folder, features, len(images), done, settings.precision)
+            for name, array in arrays.items():
+                array[done : done + len(frames)] = getattr(features, name).numpy()
+            done += len(frames)
+            progress.advance(len(frames))
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                _save_state(folder, arrays, done)
+                saved = time.monotonic()
+    finally:
+        if arrays:
+            _save_state(folder, arrays, done)
+
+
+def _allocate(
+    folder: Path, features: PictureFeatures, count: int, done: int, precision: str
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays, opened for writing; those of a broken run as they are."""
+    names = _ARRAYS if features.zero_shot is None else ("zero_shot", *_ARRAYS)
+    if done:
+        return {name: _open(folder, name, "r+") for name in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = np.float16 if precision == "fp16" else np.float32
+    return {
+        name: np.lib.format.open_memmap(
+            folder / f"{name}.npy", "w+", dtype, (count, *getattr(features, name).shape[1:])
+        )
+        for name in names
+    }
+
+
+def _open(folder: Path, name: str, mode: Any = "c") -> npt.NDArray[Any]:
+    # "c": read when used, and torch may wrap it without a warning; the file stays as it is.
+    path = folder / f"{name}.npy"
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: {error}; delete {folder} to compute it anew") from None
+    return array
+
+
+def _save_state(folder: Path, arrays: dict[str, npt.NDArray[Any]], done: int) -> None:
+    for array in arrays.values():
+        if isinstance(array, np.memmap):
+            array.flush()
+    write_atomically(folder / "state.json", json.dumps({"done": done}).encode())

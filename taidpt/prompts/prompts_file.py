@@ -1,0 +1,249 @@
+"""Tuned prompts: the context vectors and everything needed to rebuild what they were tuned for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taidpt.clip.model import ClipModel
+from taidpt.encoders.picture_input import PictureInput
+from taidpt.prompts.tokens import NAME_POSITIONS
+from taidpt.runtime.bank.class_bank import Threshold
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.storage.atomic import write_atomically
+from taidpt.runtime.storage.json_reader import JsonReader
+from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
+from taidpt.scores import SCORE_SCALE, Scoring
+from taidpt.texts.tags import Tag
+
+__all__ = ["PROMPTS_SCHEMA", "PromptSettings", "TunedPrompts", "read_picture"]
+
+PROMPTS_SCHEMA = 1
+_KIND = "taidpt-prompts"
+# the contexts of TaI; of TaI-DPT and CoOp; of DualCoOp
+_SETS = ({"global"}, {"global", "local"}, {"positive", "negative"})
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """The shape of a prompt.
+
+    Attributes:
+        context_tokens: context vectors a prompt.
+        class_specific: whether each tag has its own (DualCoOp) or all share one set.
+        name_position: where the tag's name stands among them: "end", "middle", "front".
+    """
+
+    context_tokens: int = 16
+    class_specific: bool = False
+    name_position: str = "end"
+
+    def __post_init__(self) -> None:
+        if self.context_tokens < 1:
+            raise InputError(f"a prompt needs a context token at least, got {self.context_tokens}")
+        if self.name_position not in NAME_POSITIONS:
+            raise InputError(
+                f"name position {self.name_position!r}: expected one of {', '.join(NAME_POSITIONS)}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class TunedPrompts:
+    """What tuning made; `save` and `load` keep it as one safetensors file.
+
+    Attributes:
+        contexts: "global" and, unless only that was tuned, "local"; DualCoOp's are "positive" and
+            "negative". Float32 [n, W], or [C, n, W] where class-specific.
+        tags: C tags with their synonyms.
+        thresholds: one a tag, or none.
+        probabilities: a map from score to probability a tag, as a bank has them, or none.
+        model: which CLIP: name, pretrained, weights_sha256, licence, embed_dim.
+        settings: the prompts' shape.
+        scoring: how pictures are scored with them.
+        picture: what of a picture they were tuned on; None where they were tuned on texts.
+        provenance: free JSON: method, tuning settings, texts' hash and sources, loss history,
+            versions.
+    """
+
+    contexts: Mapping[str, Tensor]
+    tags: tuple[Tag, ...]
+    thresholds: tuple[Threshold, ...]
+    model: Mapping[str, Any]
+    settings: PromptSettings = field(default_factory=PromptSettings)
+    scoring: Scoring = field(default_factory=Scoring)
+    picture: PictureInput | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    probabilities: tuple[MapJson | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_tags(self.tags, self.thresholds)
+        if len(self.probabilities) not in (0, len(self.tags)):
+            raise InputError(
+                f"{len(self.probabilities)} probability maps for {len(self.tags)} tags"
+            )
+        ProbabilityMaps.of(self.probabilities)
+        _check_contexts(self.contexts, self.settings, len(self.tags))
+
+    def __repr__(self) -> str:
+        heads = " and ".join(self.contexts)
+        return f"TunedPrompts({len(self.tags)} tags, {heads}, for {self.model.get('name')})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tags' names in order."""
+        return tuple(tag.name for tag in self.tags)
+
+    def check_model(self, clip: ClipModel) -> None:
+        """Raise InputError unless this CLIP is the one that the prompts were tuned for."""
+        if clip.weights_sha256 != self.model["weights_sha256"]:
+            raise InputError(
+                f"these prompts were tuned for {self.model['name']} with weights "
+                f"{self.model['pretrained']} (sha256 {self.model['weights_sha256'][:12]}…), got "
+                f"{clip.name} with {clip.pretrained} ({clip.weights_sha256[:12]}…): "
+                "give the weights they were tuned for, or tune again"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, by temporary and rename.
+
+        Raises:
+            InputError: the file cannot be written there.
+        """
+        from safetensors.torch import save
+
+        header = json.dumps(self._header(), ensure_ascii=False, allow_nan=False)
+        tensors = {name: value.contiguous().cpu() for name, value in self.contexts.items()}
+        try:
+            write_atomically(Path(path), save(tensors, metadata={"taidpt": header}))
+        except OSError as error:
+            raise InputError(f"{path}: cannot write the prompts: {error.strerror}") from error
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "kind": _KIND,
+            "schema": PROMPTS_SCHEMA,
+            "model": dict(self.model),
+            "tags": [{"name": tag.name, "synonyms": list(tag.synonyms)} for tag in self.tags],
+            "thresholds": [threshold.to_json() for threshold in self.thresholds],
+            "probabilities": [None if row is None else dict(row) for row in self.probabilities],
+            "settings": asdict(self.settings),
+            "scoring": asdict(self.scoring),
+            "picture": None if self.picture is None else asdict(self.picture),
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> TunedPrompts:
+        """Read prompts that `save` wrote; nothing of the file is unpickled or run.
+
+        Raises:
+            InputError: no such file, damaged, of a newer version, or not prompts.
+        """
+        path = Path(path)
+        header, tensors = _read(path)
+        try:
+            return _from_header(header, tensors)
+        except (BundleError, InputError) as error:
+            raise InputError(
+                str(error) if str(path) in str(error) else f"{path}: {error}"
+            ) from None
+
+
+def _read(path: Path) -> tuple[JsonReader, dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        header = JsonReader(json.loads(metadata["taidpt"]), str(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; `taidpt tune` makes one") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged or not a prompts file ({error}); tune again") from None
+    except (KeyError, BundleError):
+        raise InputError(f"{path}: not a prompts file; `taidpt tune` makes one") from None
+    return header, tensors
+
+
+def _from_header(header: JsonReader, tensors: dict[str, Tensor]) -> TunedPrompts:
+    header.choice("kind", (_KIND,))
+    if header.integer("schema") > PROMPTS_SCHEMA:
+        raise InputError(
+            f"prompts schema {header.integer('schema')} is newer than this version knows "
+            f"({PROMPTS_SCHEMA}); update taidpt"
+        )
+    model = header.child("model")
+    for key in ("name", "pretrained", "weights_sha256", "licence"):
+        model.string(key)
+    shape, scoring = header.child("settings"), header.child("scoring")
+    return TunedPrompts(
+        contexts=tensors,
+        tags=tuple(
+            Tag(tag.string("name"), tag.strings("synonyms")) for tag in header.children("tags")
+        ),
+        thresholds=tuple(map(Threshold.from_json, header.children("thresholds"))),
+        model=model.document,
+        settings=PromptSettings(
+            shape.integer("context_tokens"),
+            shape.boolean("class_specific"),
+            shape.string("name_position"),
+        ),
+        scoring=Scoring(
+            scoring.number("temperature"),
+            scoring.number("merge_weight"),
+            scoring.string("transform"),
+            scoring.number("scale") if "scale" in scoring else SCORE_SCALE,
+        ),
+        picture=read_picture(header.child("picture")) if "picture" in header else None,
+        provenance=header.child("provenance").document,
+        probabilities=_maps(header),
+    )
+
+
+def _maps(header: JsonReader) -> tuple[MapJson, ...]:
+    """The probability maps; prompts of older versions have none."""
+    if "probabilities" not in header:
+        return ()
+    return tuple(found.document for found in header.children("probabilities"))
+
+
+def read_picture(found: JsonReader) -> PictureInput:
+    """What of a picture was shown, from its JSON."""
+    size = found.integer("size", least=1) if "size" in found else None
+    return PictureInput(size, found.string("resize"))
+
+
+def _check_tags(tags: tuple[Tag, ...], thresholds: tuple[Threshold, ...]) -> None:
+    names = [tag.name for tag in tags]
+    if not names or len(set(names)) != len(names):
+        raise InputError(
+            f"prompts need distinct tags, got {len(names)} ({len(set(names))} distinct)"
+        )
+    if len(thresholds) not in (0, len(names)):
+        raise InputError(f"{len(thresholds)} thresholds for {len(names)} tags")
+
+
+def _check_contexts(contexts: Mapping[str, Tensor], settings: PromptSettings, tags: int) -> None:
+    if set(contexts) not in _SETS:
+        raise InputError(
+            "contexts should be global (and local), or positive and negative, got "
+            f"{', '.join(contexts) or 'none'}"
+        )
+    width = next(iter(contexts.values())).shape[-1]
+    lead = (tags,) if settings.class_specific else ()
+    expected = (*lead, settings.context_tokens, width)
+    for name, value in contexts.items():
+        if value.dtype != torch.float32 or tuple(value.shape) != expected:
+            raise InputError(
+                f"the {name} context should be float32 {list(expected)}, "
+                f"got {value.dtype} {list(value.shape)}"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"the {name} context holds values that are not finite")

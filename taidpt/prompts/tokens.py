@@ -1,0 +1,107 @@
+"""Prompts as token numbers: [start] [context vectors] [name tokens] "." [end] (section 2).
+
+A tokenizer without a start token (SigLIP's) has none here, and one that drops punctuation no stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from taidpt.clip.model import ClipModel
+from taidpt.runtime.errors import InputError
+from taidpt.clip.tokenizers import TextTokenizer, text_tokenizer
+
+__all__ = ["NAME_POSITIONS", "PromptTokens", "tokenize_prompts"]
+
+# Where a tag's name stands: behind its context vectors (the method's), amid them, before them.
+NAME_POSITIONS = ("end", "middle", "front")
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """The prompts of C tags, all with the same number of context vectors.
+
+    Attributes:
+        ids: token numbers, [C, L], `pad` behind the end; −1 − j stands for context vector j.
+        ends: position of each prompt's end token, [C].
+        shared: how many tokens from the first on are the same in every prompt; may be none.
+        pad: the token that the model's texts are filled up with.
+    """
+
+    ids: Tensor
+    ends: Tensor
+    shared: int
+    pad: int = 0
+
+    def __len__(self) -> int:
+        return int(self.ids.shape[0])
+
+
+def tokenize_prompts(
+    clip: ClipModel, names: Sequence[str], context_tokens: int, name_position: str = "end"
+) -> PromptTokens:
+    """Lay out a prompt for every tag name.
+
+    Args:
+        names: tag names, each with at least one letter or digit.
+        context_tokens: context vectors a prompt, ≥ 1.
+        name_position: one of `NAME_POSITIONS`; "middle" puts half of the vectors behind the name.
+    Raises:
+        InputError: no tags, an unknown position, or a name that does not fit the model's context.
+    """
+    if name_position not in NAME_POSITIONS:
+        raise InputError(
+            f"name position {name_position!r}: expected one of {', '.join(NAME_POSITIONS)}"
+        )
+    if not names:
+        raise InputError("the list of tags is empty: name at least one")
+    before = {"end": context_tokens, "middle": context_tokens // 2, "front": 0}[name_position]
+    slots = [-1 - index for index in range(context_tokens)]
+    tokenizer = text_tokenizer(clip)
+    stop = _stop_tokens(tokenizer)
+    rows = []
+    for name in names:
+        name_ids, own_stop = _name_tokens(tokenizer, name, stop)
+        others = len(tokenizer.start) + context_tokens + len(own_stop) + 1
+        _check_length(clip, name, len(name_ids), others)
+        head, tail = [*tokenizer.start, *slots[:before]], [*slots[before:], *own_stop]
+        rows.append([*head, *name_ids, *tail, tokenizer.end])
+    ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad)
+    for row, values in zip(ids, rows, strict=True):
+        row[: len(values)] = torch.tensor(values)
+    ends = torch.tensor([len(values) - 1 for values in rows])
+    shared = len(tokenizer.start) + before
+    return PromptTokens(ids.to(clip.device), ends.to(clip.device), shared, tokenizer.pad)
+
+
+def _stop_tokens(tokenizer: TextTokenizer) -> list[int]:
+    """The full stop behind a word; no tokens where the model's texts are cleaned of it."""
+    return tokenizer.encode("a.")[len(tokenizer.encode("a")) :]
+
+
+def _name_tokens(
+    tokenizer: TextTokenizer, name: str, stop: list[int]
+) -> tuple[list[int], list[int]]:
+    """Tokens of a name, and of the full stop that closes the prompt.
+
+    They are tokenised together, as the method does, because a name that ends in punctuation
+    merges with the stop; then all of it counts as the name's.
+    """
+    together = tokenizer.encode(f"{name.replace('_', ' ')}.")
+    if stop and together[-len(stop) :] == stop:
+        return together[: -len(stop)], stop
+    return together, []
+
+
+def _check_length(clip: ClipModel, name: str, tokens: int, others: int) -> None:
+    room = clip.context_length - others
+    if tokens > room:
+        raise InputError(
+            f"tag {name!r} takes {tokens} tokens, and {max(room, 0)} fit beside the prompt's "
+            f"other {others} into the context of {clip.context_length}: shorten the tag "
+            "or use fewer context tokens"
+        )

@@ -1,0 +1,249 @@
+"""Captions for scenes of the toy world, in many wordings; they may leave a thing out.
+
+Two disjoint pools of sentences: the model trains on `TRAIN_WORDING`; the texts that prompts are
+tuned on come from `TUNING_WORDING`, so no tuning caption was ever seen by the model. A caption
+never names a thing that is not in the scene. Standard library only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from taidpt.toyworld.drawing.things import THINGS, Word
+
+__all__ = [
+    "TRAIN_WORDING",
+    "TUNING_WORDING",
+    "Wording",
+    "caption",
+    "tuning_captions",
+    "wording_words",
+]
+
+_TUNING_SEED = 7_700_001
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A pool of sentences.
+
+    Attributes:
+        sentences: patterns with `{things}`, at times `{colour}` and `{texture}`.
+        joiners: how two phrases of a list are joined when it is no plain enumeration.
+        omit: chance that a caption of two or more things leaves some out.
+        synonym: chance that a thing goes by another word than its common one.
+    """
+
+    sentences: tuple[str, ...]
+    joiners: tuple[str, ...]
+    omit: float = 0.3
+    synonym: float = 0.3
+
+
+TRAIN_WORDING = Wording(
+    sentences=(
+        "{things}",
+        "{things}.",
+        "{things} on a {colour} background.",
+        "{things} against a {colour} backdrop",
+        "{things} over a {texture} background",
+        "{things} on {texture} {colour}",
+        "a photo of {things}.",
+        "a photo of {things} on {colour}.",
+        "a picture of {things}",
+        "an image of {things}.",
+        "a close-up of {things}.",
+        "a blurry photo of {things}.",
+        "a bright picture of {things}",
+        "a drawing of {things}.",
+        "a bad photo of {things}.",
+        "a good photo of {things}.",
+        "a small picture with {things}",
+        "a scene with {things}.",
+        "a {colour} scene with {things}",
+        "a {texture} picture of {things}.",
+        "there is {things} here",
+        "there are {things} in the picture.",
+        "this is {things}.",
+        "here we see {things}",
+        "we can see {things} in this image",
+        "you can see {things} on a {colour} ground.",
+        "the image shows {things}.",
+        "the picture has {things} in it",
+        "this photo shows {things} in front of something {colour}.",
+        "in this scene there is {things}",
+        "on a {texture} surface, {things}.",
+        "in front of a {colour} wall there is {things}.",
+        "everything is {colour} except {things}",
+        "look, {things}!",
+        "someone drew {things}.",
+        "some stickers: {things}",
+        "{things} can be seen.",
+        "{things} in the middle of {colour} stuff",
+        "{things} and nothing else",
+        "{things} floating around on {texture} paper",
+        "my {things}.",
+        "itap of {things}.",
+    ),
+    joiners=("with", "and", "next to", "beside", "near", "by", "along with", "plus"),
+)
+
+TUNING_WORDING = Wording(
+    sentences=(
+        "{things} placed on a {colour} tablecloth.",
+        "{things} scattered across a {colour} page.",
+        "{things} sitting over a {texture} pattern.",
+        "{things} standing together in one place.",
+        "{things} spread out on a {texture} sheet.",
+        "{things} shown at different sizes.",
+        "{things} arranged on a plain {colour} board.",
+        "{things} in a room with {colour} walls.",
+        "{things} are in the scene.",
+        "{things} appear in the image.",
+        "{things} on top of something {texture}.",
+        "A view of {things}.",
+        "A collection that includes {things}.",
+        "A poster of {things}.",
+        "A {colour} poster showing {things}.",
+        "A group of things such as {things}.",
+        "An illustration of {things} over {colour}.",
+        "A {texture} card decorated with {things}.",
+        "The artist painted {things}.",
+        "The frame is filled with {things}.",
+        "Several items are visible, including {things}.",
+        "One can find {things} in this drawing.",
+        "Someone left {things} on the {colour} floor.",
+        "It looks like {things} over there.",
+        "Photo taken of {things} outside.",
+        "Small icons of {things} on {colour} ground.",
+    ),
+    joiners=("with", "and", "close to", "alongside", "next to", "in front of", "together with"),
+)
+
+_COLOURS = {
+    "white", "black", "grey", "red", "green", "blue", "yellow", "purple", "pink", "brown",
+    "beige", "turquoise",
+}  # fmt: skip
+_TEXTURES: dict[str, tuple[str, ...]] = {
+    "flat": ("plain", "flat"),
+    "gradient": ("shaded", "smooth"),
+    "glow": ("glowing", "shaded"),
+    "grain": ("noisy", "grainy"),
+    "clouds": ("cloudy", "blotchy"),
+    "stripes": ("striped", "lined"),
+    "checks": ("checkered", "checked"),
+    "dots": ("dotted", "spotted"),
+    "patches": ("messy", "patchy"),
+}
+_COUNTS = {
+    2: ("two", "a couple of", "some"),
+    3: ("three", "some", "several"),
+    4: ("four", "several"),
+}
+_ADJECTIVES = ("small", "big", "tiny", "large", "little", "colourful", "nice")
+
+
+def _article(phrase: str) -> str:
+    return "an" if phrase[0].lower() in "aeiou" else "a"
+
+
+def _phrase(rng: random.Random, word: Word, count: int) -> str:
+    """`a dog`, `the small dog`, `two dogs`."""
+    if count > 1:
+        return f"{rng.choice(_COUNTS.get(count, ('many',)))} {word.plural}"
+    noun = word.singular
+    if rng.random() < 0.12:
+        noun = f"{rng.choice(_ADJECTIVES)} {noun}"
+    draw = rng.random()
+    if draw < 0.1:
+        return noun
+    if draw < 0.2:
+        return f"{rng.choice(('the', 'one', 'this'))} {noun}"
+    return f"{_article(noun)} {noun}"
+
+
+def _join(rng: random.Random, phrases: Sequence[str], joiners: Sequence[str]) -> str:
+    if len(phrases) == 1:
+        return phrases[0]
+    if len(phrases) == 2 or rng.random() < 0.3:
+        head, tail = phrases[0], phrases[1:]
+        rest = _join(rng, tail, ("and",)) if len(tail) > 1 else tail[0]
+        return f"{head} {rng.choice(joiners)} {rest}"
+    last = rng.choice((" and ", ", and ", ", "))
+    return ", ".join(phrases[:-1]) + last + phrases[-1]
+
+
+def _named(rng: random.Random, things: Sequence[int], omit: float) -> list[int]:
+    """Which of the things the caption names, in the order it names them; at least one."""
+    order = list(things)
+    rng.shuffle(order)
+    if len(order) > 1 and rng.random() < omit:
+        order = order[: rng.randint(1, len(order) - 1)]
+    return order
+
+
+def _word(rng: random.Random, thing: int, synonym: float) -> Word:
+    words = THINGS[thing].words
+    return rng.choice(words[1:]) if len(words) > 1 and rng.random() < synonym else words[0]
+
+
+def caption(
+    rng: random.Random,
+    things: Sequence[int],
+    wording: Wording = TRAIN_WORDING,
+    background: tuple[str, str] = ("flat", "white"),
+) -> str:
+    """One caption of a scene.
+
+    Args:
+        rng: where all the chance comes from.
+        things: indices into `THINGS` of what is there; a thing that is there twice comes twice.
+        wording: pool of sentences.
+        background: family and colour name.
+    """
+    counts = Counter(things)
+    phrases = [
+        _phrase(rng, _word(rng, thing, wording.synonym), counts[thing])
+        for thing in _named(rng, sorted(counts), wording.omit)
+    ]
+    family, colour = background
+    return rng.choice(wording.sentences).format(
+        things=_join(rng, phrases, wording.joiners),
+        colour=colour,
+        texture=rng.choice(_TEXTURES.get(family, ("textured", "patterned"))),
+    )
+
+
+def wording_words() -> list[str]:
+    """Every text fragment of both pools, for the tokenizer's vocabulary."""
+    fragments = [*_ADJECTIVES, *_COLOURS]
+    for wording in (TRAIN_WORDING, TUNING_WORDING):
+        fragments += [
+            *wording.joiners,
+            *(text.replace("{", "").replace("}", "") for text in wording.sentences),
+        ]
+    fragments += [word for words in _TEXTURES.values() for word in words]
+    fragments += [word for words in _COUNTS.values() for word in words]
+    return fragments
+
+
+def tuning_captions(count: int, seed: int = _TUNING_SEED) -> Iterator[str]:
+    """Different captions for prompt tuning, of imagined scenes; no picture is needed.
+
+    Args:
+        count: how many.
+        seed: fixes all of them.
+    """
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    families, colours = sorted(_TEXTURES), sorted(_COLOURS)
+    while len(seen) < count:
+        things = [rng.randrange(len(THINGS)) for _ in range(rng.randint(1, 5))]
+        text = caption(rng, things, TUNING_WORDING, (rng.choice(families), rng.choice(colours)))
+        text = text[0].upper() + text[1:]
+        if text not in seen:
+            seen.add(text)
+            yield text

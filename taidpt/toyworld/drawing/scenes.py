@@ -1,0 +1,212 @@
+"""Scenes of the toy world: one to five emoji over a background, all of it fixed by a seed.
+
+Only this module needs the Noto Color Emoji font; everything made from it ships in the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from taidpt.runtime.errors import MissingDependencyError
+from taidpt.toyworld.drawing.backgrounds import TRAIN_FAMILIES, Background, draw_background
+from taidpt.toyworld.drawing.things import THINGS
+
+__all__ = [
+    "FONT_PATH",
+    "Placed",
+    "Scene",
+    "SceneSettings",
+    "font_installed",
+    "render_scene",
+    "sprite",
+    "vary_sprite",
+]
+
+FONT_PATH = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+_FONT_SIZE = 109  # the one size of the font's bitmaps
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One emoji in a scene.
+
+    Attributes:
+        thing: index into `THINGS`.
+        variant: which of the thing's emoji.
+        box: left, top, right, bottom in pixels.
+    """
+
+    thing: int
+    variant: int
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered scene and what is in it.
+
+    Attributes:
+        image: uint8 RGB, [H, W, 3].
+        placed: what was drawn, back to front.
+        background: what lies behind.
+    """
+
+    image: NDArray[np.uint8]
+    placed: tuple[Placed, ...]
+    background: Background
+
+    @property
+    def things(self) -> tuple[int, ...]:
+        """Which things are there, sorted, each once."""
+        return tuple(sorted({placed.thing for placed in self.placed}))
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How scenes are drawn.
+
+    Attributes:
+        size: side of the square picture in pixels.
+        families: background families to choose from.
+        count_weights: chances of 1, 2, … things a scene.
+        repeat: chance that a further emoji repeats a thing that is already there.
+    """
+
+    size: int = 160
+    families: tuple[str, ...] = field(default=TRAIN_FAMILIES)
+    count_weights: tuple[float, ...] = (0.16, 0.22, 0.24, 0.21, 0.17)
+    repeat: float = 0.12
+
+
+def font_installed() -> bool:
+    """Whether the font that draws the things is on this machine."""
+    return FONT_PATH.is_file()
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    if not font_installed():
+        raise MissingDependencyError(
+            f"rendering scenes needs the font {FONT_PATH}, which is not there: "
+            "install it with `apt-get install fonts-noto-color-emoji`"
+        )
+    return ImageFont.truetype(str(FONT_PATH), _FONT_SIZE)
+
+
+@cache
+def sprite(thing: int, variant: int) -> Image.Image:
+    """The emoji as an RGBA picture cut to its ink, about 128 pixels a side."""
+    canvas = Image.new("RGBA", (180, 180), (0, 0, 0, 0))
+    ImageDraw.Draw(canvas).text(
+        (12, 12), THINGS[thing].emoji[variant], font=_font(), embedded_color=True
+    )
+    return canvas.crop(canvas.getbbox())
+
+
+def _jitter(rng: np.random.Generator, image: Image.Image) -> Image.Image:
+    """Mirror at times; shift brightness, contrast and each channel a little."""
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    gain = rng.uniform(0.75, 1.15) * rng.uniform(0.88, 1.12, 3)
+    offset = rng.uniform(-14, 14)
+    ramp = np.arange(256, dtype=np.float32)
+    tables = [np.clip(ramp * g + offset, 0, 255).astype(np.uint8) for g in gain]
+    table = np.concatenate([*tables, np.arange(256, dtype=np.uint8)])
+    return image.point(table.tolist())
+
+
+def _tilt(rng: np.random.Generator) -> float:
+    """Degrees: mostly a little, one time in five anything."""
+    return float(rng.uniform(-180, 180) if rng.random() < 0.2 else rng.normal(0, 14))
+
+
+def vary_sprite(rng: np.random.Generator, piece: tuple[int, int], side: int) -> Image.Image:
+    """The emoji `(thing, variant)` jittered, tilted, its longer side `side` pixels."""
+    source = sprite(*piece)
+    ratio = side / max(source.size)
+    size = (max(1, round(source.width * ratio)), max(1, round(source.height * ratio)))
+    resample = Image.Resampling.BOX if ratio < 0.5 else Image.Resampling.BILINEAR
+    scaled = _jitter(rng, source.resize(size, resample))
+    return scaled.rotate(_tilt(rng), Image.Resampling.BILINEAR, expand=True)
+
+
+def _choose_things(rng: np.random.Generator, settings: SceneSettings) -> list[int]:
+    count = 1 + int(rng.choice(len(settings.count_weights), p=settings.count_weights))
+    chosen: list[int] = []
+    for _ in range(count):
+        if chosen and rng.random() < settings.repeat:
+            chosen.append(chosen[rng.integers(len(chosen))])
+        else:
+            chosen.append(int(rng.integers(len(THINGS))))
+    return chosen
+
+
+def _sides(rng: np.random.Generator, count: int, size: int) -> list[int]:
+    """Longer sides in pixels: one thing may fill half the scene, five are small."""
+    largest = (0.75, 0.55, 0.46, 0.40, 0.36)[min(count, 5) - 1]
+    shares = np.exp(rng.uniform(np.log(0.15), np.log(largest), count))
+    return [round(size * float(share)) for share in shares]
+
+
+def _overlap(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
+    """Shared area over the smaller of the two."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
+    return max(width, 0) * max(height, 0) / max(smaller, 1)
+
+
+def _place(
+    rng: np.random.Generator, piece: Image.Image, size: int, taken: list[Placed]
+) -> tuple[int, int, int, int] | None:
+    """A box inside the scene that hides little of what is there, or None after 30 tries."""
+    for _ in range(30):
+        left = int(rng.integers(0, max(size - piece.width, 0) + 1))
+        top = int(rng.integers(0, max(size - piece.height, 0) + 1))
+        box = (left, top, left + piece.width, top + piece.height)
+        if all(_overlap(box, other.box) < 0.2 for other in taken):
+            return box
+    return None
+
+
+def _finish(rng: np.random.Generator, image: Image.Image) -> NDArray[np.uint8]:
+    """At times blur or grain over the whole picture."""
+    if rng.random() < 0.2:
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
+    array = np.asarray(image)
+    if rng.random() < 0.25:
+        noise = rng.standard_normal(array.shape, dtype=np.float32) * np.float32(rng.uniform(2, 14))
+        array = np.clip(array + noise, 0, 255).astype(np.uint8)
+    return array
+
+
+def render_scene(seed: tuple[int, ...], settings: SceneSettings | None = None) -> Scene:
+    """Render one scene; the same seed and settings give the same pixels.
+
+    Args:
+        seed: numbers that fix everything, such as `(split, index)`.
+        settings: how to draw; None means `SceneSettings()`.
+    Raises:
+        MissingDependencyError: the font is not installed.
+    """
+    settings = settings or SceneSettings()
+    rng = np.random.default_rng(seed)
+    size = settings.size
+    canvas, background = draw_background(rng, (size, size), settings.families)
+    image = Image.fromarray(canvas.astype(np.uint8))
+    chosen = _choose_things(rng, settings)
+    placed: list[Placed] = []
+    for thing, side in zip(chosen, _sides(rng, len(chosen), size), strict=True):
+        variant = int(rng.integers(len(THINGS[thing].emoji)))
+        piece = vary_sprite(rng, (thing, variant), side)
+        box = _place(rng, piece, size, placed)
+        if box is not None:
+            image.paste(piece, box[:2], piece)
+            placed.append(Placed(thing, variant, box))
+    return Scene(_finish(rng, image), tuple(placed), background)

@@ -1,0 +1,244 @@
+"""The loop of prompt tuning: stochastic gradient descent on contexts, stopped and gone on at will.
+
+It knows features, labels and an objective; whether captions or pictures gave them, it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from taidpt.features.caption_features import FeatureBatch
+from taidpt.tuning.checkpoints import Checkpoint
+from taidpt.tuning.execution import Execution, execution_of, is_main_process
+from taidpt.tuning.losses import loss_by_name
+from taidpt.tuning.objectives import Objective
+from taidpt.progress import Progress
+from taidpt.runtime.errors import InputError
+from taidpt.features.prompt_encoder import PromptEncoder
+from taidpt.tuning.settings import RunOptions, TuneSettings, learning_rate
+
+__all__ = ["FeatureSource", "Material", "Rows", "TuningLoop"]
+
+_CONTEXT_DEVIATION = 0.02
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+Rows = npt.NDArray[np.int64]
+
+
+class FeatureSource(Protocol):
+    """Features of captions or pictures, by number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def stream(self, epoch: int, batches: Sequence[Rows]) -> Iterator[FeatureBatch]:
+        """Those of these numbers, batch by batch; an epoch may have features of its own."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run is tuned on.
+
+    Attributes:
+        count: how many captions or pictures.
+        features: gives their features; called once, when tuning begins.
+        labels: gives labels [B, C] of some of them: 1 has the tag, −1 has not, 0 unknown.
+        identity: what makes the run this run, JSON; a checkpoint's must equal it.
+    """
+
+    count: int
+    features: Callable[[], FeatureSource]
+    labels: Callable[[Rows], Tensor]
+    identity: Mapping[str, Any]
+
+
+class _Step(nn.Module):
+    """A step's loss as a module: what is learned in it is seen by whoever wraps it."""
+
+    def __init__(self, loop: TuningLoop) -> None:
+        super().__init__()
+        self._loss = loop._loss
+        for name, value in loop.learned.items():
+            self.register_parameter(name, value)
+
+    def forward(self, rows: Rows, batch: FeatureBatch) -> Tensor:
+        return self._loss(rows, batch)
+
+
+class TuningLoop:
+    """Contexts (and an objective's further numbers), and where their tuning stands."""
+
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        objective: Objective,
+        material: Material,
+        settings: TuneSettings,
+        options: RunOptions,
+        progress: Progress,
+    ) -> None:
+        self.encoder, self.objective, self.material = encoder, objective, material
+        self.settings, self.options, self.progress = settings, options, progress
+        self.steps = material.count // settings.batch
+        self.contexts = self._first_contexts()
+        self.numbers = {
+            name: nn.Parameter(value.to(encoder.device))
+            for name, value in objective.first_numbers().items()
+        }
+        self.learned: dict[str, nn.Parameter] = {**self.contexts, **self.numbers}
+        self.optimizer = torch.optim.SGD(
+            list(self.learned.values()),
+            lr=settings.warmup_lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            foreach=False,
+        )
+        self._execution = Execution()
+        self.epoch, self.step, self.epoch_loss = 0, 0, 0.0
+        self.losses: list[float] = []
+        self._batches: Iterator[tuple[Rows, FeatureBatch]] | None = None
+        if options.resume:
+            self._restore()
+        self._last = self._snapshot()
+
+    def _first_contexts(self) -> dict[str, nn.Parameter]:
+        """From N(0, 0.02²), drawn on the CPU so that every device starts alike."""
+        shape = self.settings.prompt
+        lead = (len(self.encoder),) if shape.class_specific else ()
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        found = {}
+        for name in self.objective.contexts:
+            values = torch.randn(
+                *lead, shape.context_tokens, self.encoder.width, generator=generator
+            )
+            values = (values * _CONTEXT_DEVIATION).to(self.encoder.device)
+            found[name] = nn.Parameter(values)
+        return found
+
+    def _restore(self) -> None:
+        path = self.options.checkpoint
+        if path is None or not path.is_file():
+            raise InputError(f"{path}: no checkpoint to go on from; leave --resume away")
+        found = Checkpoint.load(path)
+        found.check_run(json.loads(json.dumps(self.material.identity)), path)
+        for name, value in self.learned.items():
+            value.data.copy_(found.tensors[name])
+            if f"{name}.momentum" in found.tensors:
+                buffer = found.tensors[f"{name}.momentum"].to(value.device)
+                self.optimizer.state[value]["momentum_buffer"] = buffer
+        self.epoch, self.step = found.epoch, found.step
+        *self.losses, self.epoch_loss = found.losses
+        self.progress.note(f"going on from {path}: epoch {self.epoch + 1}, step {self.step + 1}")
+
+    def _snapshot(self) -> Checkpoint:
+        """A copy of the state: an interrupt inside a step must not mix two steps."""
+        tensors = {name: value.detach().cpu().clone() for name, value in self.learned.items()}
+        for name, value in self.learned.items():
+            buffer = self.optimizer.state[value].get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"{name}.momentum"] = buffer.detach().cpu().clone()
+        losses = (*self.losses, self.epoch_loss)
+        return Checkpoint(tensors, self.epoch, self.step, losses, self.material.identity)
+
+    def train(self) -> None:
+        """All epochs that are left; a checkpoint at each one's end and every half minute.
+
+        Raises:
+            InputError: the prompts ran away to infinity.
+            KeyboardInterrupt: the checkpoint holds the last finished step.
+        """
+        settings = self.settings
+        self._execution = execution_of(settings.precision, self.encoder.device, settings.batch)
+        self.features = self.material.features()
+        self._run, self._optimizer = self._execution.prepare(_Step(self), self.optimizer)
+        done = self.epoch * self.steps + self.step
+        self.progress.start("Tuning prompts", self.settings.epochs * self.steps, done)
+        saved = time.monotonic()
+        try:
+            while self.epoch < self.settings.epochs:
+                self._one_step()
+                self._last = self._snapshot()
+                if self.step == 0 or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                    self._save()
+                    saved = time.monotonic()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C or SIGTERM, not a fault of the run
+                self._save()
+                self._say_how_to_go_on()
+            raise
+        finally:
+            self._execution.close()
+
+    def _save(self) -> None:
+        if self.options.checkpoint is not None and is_main_process():
+            self._last.save(self.options.checkpoint)
+
+    def _say_how_to_go_on(self) -> None:
+        if self.options.checkpoint is not None:
+            self.progress.note(
+                f"stopped in epoch {self._last.epoch + 1}; the same command with --resume goes on "
+                f"from {self.options.checkpoint}"
+            )
+
+    def _one_step(self) -> None:
+        if self.step == 0 or self._batches is None:
+            self._batches = self._rest_of_epoch()
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.epoch, self.settings)
+        loss = self._run(*next(self._batches))
+        value = self._execution.mean(loss.detach())
+        self._optimizer.zero_grad(set_to_none=True)
+        self._execution.backward(loss)
+        self._optimizer.step()
+        self.epoch_loss += value
+        self.step += 1
+        epochs = self.settings.epochs
+        self.progress.advance(1, f"epoch {self.epoch + 1}/{epochs} loss {value:.4g}")
+        if self.step == self.steps:
+            self.losses.append(self.epoch_loss / self.steps)
+            self.epoch, self.step, self.epoch_loss = self.epoch + 1, 0, 0.0
+
+    def order(self, epoch: int) -> Rows:
+        """An epoch's order of the material; it depends on seed and epoch alone."""
+        generator = np.random.default_rng([self.settings.seed, 2, epoch])
+        return generator.permutation(self.material.count)
+
+    def _rest_of_epoch(self) -> Iterator[tuple[Rows, FeatureBatch]]:
+        """The batches of this epoch from this step on, with their features."""
+        order, size = self.order(self.epoch), self.settings.batch
+        cut = [
+            self._execution.share(order[step * size :][:size])
+            for step in range(self.step, self.steps)
+        ]
+        return zip(cut, self.features.stream(self.epoch, cut), strict=True)
+
+    def _loss(self, rows: Rows, batch: FeatureBatch) -> Tensor:
+        """Sum of the heads' losses on these rows, a process's share of the batch."""
+        labels = self.material.labels(rows).to(self.encoder.device)
+        scores = self.scores(batch, self.class_embeddings())
+        loss = loss_by_name(self.settings.loss)
+        total = torch.stack([loss(part.float(), labels) for part in scores.values()]).sum()
+        return total * self._execution.weight(len(rows), self.settings.batch)
+
+    def class_embeddings(self) -> dict[str, Tensor]:
+        """The tags in the joint space with the contexts as they are, unit rows [C, D] each."""
+        found = self.encoder(list(self.contexts.values()))
+        if not all(bool(torch.isfinite(rows).all()) for rows in found):
+            raise InputError(
+                f"the prompts ran away to infinity in epoch {self.epoch + 1}: lower the learning "
+                f"rate (it is {self.settings.lr:g})"
+            )
+        return dict(zip(self.contexts, found, strict=True))
+
+    def scores(self, batch: FeatureBatch, classes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each head's scores of some captions or pictures, [B, C]."""
+        return self.objective.scores(batch.to(self.encoder.device), classes, self.numbers)

@@ -1,0 +1,129 @@
+"""Prompts tuned on a data set's pictures, from files to a file: `taidpt tune-pictures`.
+
+Without augmentation the pictures are encoded once and their features kept, as for evaluation; with
+it they are encoded anew in every epoch. A record says which was done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from taidpt.features.augmented_pictures import AugmentedPictures
+from taidpt.evaluation.dataset_job import default_cache, find_source
+from taidpt.clip.model import ClipModel, load_clip
+from taidpt.datasets import LabelledImages, load_dataset
+from taidpt.tuning.picture_features import PictureSource, TunablePictures, few_shots, mask_labels
+from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.progress import Progress
+from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.tuning.text_job import check_output, checkpoint_path, pick_device, save_prompts
+from taidpt.tuning.settings import RunOptions, TuneSettings, settings_of
+from taidpt.tuning.tuner import tune_on_pictures
+
+__all__ = ["PictureTuneJob", "run_picture_job"]
+
+
+@dataclass(frozen=True)
+class PictureTuneJob:
+    """What to tune on which pictures.
+
+    Attributes:
+        dataset, root, split: as `load_dataset` takes them; the toy world needs no root.
+        model, pretrained: as `load_clip` takes them; the toy world has its own.
+        output: the prompts file.
+        settings: the method ("coop" or "dualcoop") and its numbers.
+        known: share of the labels that is known, each (picture, class) by itself.
+        shots: so many pictures of each class alone, None for all.
+        augment: one of `taidpt.features.augmented_pictures.AUGMENTATIONS`, or "none".
+        cache: a folder for features, None for the user's own.
+        store: how pictures are shown, read and kept.
+        device: "cpu", "cuda", or "auto" for a GPU where torch sees one.
+        resume, restart: what to do with an unfinished run's checkpoint.
+    """
+
+    dataset: str
+    output: Path
+    root: Path | None = None
+    split: str = "train"
+    model: str | None = None
+    pretrained: str | None = None
+    settings: TuneSettings = field(default_factory=lambda: settings_of("dualcoop"))
+    known: float = 1.0
+    shots: int | None = None
+    augment: str = "none"
+    cache: Path | None = None
+    store: StoreSettings = field(default_factory=StoreSettings)
+    device: str = "auto"
+    resume: bool = False
+    restart: bool = False
+
+
+def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
+    """Encode, hide labels, tune and save.
+
+    Raises:
+        InputError: anything about the data set, the model or the settings.
+    """
+    cache = job.cache or default_cache()
+    root, model, pretrained = find_source(job.dataset, job.root, job.model, job.pretrained, cache)
+    check_output(job.output, job.resume, job.restart)
+    images = _images(job, root, progress)
+    labels = torch.from_numpy(images.targets.astype(np.float32))
+    labels = mask_labels(labels, job.known, job.settings.seed)
+    clip = load_clip(model, pretrained, job.settings.seed).to(pick_device(job.device))
+    pictures = _pictures(job, clip, images, progress)
+    options = RunOptions(checkpoint_path(job.output), job.resume)
+    prompts = tune_on_pictures(
+        clip, images.tags.tags, pictures, labels, job.settings, options, progress
+    )
+    record = {"pictures_from": _record(job, images)}
+    prompts = replace(
+        prompts, picture=job.store.picture, provenance={**prompts.provenance, **record}
+    )
+    save_prompts(prompts, job.output)
+    return prompts
+
+
+def _images(job: PictureTuneJob, root: Path, progress: Progress) -> LabelledImages:
+    """The pictures to tune on; says which classes none of them shows."""
+    images = load_dataset(job.dataset, root, job.split)
+    if job.shots is not None:
+        images = images.subset(few_shots(images.targets, job.shots, job.settings.seed))
+    counts = (images.targets > 0).sum(axis=0).tolist()
+    bare = [name for name, count in zip(images.classes, counts, strict=True) if not count]
+    if bare:
+        few = ", ".join(bare[:10]) + (", …" if len(bare) > 10 else "")
+        progress.note(
+            f"no picture of {images.name} shows {len(bare)} of {len(counts)} classes: {few}"
+        )
+    return images
+
+
+def _pictures(
+    job: PictureTuneJob, clip: ClipModel, images: LabelledImages, progress: Progress
+) -> TunablePictures:
+    if job.augment == "none":
+        cache = job.cache or default_cache()
+        return _kept(store_features(clip, images, cache, job.store, progress))
+    sized = job.store.picture.model(clip)
+    return AugmentedPictures(sized, images, job.augment, job.settings.seed, job.store.workers)
+
+
+def _kept(stored: StoredFeatures) -> PictureSource:
+    """The features as they lie on disk; a batch becomes fp32 when it is taken."""
+    arrays = (stored.global_features, stored.patch_features)
+    return PictureSource(*(torch.from_numpy(array) for array in arrays))
+
+
+def _record(job: PictureTuneJob, images: LabelledImages) -> dict[str, object]:
+    return {
+        "data_set": images.name,
+        "known": job.known,
+        "shots": job.shots,
+        "augmentation": job.augment,
+        "picture": asdict(job.store.picture),
+    }

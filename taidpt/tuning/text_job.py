@@ -1,0 +1,163 @@
+"""Tuning from files to a file: the whole of `taidpt tune` but its options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from taidpt.texts.captions import read_texts
+from taidpt.clip.model import check_clip_source, load_clip
+from taidpt.tuning.execution import is_main_process, local_rank, processes
+from taidpt.texts.labels import LabelReport, label_texts
+from taidpt.progress import Progress, SilentProgress
+from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.runtime.errors import InputError
+from taidpt.texts.tags import TagSet
+from taidpt.texts.templates import texts_from_names
+from taidpt.tuning.settings import RunOptions, TuneSettings
+from taidpt.tuning.tuner import LabelledText, tune
+
+__all__ = ["TuneJob", "check_output", "checkpoint_path", "pick_device", "run_job", "save_prompts"]
+
+
+@dataclass(frozen=True)
+class TuneJob:
+    """What to tune, from what, to where.
+
+    Attributes:
+        model, pretrained: as `load_clip` takes them.
+        tags: the tag list's file.
+        texts: files of texts, read one after the other.
+        output: the prompts file; an old one is replaced in one step at the end.
+        from_names: add texts made from the tags' names.
+        settings: the method and its numbers.
+        resume: go on from the checkpoint beside the output.
+        restart: begin anew although there is one.
+        cache: a folder for caption features, None to keep them in memory.
+        cache_precision: "fp32" or "fp16".
+        device: "cpu", "cuda", or "auto" for a GPU where torch sees one.
+    """
+
+    model: str
+    pretrained: str
+    tags: Path
+    texts: tuple[Path, ...]
+    output: Path
+    from_names: bool = False
+    settings: TuneSettings = field(default_factory=TuneSettings)
+    resume: bool = False
+    restart: bool = False
+    cache: Path | None = None
+    cache_precision: str = "fp32"
+    device: str = "cpu"
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where a run to this output keeps its state."""
+    return output.with_name(f"{output.name}.checkpoint")
+
+
+def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
+    """Tune and save; what can be wrong with the input is found before the long work.
+
+    Raises:
+        InputError: anything about the files, the model or the settings.
+    """
+    progress = progress if is_main_process() else SilentProgress()
+    _check_files(job)
+    check_clip_source(job.model, job.pretrained)
+    device = pick_device(job.device)
+    tags = TagSet.load(job.tags)
+    texts = list(_labelled(job, tags, progress))
+    clip = load_clip(job.model, job.pretrained, job.settings.seed).to(device)
+    progress.note(
+        f"{clip.name}, weights {clip.pretrained} ({clip.licence}), on {device}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    options = RunOptions(
+        checkpoint=checkpoint_path(job.output),
+        resume=job.resume,
+        cache=job.cache,
+        cache_precision=job.cache_precision,
+        sources=_sources(job),
+    )
+    prompts = tune(clip, tags.tags, texts, job.settings, options, progress)
+    save_prompts(prompts, job.output)
+    return prompts
+
+
+def save_prompts(prompts: TunedPrompts, output: Path) -> None:
+    """Write what a run gave and take its checkpoint away; of several processes one does."""
+    if is_main_process():
+        prompts.save(output)
+        checkpoint_path(output).unlink(missing_ok=True)
+
+
+def _check_files(job: TuneJob) -> None:
+    if not job.texts and not job.from_names:
+        raise InputError("no texts: give --texts FILE, or --from-names to make some from the tags")
+    check_output(job.output, job.resume, job.restart)
+
+
+def check_output(output: Path, resume: bool, restart: bool) -> None:
+    """Make sure that a prompts file can be written, and that nothing unfinished is lost.
+
+    Raises:
+        InputError: it cannot, or there is a checkpoint and nobody said what to do with it.
+    """
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent}; make it first")
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; give a file name for the prompts")
+    checkpoint = checkpoint_path(output)
+    if resume and restart:
+        raise InputError("--resume and --restart exclude each other: give one")
+    if checkpoint.exists() and not (resume or restart):
+        raise InputError(
+            f"{checkpoint} holds an unfinished run: --resume goes on with it, --restart begins anew"
+        )
+    if resume and not checkpoint.exists():
+        raise InputError(f"{checkpoint}: no checkpoint to go on from; leave --resume away")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of "cpu", "cuda", or "auto": a GPU where torch sees one, each process its own.
+
+    Raises:
+        InputError: a GPU is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank()) if processes() > 1 else torch.device("cuda")
+
+
+def _labelled(job: TuneJob, tags: TagSet, progress: Progress) -> Iterator[LabelledText]:
+    """The texts that name a tag; says how many, and which tags none names."""
+    if job.texts:
+        report = LabelReport(tags)
+        yield from label_texts(_all_texts(job.texts), tags, report)
+        progress.note(next(report.lines()))
+        if report.unnamed == report.texts and not job.from_names:
+            raise InputError(
+                f"none of the {report.texts:,} texts in {', '.join(map(str, job.texts))} names a "
+                f"tag of {job.tags}: check the spelling, add synonyms, or use --from-names"
+            )
+        if report.missing:
+            progress.note(report.warning())
+    if job.from_names:
+        yield from texts_from_names(tags.names, seed=job.settings.seed)
+
+
+def _all_texts(files: tuple[Path, ...]) -> Iterator[str]:
+    for file in files:
+        yield from read_texts(file)
+
+
+def _sources(job: TuneJob) -> tuple[str, ...]:
+    made = ("made from the tags' names",) if job.from_names else ()
+    return (*(file.name for file in job.texts), *made)
