@@ -19,11 +19,11 @@ import numpy as np
 import onnxruntime
 from precisions import random_bundle
 
-from taidpt.export.bundle_source import encoder_of
-from taidpt.export.calibrating import calibration_frames
-from taidpt.export.graph_io import open_session
-from taidpt.export.pictures import frame_maker
-from taidpt.export.quantise import Quantiser, recipe_for
+from taidpt.export.graph.from_bundle import encoder_of
+from taidpt.export.precision.activation_ranges import calibration_frames
+from taidpt.export.graph.onnx_files import open_session
+from taidpt.export.parity.reference_pictures import frame_maker
+from taidpt.export.precision.quantise import Quantiser, recipe_for
 from taidpt.runtime import Bundle
 from taidpt.toyworld import assets
 

@@ -23,7 +23,7 @@ from rtx_work import (
     timed,
 )
 
-from taidpt.export.pictures import generated_pictures
+from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.runtime import Tagger
 
 __all__ = ["best_of", "constant", "make_bundles", "tags"]

@@ -18,7 +18,7 @@ from banks import random_bank
 from rtx_plugin import CASES, difference_of, judged, name_of
 from rtx_work import FLAVOUR, NotRunError, Work, differences, frames_of, library, milliseconds
 
-from taidpt.export.engine_network import network_flags, parse_graph
+from taidpt.export.engines.network import network_flags, parse_graph
 from taidpt.runtime import Tagger
 from taidpt.runtime.backends.cuda_driver import CudaDriver
 from taidpt.runtime.backends.engine_files import EngineFile

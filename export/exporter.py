@@ -14,20 +14,20 @@ from typing import Any
 
 from taidpt import __version__
 from taidpt.clip.model import ClipModel, load_clip
-from taidpt.export.bake import bake
-from taidpt.export.candidate import crop_spec, graph_outputs
-from taidpt.export.classes import BankedClasses, load_classes
-from taidpt.export.encoder_graph import (
+from taidpt.export.classes.bake import bake
+from taidpt.export.parity.graph_outputs import crop_spec, graph_outputs
+from taidpt.export.classes.banked_classes import BankedClasses, load_classes
+from taidpt.export.graph.encoder import (
     DEFAULT_OPSET,
     EncoderInput,
     clean_encoder,
     write_encoder,
 )
-from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
-from taidpt.export.graph_io import describe_opset, one_line_on_disk, save_graph
-from taidpt.export.head_graph import append_head, graph_info
-from taidpt.export.parity import BOUND, ExportResult, Sides, compare
-from taidpt.export.pictures import (
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
+from taidpt.export.graph.onnx_files import describe_opset, one_line_on_disk, save_graph
+from taidpt.export.graph.head import append_head, graph_info
+from taidpt.export.parity.centred_cosine import BOUND, ExportResult, Sides, compare
+from taidpt.export.parity.reference_pictures import (
     Picture,
     camera_frames,
     folder_pictures,
@@ -35,9 +35,9 @@ from taidpt.export.pictures import (
     heldout_pictures,
     rgb_of,
 )
-from taidpt.export.reference import TorchReference
-from taidpt.export.resize_graph import FrameInput, prepend_resize
-from taidpt.export.weights_beside import return_memory
+from taidpt.export.parity.torch_reference import TorchReference
+from taidpt.export.graph.resize import FrameInput, prepend_resize
+from taidpt.export.graph.large_weights import return_memory
 from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveBank"]
 
 # Where tags become rows: two floors up, with the text tower, and not there on every device.
-_TEXT_TOWER = "taidpt.export.tag_bank:bank_of_names"
+_TEXT_TOWER = "taidpt.export.classes.bank_maker:bank_of_names"
 
 
 class LiveBank:

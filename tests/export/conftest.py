@@ -11,8 +11,8 @@ import torch
 
 from taidpt.encoders.resnet import ResNetEncoder
 from taidpt.encoders.vit import VitEncoder
-from taidpt.export.encoder_graph import EncoderInput, export_encoder
-from taidpt.export.reference import TorchReference
+from taidpt.export.graph.encoder import EncoderInput, export_encoder
+from taidpt.export.parity.torch_reference import TorchReference
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from taidpt.export.pictures import generated_pictures
+from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.runtime import Bundle, BundleWriter
 from taidpt.runtime.errors import BundleError
 from tests.export.test_engine import bundle, template  # noqa: F401  # fixtures

@@ -11,7 +11,7 @@ import torch
 
 from taidpt.clip.model import load_clip
 from taidpt.datasets import load_dataset
-from taidpt.export.classes import load_classes
+from taidpt.export.classes.banked_classes import load_classes
 from taidpt.export.exporter import export_bundle
 from taidpt.evaluation.methods import Bench, method_bank, methods_with_bank, score_method
 from taidpt.tuning.picture_features import PictureSource, mask_labels

@@ -10,8 +10,8 @@ import onnx
 import pytest
 import torch
 
-from taidpt.export.encoder_graph import FrameEncoder, export_encoder
-from taidpt.export.graph_io import count_ops, name_nodes, run_graph, sort_nodes
+from taidpt.export.graph.encoder import FrameEncoder, export_encoder
+from taidpt.export.graph.onnx_files import count_ops, name_nodes, run_graph, sort_nodes
 from taidpt.runtime.errors import BackendError, InputError
 from tests.export.conftest import small_encoder, small_graph, small_input
 

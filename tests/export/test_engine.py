@@ -14,12 +14,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from taidpt.export import gate
-from taidpt.export.bundle_engine import add_engine
-from taidpt.export.bundle_source import encoder_of, load_graph
-from taidpt.export.command_steps import check_cpu_options, parse_batch, parse_size
-from taidpt.export.cpu_bundle import write_cpu_bundle
-from taidpt.export.engine import (
+from taidpt.export.precision import gate
+from taidpt.export.engines.in_bundle import add_engine
+from taidpt.export.graph.from_bundle import encoder_of, load_graph
+from taidpt.export.cli.steps import check_cpu_options, parse_batch, parse_size
+from taidpt.export.precision.cpu_bundle import write_cpu_bundle
+from taidpt.export.engines.builder import (
     EngineOptions,
     _configure,
     build_engine,
@@ -27,12 +27,12 @@ from taidpt.export.engine import (
     find_flavour,
 )
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.graph_io import count_ops, run_graph, save_graph
-from taidpt.export.head_graph import append_head
-from taidpt.export.jetpack5 import jetpack5_graph
-from taidpt.export.pictures import generated_pictures
-from taidpt.export.precision import to_half
-from taidpt.export.variants import EngineRequest, add_precision, gate_for
+from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
+from taidpt.export.graph.head import append_head
+from taidpt.export.engines.jetpack5 import jetpack5_graph
+from taidpt.export.parity.reference_pictures import generated_pictures
+from taidpt.export.precision.half import to_half
+from taidpt.export.precision.variant import EngineRequest, add_precision, gate_for
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
@@ -174,8 +174,8 @@ def test_engine_step_loads_no_torch(bundle: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from taidpt.export.engine import EngineOptions\n"
-        "from taidpt.export.variants import EngineRequest, add_precision\n"
+        "from taidpt.export.engines.builder import EngineOptions\n"
+        "from taidpt.export.precision.variant import EngineRequest, add_precision\n"
         "from taidpt.progress import SilentProgress\n"
         f"path = Path({str(bundle)!r})\n"
         "add_precision(path, EngineRequest(EngineOptions('fp16')), SilentProgress())\n"

@@ -13,9 +13,9 @@ from tests.runtime.stub_driver import StubMachine, add_stub_engine
 STORE = """
 import json, shutil, sys
 from pathlib import Path
-from taidpt.export.bundle_engine import _store
-from taidpt.export.engine import BuiltEngine
-from taidpt.export.verify import VerifyOptions, verify
+from taidpt.export.engines.in_bundle import _store
+from taidpt.export.engines.builder import BuiltEngine
+from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.runtime import Bundle
 from taidpt.runtime.errors import ParityError
 from taidpt.runtime.backends.trusted_engines import is_trusted
@@ -42,7 +42,7 @@ except ParityError as error:
 VERIFY = """
 import sys
 from pathlib import Path
-from taidpt.export.verify import VerifyOptions, verify
+from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.runtime.errors import ParityError
 
 report = verify(Path(sys.argv[1]), VerifyOptions(torch="no"))

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from taidpt.clip.model import load_clip
-from taidpt.export.expectations import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.exporter import ExportOptions, ExportResult, export_bundle, write_bundle
-from taidpt.export.resize_graph import FrameInput
+from taidpt.export.graph.resize import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Bundle, Tagger

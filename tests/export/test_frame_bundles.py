@@ -11,7 +11,7 @@ import pytest
 
 from taidpt.clip.model import load_clip
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.resize_graph import FrameInput
+from taidpt.export.graph.resize import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Tagger
 from taidpt.runtime.bench.bare_encoder import open_bare

@@ -12,10 +12,10 @@ from typing import Any
 import onnx
 import pytest
 
-from taidpt.export.engine import EngineOptions, engine_key
-from taidpt.export.engine_network import parse_graph
-from taidpt.export.graph_io import save_graph
-from taidpt.export.head_graph import append_head
+from taidpt.export.engines.builder import EngineOptions, engine_key
+from taidpt.export.engines.network import parse_graph
+from taidpt.export.graph.onnx_files import save_graph
+from taidpt.export.graph.head import append_head
 from taidpt.runtime.backends.engine_files import fingerprint
 from taidpt.runtime.errors import EngineNotBuiltError
 from taidpt.runtime.bundle.manifest import Scoring
@@ -25,7 +25,7 @@ from tests.kernels.test_tensorrt_plugin import plugin
 BUILD = """
 import sys
 from pathlib import Path
-from taidpt.export.engine import EngineOptions, build_engine
+from taidpt.export.engines.builder import EngineOptions, build_engine
 from taidpt.runtime.backends.engine_files import fingerprint
 graph = Path(sys.argv[1])
 for _ in range(2):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from taidpt.export.engine import EngineOptions
-from taidpt.export.printing import precision_lines
-from taidpt.export.variants import EngineRequest
+from taidpt.export.engines.builder import EngineOptions
+from taidpt.export.cli.printing import precision_lines
+from taidpt.export.precision.variant import EngineRequest
 
 INT8 = {
     "passed": True,

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
-from taidpt.export.engine import EngineOptions, build_engine
-from taidpt.export.graph_io import open_session, save_graph
-from taidpt.export.head_graph import append_head
-from taidpt.export.pictures import generated_pictures
-from taidpt.export.quantise import Quantiser, recipe_for
-from taidpt.export.sensitivity import quantise_until
+from taidpt.export.engines.builder import EngineOptions, build_engine
+from taidpt.export.graph.onnx_files import open_session, save_graph
+from taidpt.export.graph.head import append_head
+from taidpt.export.parity.reference_pictures import generated_pictures
+from taidpt.export.precision.quantise import Quantiser, recipe_for
+from taidpt.export.precision.kept_layers import quantise_until
 from taidpt.progress import SilentProgress
 from taidpt.runtime.errors import BackendError
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring

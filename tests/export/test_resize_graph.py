@@ -9,10 +9,10 @@ import onnx
 import pytest
 from PIL import Image
 
-from taidpt.export.command_steps import ENGINE_OPTIONS, read_options
-from taidpt.export.graph_io import run_graph
-from taidpt.export.pictures import generated_pictures
-from taidpt.export.resize_graph import FrameInput, prepend_resize
+from taidpt.export.cli.steps import ENGINE_OPTIONS, read_options
+from taidpt.export.graph.onnx_files import run_graph
+from taidpt.export.parity.reference_pictures import generated_pictures
+from taidpt.export.graph.resize import FrameInput, prepend_resize
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.preprocess.nv12 import nv12_to_rgb

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from taidpt.clip.model import ClipModel, load_clip
-from taidpt.export.bank_commands import bank as bank_command
-from taidpt.export.bank_commands import compare_banks
+from taidpt.export.cli.bank_commands import bank as bank_command
+from taidpt.export.cli.bank_commands import compare_banks
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.tag_bank import CHOICES, BankMaker
+from taidpt.export.classes.bank_maker import CHOICES, BankMaker
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings
 from taidpt.runtime import ClassBank, Tagger

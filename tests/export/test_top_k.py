@@ -12,18 +12,18 @@ import pytest
 from click.testing import CliRunner
 
 from taidpt.calibration.scene import score_frames
-from taidpt.export.candidate import graph_outputs
-from taidpt.export.classes import BankedClasses
-from taidpt.export.commands import export
-from taidpt.export.engine import EngineOptions, build_engine
+from taidpt.export.parity.graph_outputs import graph_outputs
+from taidpt.export.classes.banked_classes import BankedClasses
+from taidpt.export.cli.commands import export
+from taidpt.export.engines.builder import EngineOptions, build_engine
 from taidpt.export.exporter import ExportOptions, _tag_entries, with_thresholds, write_bundle
-from taidpt.export.graph_io import run_graph, save_graph
-from taidpt.export.head_graph import append_head
-from taidpt.export.pictures import generated_pictures
-from taidpt.export.precision import to_half
+from taidpt.export.graph.onnx_files import run_graph, save_graph
+from taidpt.export.graph.head import append_head
+from taidpt.export.parity.reference_pictures import generated_pictures
+from taidpt.export.precision.half import to_half
 from taidpt.export.rehead import rehead
-from taidpt.export.variants import EngineRequest, add_precision
-from taidpt.export.verify import VerifyOptions, verify
+from taidpt.export.precision.variant import EngineRequest, add_precision
+from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.tagger.active_bank import BANK_INPUTS

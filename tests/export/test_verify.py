@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from taidpt.clip.model import load_clip
-from taidpt.export.doctor import examine, examine_bundle
+from taidpt.export.checks.doctor import examine, examine_bundle
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.pictures import generated_pictures
-from taidpt.export.verify import VerifyOptions, verify
+from taidpt.export.parity.reference_pictures import generated_pictures
+from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, BundleWriter
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -137,7 +137,7 @@ def test_verify_needs_no_torch(bundle: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from taidpt.export.verify import VerifyOptions, verify\n"
+        "from taidpt.export.checks.verify import VerifyOptions, verify\n"
         f"verify(Path({str(bundle)!r}), VerifyOptions()).require()\n"
         "print(*sorted({'torch', 'open_clip', 'onnx'} & set(sys.modules)))\n"
     )

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from taidpt.clip.model import ClipModel
-from taidpt.export.candidate import graph_outputs
-from taidpt.export.encoder_graph import EncoderInput, export_encoder
-from taidpt.export.head_graph import append_head
-from taidpt.export.parity import ParityReport, Sides, centred_cosines, compare
-from taidpt.export.pictures import generated_pictures, heldout_pictures
-from taidpt.export.reference import TorchReference
+from taidpt.export.parity.graph_outputs import graph_outputs
+from taidpt.export.graph.encoder import EncoderInput, export_encoder
+from taidpt.export.graph.head import append_head
+from taidpt.export.parity.centred_cosine import ParityReport, Sides, centred_cosines, compare
+from taidpt.export.parity.reference_pictures import generated_pictures, heldout_pictures
+from taidpt.export.parity.torch_reference import TorchReference
 from taidpt.encoders.local_branch import image_encoder
 from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from taidpt.features.caption_features import FeatureBatch
 from taidpt.clip.model import ClipModel
-from taidpt.export.bake import bake
+from taidpt.export.classes.bake import bake
 from taidpt.kernels.local_similarity import local_similarity
 from taidpt.tuning.objectives import DualObjective
 from taidpt.tuning.picture_features import PictureSource, mask_labels

@@ -1,0 +1,282 @@
+"""`taidpt compare-banks`: what each of several banks would tag on the user's own frames.
+
+One pass of a bundle's encoder gives every frame's features; each bank scores those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.export.classes.bank_job import BankRequest, open_maker, read_tags
+from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.errors import InputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from taidpt.calibration.statistics.estimator import Calibration
+    from taidpt.runtime.sources.open import Frame, Source
+    from taidpt.runtime.tagger.tagger import Tagger
+
+__all__ = ["CompareJob", "Comparison", "Seen", "compare_banks"]
+
+_SHOWN_WIDTH = 240
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CompareJob:
+    """What to compare on what.
+
+    Attributes:
+        bundle: whose encoder sees the frames; its bank may be a constant.
+        sources: pictures, folders, videos.
+        banks: bank files.
+        tags: names to make banks of, as `BankRequest`; None makes none.
+        prompts: a prompts file for these names; None leaves that choice out.
+        texts: captions for the choices that are made of them.
+        pretrained: the weights, where they lie elsewhere than the bundle says.
+        calibrate: set every bank's thresholds from these very frames.
+        every, most: take each N-th frame, and how many at most.
+        keep_pictures: whether small pictures are kept for a page.
+    """
+
+    bundle: Path
+    sources: tuple[str, ...]
+    banks: tuple[Path, ...] = ()
+    tags: str | None = None
+    prompts: Path | None = None
+    texts: tuple[Path, ...] = ()
+    pretrained: str | None = None
+    calibrate: bool = False
+    every: int = 1
+    most: int = 200
+    keep_pictures: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is known of the frames.
+
+    Attributes:
+        frames: their names. videos: which video each is of, "" for pictures.
+        pictures: small JPEGs, where they were asked for.
+        problem: of a source that gave less than it holds, to be raised once these were shown.
+    """
+
+    frames: tuple[str, ...]
+    videos: tuple[str, ...]
+    pictures: tuple[bytes, ...] = ()
+    problem: InputError | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Banks by name, and their scores of the frames, each [N, C of that bank].
+
+    Attributes:
+        calibrated: what these frames say of each bank's tags, by the bank; empty where unasked.
+    """
+
+    seen: Seen
+    banks: Mapping[str, ClassBank]
+    scores: Mapping[str, Scores]
+    notes: tuple[str, ...] = field(default=())
+    calibrated: Mapping[str, Calibration] = field(default_factory=dict)
+
+    def unsure(self, bank: str) -> frozenset[str]:
+        """Tags whose thresholds these frames are too few, or too much alike, to tell."""
+        tags = self.calibrated[bank].tags if self.calibrated else ()
+        return frozenset(tag.name for tag in tags if tag.sureness == "low")
+
+    def on(self, bank: str) -> npt.NDArray[np.bool_]:
+        """Which tags reach their thresholds, [N, C]."""
+        thresholds = np.array([threshold.on for threshold in self.banks[bank].thresholds])
+        return np.asarray(self.scores[bank] >= thresholds)
+
+    def tags_of(self, bank: str, row: int, top: int) -> list[tuple[str, float, bool]]:
+        """A frame's tags that are on, best first, and behind them others up to `top` in all."""
+        scores, on = self.scores[bank][row], self.on(bank)[row]
+        order = np.lexsort((-scores, ~on))
+        names = self.banks[bank].names
+        count = max(top, int(on.sum()))
+        return [(names[i], float(scores[i]), bool(on[i])) for i in order[:count]]
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """All banks' tags, in the order in which they first occur."""
+        return tuple(dict.fromkeys(name for bank in self.banks.values() for name in bank.names))
+
+    def to_json(self) -> dict[str, Any]:
+        """Shares of frames by bank and tag, and every frame's tags that are on."""
+        return {
+            "schema": 1,
+            "kind": "taidpt-bank-comparison",
+            "frames": list(self.seen.frames),
+            "banks": {
+                name: {
+                    "thresholds": sorted({threshold.source for threshold in bank.thresholds}),
+                    "share_on": dict(
+                        zip(bank.names, self.on(name).mean(axis=0).tolist(), strict=True)
+                    ),
+                    **self._sureness(name),
+                    "on": [
+                        [bank.names[i] for i in np.flatnonzero(row).tolist()]
+                        for row in self.on(name)
+                    ],
+                }
+                for name, bank in self.banks.items()
+            },
+        }
+
+    def _sureness(self, bank: str) -> dict[str, Any]:
+        if not self.calibrated:
+            return {}
+        found = self.calibrated[bank]
+        return {
+            "effective_frames": round(found.effective_frames, 1),
+            "sureness": {tag.name: tag.sureness for tag in found.tags},
+        }
+
+
+def compare_banks(job: CompareJob) -> Comparison:
+    """Score the frames with every bank.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+        InputError: a bank does not fit the bundle, there is nothing to compare, or no frame came.
+    """
+    from taidpt.runtime.tagger.tagger import Tagger
+
+    if not job.banks and job.tags is None:
+        raise InputError("nothing to compare: give --bank FILE, or --tags with names")
+    with Tagger.load(job.bundle) as tagger:
+        banks, notes = _collect(job, tagger)
+        sources = _open_sources(job, tagger)
+        try:
+            seen, scores = _score(job, tagger, banks, sources)
+        finally:
+            for source in sources:
+                source.close()
+    if not job.calibrate:
+        return Comparison(seen, banks, scores, notes)
+    found = {name: _calibrate(bank, scores[name], seen.videos) for name, bank in banks.items()}
+    learned = {name: _with_thresholds(bank, found[name]) for name, bank in banks.items()}
+    return Comparison(seen, learned, scores, notes, found)
+
+
+def _collect(job: CompareJob, tagger: Tagger) -> tuple[dict[str, ClassBank], tuple[str, ...]]:
+    bundle = tagger.bundle
+    banks: dict[str, ClassBank] = {}
+    for path in job.banks:
+        if path.name in banks:
+            raise InputError(f"two banks are called {path.name}; rename one")
+        banks[path.name] = _read_bank(path)
+    notes: list[str] = []
+    if job.tags is not None:
+        source = job.prompts or job.bundle
+        maker = open_maker(BankRequest(source, pretrained=job.pretrained, texts=job.texts))
+        how = bundle.manifest.scoring
+        maker.scoring = replace(
+            maker.scoring,
+            temperature=how.temperature,
+            merge_weight=how.merge_weight,
+            transform=how.score_transform,
+        )
+        tags = read_tags(job.tags)
+        banks |= {choice: maker.make(tags, choice) for choice in maker.choices}
+        notes = maker.notes
+    return {name: check_fit(bank, bundle, name) for name, bank in banks.items()}, tuple(notes)
+
+
+def _read_bank(path: Path) -> ClassBank:
+    """The bank of a file, or of a bundle."""
+    return bundle_bank(Bundle.load(path)) if path.is_dir() else ClassBank.load(path)
+
+
+def _open_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
+    from taidpt.runtime.sources.open import SourceOptions, open_source
+
+    colours = tagger.bundle.manifest.input.source_colours
+    options = SourceOptions(recursive=True, every=job.every, colours=colours)
+    return [open_source(text, options) for text in job.sources]
+
+
+def _score(
+    job: CompareJob, tagger: Tagger, banks: Mapping[str, ClassBank], sources: list[Source]
+) -> tuple[Seen, dict[str, Scores]]:
+    from taidpt.calibration.scene import frame_batches, video_of
+
+    head = _head(tagger)
+    names: list[str] = []
+    pictures: list[bytes] = []
+    parts: dict[str, list[Scores]] = {name: [] for name in banks}
+    videos: list[str] = []
+    problems: list[InputError] = []
+    for group in frame_batches(sources, job.most, problems):
+        outputs = tagger.tag_batch([frame.image for frame in group]).outputs
+        for name, bank in banks.items():
+            parts[name].append(head(outputs, bank))
+        names += [_frame_name(frame) for frame in group]
+        videos += [video_of(frame) for frame in group]
+        if job.keep_pictures:
+            pictures += [_small(frame) for frame in group]
+    problem = next(iter(problems), None)
+    if not names:
+        raise problem or InputError("no frame came; give pictures, a folder or a video")
+    scores = {name: np.concatenate(found) for name, found in parts.items()}
+    return Seen(tuple(names), tuple(videos), tuple(pictures), problem), scores
+
+
+def _head(tagger: Tagger) -> Any:
+    """A frame batch's outputs and a bank → scores [N, C]."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependencyError(
+            "comparing banks needs PyTorch: pip install 'taidpt[tune]'"
+        ) from None
+    from taidpt.export.parity.torch_reference import head_outputs
+
+    scoring = tagger.bundle.manifest.scoring
+
+    def score(outputs: Mapping[str, npt.NDArray[Any]], bank: ClassBank) -> Scores:
+        whole = torch.from_numpy(outputs["global_features"])
+        patches = torch.from_numpy(outputs["patch_features"])
+        return np.asarray(head_outputs(whole, patches, bank, scoring)["scores"].numpy())
+
+    return score
+
+
+def _frame_name(frame: Frame) -> str:
+    from taidpt.runtime.sinks.person import clock_text
+
+    name = Path(frame.source).name
+    return name if frame.time_s is None else f"{name} {clock_text(frame.time_s)}"
+
+
+def _small(frame: Frame) -> bytes:
+    from taidpt.runtime.sinks.drawing import jpeg, rgb_image
+
+    return jpeg(rgb_image(frame.image), _SHOWN_WIDTH)
+
+
+def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibration:
+    from taidpt.calibration.needed_packages import need_packages
+
+    need_packages()
+    from taidpt.calibration.statistics.estimator import calibrate
+    from taidpt.calibration.scene import worth
+
+    return calibrate(scores, bank.names, None, worth(scores.astype(np.float64), videos))
+
+
+def _with_thresholds(bank: ClassBank, found: Calibration) -> ClassBank:
+    thresholds = tuple(Threshold(tag.on, tag.off, "these frames") for tag in found.tags)
+    return replace(bank, thresholds=thresholds)

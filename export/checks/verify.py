@@ -1,0 +1,292 @@
+"""`taidpt verify`: every way to run a bundle, side by side, on real pictures.
+
+The truth is PyTorch where it is installed and the weights can be loaded, else the answers of
+PyTorch that are stored in the bundle. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.export.parity.graph_outputs import Arrays, Pixels, crop_spec, graph_outputs
+from taidpt.export.engines.outputs import engine_outputs
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity.labelled_pictures import Labelled, read_labels
+from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
+from taidpt.export.parity.reference_pictures import Picture, camera_frames, folder_pictures, rgb_of
+from taidpt.export.precision.half import PRECISIONS, RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
+from taidpt.runtime.backends.engine_files import TITLES, list_engines
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.errors import (
+    BackendError,
+    InputError,
+    MissingDependencyError,
+    ParityError,
+    TaidptError,
+)
+from taidpt.runtime.top_k import floor_scores
+
+__all__ = ["Agreement", "VerifyOptions", "VerifyReport", "verify"]
+
+_TOP = 5
+# Points of mAP that may be lost, by precision.
+MAP_DROPS = {"fp32": 0.1, "fp16": 0.1, "bf16": 0.5, "int8": 0.5, "fp8": 0.5}
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to compare on.
+
+    Attributes:
+        images: the user's pictures; without them the stored ones are used.
+        labels: a JSON file {"picture.jpg": ["dog", …], …} for ΔmAP, names as in the folder.
+        torch: "auto" uses PyTorch where it is there, "no" never, "yes" must.
+        trust_engine: run engines that this machine has no record of.
+    """
+
+    images: Path | None = None
+    labels: Path | None = None
+    torch: str = "auto"
+    trust_engine: bool = False
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One candidate beside the truth.
+
+    Attributes:
+        name: what ran, as "model.fp16.onnx on onnxruntime 1.23.2".
+        precision: of the graph.
+        report: centred cosines, or None where it was not run here or broke.
+        reason: why it was not, or how it broke.
+        broke: whether it can run here, and failed.
+        top5: share of the five best tags in common.
+        on: share of on/off decisions in common.
+        map_drop: points of mAP lost, or None without labels.
+    """
+
+    name: str
+    precision: str
+    report: ParityReport | None
+    reason: str = ""
+    top5: float = float("nan")
+    on: float = float("nan")
+    map_drop: float | None = None
+    broke: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether all bounds hold; what was not run has not failed."""
+        if self.report is None:
+            return not self.broke
+        lost = self.map_drop is not None and self.map_drop > MAP_DROPS[self.precision]
+        return self.report.passed and not lost
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        if self.report is None:
+            why = {"passed": False, "broke": self.reason} if self.broke else {}
+            why = why or {"not_run_here": self.reason}
+            return {"name": self.name, "precision": self.precision, **why}
+        return {
+            "name": self.name,
+            "precision": self.precision,
+            "passed": self.passed,
+            "top5_agreement": self.top5,
+            "on_agreement": self.on,
+            "map_drop": self.map_drop,
+            "parity": self.report.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All candidates of a bundle."""
+
+    bundle: str
+    truth: str
+    pictures: int
+    candidates: tuple[Agreement, ...] = field(default=())
+
+    def require(self) -> None:
+        """Go on only when nothing that ran failed.
+
+        Raises:
+            ParityError: naming what failed.
+        """
+        failed = [candidate.name for candidate in self.candidates if not candidate.passed]
+        if failed:
+            raise ParityError(
+                f"{self.bundle}: {', '.join(failed)} disagrees with {self.truth} beyond its "
+                "bounds, or broke"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "schema": 1,
+            "kind": "taidpt-verify",
+            "bundle": self.bundle,
+            "truth": self.truth,
+            "pictures": self.pictures,
+            "passed": all(candidate.passed for candidate in self.candidates),
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+        }
+
+
+def verify(path: Path, options: VerifyOptions) -> VerifyReport:
+    """Check a bundle's hashes, then compare everything in it that can run here.
+
+    Raises:
+        BundleError: a file differs from the manifest.
+        InputError: pictures or labels cannot be used, or PyTorch was demanded and is not there.
+    """
+    bundle = Bundle.load(path).require_whole()
+    truth, pictures, expected = _truth(bundle, options)
+    labels = read_labels(options.labels, pictures, bundle.names) if options.labels else None
+    pixels = [picture.pixels for picture in pictures]
+    found = []
+    for candidate in _candidates(bundle, options):
+        outputs = _outputs(candidate, pixels)
+        if isinstance(outputs, Agreement):
+            found.append(outputs)
+            continue
+        sides = Sides(truth, candidate.name, tuple(picture.name for picture in pictures))
+        report = compare(expected, outputs, sides, bound_of(candidate.precision))
+        found.append(_agreement(bundle, candidate.precision, report, (expected, outputs), labels))
+    return VerifyReport(str(path), truth, len(pictures), tuple(found))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A way to run the bundle: its name, precision, and the call; None is not possible here."""
+
+    name: str
+    precision: str
+    run: Callable[[Sequence[Pixels]], Arrays] | None
+
+
+def _outputs(candidate: _Candidate, pixels: Sequence[Pixels]) -> Arrays | Agreement:
+    """What it gives, or why it gives nothing: TensorRT's own absence is no failure."""
+    nothing = partial(Agreement, candidate.name, candidate.precision, None)
+    if candidate.run is None:
+        return nothing("needs TensorRT")
+    try:
+        return candidate.run(pixels)
+    except (BackendError, MissingDependencyError) as error:
+        return nothing(str(error))
+    except ParityError as error:
+        return nothing(str(error), broke=True)
+
+
+def _candidates(bundle: Bundle, options: VerifyOptions) -> Iterator[_Candidate]:
+    """Graphs of the bundle by precision, then its engines."""
+    import onnxruntime
+
+    where = f"onnxruntime {onnxruntime.__version__} (CPU)"
+    own = str(bundle.manifest.provenance.get("precision", "fp32"))
+    files = {bundle.manifest.graph.file: own}
+    files |= {f"model.{precision}.onnx": precision for precision in PRECISIONS}
+    for name, precision in files.items():
+        if name in bundle.manifest.files:
+            run = partial(_run_graph, bundle, name, precision)
+            possible = precision in RUNNABLE_ON_CPU
+            yield _Candidate(f"{name} on {where}", precision, run if possible else None)
+    for engine in list_engines(bundle):
+        call = partial(engine_outputs, bundle, engine, trust_engine=options.trust_engine)
+        yield _Candidate(f"{engine.name} on {TITLES[engine.flavour]}", engine.precision, call)
+
+
+def _run_graph(bundle: Bundle, name: str, precision: str, pixels: Sequence[Pixels]) -> Arrays:
+    graph, spec = bundle.file(name), bundle.manifest.input
+    try:
+        return graph_outputs(graph, spec, pixels, bundle.bank, precision in RUN_LITERALLY)
+    except TaidptError:
+        raise
+    except Exception as error:  # ONNX Runtime's own errors share no class
+        reason = " ".join(str(error).split())[:200]
+        raise ParityError(f"{graph}: ONNX Runtime cannot run it: {reason}") from error
+
+
+def _truth(
+    bundle: Bundle, options: VerifyOptions
+) -> tuple[str, list[Picture], Mapping[str, npt.NDArray[Any]]]:
+    """What is right, on which pictures."""
+    own = folder_pictures(options.images) if options.images else []
+    own = camera_frames(own, bundle.manifest.input)
+    if own and len(own) < 2:
+        raise InputError(f"{options.images}: verify needs at least two pictures, got one")
+    if options.torch != "no" and (own or options.torch == "yes"):
+        expected = _from_torch(bundle, own, options)
+        if expected is not None:
+            return expected
+    stored = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+    if not own:
+        return "PyTorch (stored in the bundle)", list(stored.pictures), stored.outputs
+    outputs = _run_graph(bundle, bundle.manifest.graph.file, "fp32", [p.pixels for p in own])
+    return "model.onnx (no PyTorch or weights here)", own, outputs
+
+
+def _from_torch(
+    bundle: Bundle, own: list[Picture], options: VerifyOptions
+) -> tuple[str, list[Picture], Arrays] | None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None or find_spec("open_clip") is None:
+        if options.torch == "yes":
+            raise InputError("PyTorch is asked for and not installed: pip install 'taidpt[tune]'")
+        return None
+    from taidpt.clip.model import load_clip
+    from taidpt.export.parity.torch_reference import TorchReference
+    from taidpt.encoders.local_branch import image_encoder
+
+    info = bundle.manifest.model
+    try:
+        clip = load_clip(info.name, info.pretrained)
+    except InputError:
+        if options.torch == "yes":
+            raise
+        return None
+    if clip.weights_sha256 != info.weights_sha256:
+        raise InputError(
+            f"{info.name} {info.pretrained}: other weights than the bundle was made of"
+        )
+    reference = TorchReference(
+        image_encoder(clip), crop_spec(bundle.manifest.input), bundle.bank, bundle.manifest.scoring
+    )
+    pictures = own or list(Expectations.load(bundle.file(EXPECTATIONS_FILE)).pictures)
+    seen = [rgb_of(picture.pixels, bundle.manifest.input) for picture in pictures]
+    outputs = reference.outputs(seen)
+    outputs["scores"] = floor_scores(outputs["scores"], bundle.manifest.graph.top_k)
+    return "PyTorch", pictures, outputs
+
+
+def _agreement(
+    bundle: Bundle,
+    precision: str,
+    report: ParityReport,
+    outputs: tuple[Mapping[str, npt.NDArray[Any]], Arrays],
+    labels: Labelled | None,
+) -> Agreement:
+    truth, found = outputs[0]["scores"], outputs[1]["scores"]
+    thresholds = np.array([tag.threshold.on for tag in bundle.manifest.tags])
+    best = [np.argsort(-scores, axis=1, kind="stable")[:, :_TOP] for scores in (truth, found)]
+    common = [len(set(a) & set(b)) / len(a) for a, b in zip(*best, strict=True)]
+    drop = None
+    if labels is not None:
+        drop = labels.percent(truth) - labels.percent(found)
+    return Agreement(
+        name=report.candidate,
+        precision=precision,
+        report=report,
+        top5=float(np.mean(common)),
+        on=float(((truth >= thresholds) == (found >= thresholds)).mean()),
+        map_drop=drop,
+    )

@@ -1,0 +1,87 @@
+"""Tuned prompts → class bank: the text tower runs once here, and never again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taidpt.clip.model import ClipModel
+from taidpt.export.classes.banked_classes import BankedClasses
+from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.runtime.bank.class_bank import ClassBank, FloatArray
+from taidpt.scores import SCORE_SCALE
+from taidpt.features.prompt_encoder import class_embeddings
+
+__all__ = ["bake", "bank_from_embeddings"]
+
+
+def bake(prompts: TunedPrompts | BankedClasses, clip: ClipModel) -> ClassBank:
+    """The class bank of tuned prompts, with their scale (4 unless learned) and bias 0 a tag.
+
+    Args:
+        prompts: a bank stays as it is. Where only the global prompt was tuned (TaI), it serves
+            the local head as well; of DualCoOp's two, the positive one weighs patches, and
+            positive minus negative is what they are weighed for.
+        clip: the model that they were tuned for.
+    Raises:
+        InputError: it is another model.
+    """
+    prompts.check_model(clip)
+    if isinstance(prompts, BankedClasses):
+        return prompts.bank
+    position = prompts.settings.name_position
+    rows = class_embeddings(clip, prompts.names, prompts.contexts, position)
+    metadata = {
+        "model": dict(prompts.model),
+        "scoring": dataclasses.asdict(prompts.scoring),
+        "heads": sorted(prompts.contexts),
+    }
+    if prompts.picture is not None:
+        metadata["picture"] = dataclasses.asdict(prompts.picture)
+    learned = {"thresholds": prompts.thresholds, "probabilities": prompts.probabilities}
+    if "positive" in rows:
+        bank = bank_from_embeddings(
+            prompts.names, rows["positive"], rows["positive"], metadata, **learned
+        )
+        values = (rows["positive"] - rows["negative"]).detach().float().cpu().contiguous().numpy()
+        scale = np.full(len(prompts.names), prompts.scoring.scale, np.float32)
+        return dataclasses.replace(bank, value_embeddings=values, scale=scale)
+    return bank_from_embeddings(
+        prompts.names,
+        rows["global"],
+        rows.get("local", rows["global"]),
+        metadata,
+        **learned,
+    )
+
+
+def bank_from_embeddings(
+    names: tuple[str, ...],
+    global_rows: Tensor,
+    local_rows: Tensor,
+    metadata: Mapping[str, Any] | None = None,
+    **learned: tuple[Any, ...],
+) -> ClassBank:
+    """A bank of any class embeddings [C, D], with the paper's scale.
+
+    Args:
+        learned: `thresholds` and `probabilities` as a bank takes them.
+    """
+    return ClassBank.from_rows(
+        names,
+        _unit_rows(global_rows),
+        _unit_rows(local_rows),
+        scale=np.full(len(names), SCORE_SCALE, np.float32),
+        metadata=dict(metadata or {}),
+        **learned,
+    )
+
+
+def _unit_rows(rows: Tensor) -> FloatArray:
+    unit = torch.nn.functional.normalize(rows.detach().double().cpu(), dim=-1)
+    return unit.float().contiguous().numpy()

@@ -1,0 +1,123 @@
+"""`taidpt bank`: the class bank of prompts, of a bundle, or of names alone, as one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taidpt.runtime.tagger.active_bank import bundle_bank
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.outputs import refuse_unwritable
+
+if TYPE_CHECKING:
+    from taidpt.export.classes.bank_maker import BankMaker
+    from taidpt.texts.tags import TagSet
+
+__all__ = ["BankRequest", "make_bank", "open_maker", "read_tags"]
+
+_LISTS = (".yaml", ".yml", ".txt")
+
+
+@dataclass(frozen=True)
+class BankRequest:
+    """What a bank is made of.
+
+    Attributes:
+        source: a prompts file, or a bundle's folder.
+        tags: names with commas between them, or a tags.yaml or .txt; None keeps the source's own.
+        choice: one of `tag_bank.CHOICES`; None takes the prompts where there are some.
+        texts: captions, for the choices that are made of them.
+        pretrained: the weights, where they lie elsewhere than the source says.
+    """
+
+    source: Path
+    tags: str | None = None
+    choice: str | None = None
+    texts: tuple[Path, ...] = ()
+    pretrained: str | None = None
+
+
+def make_bank(request: BankRequest, output: Path) -> tuple[ClassBank, list[str]]:
+    """Write a bank: of new names by the text tower, of prompts as tuned, of a bundle as it is.
+
+    Returns:
+        The bank, and lines that the user should read.
+    Raises:
+        InputError: the source is neither prompts nor a bundle, the tags or texts cannot be used,
+            or the output cannot be written.
+    """
+    refuse_unwritable(output)
+    notes: list[str] = []
+    if request.tags is None:
+        bank = _own_tags(request)
+    else:
+        tags = read_tags(request.tags)
+        maker = open_maker(request)
+        notes = maker.notes
+        bank = maker.make(tags, request.choice or maker.choices[0])
+    bank.save(output)
+    return bank, notes
+
+
+def read_tags(text: str) -> TagSet:
+    """Tags of a command line: a file of them, or names with commas between them.
+
+    Raises:
+        InputError: the file cannot be read, or a name is empty or there twice.
+    """
+    from taidpt.texts.tags import TagSet
+
+    if text.lower().endswith(_LISTS):
+        return TagSet.load(text)
+    return TagSet.from_names(text.split(","), "--tags")
+
+
+def open_maker(request: BankRequest) -> BankMaker:
+    """The text tower of a source's model; loads it.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+        InputError: the weights are not those of the source.
+    """
+    from taidpt.export.graph.onnx_files import require_export_packages
+
+    require_export_packages()
+    from taidpt.clip.model import load_clip
+    from taidpt.export.classes.bank_maker import BankMaker, require_model
+    from taidpt.prompts.prompts_file import TunedPrompts
+    from taidpt.scores import Scoring
+
+    prompts = None
+    if request.source.is_dir():
+        manifest = Bundle.load(request.source).manifest
+        model, how = manifest.model.to_json(), manifest.scoring
+        scoring = Scoring(how.temperature, how.merge_weight, how.score_transform)
+    else:
+        prompts = TunedPrompts.load(request.source)
+        model, scoring = dict(prompts.model), prompts.scoring
+    clip = load_clip(str(model["name"]), request.pretrained or str(model["pretrained"]))
+    require_model("the weights", clip.identity(), str(request.source), model)
+    return BankMaker(clip, scoring, prompts, request.texts)
+
+
+def _own_tags(request: BankRequest) -> ClassBank:
+    if request.choice is not None or request.texts:
+        raise InputError("--from and --texts make banks of names: give --tags too")
+    if request.source.is_dir():
+        return bundle_bank(Bundle.load(request.source))
+    return _baked(request.source, request.pretrained)
+
+
+def _baked(source: Path, pretrained: str | None) -> ClassBank:
+    from taidpt.clip.model import load_clip
+    from taidpt.export.classes.bake import bake
+    from taidpt.export.exporter import with_thresholds
+    from taidpt.prompts.prompts_file import TunedPrompts
+
+    prompts = TunedPrompts.load(source)
+    name, weights = str(prompts.model["name"]), str(prompts.model["pretrained"])
+    bank = bake(prompts, load_clip(name, pretrained or weights))
+    return with_thresholds(bank, prompts, prompts.scoring.transform)

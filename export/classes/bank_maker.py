@@ -1,0 +1,184 @@
+"""Tags from their names alone: what a text tower makes of them, with tuned prompts or without.
+
+| choice | rows |
+|---|---|
+| `prompts` | tuned contexts that all tags share, around the new names |
+| `templates`, `templates80` | "a photo of a {}.", or the 80 ImageNet templates |
+| `centroids` | the mean of the captions that name a tag; the template where none does |
+| `linear` | a linear classifier on captions, begun at the template |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from taidpt.texts.captions import read_texts
+from taidpt.clip.model import ClipModel, load_clip
+from taidpt.export.classes.bake import bake
+from taidpt.texts.labels import LabelReport, label_texts
+from taidpt.evaluation.methods import Bench, LabelledText, method_bank
+from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.bundle.manifest import Manifest
+from taidpt.scores import Scoring
+from taidpt.texts.tags import TagSet
+
+__all__ = ["CHOICES", "BankMaker", "bank_of_names", "require_model"]
+
+CHOICES = ("prompts", "templates", "templates80", "centroids", "linear")
+_METHODS = {
+    "templates": "clipdpt",
+    "templates80": "clipdpt80",
+    "centroids": "centroids",
+    "linear": "linear",
+}
+_NEED_TEXTS = ("centroids", "linear")
+
+
+@dataclass(eq=False)
+class BankMaker:
+    """A text tower, and what it can make tags of.
+
+    Attributes:
+        clip: the model.
+        scoring: how pictures are scored with the banks.
+        prompts: tuned prompts, or None.
+        texts: files of captions.
+        notes: what the user should know of the banks made, a line each.
+    """
+
+    clip: ClipModel
+    scoring: Scoring
+    prompts: TunedPrompts | None = None
+    texts: tuple[Path, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What can be made with what is given."""
+        given = {"prompts": self.prompts is not None and not self.prompts.settings.class_specific}
+        return tuple(
+            name
+            for name in CHOICES
+            if given.get(name, bool(self.texts) if name in _NEED_TEXTS else name in _METHODS)
+        )
+
+    def make(self, tags: TagSet, choice: str) -> ClassBank:
+        """A bank of some tags.
+
+        Args:
+            tags: any; those of the prompts keep the thresholds that they were tuned with.
+            choice: one of `CHOICES`.
+        Raises:
+            InputError: what the choice is made from is not given, or does not carry over.
+        """
+        if choice not in CHOICES:
+            raise InputError(f"--from {choice}: expected one of {', '.join(CHOICES)}")
+        bank = self._from_prompts(tags) if choice == "prompts" else self._from_method(tags, choice)
+        metadata = {
+            **bank.metadata,
+            "model": self.clip.identity(),
+            "scoring": dataclasses.asdict(self.scoring),
+            "made_from": choice,
+        }
+        thresholds = bank.thresholds or default_thresholds(bank, self.scoring.transform)
+        return dataclasses.replace(bank, thresholds=thresholds, metadata=metadata)
+
+    def _from_prompts(self, tags: TagSet) -> ClassBank:
+        prompts = self.prompts
+        if prompts is None:
+            raise InputError("--from prompts: give a prompts file, or take --from templates")
+        if prompts.settings.class_specific:
+            raise InputError(
+                "these prompts have contexts of their own for each tag, which do not carry over to "
+                "other names; take --from templates, or prompts with shared contexts"
+            )
+        thresholds = _thresholds(prompts, tags, self.scoring.transform)
+        maps = dict(zip(prompts.names, prompts.probabilities, strict=False)) if thresholds else {}
+        probabilities = tuple(map(maps.get, tags.names)) if maps else ()
+        chosen = dataclasses.replace(
+            prompts, tags=tags.tags, thresholds=thresholds, probabilities=probabilities
+        )
+        return bake(chosen, self.clip)
+
+    def _from_method(self, tags: TagSet, choice: str) -> ClassBank:
+        if choice in _NEED_TEXTS and not self.texts:
+            raise InputError(f"--from {choice} is made from captions: give --texts FILE")
+        bench = Bench(
+            self.clip,
+            tags,
+            self._labelled(tags) if choice in _NEED_TEXTS else (),
+            temperature=self.scoring.temperature,
+        )
+        return method_bank(_METHODS[choice], bench, self.scoring.merge_weight)
+
+    def _labelled(self, tags: TagSet) -> list[LabelledText]:
+        report = LabelReport(tags)
+        texts = (text for file in self.texts for text in read_texts(file))
+        found: list[LabelledText] = list(label_texts(texts, tags, report))
+        if not found:
+            raise InputError(
+                f"none of {report.texts:,} texts names a tag; give texts that do, synonyms in a "
+                "tags.yaml, or take --from templates"
+            )
+        if report.missing and report.warning() not in self.notes:
+            self.notes.append(report.warning())
+        return found
+
+
+def bank_of_names(
+    names: Sequence[str], manifest: Manifest, prompts: str | Path, pretrained: str | None
+) -> ClassBank:
+    """Tags for a bundle that is running: what `tagger.bank.add` calls.
+
+    Args:
+        names: C names.
+        manifest: of the bundle, which says the model and how it scores.
+        prompts: a prompts file, or "templates" or "templates80".
+        pretrained: the weights, where they lie elsewhere than the bundle says.
+    Raises:
+        InputError: the prompts or the weights are of another model than the bundle.
+    """
+    model, scoring = manifest.model, manifest.scoring
+    choice = str(prompts) if str(prompts) in _METHODS else "prompts"
+    tuned = TunedPrompts.load(prompts) if choice == "prompts" else None
+    if tuned is not None:
+        require_model(f"the prompts {prompts}", tuned.model, "the bundle", model.to_json())
+    clip = load_clip(model.name, pretrained or model.pretrained)
+    require_model("the weights", clip.identity(), "the bundle", model.to_json())
+    how = Scoring(scoring.temperature, scoring.merge_weight, scoring.score_transform)
+    return BankMaker(clip, how, tuned).make(TagSet.from_names(names), choice)
+
+
+def require_model(
+    what: str, found: Mapping[str, Any], owner: str, wanted: Mapping[str, Any]
+) -> None:
+    """Raise InputError, naming both models, unless two descriptions are of the same weights."""
+    if found["weights_sha256"] != wanted["weights_sha256"]:
+        told = [
+            f"{model['name']} {model['pretrained']} (weights {model['weights_sha256'][:12]}…)"
+            for model in (found, wanted)
+        ]
+        raise InputError(
+            f"{what} are of {told[0]}, and {owner} is of {told[1]}: give --pretrained, or the "
+            "prompts, that belong to it"
+        )
+
+
+def _thresholds(prompts: TunedPrompts, tags: TagSet, transform: str) -> tuple[Threshold, ...]:
+    """The prompts' own, and for other names the median of them: all share contexts and scale."""
+    if not prompts.thresholds or prompts.scoring.transform != transform:
+        return ()
+    own = dict(zip(prompts.names, prompts.thresholds, strict=True))
+    usual = Threshold(
+        statistics.median(threshold.on for threshold in prompts.thresholds),
+        statistics.median(threshold.off for threshold in prompts.thresholds),
+        "from other tags",
+    )
+    return tuple(own.get(name, usual) for name in tags.names)

@@ -1,0 +1,209 @@
+"""What the export commands print."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taidpt.progress import Progress, RichProgress, SilentProgress
+
+if TYPE_CHECKING:
+    from taidpt.export.demo.run import DemoResult
+    from taidpt.export.checks.doctor import Finding
+    from taidpt.export.exporter import ExportResult
+    from taidpt.export.parity.centred_cosine import ParityReport
+    from taidpt.export.precision.variant import EngineRequest, Variant
+    from taidpt.export.checks.verify import Agreement, VerifyReport
+
+__all__ = [
+    "folder_size",
+    "parity_lines",
+    "precision_lines",
+    "print_demo",
+    "print_findings",
+    "print_result",
+    "print_verify",
+    "progress_for",
+    "variant_lines",
+]
+
+
+def progress_for(quiet: bool) -> AbstractContextManager[Progress]:
+    """Progress on standard error, or none."""
+    return nullcontext(SilentProgress()) if quiet else RichProgress()
+
+
+def print_result(result: ExportResult) -> None:
+    """Where the bundle is, what it holds and how well it agrees with PyTorch."""
+    manifest = result.manifest
+    click.echo(
+        f"{result.path}: {len(manifest.tags)} tags, {manifest.model.name}, "
+        f"{folder_size(result.path) / 1e6:.1f} MB"
+    )
+    for line in parity_lines(result.parity):
+        click.echo(f"  {line}")
+    if not result.parity.passed:
+        click.echo("  FAILED the parity check; written because of --force")
+    source = manifest.tags[0].threshold.source
+    if source == "default":
+        click.echo("  thresholds are defaults: scores rank tags, on and off mean little yet")
+
+
+def parity_lines(report: ParityReport) -> list[str]:
+    """A report in a few lines."""
+    figures = ", ".join(f"{head.name} {head.minimum:.6f}" for head in report.heads)
+    return [
+        f"least centred cosine over {len(report.pictures)} pictures: {figures}",
+        f"largest score difference: {report.head('scores').largest_difference:.1e}",
+    ]
+
+
+def variant_lines(variant: Variant, request: EngineRequest) -> list[str]:
+    """What there is to say about the graph of another precision; nothing about the bundle's own."""
+    if not variant.parity:
+        return []
+    path = variant.bundle.path / variant.file
+    size = path.stat().st_size / 1e6
+    first = f"{path}: {size:.1f} MB, {'made' if variant.fresh else 'was there already'}"
+    return [first, *precision_lines(variant.parity, request)]
+
+
+def precision_lines(parity: dict[str, Any], request: EngineRequest) -> list[str]:
+    """How a precision was made and how well it agrees, from its parity report."""
+    notes, lines = parity.get("notes", {}), []
+    if "layers" in notes:
+        lines.append(
+            f"  calibrated on {notes.get('calibration_frames')} frames ({notes['calibration']}); "
+            f"{len(notes['layers_in_fp32'])} of {notes['layers']} layers stay in fp32"
+        )
+        lines += [
+            f"    {layer['name']}: alone it loses {layer['loss']:.4f}"
+            for layer in notes["layers_in_fp32"]
+        ]
+    if not notes.get("verified"):
+        return [*lines, f"  unverified: {notes.get('reason', 'not run here')}"]
+    found = parity["outputs"]
+    figures = ", ".join(f"{name} {found[name]['minimum']:.5f}" for name in parity["gated"])
+    verdict = "" if parity["passed"] else "FAILED its check, there because of --force; "
+    lines.append(f"  {verdict}least centred cosine {figures} (bound {parity['bound']})")
+    if "map_drop" in notes:
+        lines.append(f"  mAP on the labelled pictures: {-notes['map_drop']:+.2f} points")
+    elif request.max_map_drop is not None:
+        lines.append("  mAP was not measured: --labels FILE says what pictures show")
+    if "layers" in notes and request.judges_itself:
+        lines.append(
+            "  judged on pictures that it was calibrated on, which flatters it: give others "
+            "(--images DIR)"
+        )
+    return lines
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def print_demo(result: DemoResult) -> None:
+    """The video's timeline, the table of methods, and where everything lies."""
+    from taidpt.runtime.sinks.person import timeline_lines
+    from taidpt.runtime.events.machine import Interval
+
+    report = result.report
+    click.echo("A toy world: rendered emoji and a tiny CLIP trained on them. No photograph here.")
+    end_s = max(span.end_s for span in (*report.truth, *report.found))
+    for title, spans in (("truth", report.truth), ("found", report.found)):
+        click.echo(f"\nTimeline, {title}:")
+        intervals = [Interval(span.tag, span.start_s, span.end_s, peak=0.0) for span in spans]
+        for line in timeline_lines(intervals, end_s):
+            click.echo(f"  {line}")
+    click.echo("\nmAP on held-out pictures, %:")
+    width = max(len(score.name) for score in report.scores)
+    for score in report.scores:
+        value = score.mean_average_precision
+        click.echo(f"  {score.name:<{width}}  {value:5.1f}  {score.explanation}")
+    click.echo(f"\nprompts  {result.prompts}\nbundle   {result.bundle}\ntags     {result.jsonl}")
+    click.echo(f"page     {result.page}")
+
+
+def print_verify(report: VerifyReport, json_path: Path | None) -> None:
+    """A table of everything that was compared; the whole report as JSON where asked."""
+    if json_path is not None:
+        from taidpt.runtime.storage.outputs import write_output
+
+        text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
+        write_output(json_path, text.encode() + b"\n")
+    click.echo(
+        f"{report.bundle}: all files whole; {report.pictures} pictures, truth: {report.truth}"
+    )
+    for line in _table(report.candidates):
+        click.echo(f"  {line}".rstrip())
+
+
+def _table(candidates: Sequence[Agreement]) -> list[str]:
+    """A row of figures a candidate; for one without any, why there are none."""
+    first = max((len(candidate.name) for candidate in candidates), default=0)
+    reports = [candidate.report for candidate in candidates if candidate.report is not None]
+    gated = [name.removesuffix("_features") for name in reports[0].gated] if reports else []
+    title = [*gated, "bound", "scores ±", "top 5", "on/off", "mAP"]
+    rows = [None if c.report is None else _figures(c, c.report) for c in candidates]
+    columns = zip(title, *filter(None, rows), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+
+    def padded(cells: Sequence[str]) -> str:
+        return "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+    lines = []
+    if reports:
+        lines += [
+            "least centred cosine over pictures and patches:",
+            f"{'':{first}}  {padded(title)}",
+        ]
+    for candidate, row in zip(candidates, rows, strict=True):
+        verdict = "ok" if candidate.passed else "FAILED"
+        told = _why(candidate) if row is None else f"{padded(row)}  {verdict}"
+        lines.append(f"{candidate.name:{first}}  {told}")
+    return lines
+
+
+def _figures(candidate: Agreement, report: ParityReport) -> list[str]:
+    drop = candidate.map_drop
+    return [
+        *(f"{report.head(name).minimum:.5f}" for name in report.gated),
+        str(report.bound),
+        f"{report.head('scores').largest_difference:.1e}",
+        f"{candidate.top5:.1%}",
+        f"{candidate.on:.1%}",
+        "" if drop is None else f"{-drop:+.2f}",
+    ]
+
+
+def _why(candidate: Agreement) -> str:
+    if candidate.broke:
+        return f"FAILED: {candidate.reason}"
+    return f"not run here, unverified: {candidate.reason}"
+
+
+def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
+    """One screen: what, state, and the way to mend it."""
+    if as_json:
+        click.echo(json.dumps([finding.to_json() for finding in findings], ensure_ascii=False))
+        return
+    width = max(len(finding.what) for finding in findings)
+    marks = {True: "ok", False: "!!", None: "--"}
+    columns = max(shutil.get_terminal_size().columns, 60)
+    indent = " " * (width + 5)
+    for finding in findings:
+        line = f"{marks[finding.good]} {finding.what:{width}}  {finding.state}"
+        mend = f"→ {finding.mend}" if finding.mend else ""
+        fits = len(f"{line}   {mend}") <= columns
+        told = f"{line}   {mend}".rstrip() if fits else line
+        click.echo(textwrap.fill(told, columns, subsequent_indent=indent))
+        if mend and not fits:  # a command stays whole, to be copied
+            click.echo(f"{indent}{mend}")

@@ -1,0 +1,214 @@
+"""The main job, start to end, on the embedded toy world: captions in, tags on a video out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.features.zero_shot import encode_pictures, zero_shot_scores
+from taidpt.clip.model import load_clip
+from taidpt.export.demo.page import (
+    DemoReport,
+    Heatmap,
+    MethodScore,
+    Span,
+    TaggedFrame,
+    write_page,
+)
+from taidpt.export.exporter import ExportOptions, export_bundle
+from taidpt.metrics import mean_average_precision
+from taidpt.progress import Progress
+from taidpt.runtime.stream.moment import Moment
+from taidpt.runtime.sinks.jsonl import JsonlSink
+from taidpt.runtime.tagger.tagger import Tagger
+from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
+from taidpt.toyworld import assets
+from taidpt.toyworld.heldout import load_heldout
+from taidpt.tuning.text_job import TuneJob, run_job
+from taidpt.tuning.settings import TuneSettings
+
+__all__ = ["DEMO_SETTINGS", "DemoResult", "run_demo"]
+
+MODEL = ("toyworld", "embedded")
+DEMO_SETTINGS = TuneSettings(lr=assets.TUNING_RATE)
+
+_SHOWN_FRAMES = 6
+_SHOWN_HEATMAPS = 3
+_SHOWN_TAGS = 4
+_BATCH = 8
+_FPS = 10
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where everything was written, and what the page shows."""
+
+    page: Path
+    prompts: Path
+    bundle: Path
+    jsonl: Path
+    report: DemoReport
+
+
+@dataclass(frozen=True)
+class _TaggedVideo:
+    """How many frames were tagged, what was on when, and a moment a second to draw."""
+
+    frames: int
+    spans: tuple[Span, ...]
+    moments: list[Moment]
+
+
+@dataclass
+class _Watch:
+    """Seconds that each stage took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    since: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self.since = now - self.since, now
+
+
+def run_demo(
+    output: Path, progress: Progress, settings: TuneSettings = DEMO_SETTINGS
+) -> DemoResult:
+    """Tune, export, tag and evaluate on the toy world; write prompts, bundle, tags and a page.
+
+    Args:
+        output: a folder; made when it is not there, an earlier demo in it is replaced.
+        progress: told about each stage.
+        settings: of the tuning.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    prompts, bundle = output / "toyworld.safetensors", output / "toyworld.taidpt"
+    watch = _Watch()
+    run_job(_tune_job(prompts, settings), progress)
+    watch.lap("tuning")
+    parity = export_bundle(prompts, bundle, ExportOptions(), progress).parity
+    watch.lap("export")
+    jsonl = output / "tags.jsonl"
+    with Tagger.load(bundle, device="cpu") as tagger:
+        video = _tag_video(tagger, jsonl, progress)
+        watch.lap("tagging the video")
+        scores = _score_pictures(tagger, progress)
+        watch.lap("held-out pictures")
+        report = DemoReport(
+            scores=scores,
+            found=video.spans,
+            truth=tuple(
+                Span(span["tag"], span["start"], span["end"]) for span in assets.timeline()
+            ),
+            frames=_shown_frames(video.moments),
+            heatmaps=_shown_heatmaps(video.moments),
+            facts=_facts(settings, watch.seconds, video.frames, parity.head("scores").minimum),
+        )
+    return DemoResult(write_page(report, output), prompts, bundle, jsonl, report)
+
+
+def _tune_job(prompts: Path, settings: TuneSettings) -> TuneJob:
+    return TuneJob(
+        *MODEL,
+        tags=assets.tags_path(),
+        texts=(assets.captions_path(),),
+        output=prompts,
+        settings=settings,
+        restart=True,
+    )
+
+
+def _tag_video(tagger: Tagger, jsonl: Path, progress: Progress) -> _TaggedVideo:
+    kept: list[Moment] = []
+    frames = 0
+    with (
+        tagger.stream(assets.video_path(), max_fps=_FPS) as stream,
+        closing(JsonlSink(jsonl)) as sink,
+    ):
+        progress.start("Tagging the video", stream.source.total or 1)
+        for frames, moment in enumerate(stream, start=1):
+            sink.write(moment)
+            progress.advance(detail=", ".join(moment.on[:3]))
+            if (frames - 1) % _FPS == 0:
+                kept.append(moment)
+        spans = tuple(Span(part.tag, part.start_s, part.end_s) for part in stream.timeline())
+    return _TaggedVideo(frames, spans, kept)
+
+
+def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ...]:
+    """mAP on the held-out pictures: templates through PyTorch, prompts through the bundle."""
+    pictures, labels, names = load_heldout()
+    crops = tagger.preprocess.batch(pictures)
+    progress.start("Scoring held-out pictures", len(crops))
+    clip = load_clip(*MODEL)
+    features = encode_pictures(clip, crops)
+    plain = zero_shot_scores(clip, features, names, [PLAIN_TEMPLATE])
+    ensemble = zero_shot_scores(clip, features, names, ensemble_templates())
+    tuned: dict[str, list[npt.NDArray[np.float32]]] = {"global_scores": [], "scores": []}
+    for start in range(0, len(crops), _BATCH):
+        batch = tagger.tag_batch(crops[start : start + _BATCH])
+        for head, parts in tuned.items():
+            parts.append(batch.outputs[head])
+        progress.advance(len(batch))
+    columns = [tagger.names.index(name) for name in names]
+    rows: tuple[tuple[str, str, npt.NDArray[Any]], ...] = (
+        ("zero-shot CLIP", "“a photo of a {}.”", plain["zero_shot"]),
+        ("zero-shot CLIP, 80 templates", "the ensemble's mean", ensemble["zero_shot"]),
+        ("CLIP-DPT", "“a photo of a {}.” with the local branch", plain["merged"]),
+        ("CLIP-DPT, 80 templates", "the ensemble with the local branch", ensemble["merged"]),
+        ("TaI", "the tuned global prompt", np.concatenate(tuned["global_scores"])[:, columns]),
+        ("TaI-DPT", "tuned global and local prompts", np.concatenate(tuned["scores"])[:, columns]),
+    )
+    targets = np.where(labels > 0, 1, -1)
+    return tuple(
+        MethodScore(name, explanation, mean_average_precision(scores, targets).value)
+        for name, explanation, scores in rows
+    )
+
+
+def _shown_frames(moments: Sequence[Moment]) -> tuple[TaggedFrame, ...]:
+    """Frames spread over the video, from the middles of equal parts."""
+    count = min(_SHOWN_FRAMES, len(moments))
+    chosen = [moments[(2 * part + 1) * len(moments) // (2 * count)] for part in range(count)]
+    return tuple(
+        TaggedFrame(
+            moment.frame.image,
+            moment.time or 0.0,
+            tuple((tag.name, tag.score) for tag in moment.result.on_tags[:_SHOWN_TAGS]),
+        )
+        for moment in chosen
+    )
+
+
+def _shown_heatmaps(moments: Sequence[Moment]) -> tuple[Heatmap, ...]:
+    """The best tag's heatmap, in frames where that tag is on; where none is, in any."""
+    several = [moment for moment in moments if moment.result.on_tags] or list(moments)
+    step = max(1, len(several) // _SHOWN_HEATMAPS)
+    chosen = several[step // 2 :: step][:_SHOWN_HEATMAPS]
+    return tuple(
+        Heatmap(best, moment.frame.image, moment.result.heatmap(best))
+        for moment in chosen
+        for best in [moment.result.top(1)[0].name]
+    )
+
+
+def _facts(
+    settings: TuneSettings, seconds: dict[str, float], frames: int, parity: float
+) -> tuple[tuple[str, str], ...]:
+    pictures, _, names = load_heldout()
+    return (
+        ("model", "the embedded toy CLIP, trained by this project on scenes it renders"),
+        ("tags", f"{len(names)}"),
+        ("tuning", f"{settings.epochs} epochs on texts alone, seed {settings.seed}"),
+        ("pictures", f"{len(pictures)} held out, never seen by model or prompts"),
+        ("video", f"{frames} frames tagged, taken at {_FPS} a second"),
+        ("parity", f"least centred cosine of scores with PyTorch {parity:.6f}"),
+        ("seconds", ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items())),
+    )

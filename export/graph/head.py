@@ -1,0 +1,248 @@
+"""The scoring head, added to an encoder's graph as the last step of every export.
+
+It takes the encoder's raw features in fp32, fp16 or bf16, casts to fp32 first, and stays fp32: the
+norms, the local softmax and the sums over D are where low precision hurts. Nothing may run over
+the graph afterwards: optimisers and converters inline or break the custom node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.export.graph.onnx_files import IR_VERSION, RAW_GLOBAL, RAW_PATCHES, check_graph
+from taidpt.kernels.local_similarity.onnx_node import attach_function, local_similarity_node
+from taidpt.runtime.tagger.active_bank import BANK_INPUTS
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS, TOP_OUTPUTS, GraphInfo, Scoring
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["OUTPUTS", "append_head", "graph_info"]
+
+OUTPUTS = ("scores", "global_scores", "local_scores", "global_features", "patch_features")
+# With top-k: all scores stay on the device.
+_BEST_OUTPUTS = (*TOP_OUTPUTS, "global_features", "patch_features")
+_MOST_K = 3840  # of TensorRT's TopK layer
+_EPSILON = 1e-12  # as torch.nn.functional.normalize
+
+
+def append_head(
+    encoder: onnx.ModelProto,
+    bank: ClassBank,
+    scoring: Scoring,
+    bank_as: str = "constant",
+    top_k: int | None = None,
+) -> onnx.ModelProto:
+    """A new graph: the encoder's, then the head.
+
+    Args:
+        encoder: outputs `raw_global_feature` [N, D] and `raw_patch_features` [N, P, D].
+        bank: C tags; D as the encoder's.
+        scoring: temperature, merge weight and score transform.
+        bank_as: "constant" stores the bank in the graph; "input" makes `global_embeddings` and
+            `local_embeddings` [C, D], `scale` and `bias` [C] inputs, C dynamic.
+        top_k: None, or how many best scores of each frame come out in place of all: 1 to C.
+    Returns:
+        A graph with the outputs `scores`, `global_scores`, `local_scores` [N, C] and
+        `global_features` [N, D], `patch_features` [N, P, D] of unit length, all float32. With
+        `top_k`, `top_scores` float32 and `top_indices` int64 [N, K], best first, in place of the
+        three scores.
+    Raises:
+        InputError: the bank does not fit the encoder or the way asked for.
+    """
+    import onnx
+
+    _check(encoder, bank, scoring, bank_as)
+    _check_top(bank, top_k)
+    model = onnx.ModelProto()
+    model.CopyFrom(encoder)
+    patches = _shape(model, RAW_PATCHES)[1]
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    head = _Head(model.graph, opset)
+    head.add_bank(bank, bank_as)
+    head.add_scores(scoring, has_values=bank.value_embeddings is not None)
+    if top_k is not None:
+        head.add_top(top_k)
+    classes = len(bank.names) if bank_as == "constant" else "classes"
+    del model.graph.output[:]
+    model.graph.output.extend(_outputs(classes, bank.dim, patches, top_k))
+    attach_function(model)
+    check_graph(model)
+    return model
+
+
+def graph_info(opset: int, bank_as: str, top_k: int | None) -> GraphInfo:
+    """What a manifest says of a graph that `append_head` finished."""
+    inputs = ("frames", *BANK_INPUTS) if bank_as == "input" else ("frames",)
+    outputs = OUTPUTS if top_k is None else _BEST_OUTPUTS
+    return GraphInfo(
+        opset=opset,
+        ir_version=IR_VERSION,
+        bank=bank_as,
+        inputs=inputs,
+        outputs=outputs,
+        top_k=top_k,
+    )
+
+
+class _Head:
+    """Adds named nodes to a graph, one method a part of the head."""
+
+    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
+        self.graph = graph
+        self.opset = opset
+
+    def add_bank(self, bank: ClassBank, bank_as: str) -> None:
+        """The bank's arrays under their names, as initialisers or as inputs."""
+        from onnx import TensorProto, helper
+
+        if bank_as == "input":
+            shapes: dict[str, list[Any]] = {
+                "global_embeddings": ["classes", bank.dim],
+                "local_embeddings": ["classes", bank.dim],
+                "scale": ["classes"],
+                "bias": ["classes"],
+            }
+            for name in BANK_INPUTS:
+                value = helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name])
+                self.graph.input.append(value)
+            return
+        for name in BANK_INPUTS:
+            self.constant(name, getattr(bank, name))
+        if bank.value_embeddings is not None:
+            self.constant("value_embeddings", bank.value_embeddings)
+
+    def add_scores(self, scoring: Scoring, has_values: bool) -> None:
+        """From the raw features to all five outputs."""
+        self.unit_rows(RAW_GLOBAL, "global_features")
+        self.unit_rows(RAW_PATCHES, "patch_features")
+        self.node("Gemm", ["global_features", "global_embeddings"], "global_similarity", transB=1)
+        self.graph.node.append(
+            local_similarity_node(
+                "patch_features",
+                "local_embeddings",
+                "local_similarity",
+                scoring.temperature,
+                values="value_embeddings" if has_values else "",
+                name="head/local_similarity",
+            )
+        )
+        for head in ("global", "local"):
+            scaled = self.node("Mul", [f"{head}_similarity", "scale"], f"{head}_scaled")
+            self.node("Add", [scaled, "bias"], f"{head}_scores")
+        weight = scoring.merge_weight
+        # scale and bias are a tag's own, so mixing the scaled scores is mixing the similarities
+        for head, part in (("global", 1 - weight), ("local", weight)):
+            factor = self.constant(f"{head}_weight", np.float32(part))
+            self.node("Mul", [f"{head}_scores", factor], f"{head}_part")
+        transform = scoring.score_transform
+        merged = "scores" if transform == "none" else "merged_scores"
+        self.node("Add", ["global_part", "local_part"], merged)
+        if transform == "center":
+            mean = self.reduce("ReduceMean", merged, "mean_score")
+            self.node("Sub", [merged, mean], "scores")
+        elif transform == "log_softmax":
+            self.node("LogSoftmax", [merged], "scores", axis=-1)
+
+    def add_top(self, count: int) -> None:
+        """From all scores to the best of each frame."""
+        from onnx import helper
+
+        self.constant("top_count", np.array([count], np.int64))
+        node = helper.make_node(
+            "TopK", ["scores", "top_count"], list(TOP_OUTPUTS), name="head/top", axis=-1
+        )
+        self.graph.node.append(node)
+
+    def unit_rows(self, source: str, target: str) -> None:
+        """`target` = the rows of `source`, cast to fp32 and divided by their length."""
+        from onnx import TensorProto
+
+        single = self.node("Cast", [source], f"{target}_fp32", to=TensorProto.FLOAT)
+        length = self.reduce("ReduceL2", single, f"{target}_length")
+        least = self.constant(f"{target}_least", np.float32(_EPSILON))
+        safe = self.node("Max", [length, least], f"{target}_safe_length")
+        self.node("Div", [single, safe], target)
+
+    def reduce(self, op: str, source: str, target: str) -> str:
+        """Reduce the last axis and keep it; opset 18 made the axes an input."""
+        if self.opset < 18:
+            return self.node(op, [source], target, axes=[-1], keepdims=1)
+        axes = "last_axis"
+        if all(tensor.name != axes for tensor in self.graph.initializer):
+            self.constant(axes, np.array([-1], np.int64))
+        return self.node(op, [source, axes], target, keepdims=1)
+
+    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
+        """Store an array in the graph."""
+        from onnx import numpy_helper
+
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node of one output, named after it."""
+        from onnx import helper
+
+        made = helper.make_node(op, list(inputs), [output], name=f"head/{output}", **attributes)
+        self.graph.node.append(made)
+        return output
+
+
+def _check(encoder: onnx.ModelProto, bank: ClassBank, scoring: Scoring, bank_as: str) -> None:
+    dim = _shape(encoder, RAW_GLOBAL)[-1]
+    if dim != bank.dim:
+        raise InputError(
+            f"the bank has {bank.dim} dimensions and the model {dim}: it is of another model"
+        )
+    if scoring.score_transform not in SCORE_TRANSFORMS:
+        raise InputError(
+            f"score transform {scoring.score_transform!r} is not one of "
+            f"{', '.join(SCORE_TRANSFORMS)}"
+        )
+    if bank_as not in ("constant", "input"):
+        raise InputError(f"bank {bank_as!r} is not one of constant, input")
+    if bank_as == "input" and bank.value_embeddings is not None:
+        raise InputError("a bank with value embeddings can only be exported as a constant")
+
+
+def _check_top(bank: ClassBank, top_k: int | None) -> None:
+    most = min(len(bank.names), _MOST_K)
+    if top_k is not None and not 1 <= top_k <= most:
+        why = f"the bank has {most} tags" if most < _MOST_K else "TensorRT returns no more"
+        raise InputError(f"top-k {top_k}: expected 1 to {most}, {why}")
+
+
+def _shape(model: onnx.ModelProto, output: str) -> list[int | str]:
+    for value in model.graph.output:
+        if value.name == output:
+            dims = value.type.tensor_type.shape.dim
+            return [dim.dim_param or dim.dim_value for dim in dims]
+    raise InputError(f"the encoder's graph has no output {output!r}")
+
+
+def _outputs(
+    classes: int | str, dim: int, patches: int | str, top_k: int | None
+) -> list[onnx.ValueInfoProto]:
+    from onnx import TensorProto, helper
+
+    shapes: dict[str, list[Any]] = {
+        "top_scores": ["batch", top_k],
+        "top_indices": ["batch", top_k],
+        "scores": ["batch", classes],
+        "global_scores": ["batch", classes],
+        "local_scores": ["batch", classes],
+        "global_features": ["batch", dim],
+        "patch_features": ["batch", patches, dim],
+    }
+    kinds = {"top_indices": TensorProto.INT64}
+    return [
+        helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shapes[name])
+        for name in (OUTPUTS if top_k is None else _BEST_OUTPUTS)
+    ]

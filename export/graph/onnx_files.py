@@ -1,0 +1,285 @@
+"""Small things that every ONNX graph goes through: naming, checking, sorting, sessions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.export.graph.large_weights import lies_beside, move_weights, read_weights, weight_bytes
+from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError, TaidptError
+from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+__all__ = [
+    "IR_VERSION",
+    "OPSETS",
+    "RAW_GLOBAL",
+    "RAW_PATCHES",
+    "RESIZE_PREFIX",
+    "check_graph",
+    "count_ops",
+    "describe_opset",
+    "finish_graph",
+    "lower_opset",
+    "name_nodes",
+    "one_line_on_disk",
+    "open_session",
+    "require_export_packages",
+    "run_graph",
+    "save_graph",
+    "sort_nodes",
+]
+
+_LARGEST_FILE = 512_000_000  # bytes; protobuf ends at 2 GB, and reading one takes three times it
+IR_VERSION = 10  # onnxruntime 1.23, the newest for Python 3.10 (JetPack 6), refuses 12 and newer
+OPSETS = (17, 18, 19, 20)
+_CHANGED_IN_18 = ("GroupNormalization", "LpPool", "Mish", "Pad", "Resize", "ScatterND")
+
+# The encoder's outputs, which the head takes.
+RAW_GLOBAL = "raw_global_feature"
+RAW_PATCHES = "raw_patch_features"
+# Nodes of a resize inside the graph, which counts grey levels and stays in fp32.
+RESIZE_PREFIX = "encoder/resize/"
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def require_export_packages() -> None:
+    """Say in one line what is missing for exporting.
+
+    Raises:
+        MissingDependencyError: torch, open_clip, onnx, onnx_ir, onnxscript or onnxslim is missing.
+    """
+    import importlib.util
+
+    needed = ("torch", "open_clip", "onnx", "onnx_ir", "onnxscript", "onnxslim")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"exporting needs {', '.join(missing)}: pip install 'taidpt[export]'"
+        )
+
+
+def describe_opset(opset: int) -> int:
+    """The opset itself when a graph can be written in it; InputError otherwise."""
+    if opset not in OPSETS:
+        raise InputError(f"opset {opset} is not one of {', '.join(map(str, OPSETS))}")
+    return opset
+
+
+def count_ops(model: onnx.ModelProto) -> dict[str, int]:
+    """How often each operator occurs, by name; a custom domain stands before its operators."""
+    names = (f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.node)
+    return dict(sorted(Counter(names).items()))
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own: converters skip or spoil unnamed nodes without a word."""
+    taken: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{index}"
+        taken.add(node.name)
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put the nodes into an order in which each comes after those whose outputs it takes.
+
+    Raises:
+        ValueError: there is no such order.
+    """
+    graph = model.graph
+    known = {"", *(v.name for v in graph.input), *(t.name for t in graph.initializer)}
+    waiting = list(graph.node)
+    placed: list[onnx.NodeProto] = []
+    while waiting:
+        ready = [node for node in waiting if known.issuperset(_needs(node))]
+        if not ready:
+            raise ValueError(f"the graph has a cycle or a missing input at {waiting[0].name}")
+        # one node more at a time keeps the order that is there wherever it is valid already
+        first = ready[0]
+        position = waiting.index(first)
+        run = position
+        while run < len(waiting) and known.issuperset(_needs(waiting[run])):
+            known.update(waiting[run].output)
+            run += 1
+        placed += waiting[position:run]
+        del waiting[position:run]
+    del graph.node[:]
+    graph.node.extend(placed)
+
+
+def _needs(node: onnx.NodeProto) -> set[str]:
+    needed = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            made = {name for inner in attribute.g.node for name in inner.output}
+            made |= {tensor.name for tensor in attribute.g.initializer}
+            for inner in attribute.g.node:
+                needed |= _needs(inner) - made
+    return needed
+
+
+def check_graph(model: onnx.ModelProto) -> None:
+    """ONNX's own full check: structure, types and shapes of all nodes.
+
+    Graphs whose weights lie beside them are checked when `save_graph` writes them.
+    """
+    import onnx
+
+    beside = any(map(lies_beside, model.graph.initializer))
+    if not beside and model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+        onnx.checker.check_model(model, full_check=True)
+
+
+def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Rewrite an opset 18 graph in opset 17, in place.
+
+    Of what encoders use, 18 changed two things: reductions take their axes as an input, and Split
+    counts its outputs in an attribute.
+
+    Raises:
+        BackendError: an operator cannot be written in opset 17.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = node.attribute[0].t
+    for node in model.graph.node:
+        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
+            axes = numpy_helper.to_array(constants[node.input[1]]) if len(node.input) > 1 else None
+            del node.input[1:]
+            _drop_attribute(node, "noop_with_empty_axes")
+            if axes is not None:
+                node.attribute.append(helper.make_attribute("axes", axes.tolist()))
+        elif node.op_type == "Split":
+            _drop_attribute(node, "num_outputs")
+        elif node.op_type in _CHANGED_IN_18:
+            raise BackendError(f"{node.op_type} cannot be written in opset 17; use --opset 18")
+    model.opset_import[0].version = 17
+    return model
+
+
+def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
+    for item in [item for item in node.attribute if item.name == name]:
+        node.attribute.remove(item)
+
+
+def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Strip what differs from run to run, set version and producer, name, sort and check.
+
+    Exporters leave source paths and stack traces in the metadata of nodes; a bundle carries none.
+    """
+    from taidpt import __version__
+
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+    model.ir_version = IR_VERSION
+    model.producer_name = "taidpt"
+    model.producer_version = __version__
+    graph.name = "taidpt"
+    name_nodes(model)
+    sort_nodes(model)
+    check_graph(model)
+    return model
+
+
+@contextmanager
+def one_line_on_disk(target: str | Path) -> Iterator[None]:
+    """Turn the system's errors while a bundle is written (a full disk, a lost mount) into one line.
+
+    Raises:
+        InputError: naming the bundle and the reason; bundles are replaced whole or not at all.
+    """
+    try:
+        yield
+    except (TaidptError, BrokenPipeError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{target}: cannot be written: {reason}; nothing was changed") from error
+
+
+def save_graph(model: onnx.ModelProto, path: Path, folder: Path | None = None) -> None:
+    """Write a graph; weights beyond half a gigabyte go into `NAME.onnx.data` beside it.
+
+    The weights of such a graph are moved: the one in memory is left without them. Files that stand
+    there are replaced, never written into: they may be links.
+
+    Args:
+        model: the graph.
+        path: its file.
+        folder: where the weights lie that are only named in it.
+    """
+    import onnx
+
+    beside = path.with_name(data_name(path.name))
+    for old in (path, beside):
+        old.unlink(missing_ok=True)
+    if folder is not None:
+        stub = folder / path.name
+        stub.write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(stub), full_check=True)  # reads no weights
+    whole = model.ByteSize() + weight_bytes(model) < _LARGEST_FILE
+    if not whole:
+        move_weights(model, folder or path.parent, beside)
+    elif folder is not None:
+        read_weights(model, folder)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    if not whole:
+        onnx.checker.check_model(str(path), full_check=True)
+
+
+def open_session(
+    model: onnx.ModelProto | str | Path,
+    threads: int | None = None,
+    literal: bool = False,
+    lean: bool = False,
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU for a graph in memory or in a file.
+
+    `literal` runs each node as it stands: ONNX Runtime 1.32 fuses fp8 Q/DQ nodes into nonsense.
+    `lean` holds no second copy of the weights in an order that multiplies faster.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if literal:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if lean:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if isinstance(model, (str, Path)):
+        check_external_data(Path(model))
+        source: str | bytes = str(model)
+    else:
+        source = model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def run_graph(
+    model: onnx.ModelProto | str | Path, inputs: Arrays, lean: bool = False
+) -> dict[str, npt.NDArray[Any]]:
+    """Run a graph once on the CPU; every output by its name. `lean` as for `open_session`."""
+    session = open_session(model, lean=lean)
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(names, dict(inputs))
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}

@@ -1,0 +1,247 @@
+"""Resize and crop inside the graph, for one camera size: equal to Pillow within a grey level.
+
+TensorRT has no antialiased Resize. For a fixed frame size the resize is two matrices, of which only
+the rows of the crop are kept: `Wh · round(clip(X · Ww))`, horizontally first and rounded to 8 bits
+in between, as Pillow does it (without the rounding, edges differ by several grey levels).
+
+Frames are RGB [N, H, W, 3], or NV12 as a Jetson's decoder gives it: [N, H · 3/2, W] bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.export.graph.onnx_files import finish_graph
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.bundle.input_spec import NV12, RGB, YUV_MATRICES, YUV_RANGES, BakedResize, InputSpec
+from taidpt.runtime.preprocess.nv12 import yuv_to_rgb_matrix
+from taidpt.runtime.preprocess.resize import plan_crop
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["FrameInput", "prepend_resize", "resize_matrix"]
+
+Matrix = npt.NDArray[np.float32]
+
+_SHARPNESS = -0.5  # Pillow's bicubic
+_REACH = 2.0
+# Pillow keeps its weights as fixed point numbers of this many bits behind the point.
+_PILLOW_BITS = 32 - 8 - 2
+
+
+@dataclass(frozen=True)
+class FrameInput:
+    """What the camera gives.
+
+    Attributes:
+        height, width: of the frame, in pixels.
+        format: "rgb" or "nv12".
+        matrix: of NV12: "bt601" or "bt709".
+        range: of NV12: "limited", where luma uses 16 to 235, or "full".
+    """
+
+    height: int
+    width: int
+    format: str = "rgb"
+    matrix: str = "bt709"
+    range: str = "limited"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"frame {self.width}x{self.height}: expected a size such as 1920x1080")
+        known = {"format": ("rgb", "nv12"), "matrix": YUV_MATRICES, "range": YUV_RANGES}
+        for name, allowed in known.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"frame {name} {getattr(self, name)!r} is not one of {', '.join(allowed)}"
+                )
+        if self.format == "nv12" and (self.height % 2 or self.width % 2):
+            raise InputError(f"NV12 frames have even sides, got {self.width}x{self.height}")
+
+    def spec(self, crop: InputSpec) -> InputSpec:
+        """The manifest's input, from that of the encoder alone."""
+        size = crop.height, crop.width
+        colours = (self.matrix, self.range) if self.format == "nv12" else (None, None)
+        return dataclasses.replace(
+            crop,
+            height=self.height,
+            width=self.width,
+            format=NV12 if self.format == "nv12" else RGB,
+            baked_resize=BakedResize(size, *colours),
+        )
+
+
+def resize_matrix(size: int, resized: int, start: int, count: int) -> Matrix:
+    """Pillow's antialiased bicubic along one axis, as float32 [count, size].
+
+    Args:
+        size: pixels before.
+        resized: pixels after.
+        start, count: which of those are kept.
+    """
+    scale = size / resized
+    stretch = max(scale, 1.0)
+    reach = _REACH * stretch
+    matrix = np.zeros((count, size), np.float64)
+    for row in range(count):
+        centre = (start + row + 0.5) * scale
+        low, high = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), size)
+        taps = _cubic((np.arange(low, high) - centre + 0.5) / stretch)
+        taps /= taps.sum()
+        unit = 1 << _PILLOW_BITS
+        matrix[row, low:high] = np.trunc(taps * unit + np.where(taps < 0, -0.5, 0.5)) / unit
+    return matrix.astype(np.float32)
+
+
+def _cubic(offsets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    x, a = np.abs(offsets), _SHARPNESS
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def prepend_resize(encoder: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
+    """The encoder with colours, resize and crop in front; its input becomes the camera's frame.
+
+    Args:
+        encoder: takes `frames` uint8 [N, crop height, crop width, 3]; not changed.
+        spec: what the whole graph takes, with its baked resize; see `FrameInput.spec`.
+    """
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(encoder)
+    graph = model.graph
+    front = _Front(graph)
+    planes = front.rgb_planes(spec)
+    cropped = front.resized(planes, spec)
+    pixels = front.node("Transpose", [cropped], "pixels", perm=[0, 2, 3, 1])
+    _replace_cast(graph, pixels)
+    value = graph.input[0]
+    shape: list[Any] = ["batch", *spec.frame_shape]
+    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.UINT8, shape))
+    graph.node.extend(front.nodes)
+    return finish_graph(model)
+
+
+def _baked(spec: InputSpec) -> BakedResize:
+    if spec.baked_resize is None:
+        raise ValueError("this input has no resize to put into a graph")
+    return spec.baked_resize
+
+
+def _replace_cast(graph: onnx.GraphProto, pixels: str) -> None:
+    """The encoder begins by casting bytes to floats; the resize gives it floats."""
+    for node in graph.node:
+        if node.op_type == "Cast" and list(node.input) == ["frames"]:
+            (made,) = node.output
+            graph.node.remove(node)
+            for other in graph.node:
+                other.input[:] = [pixels if name == made else name for name in other.input]
+            return
+    raise InputError("this encoder does not begin with a cast of its frames; export it again")
+
+
+class _Front:
+    """Collects the nodes before the encoder."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.nodes: list[onnx.NodeProto] = []
+
+    def rgb_planes(self, spec: InputSpec) -> str:
+        """Floats [N, 3, H, W] in 0 … 255, whole numbers."""
+        from onnx import TensorProto
+
+        floats = self.node("Cast", ["frames"], "floats", to=TensorProto.FLOAT)
+        if spec.format == RGB:
+            return self.node("Transpose", [floats], "planes", perm=[0, 3, 1, 2])
+        return self._from_nv12(floats, spec)
+
+    def _from_nv12(self, floats: str, spec: InputSpec) -> str:
+        """Luma rows, then rows of interleaved U and V of half the size, each for 2 × 2 pixels."""
+        height, width = spec.height, spec.width
+        sizes = self.constant("nv12_rows", np.array([height, height // 2], np.int64))
+        luma, chroma = "encoder/resize/luma", "encoder/resize/chroma"
+        self.nodes.append(_make("Split", [floats, sizes], [luma, chroma], axis=1))
+        y = self.node("Unsqueeze", [luma, self.integers("first", [1])], "y")
+        pairs = self.reshape(chroma, "pairs", [0, height // 2, width // 2, 2])
+        halves = self.node("Transpose", [pairs], "halves", perm=[0, 3, 1, 2])
+        # nearest: each value serves its 2 × 2 pixels
+        spread = self.reshape(halves, "spread", [0, 2, height // 2, 1, width // 2, 1])
+        wide = self.node(
+            "Expand",
+            [spread, self.integers("twice", [1, 2, height // 2, 2, width // 2, 2])],
+            "wide",
+        )
+        uv = self.reshape(wide, "uv", [0, 2, height, width])
+        yuv = self.node("Concat", [y, uv], "yuv", axis=1)
+        matrix, offset = yuv_to_rgb_matrix(*spec.colours)
+        weights = self.constant("colours", matrix.astype(np.float32)[:, :, None, None])
+        bias = self.constant("colours_offset", offset.astype(np.float32))
+        mixed = self.node("Conv", [yuv, weights, bias], "mixed", kernel_shape=[1, 1])
+        return self.to_bytes(mixed, "rgb")
+
+    def resized(self, planes: str, spec: InputSpec) -> str:
+        """Floats [N, 3, h, w], whole numbers in 0 … 255."""
+        crop_hw = _baked(spec).crop
+        plan = plan_crop((spec.height, spec.width), crop_hw)
+        across = resize_matrix(spec.width, plan.resized_width, plan.left, crop_hw[1])
+        down = resize_matrix(spec.height, plan.resized_height, plan.top, crop_hw[0])
+        rows = np.flatnonzero(down.any(axis=0))
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        if (first, last) != (0, spec.height):
+            planes = self.cut(planes, "used_rows", first, last)
+        narrow = self.node(
+            "MatMul", [planes, self.constant("resize_across", across.T.copy())], "narrow"
+        )
+        narrow = self.to_bytes(narrow, "narrow_bytes")
+        small = self.node(
+            "MatMul", [self.constant("resize_down", down[:, first:last].copy()), narrow], "small"
+        )
+        return self.to_bytes(small, "small_bytes")
+
+    def to_bytes(self, source: str, name: str) -> str:
+        """Round half up and clip to 0 … 255, still floats."""
+        half = self.constant(f"{name}_half", np.float32(0.5))
+        raised = self.node("Add", [source, half], f"{name}_raised")
+        floor = self.node("Floor", [raised], f"{name}_floor")
+        least = self.constant(f"{name}_least", np.float32(0))
+        most = self.constant(f"{name}_most", np.float32(255))
+        return self.node("Clip", [floor, least, most], name)
+
+    def cut(self, source: str, name: str, first: int, last: int) -> str:
+        """Rows `first` to `last` of [N, 3, H, W]."""
+        bounds = [self.integers(f"{name}_{i}", [v]) for i, v in enumerate((first, last, 2))]
+        return self.node("Slice", [source, *bounds], name)
+
+    def reshape(self, source: str, name: str, shape: Sequence[int]) -> str:
+        return self.node("Reshape", [source, self.integers(f"{name}_shape", shape)], name)
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        return self.constant(name, np.array(values, np.int64))
+
+    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
+        from onnx import numpy_helper
+
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"encoder/{name}"))
+        return f"encoder/{name}"
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        made = _make(op, list(inputs), [f"encoder/resize/{output}"], **attributes)
+        self.nodes.append(made)
+        return f"encoder/resize/{output}"
+
+
+def _make(op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
+    from onnx import helper
+
+    name = outputs[0] if outputs[0].startswith("encoder/") else f"encoder/resize/{outputs[0]}"
+    return helper.make_node(op, inputs, outputs, name=name, **attributes)

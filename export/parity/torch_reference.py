@@ -1,0 +1,117 @@
+"""The truth of parity: PyTorch in fp32 behind open_clip's own transform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taidpt.export.parity.graph_outputs import BATCH, Arrays, Pixels
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.manifest import InputSpec, Scoring
+from taidpt.scores import (
+    SCORE_SCALE,
+    global_scores,
+    local_scores,
+    merged_scores,
+    transform_scores,
+)
+
+__all__ = ["TorchReference", "head_outputs"]
+
+_MATRICES = ("global_embeddings", "local_embeddings")
+
+
+@dataclass(frozen=True)
+class TorchReference:
+    """PyTorch in fp32 with open_clip's transform: the truth that an export must keep.
+
+    Attributes:
+        encoder: normalised pictures → raw global and patch features.
+        spec: size, colours and resize, as the manifest says them.
+        bank, scoring: the head.
+    """
+
+    encoder: nn.Module
+    spec: InputSpec
+    bank: ClassBank
+    scoring: Scoring
+
+    def outputs(self, pictures: Sequence[Pixels]) -> Arrays:
+        """All outputs of the graph for pictures uint8 [H, W, 3] of any size."""
+        transform = self._transform()
+        images = [transform(_pil(pixels)) for pixels in pictures]
+        parts = [
+            self._run(torch.stack(images[start : start + BATCH]))
+            for start in range(0, len(images), BATCH)
+        ]
+        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+    def _transform(self) -> Any:
+        import open_clip
+
+        return open_clip.image_transform(
+            (self.spec.height, self.spec.width),
+            is_train=False,
+            mean=self.spec.mean,
+            std=self.spec.std,
+            interpolation=self.spec.interpolation,
+        )
+
+    @torch.no_grad()
+    def _run(self, images: Tensor) -> dict[str, Tensor]:
+        raw_global, raw_patches = self.encoder(images)
+        global_features = F.normalize(raw_global.float(), dim=-1)
+        patch_features = F.normalize(raw_patches.float(), dim=-1)
+        return {
+            **head_outputs(global_features, patch_features, self.bank, self.scoring),
+            "global_features": global_features,
+            "patch_features": patch_features,
+        }
+
+
+@torch.no_grad()
+def head_outputs(
+    global_features: Tensor, patch_features: Tensor, bank: ClassBank, scoring: Scoring
+) -> dict[str, Tensor]:
+    """The head alone.
+
+    Args:
+        global_features: unit rows, [N, D].
+        patch_features: unit rows, [N, P, D].
+        bank: C tags.
+        scoring: temperature, merge weight, score transform.
+    Returns:
+        "scores", "global_scores" and "local_scores", each [N, C].
+    """
+    rows = {name: _tensor(getattr(bank, name)) for name in ("scale", "bias", *_MATRICES)}
+    factor = rows["scale"] / SCORE_SCALE
+    whole = global_scores(global_features, rows["global_embeddings"])
+    local = local_scores(
+        patch_features,
+        rows["local_embeddings"],
+        scoring.temperature,
+        values=None if bank.value_embeddings is None else _tensor(bank.value_embeddings),
+    )
+    parts = [factor * part + rows["bias"] for part in (whole, local)]
+    merged = merged_scores(parts[0], parts[1], scoring.merge_weight)
+    return {
+        "scores": transform_scores(merged, scoring.score_transform),
+        "global_scores": parts[0],
+        "local_scores": parts[1],
+    }
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array)
+
+
+def _pil(pixels: Pixels) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(pixels)
