@@ -28,7 +28,7 @@ import onnxruntime
 import torch
 from tagger_overhead import alternate, make_bundle
 
-from taidpt.export.rehead import rehead
+from taidpt.export.replace_head import rehead
 from taidpt.progress import SilentProgress
 from taidpt.runtime import ClassBank, Tagger, Threshold
 

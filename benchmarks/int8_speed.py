@@ -20,9 +20,9 @@ import onnxruntime
 from precisions import random_bundle
 
 from taidpt.export.graph.from_bundle import encoder_of
-from taidpt.export.precision.activation_ranges import calibration_frames
 from taidpt.export.graph.onnx_files import open_session
 from taidpt.export.parity.reference_pictures import frame_maker
+from taidpt.export.precision.activation_ranges import calibration_frames
 from taidpt.export.precision.quantise import Quantiser, recipe_for
 from taidpt.runtime import Bundle
 from taidpt.toyworld import assets

@@ -54,11 +54,11 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
     import open_clip
     import torch
 
+    from taidpt.encoders.local_branch import tower_encoder
     from taidpt.export.graph.encoder import EncoderInput, FrameEncoder, export_encoder
     from taidpt.export.graph.onnx_files import RAW_GLOBAL, RAW_PATCHES, open_session, save_graph
     from taidpt.export.parity.centred_cosine import centred_cosines
     from taidpt.export.parity.reference_pictures import generated_pictures
-    from taidpt.encoders.local_branch import tower_encoder
     from taidpt.runtime.bundle.manifest import InputSpec
     from taidpt.runtime.preprocess.preprocessor import Preprocessor
 

@@ -23,10 +23,10 @@ import onnxruntime
 import torch
 
 from taidpt.clip.model import load_clip
-from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.demo.run import DEMO_SETTINGS
 from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.exporter import ExportOptions, export_bundle, write_bundle
+from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.labelled_pictures import Labelled
 from taidpt.export.parity.reference_pictures import Picture
 from taidpt.export.precision.half import RUN_LITERALLY

@@ -20,9 +20,9 @@ from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
 from taidpt.calibration.judging.baselines import best_single_threshold
+from taidpt.calibration.judging.measures import f1_scores
 from taidpt.calibration.statistics.decision import decide
 from taidpt.calibration.statistics.estimator import calibrate
-from taidpt.calibration.judging.measures import f1_scores
 from taidpt.calibration.statistics.sample import Sample
 from tests.taidpt.calibration.simulator import Size, simulate
 

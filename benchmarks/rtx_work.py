@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.engines.builder import EngineOptions
-from taidpt.export.rehead import rehead
+from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.precision.variant import EngineRequest
+from taidpt.export.replace_head import rehead
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 

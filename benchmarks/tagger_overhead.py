@@ -25,8 +25,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from taidpt.clip.model import load_clip
 from taidpt.bench.cut_encoder import cut_encoder
+from taidpt.clip.model import load_clip
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts

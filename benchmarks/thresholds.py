@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.judging.report import Comparison, compare
+from taidpt.calibration.statistics.estimator import calibrate
 from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
 
 FIELDS = [field.name for field in dataclasses.fields(Comparison)]

@@ -12,9 +12,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from taidpt.progress import SilentProgress
 from taidpt.evaluation.recipes import RECIPES, Recipe
 from taidpt.evaluation.reproduction import ReproductionJob, run_recipe
+from taidpt.progress import SilentProgress
 
 TEXT_RATES = (3e-4, 1e-3, 3e-3)
 PICTURE_RATES = (3e-4, 2e-3, 1e-2)

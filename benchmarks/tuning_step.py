@@ -26,12 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taidpt.features.caption_features import CaptionFeatures, encode_captions
 from taidpt.clip.model import ClipModel, load_clip
-from taidpt.tuning.losses import ranking_loss
+from taidpt.features.caption_features import CaptionFeatures, encode_captions
+from taidpt.features.prompt_encoder import PromptEncoder
 from taidpt.prompts.tokens import PromptTokens, tokenize_prompts
 from taidpt.scores import global_scores, local_scores
-from taidpt.features.prompt_encoder import PromptEncoder
+from taidpt.tuning.losses import ranking_loss
 
 COCO_NAMES = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,"

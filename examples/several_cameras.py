@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 from taidpt.runtime import Tagger, open_source
-from taidpt.runtime.sources.open import MergedSource
-from taidpt.runtime.stream.stream import StreamSettings
+from taidpt.runtime.sources import MergedSource
+from taidpt.runtime.stream import StreamSettings
 
 
 def main(bundle: str, *cameras: str) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from taidpt.runtime import Tagger
-from taidpt.runtime.sources.picture_files import read_image
+from taidpt.runtime import Tagger, read_image
 from taidpt.runtime.sinks.drawing import paint_heatmap, rgb_image
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from taidpt import __version__
 from taidpt.clip.model import ClipModel, load_clip
+from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.export.classes.bake import bake
-from taidpt.export.parity.graph_outputs import crop_spec, graph_outputs
 from taidpt.export.classes.banked_classes import BankedClasses, load_classes
 from taidpt.export.graph.encoder import (
     DEFAULT_OPSET,
@@ -23,10 +23,12 @@ from taidpt.export.graph.encoder import (
     clean_encoder,
     write_encoder,
 )
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
-from taidpt.export.graph.onnx_files import describe_opset, one_line_on_disk, save_graph
 from taidpt.export.graph.head import append_head, graph_info
+from taidpt.export.graph.large_weights import return_memory
+from taidpt.export.graph.onnx_files import describe_opset, one_line_on_disk, save_graph
+from taidpt.export.graph.resize import FrameInput, prepend_resize
 from taidpt.export.parity.centred_cosine import BOUND, ExportResult, Sides, compare
+from taidpt.export.parity.graph_outputs import crop_spec, graph_outputs
 from taidpt.export.parity.reference_pictures import (
     Picture,
     camera_frames,
@@ -35,10 +37,8 @@ from taidpt.export.parity.reference_pictures import (
     heldout_pictures,
     rgb_of,
 )
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.parity.torch_reference import TorchReference
-from taidpt.export.graph.resize import FrameInput, prepend_resize
-from taidpt.export.graph.large_weights import return_memory
-from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds

@@ -5,82 +5,126 @@ Importing this package loads neither onnxruntime nor a decoder; each name is loa
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taidpt.runtime.bank.class_bank import ClassBank, Threshold
-    from taidpt.runtime.bundle.bundle import Bundle, BundleWriter, Manifest
-    from taidpt.runtime.errors import (
-        BackendError,
-        BundleError,
-        EngineNotBuiltError,
-        InputError,
-        MissingDependencyError,
-        ParityError,
-        TaidptError,
+    from taidpt.runtime.bank import (
+        ClassBank as ClassBank,
     )
-    from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, Interval, timeline
-    from taidpt.runtime.preprocess.preprocessor import Preprocessor
-    from taidpt.runtime.results import Tag, TagBatch, TagResult
-    from taidpt.runtime.sources.open import Frame, open_source
-    from taidpt.runtime.tagger.tagger import Tagger
+    from taidpt.runtime.bank import (
+        Threshold as Threshold,
+    )
+    from taidpt.runtime.bundle import (
+        Bundle as Bundle,
+    )
+    from taidpt.runtime.bundle import (
+        BundleWriter as BundleWriter,
+    )
+    from taidpt.runtime.bundle import (
+        Manifest as Manifest,
+    )
+    from taidpt.runtime.errors import (
+        BackendError as BackendError,
+    )
+    from taidpt.runtime.errors import (
+        BundleError as BundleError,
+    )
+    from taidpt.runtime.errors import (
+        EngineNotBuiltError as EngineNotBuiltError,
+    )
+    from taidpt.runtime.errors import (
+        InputError as InputError,
+    )
+    from taidpt.runtime.errors import (
+        MissingDependencyError as MissingDependencyError,
+    )
+    from taidpt.runtime.errors import (
+        ParityError as ParityError,
+    )
+    from taidpt.runtime.errors import (
+        TaidptError as TaidptError,
+    )
+    from taidpt.runtime.events import (
+        Event as Event,
+    )
+    from taidpt.runtime.events import (
+        EventMachine as EventMachine,
+    )
+    from taidpt.runtime.events import (
+        EventSettings as EventSettings,
+    )
+    from taidpt.runtime.events import (
+        Interval as Interval,
+    )
+    from taidpt.runtime.events import (
+        timeline as timeline,
+    )
+    from taidpt.runtime.preprocess import (
+        Preprocessor as Preprocessor,
+    )
+    from taidpt.runtime.results import (
+        Tag as Tag,
+    )
+    from taidpt.runtime.results import (
+        TagBatch as TagBatch,
+    )
+    from taidpt.runtime.results import (
+        TagResult as TagResult,
+    )
+    from taidpt.runtime.sources import (
+        Frame as Frame,
+    )
+    from taidpt.runtime.sources import (
+        open_source as open_source,
+    )
+    from taidpt.runtime.sources import (
+        read_image as read_image,
+    )
+    from taidpt.runtime.tagger import (
+        Tagger as Tagger,
+    )
 
-__all__ = [
-    "BackendError",
-    "Bundle",
-    "BundleError",
-    "BundleWriter",
-    "ClassBank",
-    "EngineNotBuiltError",
-    "Event",
-    "EventMachine",
-    "EventSettings",
-    "Frame",
-    "InputError",
-    "Interval",
-    "Manifest",
-    "MissingDependencyError",
-    "ParityError",
-    "Preprocessor",
-    "Tag",
-    "TagBatch",
-    "TagResult",
-    "Tagger",
-    "TaidptError",
-    "Threshold",
-    "open_source",
-    "timeline",
-]
-
-_HOMES = {
-    "bank": ("ClassBank", "Threshold"),
-    "bundle": ("Bundle", "BundleWriter", "Manifest"),
-    "errors": (
-        "BackendError",
-        "BundleError",
-        "EngineNotBuiltError",
-        "InputError",
-        "MissingDependencyError",
-        "ParityError",
-        "TaidptError",
-    ),
-    "events": ("Event", "EventMachine", "EventSettings", "Interval", "timeline"),
-    "preprocess": ("Preprocessor",),
-    "results": ("Tag", "TagBatch", "TagResult"),
-    "sources": ("Frame", "open_source"),
-    "tagger": ("Tagger",),
-}
-_MODULES = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "bank": (
+            "ClassBank",
+            "Threshold",
+        ),
+        "bundle": (
+            "Bundle",
+            "BundleWriter",
+            "Manifest",
+        ),
+        "errors": (
+            "BackendError",
+            "BundleError",
+            "EngineNotBuiltError",
+            "InputError",
+            "MissingDependencyError",
+            "ParityError",
+            "TaidptError",
+        ),
+        "events": (
+            "Event",
+            "EventMachine",
+            "EventSettings",
+            "Interval",
+            "timeline",
+        ),
+        "preprocess": ("Preprocessor",),
+        "results": (
+            "Tag",
+            "TagBatch",
+            "TagResult",
+        ),
+        "sources": (
+            "Frame",
+            "open_source",
+            "read_image",
+        ),
+        "tagger": ("Tagger",),
+    },
+)

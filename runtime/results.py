@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.bank.class_bank import FloatArray
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.runtime.bank.thresholds import UNCERTAIN, Threshold, Thresholds
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
+from taidpt.runtime.errors import InputError
 
 __all__ = ["expand_top", "floor_scores", "refuse_top"]
 

@@ -41,7 +41,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "taidpt.export.cli.bank_commands:compare_banks",
         "Show what several banks would tag on your frames.",
     ),
-    "verify": ("taidpt.export.cli.commands:verify", "Check that a bundle still gives the same tags."),
+    "verify": (
+        "taidpt.export.cli.commands:verify",
+        "Check that a bundle still gives the same tags.",
+    ),
     "doctor": ("taidpt.export.cli.commands:doctor", "Show what this machine has and lacks."),
     "demo": ("taidpt.export.cli.commands:demo", "Do the whole line on the embedded toy world."),
     "calibrate": (

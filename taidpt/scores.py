@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from taidpt.kernels.local_similarity import local_similarity
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS
+from taidpt.runtime.errors import InputError
 
 __all__ = [
     "SCORE_SCALE",

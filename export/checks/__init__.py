@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""What tells the user how things are: verify, doctor, compare-banks."""

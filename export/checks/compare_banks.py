@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.export.classes.bank_job import BankRequest, open_maker, read_tags
-from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
 
 if TYPE_CHECKING:
     from taidpt.calibration.statistics.estimator import Calibration
@@ -271,8 +271,8 @@ def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibr
     from taidpt.calibration.needed_packages import need_packages
 
     need_packages()
-    from taidpt.calibration.statistics.estimator import calibrate
     from taidpt.calibration.scene import worth
+    from taidpt.calibration.statistics.estimator import calibrate
 
     return calibrate(scores, bank.names, None, worth(scores.astype(np.float64), videos))
 

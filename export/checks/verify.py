@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.parity.graph_outputs import Arrays, Pixels, crop_spec, graph_outputs
 from taidpt.export.engines.outputs import engine_outputs
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
-from taidpt.export.parity.labelled_pictures import Labelled, read_labels
 from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
+from taidpt.export.parity.graph_outputs import Arrays, Pixels, crop_spec, graph_outputs
+from taidpt.export.parity.labelled_pictures import Labelled, read_labels
 from taidpt.export.parity.reference_pictures import Picture, camera_frames, folder_pictures, rgb_of
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.precision.half import PRECISIONS, RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
 from taidpt.runtime.backends.engine_files import TITLES, list_engines
 from taidpt.runtime.bundle.bundle import Bundle
@@ -244,8 +244,8 @@ def _from_torch(
             raise InputError("PyTorch is asked for and not installed: pip install 'taidpt[tune]'")
         return None
     from taidpt.clip.model import load_clip
-    from taidpt.export.parity.torch_reference import TorchReference
     from taidpt.encoders.local_branch import image_encoder
+    from taidpt.export.parity.torch_reference import TorchReference
 
     info = bundle.manifest.model
     try:

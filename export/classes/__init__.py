@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""What is exported: prompts baked to rows, ready banks, banks of names."""

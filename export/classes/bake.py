@@ -12,10 +12,10 @@ from torch import Tensor
 
 from taidpt.clip.model import ClipModel
 from taidpt.export.classes.banked_classes import BankedClasses
+from taidpt.features.prompt_encoder import class_embeddings
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank, FloatArray
 from taidpt.scores import SCORE_SCALE
-from taidpt.features.prompt_encoder import class_embeddings
 
 __all__ = ["bake", "bank_from_embeddings"]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taidpt.runtime.tagger.active_bank import bundle_bank
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.outputs import refuse_unwritable
+from taidpt.runtime.tagger.active_bank import bundle_bank
 
 if TYPE_CHECKING:
     from taidpt.export.classes.bank_maker import BankMaker

@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from taidpt.texts.captions import read_texts
 from taidpt.clip.model import ClipModel, load_clip
-from taidpt.export.classes.bake import bake
-from taidpt.texts.labels import LabelReport, label_texts
 from taidpt.evaluation.methods import Bench, LabelledText, method_bank
+from taidpt.export.classes.bake import bake
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.manifest import Manifest
+from taidpt.runtime.errors import InputError
 from taidpt.scores import Scoring
+from taidpt.texts.captions import read_texts
+from taidpt.texts.labels import LabelReport, label_texts
 from taidpt.texts.tags import TagSet
 
 __all__ = ["CHOICES", "BankMaker", "bank_of_names", "require_model"]

@@ -10,8 +10,8 @@ from typing import Any
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.prompts.prompts_file import TunedPrompts, read_picture
-from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bank.bank_file import is_bank
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.json_reader import JsonReader
 from taidpt.scores import SCORE_SCALE, Scoring

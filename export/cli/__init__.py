@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""The click commands of this room: options, steps, printing; nothing imports them."""

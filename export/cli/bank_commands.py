@@ -78,9 +78,9 @@ def compare_banks(
     BUNDLE's encoder sees the frames; its own bank may be a constant. Banks are files (--bank), or
     made here of --tags: from templates, from --prompts, from --texts.
     """
-    from taidpt.export.cli.bank_printing import print_comparison, write_json, write_page
     from taidpt.export.checks.compare_banks import CompareJob
     from taidpt.export.checks.compare_banks import compare_banks as compare
+    from taidpt.export.cli.bank_printing import print_comparison, write_json, write_page
     from taidpt.runtime.storage.outputs import refuse_unwritable
 
     for output in (html, json_path):

@@ -127,6 +127,7 @@ def export(
     written (exit code 1). An engine that cannot be built here ends with exit code 3, after
     everything portable was written.
     """
+    from taidpt.export.cli.printing import progress_for
     from taidpt.export.cli.steps import (
         cpu_step,
         engine_step,
@@ -136,7 +137,6 @@ def export(
         rehead_step,
     )
     from taidpt.export.graph.onnx_files import one_line_on_disk
-    from taidpt.export.cli.printing import progress_for
 
     from_line = click.core.ParameterSource.COMMANDLINE
     given = {name for name in options if context.get_parameter_source(name) == from_line}
@@ -175,8 +175,8 @@ def demo(output: Path, seed: int, quiet: bool) -> None:
     require_export_packages()
     import dataclasses
 
-    from taidpt.export.demo.run import DEMO_SETTINGS, run_demo
     from taidpt.export.cli.printing import print_demo, progress_for
+    from taidpt.export.demo.run import DEMO_SETTINGS, run_demo
 
     with progress_for(quiet) as progress:
         result = run_demo(output, progress, dataclasses.replace(DEMO_SETTINGS, seed=seed))
@@ -214,9 +214,9 @@ def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
 
     Ends with 1 when anything is past its bounds. Needs no PyTorch.
     """
-    from taidpt.export.cli.printing import print_verify
     from taidpt.export.checks.verify import VerifyOptions
     from taidpt.export.checks.verify import verify as run_verify
+    from taidpt.export.cli.printing import print_verify
 
     report = run_verify(bundle, VerifyOptions(**options))
     print_verify(report, json_path)

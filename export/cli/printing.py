@@ -15,12 +15,12 @@ import click
 from taidpt.progress import Progress, RichProgress, SilentProgress
 
 if TYPE_CHECKING:
-    from taidpt.export.demo.run import DemoResult
     from taidpt.export.checks.doctor import Finding
+    from taidpt.export.checks.verify import Agreement, VerifyReport
+    from taidpt.export.demo.run import DemoResult
     from taidpt.export.exporter import ExportResult
     from taidpt.export.parity.centred_cosine import ParityReport
     from taidpt.export.precision.variant import EngineRequest, Variant
-    from taidpt.export.checks.verify import Agreement, VerifyReport
 
 __all__ = [
     "folder_size",
@@ -112,8 +112,8 @@ def folder_size(folder: Path) -> int:
 
 def print_demo(result: DemoResult) -> None:
     """The video's timeline, the table of methods, and where everything lies."""
-    from taidpt.runtime.sinks.person import timeline_lines
     from taidpt.runtime.events.machine import Interval
+    from taidpt.runtime.sinks.person import timeline_lines
 
     report = result.report
     click.echo("A toy world: rendered emoji and a tiny CLIP trained on them. No photograph here.")

@@ -222,8 +222,8 @@ def export_step(source: Path, output: Path, settings: dict[str, Any], progress: 
     from taidpt.export.graph.onnx_files import require_export_packages
 
     require_export_packages()
-    from taidpt.export.exporter import ExportOptions, export_bundle
     from taidpt.export.cli.printing import print_result
+    from taidpt.export.exporter import ExportOptions, export_bundle
 
     print_result(export_bundle(source, output, ExportOptions(**settings), progress))
 
@@ -231,7 +231,7 @@ def export_step(source: Path, output: Path, settings: dict[str, Any], progress: 
 def rehead_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
     """Bundle → another bundle of it with another head, and what is to be said about it."""
     from taidpt.export.cli.printing import print_result
-    from taidpt.export.rehead import rehead
+    from taidpt.export.replace_head import rehead
 
     how = settings["bank"], settings["top_k"], progress, settings["force"]
     print_result(rehead(source, output, *how))
@@ -239,8 +239,8 @@ def rehead_step(source: Path, output: Path, settings: dict[str, Any], progress: 
 
 def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> None:
     """Bundle → engine in it, and what is to be said about that."""
-    from taidpt.export.engines.in_bundle import engine_of
     from taidpt.export.cli.printing import variant_lines
+    from taidpt.export.engines.in_bundle import engine_of
     from taidpt.export.precision.variant import add_precision
 
     variant = add_precision(bundle, request, progress)
@@ -261,8 +261,8 @@ def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> Non
 
 def cpu_step(source: Path, output: Path, request: EngineRequest, progress: Progress) -> None:
     """Bundle → another one in int8 for the CPU, and what is to be said about it."""
-    from taidpt.export.precision.cpu_bundle import write_cpu_bundle
     from taidpt.export.cli.printing import folder_size, precision_lines
+    from taidpt.export.precision.cpu_bundle import write_cpu_bundle
 
     report = write_cpu_bundle(source, output, request, progress)
     click.echo(f"{output}: int8 for ONNX Runtime on the CPU, {folder_size(output) / 1e6:.1f} MB")
@@ -272,8 +272,8 @@ def cpu_step(source: Path, output: Path, request: EngineRequest, progress: Progr
 
 def jetpack5_step(path: Path, batch: str, force: bool) -> None:
     """Add the plain graph for TensorRT 8.5 to a bundle, and print what to run on the device."""
-    from taidpt.export.graph.from_bundle import require_onnx
     from taidpt.export.engines.jetpack5 import JETPACK5_FILE, add_jetpack5_graph, trtexec_line
+    from taidpt.export.graph.from_bundle import require_onnx
 
     require_onnx()
     sizes = parse_batch(batch)

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""The whole line on the toy world, and its page."""

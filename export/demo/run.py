@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.features.zero_shot import encode_pictures, zero_shot_scores
 from taidpt.clip.model import load_clip
 from taidpt.export.demo.page import (
     DemoReport,
@@ -23,16 +22,17 @@ from taidpt.export.demo.page import (
     write_page,
 )
 from taidpt.export.exporter import ExportOptions, export_bundle
+from taidpt.features.zero_shot import encode_pictures, zero_shot_scores
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
-from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.jsonl import JsonlSink
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
 from taidpt.toyworld import assets
 from taidpt.toyworld.heldout import load_heldout
-from taidpt.tuning.text_job import TuneJob, run_job
 from taidpt.tuning.settings import TuneSettings
+from taidpt.tuning.text_job import TuneJob, run_job
 
 __all__ = ["DEMO_SETTINGS", "DemoResult", "run_demo"]
 

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""TensorRT and TensorRT-RTX engines: build, name, store, run once."""

@@ -16,8 +16,8 @@ from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.backends.engine_files import FLAVOURS, PLUGIN_KEY, fingerprint
 from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.backends.plugin_library import load_plugins, plugin_sha256
-from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
 from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
+from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
 from taidpt.runtime.storage.atomic import sha256_of
 
 __all__ = [

@@ -18,13 +18,14 @@ from taidpt.export.engines.builder import (
     require_flavour,
 )
 from taidpt.export.engines.outputs import engine_outputs
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.precision.half import bound_of
 from taidpt.export.precision.variant import EngineRequest, Variant, add_precision
 from taidpt.progress import Progress
 from taidpt.runtime.backends.engine_files import ENGINES, fingerprint, list_engines
 from taidpt.runtime.backends.gpu import gpu_architecture
+from taidpt.runtime.backends.trusted_engines import is_trusted, trust
 from taidpt.runtime.bundle.bundle import Bundle, BundleWriter
 from taidpt.runtime.errors import (
     BackendError,
@@ -34,7 +35,6 @@ from taidpt.runtime.errors import (
 )
 from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
-from taidpt.runtime.backends.trusted_engines import is_trusted, trust
 
 __all__ = ["EngineResult", "add_engine", "engine_of", "timing_cache_path"]
 

@@ -10,10 +10,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taidpt.export.graph.from_bundle import fp32_bundle, load_graph
 from taidpt.export.engines.profile import profile_shapes
-from taidpt.export.precision.gate import PrecisionGate
+from taidpt.export.graph.from_bundle import fp32_bundle, load_graph
 from taidpt.export.graph.onnx_files import finish_graph, lower_opset, save_graph
+from taidpt.export.precision.gate import PrecisionGate
 from taidpt.runtime.bundle.bundle import MODEL_FILE, BundleWriter
 from taidpt.runtime.errors import InputError
 

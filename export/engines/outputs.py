@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from taidpt.export.parity.graph_outputs import BATCH, Arrays, Pixels
-from taidpt.runtime.tagger.active_bank import own_bank
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.backends.engine_files import EngineFile, Machine
 from taidpt.runtime.backends.gpu import gpu_architecture
@@ -15,6 +14,7 @@ from taidpt.runtime.backends.tensorrt_library import import_tensorrt
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, ParityError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
+from taidpt.runtime.tagger.active_bank import own_bank
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["engine_outputs"]

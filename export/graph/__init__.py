@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""ONNX graphs: encoder, head, resize, files with large weights."""

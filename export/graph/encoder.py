@@ -21,6 +21,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from taidpt.export.graph.large_weights import (
+    hide_matrices,
+    put_back,
+    read_stub,
+    read_weights,
+    save_program,
+)
 from taidpt.export.graph.onnx_files import (
     RAW_GLOBAL,
     RAW_PATCHES,
@@ -29,13 +36,6 @@ from taidpt.export.graph.onnx_files import (
     finish_graph,
     lower_opset,
     run_graph,
-)
-from taidpt.export.graph.large_weights import (
-    hide_matrices,
-    put_back,
-    read_stub,
-    read_weights,
-    save_program,
 )
 from taidpt.runtime.errors import BackendError, ParityError
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from taidpt.export.graph.onnx_files import RAW_GLOBAL, RAW_PATCHES
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import BundleError, InputError, MissingDependencyError
 from taidpt.runtime.bundle.onnx_weights import check_external_data
+from taidpt.runtime.errors import BundleError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     import onnx

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from taidpt.export.graph.onnx_files import IR_VERSION, RAW_GLOBAL, RAW_PATCHES, check_graph
 from taidpt.kernels.local_similarity.onnx_node import attach_function, local_similarity_node
-from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 from taidpt.runtime.bank.class_bank import ClassBank
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS, TOP_OUTPUTS, GraphInfo, Scoring
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 
 if TYPE_CHECKING:
     import onnx

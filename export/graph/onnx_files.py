@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.export.graph.large_weights import lies_beside, move_weights, read_weights, weight_bytes
-from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError, TaidptError
 from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
+from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError, TaidptError
 
 if TYPE_CHECKING:
     import onnx

@@ -18,8 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.export.graph.onnx_files import finish_graph
+from taidpt.runtime.bundle.input_spec import (
+    NV12,
+    RGB,
+    YUV_MATRICES,
+    YUV_RANGES,
+    BakedResize,
+    InputSpec,
+)
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.bundle.input_spec import NV12, RGB, YUV_MATRICES, YUV_RANGES, BakedResize, InputSpec
 from taidpt.runtime.preprocess.nv12 import yuv_to_rgb_matrix
 from taidpt.runtime.preprocess.resize import plan_crop
 

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""The reference result, what a device computes, and how far apart they are."""

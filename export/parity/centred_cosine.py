@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.bundle.manifest import Manifest
+from taidpt.runtime.errors import InputError, ParityError
 
 __all__ = [
     "BOUND",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.picture_files import is_image, read_image
 from taidpt.runtime.bundle.input_spec import NV12, InputSpec
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import nv12_to_rgb, rgb_to_nv12
 from taidpt.runtime.preprocess.preprocessor import Preprocessor, to_u8
+from taidpt.runtime.sources.picture_files import is_image, read_image
 
 __all__ = [
     "Picture",

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Another precision of a bundle: fp16, bf16, int8, fp8, and the gate that it must pass."""

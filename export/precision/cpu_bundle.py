@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from taidpt.export.graph.from_bundle import fp32_bundle, require_onnx
-from taidpt.export.precision.activation_ranges import calibration_frames
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE
 from taidpt.export.graph.onnx_files import save_graph
 from taidpt.export.parity.centred_cosine import ParityReport
 from taidpt.export.parity.reference_pictures import frame_maker
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE
+from taidpt.export.precision.activation_ranges import calibration_frames
 from taidpt.export.precision.variant import EngineRequest, convert, gate_for
 from taidpt.progress import Progress
 from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, BundleWriter

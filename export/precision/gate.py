@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taidpt.export.parity.graph_outputs import Arrays, graph_outputs
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
-from taidpt.export.parity.labelled_pictures import Labelled
 from taidpt.export.parity.centred_cosine import GATED, ParityReport, Sides, compare
+from taidpt.export.parity.graph_outputs import Arrays, graph_outputs
+from taidpt.export.parity.labelled_pictures import Labelled
 from taidpt.export.parity.reference_pictures import Picture
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.precision.half import RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
 from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle
 from taidpt.runtime.errors import ParityError

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taidpt.export.precision.activation_ranges import Frames, activation_ranges
 from taidpt.export.graph.onnx_files import RESIZE_PREFIX, finish_graph
+from taidpt.export.precision.activation_ranges import Frames, activation_ranges
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import BackendError
 

@@ -15,13 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taidpt.export.graph.from_bundle import encoder_of, fp32_bundle, require_onnx
-from taidpt.export.precision.activation_ranges import Frames, calibration_frames
 from taidpt.export.engines.builder import EngineOptions
-from taidpt.export.precision.gate import PrecisionGate
+from taidpt.export.graph.from_bundle import encoder_of, fp32_bundle, require_onnx
 from taidpt.export.graph.onnx_files import save_graph
 from taidpt.export.parity.labelled_pictures import Labelled, read_labels
-from taidpt.export.parity.reference_pictures import Picture, camera_frames, folder_pictures, frame_maker
+from taidpt.export.parity.reference_pictures import (
+    Picture,
+    camera_frames,
+    folder_pictures,
+    frame_maker,
+)
+from taidpt.export.precision.activation_ranges import Frames, calibration_frames
+from taidpt.export.precision.gate import PrecisionGate
 from taidpt.export.precision.half import QUANTISED, to_half
 from taidpt.progress import Progress
 from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle, BundleWriter
@@ -284,8 +289,8 @@ def _quantise(
     progress: Progress,
 ) -> tuple[str, Quantised]:
     """By the method of calibration that loses least; layers go back until the gate holds."""
-    from taidpt.export.precision.quantise import METHODS, Quantiser, recipe_for
     from taidpt.export.precision.kept_layers import Quantised, quantise_until
+    from taidpt.export.precision.quantise import METHODS, Quantiser, recipe_for
 
     encoder, frames, for_cpu = source
     recipe = recipe_for(gate.precision, for_cpu)

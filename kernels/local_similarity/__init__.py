@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taidpt.kernels.local_similarity.merged_scores import Epilogue, Scores, merged_scores
     from taidpt.kernels.local_similarity.onnx_export import onnx_translation_table
     from taidpt.kernels.local_similarity.onnx_node import (
         DOMAIN,
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
         local_similarity_function,
         local_similarity_node,
     )
-    from taidpt.kernels.local_similarity.merged_scores import Epilogue, Scores, merged_scores
     from taidpt.kernels.local_similarity.torch_op import local_similarity
 
 __all__ = [

@@ -19,8 +19,8 @@ from taidpt.runtime.backends.base import (
     ProviderSpec,
 )
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
 from taidpt.runtime.bundle.onnx_weights import check_external_data
+from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from taidpt.runtime.preprocess.device_frames import DeviceFrames

@@ -14,10 +14,10 @@ from taidpt.runtime.backends.engine_files import TITLES, Machine, choose_engine
 from taidpt.runtime.backends.engine_runner import EngineRunner
 from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.backends.tensorrt_library import LoadedEngine, import_tensorrt, load_engine
-from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.preprocess.device_frames import DeviceFrames
-from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.backends.trusted_engines import read_trusted
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.errors import BackendError, BundleError, InputError
+from taidpt.runtime.preprocess.device_frames import DeviceFrames
 
 __all__ = ["TensorRTBackend"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.bank.class_bank import ClassBank, FloatArray
+from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.bank.thresholds import Threshold, Thresholds
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 from taidpt.runtime.storage.outputs import write_output
-from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
-from taidpt.runtime.bank.thresholds import Threshold, Thresholds
 from taidpt.runtime.storage.tensor_file import TensorFile
 
 __all__ = ["is_bank", "map_local_embeddings", "read_bank", "read_bank_names", "write_bank"]

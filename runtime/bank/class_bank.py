@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.runtime.bank.thresholds import Threshold, Thresholds
+from taidpt.runtime.errors import InputError
 
 __all__ = [
     "DEFAULT_SCALE",

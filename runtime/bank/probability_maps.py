@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bank.thresholds import Floats, Table, Whole
+from taidpt.runtime.errors import InputError
 
 __all__ = ["Facts", "MapJson", "ProbabilityMaps"]
 

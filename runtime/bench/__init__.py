@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""The work behind `taidpt bench`."""

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from taidpt.runtime.bench.bare_encoder import Bare, open_bare
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.input_spec import InputSpec
-from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.measuring.power import PowerMeter
+from taidpt.runtime.measuring.profile import Profile, percentile_lines
 from taidpt.runtime.preprocess.preprocessor import U8Array
 from taidpt.runtime.sources.open import Frame, Source
+from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tagger.tagger import Tagger
-from taidpt.runtime.measuring.profile import Profile, percentile_lines
 
 __all__ = ["BenchRow", "SyntheticSource", "bench_lines", "bench_report", "run_bench"]
 

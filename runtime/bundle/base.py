@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from taidpt.runtime.errors import BundleError
 from taidpt.runtime.bundle.manifest import Manifest
+from taidpt.runtime.errors import BundleError
 
 __all__ = ["MANIFEST_FILE", "BundleBase"]
 

@@ -11,16 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bank.bank_file import read_bank_names
-from taidpt.runtime.bundle.writer import (
-    MANIFEST_FILE,
-    BundleWriter,
-    is_being_replaced,
-    recover_bundle,
-)
-from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.storage.atomic import hold_lock, sha256_of, write_atomically
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.manifest import (
     KIND,
     SCHEMA,
@@ -34,6 +26,14 @@ from taidpt.runtime.bundle.manifest import (
     TagEntry,
     check_file_name,
 )
+from taidpt.runtime.bundle.writer import (
+    MANIFEST_FILE,
+    BundleWriter,
+    is_being_replaced,
+    recover_bundle,
+)
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.storage.atomic import hold_lock, sha256_of, write_atomically
 
 __all__ = [
     "BANK_FILE",

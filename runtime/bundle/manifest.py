@@ -9,8 +9,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from taidpt.runtime.bank.class_bank import Threshold
-from taidpt.runtime.errors import BundleError
 from taidpt.runtime.bundle.input_spec import InputSpec
+from taidpt.runtime.errors import BundleError
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 
 __all__ = [

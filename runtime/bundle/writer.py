@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from taidpt.runtime.bundle.base import MANIFEST_FILE, BundleBase
+from taidpt.runtime.bundle.manifest import FileEntry, Manifest, check_file_name
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import exchange, fsync_folder, hold_lock, sha256_of, try_lock
-from taidpt.runtime.bundle.manifest import FileEntry, Manifest, check_file_name
 
 __all__ = ["MANIFEST_FILE", "BundleWriter", "is_being_replaced", "recover_bundle"]
 

@@ -1,1 +1,27 @@
-"""TODO: one line that says what this folder is for."""
+"""Scores to on/off events: smoothing and hysteresis, without a clock or a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taidpt.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taidpt.runtime.events.machine import Event as Event
+    from taidpt.runtime.events.machine import EventMachine as EventMachine
+    from taidpt.runtime.events.machine import EventSettings as EventSettings
+    from taidpt.runtime.events.machine import Interval as Interval
+    from taidpt.runtime.events.machine import timeline as timeline
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "machine": (
+            "Event",
+            "EventMachine",
+            "EventSettings",
+            "Interval",
+            "timeline",
+        )
+    },
+)

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Times and watts: what `--profile` and `taidpt bench` print."""

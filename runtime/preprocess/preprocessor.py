@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.input_spec import NV12, InputSpec
+from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from taidpt.runtime.preprocess.device_frames import DeviceFrames

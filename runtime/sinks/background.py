@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.jsonl import event_record
+from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["BackgroundSender", "EventSender", "SendPolicy"]
 

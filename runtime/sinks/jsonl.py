@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.events.machine import Event, Interval
-from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.storage.stdout import write_stdout
+from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["EVENT_SCHEMA", "FRAME_SCHEMA", "EventsSink", "JsonlSink", "event_record"]
 

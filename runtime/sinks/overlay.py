@@ -9,9 +9,9 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.drawing import draw_tags, paint_heatmap, rgb_image
 from taidpt.runtime.sources.video_file import import_av
+from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["OverlaySink"]
 

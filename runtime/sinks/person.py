@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.redact import redact
 from taidpt.runtime.storage.stdout import write_stdout
+from taidpt.runtime.stream.moment import Moment
 
 if TYPE_CHECKING:
     from taidpt.runtime.sources.open import Source

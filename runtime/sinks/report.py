@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taidpt.runtime.sinks.person import clock_text
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.stream.moment import Moment
-from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.sinks.drawing import jpeg, rgb_image
+from taidpt.runtime.sinks.person import clock_text
+from taidpt.runtime.storage.outputs import write_output
+from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["ReportSink"]
 

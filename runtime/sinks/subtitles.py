@@ -9,8 +9,8 @@ from pathlib import Path
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.line_file import LineFile
+from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["Cue", "SubtitleSink", "cues"]
 

@@ -1,1 +1,29 @@
-"""TODO: one line that says what this folder is for."""
+"""Where frames come from: pictures, videos, cameras, pipelines, arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taidpt.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taidpt.runtime.sources.open import Frame as Frame
+    from taidpt.runtime.sources.open import MergedSource as MergedSource
+    from taidpt.runtime.sources.open import Source as Source
+    from taidpt.runtime.sources.open import SourceOptions as SourceOptions
+    from taidpt.runtime.sources.open import open_source as open_source
+    from taidpt.runtime.sources.picture_files import read_image as read_image
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "open": (
+            "Frame",
+            "MergedSource",
+            "Source",
+            "SourceOptions",
+            "open_source",
+        ),
+        "picture_files": ("read_image",),
+    },
+)

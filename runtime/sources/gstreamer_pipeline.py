@@ -14,8 +14,8 @@ import tempfile
 from typing import Any
 
 from taidpt.runtime.errors import MissingDependencyError
-from taidpt.runtime.sources.live_stream import LiveSource, ReconnectPolicy
 from taidpt.runtime.redact import redact
+from taidpt.runtime.sources.live_stream import LiveSource, ReconnectPolicy
 from taidpt.runtime.sources.open import Source, SourceOptions
 from taidpt.runtime.sources.video_file import import_av
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from taidpt.runtime.sources.decoder import Decoder
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.hardware_decoders import open_decoding
 from taidpt.runtime.redact import redact
+from taidpt.runtime.sources.decoder import Decoder
+from taidpt.runtime.sources.hardware_decoders import open_decoding
 from taidpt.runtime.sources.open import Frame, Selector, Source, SourceOptions
 from taidpt.runtime.sources.video_file import import_av, open_input
 

@@ -353,8 +353,8 @@ def _open_text(text: str, options: SourceOptions) -> Source:
 
 
 def _open_url(text: str, options: SourceOptions) -> Source:
-    from taidpt.runtime.sources.live_stream import LiveSource, is_live_url
     from taidpt.runtime.redact import redact
+    from taidpt.runtime.sources.live_stream import LiveSource, is_live_url
 
     if text.startswith("file://"):
         return _open_path(text.removeprefix("file://"), options)

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Files and standard output, read and written safely: whole or not at all."""

@@ -20,13 +20,13 @@ import numpy.typing as npt
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, Interval, timeline
-from taidpt.runtime.stream.moment import Moment
-from taidpt.runtime.stages import Prefetch
+from taidpt.runtime.measuring.profile import Profile
 from taidpt.runtime.preprocess.preprocessor import U8Array
 from taidpt.runtime.results import TagResult, Vocabulary
 from taidpt.runtime.sources.open import Frame, Source, SourceOptions, open_source
+from taidpt.runtime.stages import Prefetch
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.stream.still_frames import Look, StillFilter
-from taidpt.runtime.measuring.profile import Profile
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:

@@ -15,18 +15,16 @@ from types import FrameType
 from typing import Any
 
 from taidpt.runtime.backends.base import BackendOptions
-from taidpt.runtime.tag.bank_watcher import BankWatch
-from taidpt.runtime.sinks.person import PersonSink, Progress, log_to_stderr
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.picture_files import IMAGE_SUFFIXES
 from taidpt.runtime.measuring.power import PowerMeter
 from taidpt.runtime.sinks.base import Sink
+from taidpt.runtime.sinks.csv_table import CsvSink
 from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
 from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.overlay import OverlaySink
+from taidpt.runtime.sinks.person import PersonSink, Progress, log_to_stderr
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.sinks.subtitles import SubtitleSink
-from taidpt.runtime.sinks.csv_table import CsvSink
 from taidpt.runtime.sinks.webhook import open_webhook
 from taidpt.runtime.sources.open import (
     ImageSource,
@@ -35,9 +33,11 @@ from taidpt.runtime.sources.open import (
     SourceOptions,
     open_source,
 )
-from taidpt.runtime.tag.state_file import StateFile
+from taidpt.runtime.sources.picture_files import IMAGE_SUFFIXES
 from taidpt.runtime.stream.stream import Stream, StreamSettings
+from taidpt.runtime.tag.bank_watcher import BankWatch
 from taidpt.runtime.tag.checks import check_bank_options, check_sources, check_targets
+from taidpt.runtime.tag.state_file import StateFile
 from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi", "run_tag"]

@@ -13,11 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 from taidpt.runtime.backends.base import NO_BANK, BankInputs
-from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
 from taidpt.runtime.bank.bank_file import map_local_embeddings
+from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
 from taidpt.runtime.bundle.bundle import BANK_FILE, Bundle
-from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.bundle.manifest import Scoring
+from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.results import Vocabulary
 
 __all__ = [

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taidpt.runtime.tagger.active_bank import check_swappable
 from taidpt.runtime.bank.class_bank import ClassBank, join_banks
 from taidpt.runtime.errors import MissingDependencyError
+from taidpt.runtime.tagger.active_bank import check_swappable
 
 if TYPE_CHECKING:
     from taidpt.runtime.tagger.tagger import Tagger

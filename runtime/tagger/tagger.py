@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.tagger.active_bank import ActiveBank, bundle_bank, check_swappable, fit_bank, own_bank
 from taidpt.runtime.backends.base import (
     Backend,
     BackendOptions,
@@ -23,15 +22,22 @@ from taidpt.runtime.backends.base import (
 from taidpt.runtime.backends.choice import Device, open_backend
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BackendError, BundleError
-from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
+from taidpt.runtime.tagger.active_bank import (
+    ActiveBank,
+    bundle_bank,
+    check_swappable,
+    fit_bank,
+    own_bank,
+)
 
 if TYPE_CHECKING:
-    from taidpt.runtime.tagger.live_bank import LiveBank
     from taidpt.runtime.stream.stream import Stream, StreamInput, StreamSettings
+    from taidpt.runtime.tagger.live_bank import LiveBank
 
 __all__ = ["Tagger"]
 

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Programs that `taidpt bench` starts in a process of their own."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.scene import SceneScores, score_frames
 from taidpt.calibration.statistics.confusable import Confusion, find_confusable
 from taidpt.calibration.statistics.confusable_report import check_report, lines, write_report
-from taidpt.calibration.scene import SceneScores, score_frames
 from taidpt.calibration.targets import Target, open_target
-from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bank.bank_file import is_bank
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import InputError
 
 __all__ = ["run_confusable"]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.statistics.estimator import Calibration, calibrate
 from taidpt.calibration.statistics.hierarchy import Hint
-from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.statistics.score_matrix import ScoreMatrix
 from taidpt.calibration.table import print_table, print_text_table
 from taidpt.calibration.targets import Target, learned, open_target

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from taidpt.calibration.statistics.estimator import Calibration
-from taidpt.runtime.tagger.active_bank import check_fit, fit_bank, scoring_metadata
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
+from taidpt.runtime.bank.probability_maps import MapJson
 from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import hold_lock
-from taidpt.runtime.bank.probability_maps import MapJson
+from taidpt.runtime.tagger.active_bank import check_fit, fit_bank, scoring_metadata
 from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = ["BankTarget", "BundleTarget", "Learned", "Target", "learned", "open_target"]

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Frozen CLIP towers: model, weights, tokenizers."""

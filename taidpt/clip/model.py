@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from taidpt.clip.tokenizer_files import load_tokenizer, quiet
 from taidpt.clip.weights import (
     is_torchscript_archive,
     licence_note,
@@ -20,7 +21,6 @@ from taidpt.clip.weights import (
 )
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import sha256_of
-from taidpt.clip.tokenizer_files import load_tokenizer, quiet
 
 __all__ = ["EMBEDDED_MODEL", "ClipModel", "check_clip_source", "load_clip"]
 

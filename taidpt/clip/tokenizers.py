@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from taidpt.clip.model import ClipModel
-from taidpt.runtime.errors import InputError
 from taidpt.clip.text_tower import text_tower
+from taidpt.runtime.errors import InputError
 
 __all__ = ["TextTokenizer", "text_tokenizer"]
 

@@ -58,8 +58,8 @@ def tune_pictures(method: str, **given: Any) -> None:
     taidpt tune-pictures --dataset voc2007 --root DATA --model RN101-quickgelu \\
       --pretrained openai --known 0.1 --size 448 --resize whole --augment crop -o dual.safetensors
     """
-    from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
     from taidpt.progress import RichProgress
+    from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
     from taidpt.tuning.settings import settings_of
 
     settings = take_settings(settings_of(method), given)

@@ -184,10 +184,10 @@ def tune(output: Path, threads: int | None, **given: Any) -> None:
     """
     import torch
 
-    from taidpt.tuning.execution import is_main_process
     from taidpt.progress import RichProgress
-    from taidpt.tuning.text_job import TuneJob, run_job
+    from taidpt.tuning.execution import is_main_process
     from taidpt.tuning.settings import TuneSettings
+    from taidpt.tuning.text_job import TuneJob, run_job
 
     if threads:
         torch.set_num_threads(threads)

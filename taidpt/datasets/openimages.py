@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from taidpt.texts.captions import read_texts
 from taidpt.runtime.errors import InputError
+from taidpt.texts.captions import read_texts
 
 __all__ = ["NARRATIVES_PLACES", "NARRATIVES_SOURCE", "narrative_files", "narratives"]
 

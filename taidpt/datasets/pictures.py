@@ -25,7 +25,7 @@ class PictureDataset(Dataset[Item]):
 
     Args:
         images: N pictures.
-        crop: frame → uint8 RGB [H, W, 3], such as `taidpt.runtime.preprocess.preprocessor.Preprocessor`.
+        crop: frame → uint8 RGB [H, W, 3], such as `taidpt.runtime.Preprocessor`.
     """
 
     def __init__(self, images: LabelledImages, crop: Crop) -> None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import at_size
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.manifest import InputSpec
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 
 __all__ = ["RESIZES", "PictureInput"]

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taidpt.clip.attention_block import attend, close_block, is_plain_block, queries_keys_values, run_block
+from taidpt.clip.attention_block import (
+    attend,
+    close_block,
+    is_plain_block,
+    queries_keys_values,
+    run_block,
+)
 from taidpt.encoders.base import ImageEncoder, UnsupportedTowerError
 from taidpt.encoders.one_query import OneQueryPool
 

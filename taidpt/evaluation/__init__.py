@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Score files, methods side by side, recipes of published results, plots."""

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from taidpt.datasets.base import LabelledImages
-from taidpt.evaluation.score_file import Decision, ScoreFile, decision_rates, empty_note, rates_line
-from taidpt.evaluation.methods import Bench, HeadScores, score_method
-from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
 from taidpt.encoders.picture_input import PictureInput
+from taidpt.evaluation.methods import Bench, HeadScores, score_method
+from taidpt.evaluation.score_file import Decision, ScoreFile, decision_rates, empty_note, rates_line
 from taidpt.features.picture_store import StoredFeatures
+from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
 from taidpt.scores import transform_scores
 
 __all__ = [

@@ -8,23 +8,29 @@ from dataclasses import dataclass, field, replace
 from functools import cache as cache_results
 from pathlib import Path
 
-from taidpt.texts.captions import read_texts
 from taidpt.clip.model import EMBEDDED_MODEL, check_clip_source, load_clip
-from taidpt.evaluation.comparison import Comparison, compare_methods
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
 from taidpt.datasets.openimages import narratives
-from taidpt.texts.labels import balance_texts, label_texts
-from taidpt.evaluation.methods import Bench, LabelledText, check_methods, method_bank, methods_with_bank
-from taidpt.metrics import MapSettings
 from taidpt.encoders.picture_input import PictureInput
+from taidpt.evaluation.comparison import Comparison, compare_methods
+from taidpt.evaluation.methods import (
+    Bench,
+    LabelledText,
+    check_methods,
+    method_bank,
+    methods_with_bank,
+)
 from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.metrics import MapSettings
 from taidpt.progress import Progress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.texts.captions import read_texts
+from taidpt.texts.labels import balance_texts, label_texts
 from taidpt.toyworld import assets
-from taidpt.tuning.text_job import pick_device
 from taidpt.tuning.settings import TuneSettings
+from taidpt.tuning.text_job import pick_device
 
 __all__ = [
     "BenchmarkJob",

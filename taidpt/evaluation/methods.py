@@ -5,7 +5,7 @@
 | `zsclip`, `zsclip80` | CLIP as it comes, with the plain template or the 80 of ImageNet |
 | `clipdpt`, `clipdpt80` | the same with position-free pooling and the local branch |
 | `tai`, `taidpt`, `coop`, `dualcoop` | tuned prompts: a file; the first two also from texts |
-| `centroids`, `linear` | a mean caption, or a text-only linear head (`taidpt.evaluation.text_only_heads`) |
+| `centroids`, `linear` | a mean caption, or a text-only linear head (`text_only_heads`) |
 | `a+b` | the mean of two or more of these as one bank |
 """
 
@@ -25,9 +25,8 @@ import torch
 from torch import Tensor
 
 from taidpt import __version__
-from taidpt.features.zero_shot import PictureFeatures
-from taidpt.features.caption_features import encode_captions
 from taidpt.clip.model import ClipModel
+from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.text_only_heads import (
     ClassRows,
     LinearSettings,
@@ -35,9 +34,11 @@ from taidpt.evaluation.text_only_heads import (
     concept_centroids,
     linear_head,
 )
-from taidpt.kernels.local_similarity import local_similarity
-from taidpt.encoders.picture_input import PictureInput
+from taidpt.features.caption_features import encode_captions
 from taidpt.features.picture_store import StoredFeatures
+from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
+from taidpt.features.zero_shot import PictureFeatures
+from taidpt.kernels.local_similarity import local_similarity
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -45,7 +46,6 @@ from taidpt.runtime.errors import InputError
 from taidpt.scores import SCORE_SCALE, Scoring, dual_scores
 from taidpt.texts.tags import TagSet
 from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
-from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.tuning.settings import RunOptions, TuneSettings
 from taidpt.tuning.tuner import tune
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.evaluation.comparison import Comparison, merge_curve, merged_head
-from taidpt.evaluation.score_file import ScoreFile
 from taidpt.evaluation.methods import HeadScores
+from taidpt.evaluation.score_file import ScoreFile
 from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.runtime.errors import MissingDependencyError
 

@@ -56,7 +56,8 @@ class Recipe:
 
     Attributes:
         dataset, model, pretrained: as `taidpt eval --dataset` takes them.
-        method: one of `taidpt.evaluation.methods`, or "ensemble": TaI-DPT with what `pictures` makes.
+        method: one of `taidpt.evaluation.methods`, or "ensemble": TaI-DPT with what
+            `pictures` makes.
         texts: a text source of `taidpt.evaluation.dataset_job`.
         column: of the table, the one to compare; None for the method's merged or only head.
         published: mAP in percent, None where nothing is published.

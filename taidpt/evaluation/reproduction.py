@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from taidpt import __version__
-from taidpt.evaluation.dataset_job import BenchmarkJob, default_cache, run_benchmark
 from taidpt.evaluation.comparison import Comparison, group_means
-from taidpt.evaluation.score_file import ensemble_scores
-from taidpt.metrics import mean_average_precision
-from taidpt.features.picture_store import StoreSettings
-from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
-from taidpt.progress import Progress
+from taidpt.evaluation.dataset_job import BenchmarkJob, default_cache, run_benchmark
 from taidpt.evaluation.recipes import PictureRun, Recipe, find_recipe
+from taidpt.evaluation.score_file import ensemble_scores
+from taidpt.features.picture_store import StoreSettings
+from taidpt.metrics import mean_average_precision
+from taidpt.progress import Progress
 from taidpt.runtime.storage.outputs import write_output
+from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
 from taidpt.tuning.text_job import checkpoint_path
 
 __all__ = [

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taidpt.tuning.losses import ranking_loss
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
 from taidpt.scores import SCORE_SCALE
+from taidpt.tuning.losses import ranking_loss
 
 __all__ = ["ClassRows", "LinearSettings", "average_rows", "concept_centroids", "linear_head"]
 

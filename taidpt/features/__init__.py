@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""What frozen towers give, computed once: prompts, captions, pictures."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from taidpt.clip.model import ClipModel
-from taidpt.runtime.errors import InputError
 from taidpt.features.prompt_encoder import token_features, tokenize_texts
+from taidpt.runtime.errors import InputError
 
 __all__ = ["CACHE_PRECISIONS", "CaptionFeatures", "FeatureBatch", "encode_captions", "texts_sha256"]
 

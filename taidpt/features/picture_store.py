@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from taidpt.features.zero_shot import PictureFeatures, encode_pictures
 from taidpt.clip.model import ClipModel
 from taidpt.datasets.base import LabelledImages
 from taidpt.datasets.pictures import picture_loader
 from taidpt.encoders.picture_input import PictureInput
+from taidpt.features.zero_shot import PictureFeatures, encode_pictures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import write_atomically

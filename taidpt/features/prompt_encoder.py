@@ -21,10 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from taidpt.clip.attention_block import attend, close_block, join_heads, queries_keys_values
 from taidpt.clip.model import ClipModel
-from taidpt.prompts.tokens import PromptTokens, tokenize_prompts
-from taidpt.runtime.errors import InputError
 from taidpt.clip.text_tower import TextTower, text_tower
 from taidpt.clip.tokenizers import text_tokenizer
+from taidpt.prompts.tokens import PromptTokens, tokenize_prompts
+from taidpt.runtime.errors import InputError
 
 __all__ = [
     "EncodedTexts",

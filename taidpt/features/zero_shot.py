@@ -14,9 +14,9 @@ from torch import Tensor
 
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import image_encoder
+from taidpt.features.prompt_encoder import plain_class_embeddings
 from taidpt.runtime.errors import InputError
 from taidpt.scores import global_scores, local_scores, merged_scores
-from taidpt.features.prompt_encoder import plain_class_embeddings
 
 __all__ = ["PictureFeatures", "encode_pictures", "normalised", "zero_shot_scores"]
 

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Tuned prompts: their file and their tokens."""

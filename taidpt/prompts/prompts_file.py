@@ -15,10 +15,10 @@ from taidpt.clip.model import ClipModel
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.prompts.tokens import NAME_POSITIONS
 from taidpt.runtime.bank.class_bank import Threshold
+from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.storage.json_reader import JsonReader
-from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.texts.tags import Tag
 

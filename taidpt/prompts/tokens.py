@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from taidpt.clip.model import ClipModel
-from taidpt.runtime.errors import InputError
 from taidpt.clip.tokenizers import TextTokenizer, text_tokenizer
+from taidpt.runtime.errors import InputError
 
 __all__ = ["NAME_POSITIONS", "PromptTokens", "tokenize_prompts"]
 

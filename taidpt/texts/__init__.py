@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Words only, without torch: the tag list, captions, labels, templates."""

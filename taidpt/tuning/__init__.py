@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Objectives, losses, the training loop, and jobs from files to a prompts file."""

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from taidpt.features.caption_features import FeatureBatch
+from taidpt.features.prompt_encoder import PromptEncoder
+from taidpt.progress import Progress
+from taidpt.runtime.errors import InputError
 from taidpt.tuning.checkpoints import Checkpoint
 from taidpt.tuning.execution import Execution, execution_of, is_main_process
 from taidpt.tuning.losses import loss_by_name
 from taidpt.tuning.objectives import Objective
-from taidpt.progress import Progress
-from taidpt.runtime.errors import InputError
-from taidpt.features.prompt_encoder import PromptEncoder
 from taidpt.tuning.settings import RunOptions, TuneSettings, learning_rate
 
 __all__ = ["FeatureSource", "Material", "Rows", "TuningLoop"]

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from taidpt.features.augmented_pictures import AugmentedPictures
-from taidpt.evaluation.dataset_job import default_cache, find_source
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages, load_dataset
-from taidpt.tuning.picture_features import PictureSource, TunablePictures, few_shots, mask_labels
+from taidpt.evaluation.dataset_job import default_cache, find_source
+from taidpt.features.augmented_pictures import AugmentedPictures
 from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
 from taidpt.progress import Progress
 from taidpt.prompts.prompts_file import TunedPrompts
-from taidpt.tuning.text_job import check_output, checkpoint_path, pick_device, save_prompts
+from taidpt.tuning.picture_features import PictureSource, TunablePictures, few_shots, mask_labels
 from taidpt.tuning.settings import RunOptions, TuneSettings, settings_of
+from taidpt.tuning.text_job import check_output, checkpoint_path, pick_device, save_prompts
 from taidpt.tuning.tuner import tune_on_pictures
 
 __all__ = ["PictureTuneJob", "run_picture_job"]

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taidpt.tuning.execution import PRECISIONS
-from taidpt.tuning.losses import loss_by_name
 from taidpt.prompts.prompts_file import PromptSettings
 from taidpt.runtime.errors import InputError
+from taidpt.tuning.execution import PRECISIONS
+from taidpt.tuning.losses import loss_by_name
 
 __all__ = ["METHODS", "RunOptions", "TuneSettings", "learning_rate", "settings_of"]
 

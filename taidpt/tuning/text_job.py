@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from taidpt.texts.captions import read_texts
 from taidpt.clip.model import check_clip_source, load_clip
-from taidpt.tuning.execution import is_main_process, local_rank, processes
-from taidpt.texts.labels import LabelReport, label_texts
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.texts.captions import read_texts
+from taidpt.texts.labels import LabelReport, label_texts
 from taidpt.texts.tags import TagSet
 from taidpt.texts.templates import texts_from_names
+from taidpt.tuning.execution import is_main_process, local_rank, processes
 from taidpt.tuning.settings import RunOptions, TuneSettings
 from taidpt.tuning.tuner import LabelledText, tune
 

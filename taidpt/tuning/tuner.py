@@ -22,23 +22,23 @@ import torch
 from torch import Tensor
 
 from taidpt import __version__
-from taidpt.features.caption_features import CaptionFeatures, encode_captions, texts_sha256
+from taidpt.calibration.from_texts.modality_gap import made_up_features
+from taidpt.calibration.from_texts.thresholds import TextTag, split_held_out, tags_from_texts
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import image_encoder
-from taidpt.calibration.from_texts.modality_gap import made_up_features
-from taidpt.tuning.objectives import DualObjective, HeadsObjective, Objective
-from taidpt.tuning.picture_features import TunablePictures
+from taidpt.features.caption_features import CaptionFeatures, encode_captions, texts_sha256
+from taidpt.features.prompt_encoder import PromptEncoder
 from taidpt.progress import Progress, SilentProgress
-from taidpt.prompts.tokens import tokenize_prompts
 from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.prompts.tokens import tokenize_prompts
 from taidpt.runtime.errors import InputError
 from taidpt.scores import merged_scores
 from taidpt.texts.tags import Tag
 from taidpt.texts.templates import template_texts
-from taidpt.features.prompt_encoder import PromptEncoder
-from taidpt.calibration.from_texts.thresholds import TextTag, split_held_out, tags_from_texts
-from taidpt.tuning.settings import RunOptions, TuneSettings
 from taidpt.tuning.loop import Material, TuningLoop
+from taidpt.tuning.objectives import DualObjective, HeadsObjective, Objective
+from taidpt.tuning.picture_features import TunablePictures
+from taidpt.tuning.settings import RunOptions, TuneSettings
 
 __all__ = ["LabelledText", "TextRun", "tune", "tune_on_pictures"]
 

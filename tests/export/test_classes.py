@@ -11,17 +11,17 @@ import torch
 
 from taidpt.clip.model import load_clip
 from taidpt.datasets import load_dataset
+from taidpt.encoders.picture_input import PictureInput
+from taidpt.evaluation.methods import Bench, method_bank, methods_with_bank, score_method
 from taidpt.export.classes.banked_classes import load_classes
 from taidpt.export.exporter import export_bundle
-from taidpt.evaluation.methods import Bench, method_bank, methods_with_bank, score_method
-from taidpt.tuning.picture_features import PictureSource, mask_labels
-from taidpt.encoders.picture_input import PictureInput
 from taidpt.features.picture_store import StoreSettings, store_features
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.picture_files import read_image
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.scores import merged_scores
+from taidpt.tuning.picture_features import PictureSource, mask_labels
 from taidpt.tuning.settings import settings_of
 from taidpt.tuning.tuner import tune_on_pictures
 

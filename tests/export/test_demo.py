@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taidpt.export.demo.run import DemoResult, run_demo
 from taidpt.export.demo.page import Span
+from taidpt.export.demo.run import DemoResult, run_demo
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.tagger.tagger import Tagger

@@ -14,11 +14,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from taidpt.export.precision import gate
-from taidpt.export.engines.in_bundle import add_engine
-from taidpt.export.graph.from_bundle import encoder_of, load_graph
 from taidpt.export.cli.steps import check_cpu_options, parse_batch, parse_size
-from taidpt.export.precision.cpu_bundle import write_cpu_bundle
 from taidpt.export.engines.builder import (
     EngineOptions,
     _configure,
@@ -26,18 +22,22 @@ from taidpt.export.engines.builder import (
     engine_key,
     find_flavour,
 )
-from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
-from taidpt.export.graph.head import append_head
+from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.engines.jetpack5 import jetpack5_graph
+from taidpt.export.exporter import ExportOptions, write_bundle
+from taidpt.export.graph.from_bundle import encoder_of, load_graph
+from taidpt.export.graph.head import append_head
+from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
 from taidpt.export.parity.reference_pictures import generated_pictures
+from taidpt.export.precision import gate
+from taidpt.export.precision.cpu_bundle import write_cpu_bundle
 from taidpt.export.precision.half import to_half
 from taidpt.export.precision.variant import EngineRequest, add_precision, gate_for
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
-from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError, ParityError
 from taidpt.runtime.bundle.manifest import Scoring
+from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError, ParityError
 from tests.export.conftest import FAMILIES, small_bank, small_graph
 from tests.export.test_exporter import some_prompts
 from tests.support import require

@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 
 from taidpt.clip.model import load_clip
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.exporter import ExportOptions, ExportResult, export_bundle, write_bundle
 from taidpt.export.graph.resize import FrameInput
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.bank.class_bank import Threshold
-from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.bundle.input_spec import NV12, BakedResize
+from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.preprocess.nv12 import nv12_to_rgb
 from taidpt.texts.tags import Tag
 from tests.taidpt.tiny import make_clip

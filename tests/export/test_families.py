@@ -17,16 +17,16 @@ import onnx
 import open_clip
 import pytest
 
-from taidpt.export.graph.from_bundle import encoder_of
 from taidpt.export.engines.builder import EngineOptions, build_engine
 from taidpt.export.exporter import export_bundle
-from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
+from taidpt.export.graph.from_bundle import encoder_of
 from taidpt.export.graph.head import append_head
+from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
 from taidpt.export.precision.half import to_half
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
-from taidpt.tuning.text_job import TuneJob, run_job
 from taidpt.tuning.settings import TuneSettings
+from taidpt.tuning.text_job import TuneJob, run_job
 from tests.export.conftest import small_bank
 from tests.families import SIZE, family_config
 from tests.hub_tokenizer import VOCABULARY, save_tokenizer

@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 import pytest
 
 from taidpt.calibration.targets import BundleTarget
-from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.engines.builder import EngineOptions
-from taidpt.export.exporter import ExportOptions, write_bundle
+from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.engines.jetpack5 import add_jetpack5_graph
+from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.precision.variant import EngineRequest, add_precision
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, BundleWriter

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.export.graph.onnx_files import run_graph, save_graph
 from taidpt.export.graph.head import append_head
+from taidpt.export.graph.onnx_files import run_graph, save_graph
 from taidpt.runtime.bundle.manifest import Scoring
 from tests.export.conftest import FAMILIES, small_bank, small_graph
 from tests.support import REPOSITORY, require

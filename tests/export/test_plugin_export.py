@@ -14,11 +14,11 @@ import pytest
 
 from taidpt.export.engines.builder import EngineOptions, engine_key
 from taidpt.export.engines.network import parse_graph
-from taidpt.export.graph.onnx_files import save_graph
 from taidpt.export.graph.head import append_head
+from taidpt.export.graph.onnx_files import save_graph
 from taidpt.runtime.backends.engine_files import fingerprint
-from taidpt.runtime.errors import EngineNotBuiltError
 from taidpt.runtime.bundle.manifest import Scoring
+from taidpt.runtime.errors import EngineNotBuiltError
 from tests.export.conftest import small_bank, small_graph
 from tests.kernels.test_tensorrt_plugin import plugin
 

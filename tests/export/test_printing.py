@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.cli.printing import precision_lines
+from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.precision.variant import EngineRequest
 
 INT8 = {

@@ -11,10 +11,10 @@ from PIL import Image
 
 from taidpt.export.cli.steps import ENGINE_OPTIONS, read_options
 from taidpt.export.graph.onnx_files import run_graph
-from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.graph.resize import FrameInput, prepend_resize
-from taidpt.runtime.errors import InputError
+from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.runtime.bundle.input_spec import InputSpec
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import nv12_to_rgb
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from tests.export.conftest import MEAN, STD, small_graph

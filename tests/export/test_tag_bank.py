@@ -14,17 +14,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 from taidpt.clip.model import ClipModel, load_clip
+from taidpt.export.classes.bank_maker import CHOICES, BankMaker
 from taidpt.export.cli.bank_commands import bank as bank_command
 from taidpt.export.cli.bank_commands import compare_banks
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.classes.bank_maker import CHOICES, BankMaker
+from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings
 from taidpt.runtime import ClassBank, Tagger
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.scores import Scoring
 from taidpt.texts.tags import TagSet
-from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.toyworld import assets
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip

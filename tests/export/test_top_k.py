@@ -12,24 +12,24 @@ import pytest
 from click.testing import CliRunner
 
 from taidpt.calibration.scene import score_frames
-from taidpt.export.parity.graph_outputs import graph_outputs
+from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.classes.banked_classes import BankedClasses
 from taidpt.export.cli.commands import export
 from taidpt.export.engines.builder import EngineOptions, build_engine
 from taidpt.export.exporter import ExportOptions, _tag_entries, with_thresholds, write_bundle
-from taidpt.export.graph.onnx_files import run_graph, save_graph
 from taidpt.export.graph.head import append_head
+from taidpt.export.graph.onnx_files import run_graph, save_graph
+from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision.half import to_half
-from taidpt.export.rehead import rehead
 from taidpt.export.precision.variant import EngineRequest, add_precision
-from taidpt.export.checks.verify import VerifyOptions, verify
+from taidpt.export.replace_head import rehead
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
-from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 from taidpt.runtime.bank.class_bank import Threshold
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.bundle.manifest import Scoring
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 from taidpt.runtime.top_k import floor_scores
 from tests.export.conftest import FAMILIES, small_bank, small_graph, small_reference
 from tests.export.test_engine import require_rtx

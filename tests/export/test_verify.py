@@ -16,9 +16,9 @@ from PIL import Image
 
 from taidpt.clip.model import load_clip
 from taidpt.export.checks.doctor import examine, examine_bundle
+from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.parity.reference_pictures import generated_pictures
-from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, BundleWriter
 from taidpt.runtime.bank.class_bank import ClassBank

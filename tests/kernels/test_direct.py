@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from taidpt.kernels.local_similarity import local_similarity
 from taidpt.kernels.local_similarity import autograd_function as direct
+from taidpt.kernels.local_similarity import local_similarity
 from tests.kernels.cases import Case, Inputs, make_inputs
 
 

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from taidpt.kernels.local_similarity import chunked, local_similarity, naive, triton_backward, triton_launch
+from taidpt.kernels.local_similarity import (
+    chunked,
+    local_similarity,
+    naive,
+    triton_backward,
+    triton_launch,
+)
 from taidpt.kernels.local_similarity import dispatch as implementations
 from taidpt.kernels.local_similarity.merged_scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Tiles

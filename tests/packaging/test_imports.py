@@ -1,15 +1,22 @@
-"""Imports run down: read from the code, and proved in a process of its own."""
+"""Imports run one way: between rooms, between the folders of a room, and without a circle.
+
+Every import counts, also those inside functions and those for type checkers alone.
+"""
 
 from __future__ import annotations
 
 import ast
+import graphlib
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from taidpt.cli import COMMANDS
 from tests.support import REPOSITORY
 
 # What each room may import of ours.
@@ -19,53 +26,196 @@ ALLOWED = {
     "taidpt": {"taidpt", "kernels", "runtime"},
     "export": {"export", "taidpt", "kernels", "runtime"},
 }
-# What stands at the top of a command module, so that --help is quick.
+# Where the folders and modules of a room stand: a line imports what stands above it, and itself.
+ORDER = {
+    "runtime": """
+        errors closing redact stages lazy
+        storage measuring events
+        sources
+        bank
+        bundle
+        preprocess top_k
+        backends results
+        stream
+        tagger sinks
+        bench tag
+        commands
+    """,
+    "kernels": """
+        local_similarity
+        aot_header aot_compile aot
+    """,
+    "taidpt": """
+        progress metrics texts toyworld
+        scores clip
+        datasets encoders bench
+        prompts
+        features
+        calibration/statistics
+        calibration/judging calibration/from_texts
+        calibration
+        tuning
+        evaluation
+        commands cli
+        __main__
+    """,
+    "export": """
+        graph
+        parity classes
+        precision exporter
+        engines replace_head demo
+        checks
+        cli
+    """,
+}
+# The largest number of modules in one folder, its `__init__.py` not counted.
+LARGEST = {"kernels/local_similarity": 18}
+LARGEST_ELSEWHERE = 13
+# The one thing that the ground floor may ask of the package above it.
 VERSION_IMPORT = "from taidpt import __version__"
+# What stands at the top of a command module, so that --help is quick.
 COMMAND_TOP_LEVEL = {"click", "taidpt", "__future__"} | set(sys.stdlib_module_names)
 
 
-def our_imports(source: Path) -> Iterator[tuple[int, str]]:
-    """Line and room of each import of ours, wherever in the file it stands."""
-    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the product by its import name, packages by their folder's name."""
+    found = {}
+    for room in ALLOWED:
+        for source in sorted((REPOSITORY / room).rglob("*.py")):
+            parts = source.relative_to(REPOSITORY).with_suffix("").parts
+            if room != "taidpt":
+                parts = ("taidpt", *parts)
+            elif parts[1] in ALLOWED:  # behind a link
+                continue
+            found[".".join(parts).removesuffix(".__init__")] = source
+    return found
+
+
+@cache
+def imports(name: str) -> tuple[tuple[int, str], ...]:
+    """Line and module of each import of ours in a module, wherever in the file it stands."""
+    return tuple(_imports(modules()[name]))
+
+
+def _imports(source: Path) -> Iterator[tuple[int, str]]:
+    text = source.read_text("utf-8")
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
+        if text.splitlines()[node.lineno - 1].strip() == VERSION_IMPORT:
+            continue
         for name in names:
-            parts = name.split(".")
-            if parts[0] == "taidpt":
-                room = parts[1] if len(parts) > 1 and parts[1] in ALLOWED else "taidpt"
-                yield node.lineno, room
+            if name.split(".")[0] == "taidpt":
+                module = name if name in modules() else name.rpartition(".")[0]
+                assert module in modules(), f"{source}:{node.lineno}: there is no {name}"
+                yield node.lineno, module
 
 
-@pytest.mark.parametrize("room", ALLOWED)
-def test_imports_run_down(room: str) -> None:
+def room_of(module: str) -> str:
+    """The room of a module."""
+    second = module.split(".")[1:2]
+    return second[0] if second and second[0] in ALLOWED else "taidpt"
+
+
+def level_of(module: str) -> tuple[int, str] | None:
+    """The line of its room's order in which a module stands, and its place there.
+
+    None for the room's own `__init__`, which hands names on from everywhere.
+    """
+    room = room_of(module)
+    inside = module.split(".")[1 if room == "taidpt" else 2 :]
+    if not inside:
+        return None
+    lines = [line.split() for line in ORDER[room].split("\n")]
+    for length in (2, 1):  # the longest place that the order names
+        place = "/".join(inside[:length])
+        for number, places in enumerate(lines):
+            if place in places:
+                return number, place
+    raise AssertionError(f"{module} has no place in the order of {room}")
+
+
+def test_rooms_import_downwards() -> None:
     wrong = [
-        f"{source.relative_to(REPOSITORY)}:{line} imports {other}"
-        for source in sorted((REPOSITORY / room).rglob("*.py"))
-        for line, other in our_imports(source)
-        if other not in ALLOWED[room] and not _asks_the_version(source, line)
+        f"{modules()[name]}:{line} imports {other}"
+        for name in modules()
+        for line, other in imports(name)
+        if room_of(other) not in ALLOWED[room_of(name)]
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def _asks_the_version(source: Path, line: int) -> bool:
-    """The one thing that the ground floor may ask of the house."""
-    return source.read_text("utf-8").splitlines()[line - 1].strip() == VERSION_IMPORT
+def test_folders_import_what_stands_before_them() -> None:
+    wrong = []
+    for name in modules():
+        level = level_of(name)
+        for line, other in imports(name):
+            below = level_of(other) if room_of(other) == room_of(name) else None
+            if level is None or below is None or level[1] == below[1]:
+                continue
+            if below[0] >= level[0]:
+                wrong.append(f"{modules()[name]}:{line} ({level[1]}) imports {other}")
+    assert not wrong, "\n".join(wrong)
 
 
-def test_command_modules_import_only_click_and_the_standard_library_at_the_top() -> None:
-    for source in (*REPOSITORY.glob("*/commands.py"), *REPOSITORY.glob("taidpt/**/commands.py")):
-        for node in ast.parse(source.read_text("utf-8")).body:
+def test_there_is_no_import_circle() -> None:
+    """A package's `__init__` that hands names on when they are used is no part of a circle."""
+    graph = {
+        name: {other for _, other in imports(name)} - {name}
+        for name, source in modules().items()
+        if source.name != "__init__.py" or "lazy_names" not in source.read_text("utf-8")
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_folders_are_small_and_say_their_purpose() -> None:
+    for name, source in modules().items():
+        if source.name != "__init__.py" or name == "taidpt":
+            continue
+        folder = source.parent.relative_to(REPOSITORY).as_posix()
+        count = len(list(source.parent.glob("*.py"))) - 1
+        assert count <= LARGEST.get(folder, LARGEST_ELSEWHERE), f"{folder} has {count} modules"
+        purpose = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
+        assert purpose, f"{folder}/__init__.py does not say what the folder is for"
+        assert purpose.splitlines()[0].endswith("."), f"{folder}: one line, a whole sentence"
+
+
+def test_command_modules_are_light_and_imported_by_nobody() -> None:
+    doors = {path.partition(":")[0] for path, _ in COMMANDS.values()}
+    assert doors <= set(modules())
+    for name in modules():
+        for line, other in imports(name):
+            assert other not in doors, f"{modules()[name]}:{line} imports the door {other}"
+    for door in doors:
+        for node in ast.parse(modules()[door].read_text("utf-8")).body:
             if isinstance(node, ast.Import):
                 tops = {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 tops = {(node.module or "").split(".")[0]}
             else:
                 continue
-            assert tops <= COMMAND_TOP_LEVEL, f"{source}:{node.lineno} imports {tops}"
+            assert tops <= COMMAND_TOP_LEVEL, f"{modules()[door]}:{node.lineno} imports {tops}"
+
+
+def test_every_lazy_name_exists_and_is_what_type_checkers_see() -> None:
+    """The table of `lazy_names` and the imports under TYPE_CHECKING name the same things."""
+    for name, source in modules().items():
+        if source.name != "__init__.py" or "lazy_names(" not in source.read_text("utf-8"):
+            continue
+        package = importlib.import_module(name)
+        for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module != "taidpt.runtime.lazy":
+                for alias in node.names if node.module.startswith("taidpt") else ():
+                    assert getattr(package, alias.name).__name__ == alias.name
+                    assert alias.name in dir(package)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from taidpt.clip.model import ClipModel
-from taidpt.export.parity.graph_outputs import graph_outputs
+from taidpt.encoders.local_branch import image_encoder
 from taidpt.export.graph.encoder import EncoderInput, export_encoder
 from taidpt.export.graph.head import append_head
 from taidpt.export.parity.centred_cosine import ParityReport, Sides, centred_cosines, compare
+from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.reference_pictures import generated_pictures, heldout_pictures
 from taidpt.export.parity.torch_reference import TorchReference
-from taidpt.encoders.local_branch import image_encoder
-from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
+from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.preprocess.resize import plan_crop
 from tests.export.conftest import small_bank
 from tests.taidpt.tiny import make_clip

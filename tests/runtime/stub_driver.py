@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taidpt.runtime.backends.engine_files import PLUGIN_KEY, fingerprint
-from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.backends.trusted_engines import trust
+from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle, BundleWriter
 from tests.support import REPOSITORY, require
 
 STUBS = REPOSITORY / "tests" / "runtime" / "stubs"

@@ -22,8 +22,8 @@ from onnx import numpy_helper
 from PIL import Image
 
 from taidpt.runtime.errors import BackendError, InputError
-from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.sources.open import Frame, open_source
+from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_frame, write_video

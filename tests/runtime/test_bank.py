@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bank.bank_file import read_bank_names
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import BundleError, InputError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bank.bank_file import is_bank, map_local_embeddings
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import BundleError
 from tests.runtime.test_bank import rows
 from tests.support import REPOSITORY

@@ -114,7 +114,16 @@ def test_the_synthetic_source_counts_and_times() -> None:
 
 def test_open_clip_is_measured_in_a_process_of_its_own() -> None:
     """The toy world's model; the tiny bundle's is none of open_clip's."""
-    command = [sys.executable, "-m", "taidpt.bench.eager_encoder", "toyworld", "1,2", "cpu", "1", "0.01"]
+    command = [
+        sys.executable,
+        "-m",
+        "taidpt.bench.eager_encoder",
+        "toyworld",
+        "1,2",
+        "cpu",
+        "1",
+        "0.01",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert list(found) == ["1", "2"]

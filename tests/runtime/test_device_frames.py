@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taidpt.runtime.preprocess.device_frames import DeviceFrames, take_frames
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.preprocess.device_frames import DeviceFrames, take_frames
 from taidpt.runtime.tagger.tagger import Tagger
 
 

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from taidpt.runtime.errors import BundleError
 from taidpt.runtime.bundle.onnx_weights import check_external_data, external_locations
+from taidpt.runtime.errors import BundleError
 
 NAME = "model.onnx"
 

@@ -42,7 +42,8 @@ def test_tagging_a_frame_of_the_models_size_loads_onnxruntime_alone(bundle_path:
 
 
 NOT_LOADED = """
-unneeded = ("logging", "taidpt.runtime.preprocess.resize", "taidpt.runtime.preprocess.device_frames", "cuda",
+unneeded = ("logging", "taidpt.runtime.preprocess.resize",
+            "taidpt.runtime.preprocess.device_frames", "cuda",
             "taidpt.runtime.backends.tensorrt_engine", "taidpt.runtime.tagger.live_bank")
 print(*[name for name in unneeded if name in sys.modules])
 """

@@ -24,8 +24,8 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.gstreamer_pipeline import launch_command
 from taidpt.runtime.sources.live_stream import LiveClock, LiveSource, ReconnectPolicy
 from taidpt.runtime.sources.open import Frame, SourceOptions, open_source
-from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.runtime.sources.video_file import VideoSource
+from taidpt.runtime.tagger.tagger import Tagger
 from tests.support import require
 
 QUICK = ReconnectPolicy(first_s=0.1, longest_s=0.3, timeout_s=2.0)

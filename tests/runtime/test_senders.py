@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.sinks.background import BackgroundSender, SendPolicy
 from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.webhook import open_webhook
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.support import require

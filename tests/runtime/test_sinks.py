@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taidpt.runtime.sinks.person import clock_text, timeline_lines
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.stream.moment import Moment
+from taidpt.runtime.sinks.csv_table import CsvSink
 from taidpt.runtime.sinks.drawing import paint_heatmap
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.sinks.overlay import OverlaySink
+from taidpt.runtime.sinks.person import clock_text, timeline_lines
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.sinks.subtitles import Cue, SubtitleSink, cues
-from taidpt.runtime.sinks.csv_table import CsvSink
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.stream.moment import Moment
-from taidpt.runtime.stages import Merge, Prefetch
+from taidpt.runtime.measuring.profile import Profile
 from taidpt.runtime.sources.open import (
     Frame,
     MergedSource,
@@ -21,9 +20,10 @@ from taidpt.runtime.sources.open import (
     SourceOptions,
     open_source,
 )
+from taidpt.runtime.stages import Merge, Prefetch
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.stream.stream import StreamSettings
 from taidpt.runtime.tagger.tagger import Tagger
-from taidpt.runtime.measuring.profile import Profile
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
 

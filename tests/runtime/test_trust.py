@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.backends.trusted_engines import is_trusted, read_trusted, record_path, trust
+from taidpt.runtime.errors import BackendError, BundleError, InputError
 
 
 @pytest.fixture(autouse=True)

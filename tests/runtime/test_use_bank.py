@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.runtime.tagger.active_bank import bundle_bank
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, join_banks
-from taidpt.runtime.tag.bank_watcher import BankWatch
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings
 from taidpt.runtime.sources.open import Frame, Source
-from taidpt.runtime.tag.state_file import StateFile
 from taidpt.runtime.stream.stream import Stream, StreamSettings
+from taidpt.runtime.tag.bank_watcher import BankWatch
+from taidpt.runtime.tag.state_file import StateFile
+from taidpt.runtime.tagger.active_bank import bundle_bank
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, reference_outputs, tiny_bundle
 from tests.runtime.videos import colour_frame

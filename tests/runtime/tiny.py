@@ -15,7 +15,6 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import (
     BANK_FILE,
@@ -30,6 +29,7 @@ from taidpt.runtime.bundle.bundle import (
     TagEntry,
 )
 from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
+from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 
 __all__ = ["NAMES", "TinySpec", "reference_outputs", "tiny_bundle", "tiny_manifest"]
 

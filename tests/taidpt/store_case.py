@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from taidpt.features import picture_store
 from taidpt.clip.model import load_clip
 from taidpt.datasets import LabelledImages, load_dataset
+from taidpt.features import picture_store
 from taidpt.features.picture_store import StoreSettings, store_features
 from taidpt.progress import SilentProgress
 

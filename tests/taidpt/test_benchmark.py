@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from taidpt.features import picture_store
-from taidpt.features.zero_shot import PictureFeatures, encode_pictures, zero_shot_scores
-from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
 from taidpt.clip.model import ClipModel, load_clip
-from taidpt.evaluation.comparison import compare_methods, merge_curve
 from taidpt.datasets import LabelledImages
-from taidpt.evaluation.score_file import ScoreFile, evaluate_scores
-from taidpt.evaluation.methods import Bench, check_methods, score_method
-from taidpt.metrics import MapSettings
 from taidpt.encoders.picture_input import PictureInput
-from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.evaluation.comparison import compare_methods, merge_curve
+from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
+from taidpt.evaluation.methods import Bench, check_methods, score_method
 from taidpt.evaluation.plots import Drawing, draw
+from taidpt.evaluation.score_file import ScoreFile, evaluate_scores
+from taidpt.features import picture_store
+from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.features.zero_shot import PictureFeatures, encode_pictures, zero_shot_scores
+from taidpt.metrics import MapSettings
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from taidpt.texts.captions import read_texts
 from taidpt.runtime.errors import InputError
+from taidpt.texts.captions import read_texts
 
 TEXTS = ["A dog runs.", "Zwei Hunde, früh am Morgen.", "A cat."]
 COCO = {"images": [], "annotations": [{"id": i, "caption": t} for i, t in enumerate(TEXTS)]}

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from taidpt.clip.model import ClipModel
+from taidpt.encoders.local_branch import image_encoder
 from taidpt.encoders.one_query import OneQueryPool
 from taidpt.encoders.timm_conv import TimmConvEncoder
-from taidpt.encoders.local_branch import image_encoder
 from taidpt.runtime.errors import InputError, ParityError
 from tests.families import FAMILIES, SIZE, family_config, random_norms
 from tests.taidpt.tiny import make_clip

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from taidpt.tuning import loop as tuning_loop
 from taidpt.clip.model import ClipModel
-from taidpt.tuning.execution import _Accelerated, execution_of
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.tuning import loop as tuning_loop
+from taidpt.tuning.execution import _Accelerated, execution_of
 from taidpt.tuning.tuner import tune
 from tests.support import REPOSITORY, require
 from tests.taidpt.tuning_case import SETTINGS, TAGS, TEXTS, run_case

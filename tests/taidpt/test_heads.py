@@ -9,9 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taidpt.evaluation.text_only_heads import ClassRows, LinearSettings, average_rows, concept_centroids, linear_head
-from taidpt.tuning.losses import ranking_loss
+from taidpt.evaluation.text_only_heads import (
+    ClassRows,
+    LinearSettings,
+    average_rows,
+    concept_centroids,
+    linear_head,
+)
 from taidpt.runtime.errors import InputError
+from taidpt.tuning.losses import ranking_loss
 
 
 def features(count: int, seed: int = 0) -> torch.Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from taidpt.runtime.errors import InputError
 from taidpt.texts.captions import read_texts
 from taidpt.texts.labels import LabelReport, TextLabeler, balance_texts, label_texts
-from taidpt.runtime.errors import InputError
 from taidpt.texts.tags import Tag, TagSet
 from tests.support import shared_data
 

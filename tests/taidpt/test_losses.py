@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from taidpt.runtime.errors import InputError
 from taidpt.tuning import losses
 from taidpt.tuning.losses import asymmetric_loss, bce_loss, focal_loss, loss_by_name, ranking_loss
-from taidpt.runtime.errors import InputError
 from tests.taidpt.plain import plain_ranking_loss
 
 

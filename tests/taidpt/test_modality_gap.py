@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from taidpt.calibration.statistics import hierarchy
-from taidpt.calibration.statistics.mixture import Parameter
-from taidpt.clip.model import ClipModel
 from taidpt.calibration.from_texts.modality_gap import (
     TYPICAL_LIFT,
     Background,
@@ -16,6 +13,9 @@ from taidpt.calibration.from_texts.modality_gap import (
     made_up_features,
     made_up_pictures,
 )
+from taidpt.calibration.statistics import hierarchy
+from taidpt.calibration.statistics.mixture import Parameter
+from taidpt.clip.model import ClipModel
 
 
 def test_the_background_spreads_as_scores_of_one_tag_do() -> None:

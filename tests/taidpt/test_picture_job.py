@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
 from taidpt.encoders.picture_input import PictureInput
+from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
 from taidpt.features.picture_store import StoreSettings
-from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
 from taidpt.tuning.settings import settings_of
 from tests.taidpt.datasets.official import write_voc
 from tests.taidpt.test_tuner import InterruptAt

@@ -10,20 +10,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taidpt.features.caption_features import FeatureBatch
 from taidpt.clip.model import ClipModel
 from taidpt.export.classes.bake import bake
+from taidpt.features.caption_features import FeatureBatch
+from taidpt.features.prompt_encoder import class_embeddings, encode_texts
 from taidpt.kernels.local_similarity import local_similarity
-from taidpt.tuning.objectives import DualObjective
-from taidpt.tuning.picture_features import PictureSource, mask_labels
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.scores import dual_scores
-from taidpt.features.prompt_encoder import class_embeddings, encode_texts
+from taidpt.tuning.loop import TuningLoop
+from taidpt.tuning.objectives import DualObjective
+from taidpt.tuning.picture_features import PictureSource, mask_labels
 from taidpt.tuning.settings import RunOptions, TuneSettings, settings_of
 from taidpt.tuning.tuner import tune, tune_on_pictures
-from taidpt.tuning.loop import TuningLoop
 from tests.taidpt import plain
 from tests.taidpt.test_tuner import InterruptAt
 from tests.taidpt.tuning_case import TAGS, TEXTS

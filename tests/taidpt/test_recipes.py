@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from taidpt.evaluation import reproduction
-from taidpt.evaluation.dataset_job import text_stream
 from taidpt.commands.datasets import reproduce as reproduce_command
 from taidpt.datasets import class_tags
-from taidpt.evaluation.methods import METHOD_NAMES
-from taidpt.metrics import mean_average_precision
 from taidpt.encoders.picture_input import PictureInput
-from taidpt.progress import SilentProgress
+from taidpt.evaluation import reproduction
+from taidpt.evaluation.dataset_job import text_stream
+from taidpt.evaluation.methods import METHOD_NAMES
 from taidpt.evaluation.recipes import RECIPES, Recipe
 from taidpt.evaluation.reproduction import Reproduction, ReproductionJob, SeedRun, plan, reproduce
+from taidpt.metrics import mean_average_precision
+from taidpt.progress import SilentProgress
 from taidpt.runtime.errors import InputError
 from taidpt.tuning.settings import TuneSettings
 from tests.support import REPOSITORY

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taidpt.features.caption_features import encode_captions
 from taidpt.clip.model import ClipModel
+from taidpt.features.caption_features import encode_captions
 from taidpt.runtime.errors import InputError
 from taidpt.scores import (
     Scoring,

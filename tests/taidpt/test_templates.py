@@ -6,7 +6,12 @@ from collections import Counter
 
 from taidpt.texts.labels import TextLabeler
 from taidpt.texts.tags import TagSet
-from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates, template_texts, texts_from_names
+from taidpt.texts.templates import (
+    PLAIN_TEMPLATE,
+    ensemble_templates,
+    template_texts,
+    texts_from_names,
+)
 
 NAMES = ("dog", "hot dog", "umbrella", "bus")
 

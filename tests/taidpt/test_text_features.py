@@ -10,16 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taidpt.features.caption_features import encode_captions, texts_sha256
 from taidpt.clip.model import ClipModel
-from taidpt.prompts.tokens import tokenize_prompts
-from taidpt.runtime.errors import InputError
+from taidpt.features.caption_features import encode_captions, texts_sha256
 from taidpt.features.prompt_encoder import (
     PromptEncoder,
     class_embeddings,
     encode_texts,
     plain_class_embeddings,
 )
+from taidpt.prompts.tokens import tokenize_prompts
+from taidpt.runtime.errors import InputError
 from tests.taidpt.plain import plain_caption, plain_class_rows
 from tests.taidpt.tiny import RESNET, make_clip
 

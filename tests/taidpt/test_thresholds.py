@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from taidpt.calibration.judging.measures import f1_scores
-from taidpt.runtime.errors import InputError
-from taidpt.runtime.bank.probability_maps import ProbabilityMaps
 from taidpt.calibration.from_texts.thresholds import TextTag, split_held_out, tags_from_texts
+from taidpt.calibration.judging.measures import f1_scores
+from taidpt.runtime.bank.probability_maps import ProbabilityMaps
+from taidpt.runtime.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taidpt.features.caption_features import encode_captions
 from taidpt.clip.model import ClipModel
-from taidpt.prompts.tokens import tokenize_prompts
-from taidpt.runtime.errors import InputError
+from taidpt.clip.tokenizers import text_tokenizer
+from taidpt.features.caption_features import encode_captions
 from taidpt.features.prompt_encoder import (
     PromptEncoder,
     class_embeddings,
     encode_texts,
     plain_class_embeddings,
 )
-from taidpt.clip.tokenizers import text_tokenizer
+from taidpt.prompts.tokens import tokenize_prompts
+from taidpt.runtime.errors import InputError
 from tests.hub_tokenizer import VOCABULARY, load_tokenizer, save_tokenizer
 from tests.taidpt.tiny import VIT, make_clip
 

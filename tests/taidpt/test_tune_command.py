@@ -11,8 +11,8 @@ import pytest
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
-from taidpt.tuning.text_job import TuneJob, checkpoint_path, run_job
 from taidpt.tuning.settings import TuneSettings
+from taidpt.tuning.text_job import TuneJob, checkpoint_path, run_job
 from tests.support import REPOSITORY
 
 CAPTIONS = ["a dog and a cat", "two buses near a traffic light", "nothing of note", "A big puppy!"]

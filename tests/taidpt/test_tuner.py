@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from taidpt.features.caption_features import texts_sha256
-from taidpt.tuning.checkpoints import Checkpoint
 from taidpt.clip.model import ClipModel
+from taidpt.features.caption_features import texts_sha256
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.tuning.checkpoints import Checkpoint
 from taidpt.tuning.settings import RunOptions, TuneSettings, learning_rate
 from taidpt.tuning.tuner import TextRun, tune
 from tests.support import REPOSITORY

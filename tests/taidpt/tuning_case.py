@@ -11,8 +11,8 @@ import torch
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.texts.tags import Tag
-from taidpt.tuning.text_job import save_prompts
 from taidpt.tuning.settings import RunOptions, TuneSettings
+from taidpt.tuning.text_job import save_prompts
 from taidpt.tuning.tuner import tune
 from tests.taidpt.tiny import make_clip
 

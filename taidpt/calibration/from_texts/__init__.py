@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Thresholds from captions, which need a text tower."""

@@ -12,11 +12,11 @@ from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from taidpt.calibration.targets import Target
-    from taidpt.features.caption_features import FeatureBatch
-    from taidpt.clip.model import ClipModel
-    from taidpt.runtime.bank.class_bank import ClassBank
     from taidpt.calibration.from_texts.thresholds import TextTag
+    from taidpt.calibration.targets import Target
+    from taidpt.clip.model import ClipModel
+    from taidpt.features.caption_features import FeatureBatch
+    from taidpt.runtime.bank.class_bank import ClassBank
 
 __all__ = ["label_captions", "score_captions", "tags_from_captions"]
 

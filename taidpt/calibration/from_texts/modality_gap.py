@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from taidpt.features.caption_features import FeatureBatch
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import image_encoder
+from taidpt.features.caption_features import FeatureBatch
 
 __all__ = [
     "TYPICAL_LIFT",

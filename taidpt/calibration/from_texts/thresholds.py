@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.from_texts.modality_gap import Background, expected_densities
 from taidpt.calibration.statistics.decision import decide
 from taidpt.calibration.statistics.sample import Sample
 from taidpt.calibration.statistics.score_matrix import checked_scores
-from taidpt.calibration.from_texts.modality_gap import Background, expected_densities
 from taidpt.runtime.bank.class_bank import Threshold
 
 __all__ = ["TextTag", "split_held_out", "tags_from_texts"]

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""How good thresholds are when the truth is known."""

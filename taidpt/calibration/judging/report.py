@@ -13,12 +13,12 @@ from taidpt.calibration.judging.baselines import (
     otsu_thresholds,
     two_gaussians,
 )
-from taidpt.calibration.statistics.estimator import Calibration
 from taidpt.calibration.judging.measures import (
     expected_calibration_error,
     f1_scores,
     false_on_rate,
 )
+from taidpt.calibration.statistics.estimator import Calibration
 
 __all__ = ["Comparison", "compare"]
 

@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""From unlabelled scores to thresholds and probabilities: numpy and scipy alone."""

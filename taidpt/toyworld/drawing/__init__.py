@@ -1,1 +1,1 @@
-"""TODO: one line that says what this folder is for."""
+"""Scenes, backgrounds and captions that the toy data set draws when it is used."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tests.taidpt.calibration.photo_families import PHOTO_FAMILIES
 from taidpt.calibration.statistics.score_matrix import ScoreMatrix
 from taidpt.runtime.errors import InputError
+from tests.taidpt.calibration.photo_families import PHOTO_FAMILIES
 
 __all__ = ["FAMILIES", "Size", "simulate"]
 

@@ -15,12 +15,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from taidpt.calibration.statistics.score_matrix import ScoreMatrix
-from tests.taidpt.calibration.simulator import Size, simulate
 from taidpt.cli import cli
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.support import REPOSITORY
+from tests.taidpt.calibration.simulator import Size, simulate
 from tests.taidpt.calibration.small_scene import draw_pictures
 
 

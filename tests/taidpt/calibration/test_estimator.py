@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from taidpt.calibration.statistics import hierarchy
 from taidpt.calibration.judging.baselines import best_single_threshold
-from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.judging.measures import expected_calibration_error, f1_scores, false_on_rate
 from taidpt.calibration.judging.report import compare
-from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
+from taidpt.calibration.statistics import hierarchy
+from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.runtime.errors import InputError
+from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
 
 SIZE = Size(frames=1200, tags=16)
 

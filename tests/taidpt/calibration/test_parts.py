@@ -7,21 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.calibration.judging.baselines import best_single_threshold, otsu_thresholds, two_gaussians
-from taidpt.calibration.statistics.chances import _says_nothing
-from taidpt.calibration.statistics.decision import decide
-from taidpt.calibration.statistics.hierarchy import compress
+from taidpt.calibration.from_texts.hint import hint_from_texts
+from taidpt.calibration.judging.baselines import (
+    best_single_threshold,
+    otsu_thresholds,
+    two_gaussians,
+)
 from taidpt.calibration.judging.measures import (
     best_f1_thresholds,
     expected_calibration_error,
     f1_scores,
 )
+from taidpt.calibration.statistics.chances import _says_nothing
+from taidpt.calibration.statistics.decision import decide
+from taidpt.calibration.statistics.hierarchy import compress
 from taidpt.calibration.statistics.mixture import log_densities
 from taidpt.calibration.statistics.sample import Sample
 from taidpt.calibration.statistics.score_matrix import ScoreMatrix, transformed
-from tests.taidpt.calibration.simulator import Size, simulate
-from taidpt.calibration.from_texts.hint import hint_from_texts
 from taidpt.runtime.errors import InputError
+from tests.taidpt.calibration.simulator import Size, simulate
 
 
 def test_f1_by_hand_leaves_out_the_difficult() -> None:

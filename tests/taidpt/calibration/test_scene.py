@@ -15,7 +15,6 @@ from taidpt.calibration.from_texts.caption_scores import (
 )
 from taidpt.calibration.statistics.effective import effective_frames
 from taidpt.calibration.statistics.estimator import calibrate
-from tests.taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.targets import Target, open_target
 from taidpt.clip.model import ClipModel
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -23,6 +22,7 @@ from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
+from tests.taidpt.calibration.simulator import Size, simulate
 from tests.taidpt.calibration.test_calibrate_command import calibrate as calibrate_command
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from taidpt.calibration.statistics.estimator import Calibration, TagCalibration, calibrate
-from tests.taidpt.calibration.simulator import Size, simulate
 from taidpt.calibration.table import print_table, score_format
+from tests.taidpt.calibration.simulator import Size, simulate
 
 
 def tag(name: str, on: float, off: float) -> TagCalibration:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.taidpt.calibration.simulator import Size, simulate
 from tests.runtime.tiny import TinySpec, tiny_bundle
+from tests.taidpt.calibration.simulator import Size, simulate
 
 COMMAND = [sys.executable, "-m", "taidpt", "calibrate"]
 ROWS_COLUMNS = (24, 100, 0, 0)

@@ -14,12 +14,12 @@ from taidpt.datasets.nuswide import load_nuswide
 from taidpt.datasets.openimages import narratives
 from taidpt.datasets.pictures import picture_loader
 from taidpt.datasets.voc import load_voc
-from taidpt.texts.labels import TextLabeler
 from taidpt.metrics import MapSettings, mean_average_precision
-from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.picture_files import read_image
 from taidpt.runtime.bundle.manifest import InputSpec
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
+from taidpt.runtime.sources.picture_files import read_image
+from taidpt.texts.labels import TextLabeler
 from taidpt.toyworld.drawing.scenes import font_installed
 from tests.support import require
 from tests.taidpt.datasets.official import (

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from taidpt.export.graph.from_bundle import encoder_of, require_onnx
+from taidpt.export.graph.head import append_head, graph_info
+from taidpt.export.graph.onnx_files import save_graph
+from taidpt.export.parity.centred_cosine import ExportResult, Sides, compare
 from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
-from taidpt.export.graph.onnx_files import save_graph
-from taidpt.export.graph.head import append_head, graph_info
-from taidpt.export.parity.centred_cosine import ExportResult, Sides, compare
 from taidpt.export.precision.half import bound_of
 from taidpt.progress import Progress
-from taidpt.runtime.tagger.active_bank import bundle_bank
 from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, Bundle, BundleWriter
+from taidpt.runtime.tagger.active_bank import bundle_bank
 from taidpt.runtime.top_k import floor_scores, refuse_top
 
 __all__ = ["rehead"]
