@@ -18,8 +18,8 @@ from PIL import Image
 
 from taidpt.runtime import Tagger
 from taidpt.runtime.commands import tag
+from tests.runtime.sources.test_live_stream import free_port, server
 from tests.runtime.stub_driver import StubMachine, add_stub_engine
-from tests.runtime.test_live import free_port, server
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
 from tests.support import REPOSITORY, require
