@@ -24,13 +24,13 @@ import torch
 
 from taidpt.clip.model import load_clip
 from taidpt.export.demo.run import DEMO_SETTINGS
-from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.exporter import ExportOptions, export_bundle, write_bundle
 from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.labelled_pictures import Labelled
 from taidpt.export.parity.reference_pictures import Picture
 from taidpt.export.precision.half import RUN_LITERALLY
-from taidpt.export.precision.variant import EngineRequest, add_precision
+from taidpt.export.precision.request import EngineOptions, EngineRequest
+from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Bundle

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import onnx
 from rtx_work import FLAVOUR, Work
 
-from taidpt.export.engines.builder import EngineOptions, build_engine
+from taidpt.export.engines.builder import build_engine
+from taidpt.export.precision.request import EngineOptions
 from taidpt.runtime.backends.cuda_driver import CudaDriver
 from taidpt.runtime.backends.engine_files import EngineFile
 from taidpt.runtime.backends.engine_runner import EngineRunner

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.engines.in_bundle import add_engine
-from taidpt.export.precision.variant import EngineRequest
+from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.replace_head import rehead
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger

@@ -16,7 +16,8 @@ from taidpt import __version__
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.export.classes.bake import bake
-from taidpt.export.classes.banked_classes import BankedClasses, load_classes
+from taidpt.export.classes.banked_classes import Classes, load_classes
+from taidpt.export.classes.thresholds import with_thresholds
 from taidpt.export.graph.encoder import (
     DEFAULT_OPSET,
     EncoderInput,
@@ -40,8 +41,7 @@ from taidpt.export.parity.reference_pictures import (
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.parity.torch_reference import TorchReference
 from taidpt.progress import Progress, SilentProgress
-from taidpt.prompts.prompts_file import TunedPrompts
-from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import (
     BANK_FILE,
     MODEL_FILE,
@@ -61,11 +61,9 @@ __all__ = [
     "ExportOptions",
     "ExportResult",
     "export_bundle",
-    "with_thresholds",
     "write_bundle",
 ]
 
-Classes = TunedPrompts | BankedClasses
 _PACKAGES = ("torch", "open_clip_torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "numpy")
 
 
@@ -238,14 +236,6 @@ def _sides(pictures: Sequence[Picture]) -> Sides:
         f"onnxruntime {metadata.version('onnxruntime')} (CPUExecutionProvider)",
         tuple(picture.name for picture in pictures),
     )
-
-
-def with_thresholds(bank: ClassBank, prompts: Classes, transform: str) -> ClassBank:
-    """The prompts' own thresholds where they are on this scale of scores, else defaults."""
-    if bank.thresholds and prompts.scoring.transform == transform:
-        return bank
-    defaults = default_thresholds(bank, transform)
-    return dataclasses.replace(bank, thresholds=defaults, probabilities=())
 
 
 def _input_spec(clip: ClipModel, frame: FrameInput | None) -> InputSpec:

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from taidpt.clip.model import ClipModel
-from taidpt.export.classes.banked_classes import BankedClasses
+from taidpt.export.classes.banked_classes import BankedClasses, Classes
 from taidpt.features.prompt_encoder import class_embeddings
-from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank, FloatArray
 from taidpt.scores import SCORE_SCALE
 
 __all__ = ["bake", "bank_from_embeddings"]
 
 
-def bake(prompts: TunedPrompts | BankedClasses, clip: ClipModel) -> ClassBank:
+def bake(prompts: Classes, clip: ClipModel) -> ClassBank:
     """The class bank of tuned prompts, with their scale (4 unless learned) and bias 0 a tag.
 
     Args:

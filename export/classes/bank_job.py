@@ -114,7 +114,7 @@ def _own_tags(request: BankRequest) -> ClassBank:
 def _baked(source: Path, pretrained: str | None) -> ClassBank:
     from taidpt.clip.model import load_clip
     from taidpt.export.classes.bake import bake
-    from taidpt.export.exporter import with_thresholds
+    from taidpt.export.classes.thresholds import with_thresholds
     from taidpt.prompts.prompts_file import TunedPrompts
 
     prompts = TunedPrompts.load(source)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.evaluation.methods import Bench, LabelledText, method_bank
 from taidpt.export.classes.bake import bake
+from taidpt.export.classes.thresholds import thresholds_of
 from taidpt.prompts.prompts_file import TunedPrompts
-from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
+from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
 from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.errors import InputError
 from taidpt.scores import Scoring
@@ -99,7 +99,7 @@ class BankMaker:
                 "these prompts have contexts of their own for each tag, which do not carry over to "
                 "other names; take --from templates, or prompts with shared contexts"
             )
-        thresholds = _thresholds(prompts, tags, self.scoring.transform)
+        thresholds = thresholds_of(prompts, tags, self.scoring.transform)
         maps = dict(zip(prompts.names, prompts.probabilities, strict=False)) if thresholds else {}
         probabilities = tuple(map(maps.get, tags.names)) if maps else ()
         chosen = dataclasses.replace(
@@ -169,16 +169,3 @@ def require_model(
             f"{what} are of {told[0]}, and {owner} is of {told[1]}: give --pretrained, or the "
             "prompts, that belong to it"
         )
-
-
-def _thresholds(prompts: TunedPrompts, tags: TagSet, transform: str) -> tuple[Threshold, ...]:
-    """The prompts' own, and for other names the median of them: all share contexts and scale."""
-    if not prompts.thresholds or prompts.scoring.transform != transform:
-        return ()
-    own = dict(zip(prompts.names, prompts.thresholds, strict=True))
-    usual = Threshold(
-        statistics.median(threshold.on for threshold in prompts.thresholds),
-        statistics.median(threshold.off for threshold in prompts.thresholds),
-        "from other tags",
-    )
-    return tuple(own.get(name, usual) for name in tags.names)

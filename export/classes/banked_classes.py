@@ -17,7 +17,7 @@ from taidpt.runtime.storage.json_reader import JsonReader
 from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.texts.tags import Tag
 
-__all__ = ["BankedClasses", "load_classes"]
+__all__ = ["BankedClasses", "Classes", "load_classes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +91,9 @@ class BankedClasses:
             raise InputError(f"{error}; make the bank again with `taidpt bank`") from None
 
 
+Classes = TunedPrompts | BankedClasses
+
+
 def _model(found: JsonReader) -> Mapping[str, Any]:
     for key in ("name", "pretrained", "weights_sha256"):
         found.string(key)
@@ -107,7 +110,7 @@ def _scoring(found: JsonReader) -> Scoring:
     )
 
 
-def load_classes(path: Path) -> TunedPrompts | BankedClasses:
+def load_classes(path: Path) -> Classes:
     """Prompts or a bank, whichever the file is.
 
     Raises:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from taidpt.export.demo.run import DemoResult
     from taidpt.export.exporter import ExportResult
     from taidpt.export.parity.centred_cosine import ParityReport
-    from taidpt.export.precision.variant import EngineRequest, Variant
+    from taidpt.export.precision.request import EngineRequest
+    from taidpt.export.precision.variant import Variant
 
 __all__ = [
     "folder_size",

@@ -14,7 +14,7 @@ from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from taidpt.export.graph.resize import FrameInput
-    from taidpt.export.precision.variant import EngineRequest
+    from taidpt.export.precision.request import EngineRequest
 
 __all__ = [
     "ENGINE_OPTIONS",
@@ -169,8 +169,7 @@ def _frame_input(size: str | None, colours: dict[str, str | None]) -> FrameInput
 def _engine_request(engine: dict[str, Any]) -> EngineRequest | None:
     if engine["engine"] is None:
         return None
-    from taidpt.export.engines.builder import EngineOptions
-    from taidpt.export.precision.variant import EngineRequest
+    from taidpt.export.precision.request import EngineOptions, EngineRequest
 
     options = EngineOptions(
         precision=engine["engine"],

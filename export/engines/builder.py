@@ -11,7 +11,7 @@ from typing import Any
 
 from taidpt.export.engines.network import network_flags, parse_graph
 from taidpt.export.engines.profile import profile_shapes
-from taidpt.export.precision.half import check_precision
+from taidpt.export.precision.request import EngineOptions
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.backends.engine_files import FLAVOURS, PLUGIN_KEY, fingerprint
 from taidpt.runtime.backends.gpu import gpu_architecture
@@ -21,9 +21,7 @@ from taidpt.runtime.errors import BackendError, EngineNotBuiltError, InputError
 from taidpt.runtime.storage.atomic import sha256_of
 
 __all__ = [
-    "CPU",
     "BuiltEngine",
-    "EngineOptions",
     "build_engine",
     "engine_key",
     "find_flavour",
@@ -32,52 +30,8 @@ __all__ = [
     "require_flavour",
 ]
 
-CPU = "cpu"  # no engine at all: a graph for ONNX Runtime's CPU provider
 _LEAST_VERSION = (10, 3)
 _LARGEST_DEFAULT = 4 << 30
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How an engine is built.
-
-    Attributes:
-        precision: of the graph; the engine is strongly typed and follows it.
-        batch: least, usual and largest batch.
-        workspace: bytes of scratch memory; None takes half of what is free, 4 GiB at most.
-        flavour: "auto", "tensorrt" or "tensorrt-rtx"; "cpu" is int8 for ONNX Runtime.
-        target: "sm_86" and the like, TensorRT-RTX only; None is the GPU of this machine.
-        dla: core of the deep learning accelerator, with the GPU for what it cannot do; or None.
-        version_compatible, hardware_compatible: slower engines that outlive a TensorRT or GPU.
-    """
-
-    precision: str = "fp16"
-    batch: tuple[int, int, int] = (1, 1, 8)
-    workspace: int | None = None
-    flavour: str = "auto"
-    target: str | None = None
-    dla: int | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-
-    def __post_init__(self) -> None:
-        check_precision(self.precision)
-        if self.dla is not None and self.dla < 0:
-            raise InputError(f"DLA core {self.dla}: expected 0, or 1 where there are two")
-        least, usual, largest = self.batch
-        if not 1 <= least <= usual <= largest:
-            raise InputError(
-                f"batch {least},{usual},{largest}: expected least,usual,largest in rising order"
-            )
-        if self.flavour not in ("auto", *FLAVOURS, CPU):
-            raise InputError(
-                f"engine flavour {self.flavour!r} is not one of auto, {', '.join(FLAVOURS)}, {CPU}"
-            )
-        if self.flavour == CPU and self.precision != "int8":
-            raise InputError(
-                f"--flavour {CPU} is for int8: other precisions gain nothing on a CPU, got "
-                f"{self.precision}"
-            )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 from taidpt.export.engines.builder import (
     BuiltEngine,
-    EngineOptions,
     build_engine,
     engine_key,
     installed_version,
@@ -21,7 +20,8 @@ from taidpt.export.engines.outputs import engine_outputs
 from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
 from taidpt.export.precision.half import bound_of
-from taidpt.export.precision.variant import EngineRequest, Variant, add_precision
+from taidpt.export.precision.request import EngineOptions, EngineRequest
+from taidpt.export.precision.variant import Variant, add_precision
 from taidpt.progress import Progress
 from taidpt.runtime.backends.engine_files import ENGINES, fingerprint, list_engines
 from taidpt.runtime.backends.gpu import gpu_architecture

@@ -11,7 +11,8 @@ from taidpt.export.parity.centred_cosine import ParityReport
 from taidpt.export.parity.reference_pictures import frame_maker
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE
 from taidpt.export.precision.activation_ranges import calibration_frames
-from taidpt.export.precision.variant import EngineRequest, convert, gate_for
+from taidpt.export.precision.request import EngineRequest
+from taidpt.export.precision.variant import convert, gate_for
 from taidpt.progress import Progress
 from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, BundleWriter
 from taidpt.runtime.errors import InputError

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.graph.from_bundle import encoder_of, fp32_bundle, require_onnx
 from taidpt.export.graph.onnx_files import save_graph
 from taidpt.export.parity.labelled_pictures import Labelled, read_labels
@@ -28,6 +26,7 @@ from taidpt.export.parity.reference_pictures import (
 from taidpt.export.precision.activation_ranges import Frames, calibration_frames
 from taidpt.export.precision.gate import PrecisionGate
 from taidpt.export.precision.half import QUANTISED, to_half
+from taidpt.export.precision.request import EngineRequest, variant_file
 from taidpt.progress import Progress
 from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle, BundleWriter
 from taidpt.runtime.errors import BackendError, BundleError, InputError, ParityError
@@ -40,78 +39,12 @@ if TYPE_CHECKING:
     from taidpt.export.precision.kept_layers import Quantised
 
 __all__ = [
-    "EngineRequest",
     "Variant",
     "add_precision",
     "convert",
     "gate_for",
-    "variant_file",
     "with_head",
 ]
-
-
-@dataclass(frozen=True)
-class EngineRequest:
-    """What is asked for.
-
-    Attributes:
-        options: precision, batch, workspace and the rest of the builder's.
-        calibrate: the user's pictures or video, for int8 and fp8.
-        force: keep a graph that fails its parity check.
-        labels: what pictures show, a JSON file; with it mAP is measured.
-        images: pictures for the gate, beside the stored ones; those of `labels` too, which are of
-            `calibrate` when None.
-        max_map_drop: points of mAP that may be lost.
-    """
-
-    options: EngineOptions
-    calibrate: Path | None = None
-    force: bool = False
-    labels: Path | None = None
-    images: Path | None = None
-    max_map_drop: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_map_drop is not None and not self.max_map_drop >= 0:
-            raise InputError(
-                f"--max-map-drop {self.max_map_drop}: expected points of mAP, 0 or more"
-            )
-        if self.labels is not None and not (self.images or self.calibrate):
-            raise InputError(f"--labels {self.labels}: where are its pictures? --images DIR")
-
-    @property
-    def judges_itself(self) -> bool:
-        """Whether the user's pictures that judge are those that ranges are measured on."""
-        judges = self.images or (self.calibrate if self.labels else None)
-        if judges is None or self.calibrate is None:
-            return False
-        one, other = judges.resolve(), self.calibrate.resolve()
-        return one.is_relative_to(other) or other.is_relative_to(one)
-
-    def command(self, bundle: Path) -> str:
-        """The command that does the engine step of this request on another machine."""
-        parts = ["taidpt-export", str(bundle), "--engine", self.options.precision]
-        defaults = EngineOptions()
-        if self.options.batch != defaults.batch:
-            parts += ["--batch", ",".join(map(str, self.options.batch))]
-        if self.options.workspace is not None:
-            parts += ["--workspace", str(self.options.workspace)]
-        if self.options.flavour != defaults.flavour:
-            parts += ["--flavour", self.options.flavour]
-        for name in ("target", "dla"):
-            if getattr(self.options, name) is not None:
-                parts += [f"--{name}", str(getattr(self.options, name))]
-        for name in ("version_compatible", "hardware_compatible"):
-            if getattr(self.options, name):
-                parts.append(f"--{name.replace('_', '-')}")
-        if self.force:
-            parts.append("--force")
-        return shlex.join(parts)
-
-
-def variant_file(precision: str) -> str:
-    """A bundle's graph of a precision: `model.onnx` is fp32, `model.fp16.onnx` lies beside it."""
-    return MODEL_FILE if precision == "fp32" else f"model.{precision}.onnx"
 
 
 @dataclass(frozen=True)

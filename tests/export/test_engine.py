@@ -15,13 +15,7 @@ import pytest
 from PIL import Image
 
 from taidpt.export.cli.steps import check_cpu_options, parse_batch, parse_size
-from taidpt.export.engines.builder import (
-    EngineOptions,
-    _configure,
-    build_engine,
-    engine_key,
-    find_flavour,
-)
+from taidpt.export.engines.builder import _configure, build_engine, engine_key, find_flavour
 from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.engines.jetpack5 import jetpack5_graph
 from taidpt.export.exporter import ExportOptions, write_bundle
@@ -32,7 +26,8 @@ from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision import gate
 from taidpt.export.precision.cpu_bundle import write_cpu_bundle
 from taidpt.export.precision.half import to_half
-from taidpt.export.precision.variant import EngineRequest, add_precision, gate_for
+from taidpt.export.precision.request import EngineOptions, EngineRequest
+from taidpt.export.precision.variant import add_precision, gate_for
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
@@ -174,8 +169,9 @@ def test_engine_step_loads_no_torch(bundle: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from taidpt.export.engines.builder import EngineOptions\n"
-        "from taidpt.export.precision.variant import EngineRequest, add_precision\n"
+        "from taidpt.export.precision.request import EngineOptions\n"
+        "from taidpt.export.precision.variant import add_precision\n"
+        "from taidpt.export.precision.request import EngineRequest\n"
         "from taidpt.progress import SilentProgress\n"
         f"path = Path({str(bundle)!r})\n"
         "add_precision(path, EngineRequest(EngineOptions('fp16')), SilentProgress())\n"

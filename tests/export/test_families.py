@@ -17,12 +17,13 @@ import onnx
 import open_clip
 import pytest
 
-from taidpt.export.engines.builder import EngineOptions, build_engine
+from taidpt.export.engines.builder import build_engine
 from taidpt.export.exporter import export_bundle
 from taidpt.export.graph.from_bundle import encoder_of
 from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
 from taidpt.export.precision.half import to_half
+from taidpt.export.precision.request import EngineOptions
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.tuning.settings import TuneSettings

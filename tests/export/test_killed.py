@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 import pytest
 
 from taidpt.calibration.targets import BundleTarget
-from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.engines.jetpack5 import add_jetpack5_graph
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.precision.variant import EngineRequest, add_precision
+from taidpt.export.precision.request import EngineOptions, EngineRequest
+from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, BundleWriter
 from tests.export.test_engine import bundle, require_rtx, template  # noqa: F401  # fixtures

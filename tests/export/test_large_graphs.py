@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from taidpt.clip.weights import state_sha256
 from taidpt.export.checks.verify import VerifyOptions, verify
-from taidpt.export.engines.builder import EngineOptions, build_engine, engine_key
+from taidpt.export.engines.builder import build_engine, engine_key
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph import large_weights as weights_beside
 from taidpt.export.graph import onnx_files as graph_io
@@ -23,7 +23,8 @@ from taidpt.export.graph.from_bundle import encoder_of, load_graph
 from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import count_ops, save_graph
 from taidpt.export.precision.half import to_half
-from taidpt.export.precision.variant import EngineRequest, add_precision
+from taidpt.export.precision.request import EngineOptions, EngineRequest
+from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.bundle.manifest import Scoring

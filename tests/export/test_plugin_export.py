@@ -12,10 +12,11 @@ from typing import Any
 import onnx
 import pytest
 
-from taidpt.export.engines.builder import EngineOptions, engine_key
+from taidpt.export.engines.builder import engine_key
 from taidpt.export.engines.network import parse_graph
 from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import save_graph
+from taidpt.export.precision.request import EngineOptions
 from taidpt.runtime.backends.engine_files import fingerprint
 from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.errors import EngineNotBuiltError
@@ -25,7 +26,8 @@ from tests.kernels.test_tensorrt_plugin import plugin
 BUILD = """
 import sys
 from pathlib import Path
-from taidpt.export.engines.builder import EngineOptions, build_engine
+from taidpt.export.engines.builder import build_engine
+from taidpt.export.precision.request import EngineOptions
 from taidpt.runtime.backends.engine_files import fingerprint
 graph = Path(sys.argv[1])
 for _ in range(2):

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from taidpt.export.cli.printing import precision_lines
-from taidpt.export.engines.builder import EngineOptions
-from taidpt.export.precision.variant import EngineRequest
+from taidpt.export.precision.request import EngineOptions, EngineRequest
 
 INT8 = {
     "passed": True,

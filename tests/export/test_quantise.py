@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from taidpt.export.engines.builder import EngineOptions, build_engine
+from taidpt.export.engines.builder import build_engine
 from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import open_session, save_graph
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision.kept_layers import quantise_until
 from taidpt.export.precision.quantise import Quantiser, recipe_for
+from taidpt.export.precision.request import EngineOptions
 from taidpt.progress import SilentProgress
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 from taidpt.runtime.errors import BackendError

@@ -56,9 +56,8 @@ def install(version: str, folder: Path) -> dict[str, str]:
 CODE = """
 import sys
 from pathlib import Path
-from taidpt.export.engines.builder import (
-    EngineOptions, _import, _make_logger, _make_monitor, build_engine,
-)
+from taidpt.export.engines.builder import _import, _make_logger, _make_monitor, build_engine
+from taidpt.export.precision.request import EngineOptions
 from taidpt.export.engines.network import network_flags
 from taidpt.progress import SilentProgress
 from taidpt.runtime.errors import EngineNotBuiltError

@@ -14,15 +14,17 @@ from click.testing import CliRunner
 from taidpt.calibration.scene import score_frames
 from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.classes.banked_classes import BankedClasses
+from taidpt.export.classes.thresholds import with_thresholds
 from taidpt.export.cli.commands import export
-from taidpt.export.engines.builder import EngineOptions, build_engine
-from taidpt.export.exporter import ExportOptions, _tag_entries, with_thresholds, write_bundle
+from taidpt.export.engines.builder import build_engine
+from taidpt.export.exporter import ExportOptions, _tag_entries, write_bundle
 from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import run_graph, save_graph
 from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision.half import to_half
-from taidpt.export.precision.variant import EngineRequest, add_precision
+from taidpt.export.precision.request import EngineOptions, EngineRequest
+from taidpt.export.precision.variant import add_precision
 from taidpt.export.replace_head import rehead
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
