@@ -72,7 +72,8 @@ def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     Without an output a person reads the tags: a line a picture, a timeline a video. Several
     outputs may be given at once.
     """
-    from taidpt.runtime.tag.job import job_from_options, run_tag
+    from taidpt.runtime.tag.job import run_tag
+    from taidpt.runtime.tag.request import job_from_options
 
     run_tag(job_from_options(bundle, sources, options))
 

@@ -1,23 +1,14 @@
-"""What `taidpt tag` shows a person: a timeline, a line a picture, and progress on stderr."""
+"""Results for a person at the terminal: a line per picture, a timeline per video."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.redact import redact
 from taidpt.runtime.storage.stdout import write_stdout
 from taidpt.runtime.stream.moment import Moment
 
-if TYPE_CHECKING:
-    from taidpt.runtime.sources.open import Source
-
-__all__ = ["PersonSink", "Progress", "clock_text", "log_to_stderr", "timeline_lines"]
+__all__ = ["PersonSink", "clock_text", "timeline_lines"]
 
 _BAR_CELLS = 40
 _SPANS_SHOWN = 6
@@ -113,64 +104,3 @@ def _picture_text(moment: Moment, top: int) -> str:
         return ", ".join(f"{tag.name} {tag.score:.2f}" for tag in on)
     best = ", ".join(f"{tag.name} {tag.score:.2f}" for tag in moment.result.top(top))
     return f"no tag reached its threshold (best: {best})"
-
-
-class Progress:
-    """Progress on standard error: a bar where that is a terminal, else one line at the end."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._count = 0
-        self._begun = time.monotonic()
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        if sys.stderr.isatty() and not self._source.live:
-            from tqdm import tqdm
-
-            name, total = self._source.name, self._source.total
-            self._bar = tqdm(desc=name, total=total, unit="frame", leave=False, dynamic_ncols=True)
-        return self
-
-    def step(self, moment: Moment) -> None:
-        """Count one frame."""
-        self._count += 1
-        if self._bar is not None:
-            self._bar.set_postfix_str(", ".join(moment.on[:4]), refresh=False)
-            self._bar.update()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        if kind is not None and issubclass(kind, BrokenPipeError):
-            return  # whoever read the output has gone: end in silence
-        seconds = max(time.monotonic() - self._begun, 1e-9)
-        with contextlib.suppress(OSError):
-            print(
-                f"{self._source.name}: frames: {self._count}, seconds: {seconds:.1f}, "
-                f"frames a second: {self._count / seconds:.1f}",
-                file=sys.stderr,
-            )
-
-
-class _Redacting(logging.Formatter):
-    """Other libraries' reasons may repeat a whole URL."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
-
-
-@contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Show the runtime's log lines, from INFO on, while a command runs."""
-    logger = logging.getLogger("taidpt")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Redacting("%(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

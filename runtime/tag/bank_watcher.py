@@ -1,4 +1,4 @@
-"""A bank file that may be replaced while frames are tagged: looked at twice a second."""
+"""Reload a bank file that is replaced while frames are tagged."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.tagger.tagger import Tagger
 
-__all__ = ["BankWatch"]
+__all__ = ["BankWatcher"]
 
 _LOG = logging.getLogger("taidpt.runtime")
-_EVERY_S = 0.5
+# A person who replaces a bank expects the tags to change at once; a `stat` twice a second costs
+# nothing measurable.
+_INTERVAL_S = 0.5
 
-Look = tuple[int, int, int]
+# inode, size in bytes, time of change in nanoseconds
+FileStatus = tuple[int, int, int]
 
 
-class BankWatch(Closing):
-    """Puts a bank file into a tagger whenever the file has changed, in a thread of its own.
+class BankWatcher(Closing):
+    """Loads a bank file into a tagger whenever the file changes, in its own thread.
 
-    A file that cannot be used, or is still being written, is told of and left alone: the tagger
-    keeps the bank that it has. A new file is taken once it has looked the same twice, so that one
-    which is written in place is not read half.
+    A file that cannot be used is logged, and the tagger keeps its bank. A new file is loaded once
+    two looks have found the same status, so that a file written in place is not read half.
     """
 
-    def __init__(self, tagger: Tagger, path: str | Path, every_s: float = _EVERY_S) -> None:
-        """Begin to watch a file that is in use already.
+    def __init__(self, tagger: Tagger, path: str | Path, interval_s: float = _INTERVAL_S) -> None:
+        """Start watching a file that is already loaded.
 
         Args:
-            tagger: whose bank it is.
-            path: the file; it may be gone for a while.
-            every_s: seconds between two looks.
+            tagger: the tagger that uses the bank.
+            path: the bank file; it may be missing for a while.
+            interval_s: seconds between two looks.
         """
-        self._tagger, self._path, self._every_s = tagger, Path(path), every_s
-        self._used = self._before = self._look()
+        self._tagger, self._path, self._interval_s = tagger, Path(path), interval_s
+        self._loaded = self._previous = self._status()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="bank watch")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="bank watcher")
         self._thread.start()
 
     def close(self) -> None:
@@ -46,24 +48,24 @@ class BankWatch(Closing):
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every_s):
-            now = self._look()
-            if now is not None and now == self._before and now != self._used:
-                self._used = now
-                self._take(now)
-            self._before = now
+        while not self._stopped.wait(self._interval_s):
+            status = self._status()
+            if status is not None and status == self._previous and status != self._loaded:
+                self._loaded = status
+                self._load(status)
+            self._previous = status
 
-    def _take(self, look: Look) -> None:
+    def _load(self, status: FileStatus) -> None:
         try:
             self._tagger.use_bank(self._path)
         except TaidptError as error:
-            _LOG.warning("%s; the bank before it stays", error)
+            _LOG.warning("%s; the previous bank stays in use", error)
             return
-        if self._look() != look:  # written to while it was read: the next look takes it again
-            self._used = None
+        if self._status() != status:  # changed while it was read: load it again
+            self._loaded = None
         _LOG.info("%s: %d tags from now on", self._path, len(self._tagger.names))
 
-    def _look(self) -> Look | None:
+    def _status(self) -> FileStatus | None:
         try:
             status = self._path.stat()
         except OSError:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.open import ImageSource, Source
+from taidpt.runtime.tag.request import TagJob
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.runtime.top_k import refuse_top
-
-if TYPE_CHECKING:
-    from taidpt.runtime.tag.job import TagJob
 
 __all__ = ["check_bank_options", "check_sources", "check_targets"]
 

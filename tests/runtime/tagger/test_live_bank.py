@@ -18,7 +18,7 @@ from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings
 from taidpt.runtime.sources.open import Frame, Source
 from taidpt.runtime.stream.stream import Stream, StreamSettings
-from taidpt.runtime.tag.bank_watcher import BankWatch
+from taidpt.runtime.tag.bank_watcher import BankWatcher
 from taidpt.runtime.tag.state_file import StateFile
 from taidpt.runtime.tagger.active_bank import bundle_bank
 from taidpt.runtime.tagger.tagger import Tagger
@@ -294,10 +294,10 @@ def test_a_watched_file_is_taken_when_it_changes(
     SPEC.bank().save(file)
     with (
         caplog.at_level(logging.INFO, "taidpt.runtime"),
-        BankWatch(tagger, file, every_s=0.01) as watch,
+        BankWatcher(tagger, file, interval_s=0.01) as watch,
     ):
         file.write_bytes(b"not a bank")
-        _wait(lambda: "the bank before it stays" in caplog.text)
+        _wait(lambda: "the previous bank stays in use" in caplog.text)
         assert tagger.names == SPEC.names
         file.unlink()
         OTHER.bank().save(file)
