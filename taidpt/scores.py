@@ -1,20 +1,19 @@
 """The one place where a score is defined.
 
 Global: `4 · cos(g, T_G[c])`. Local: `4 · Σ_j softmax_j(τ · cos(f_j, T_L[c])) · cos(f_j, T_L[c])`.
-Merged: `(1 − w) · global + w · local`. A caption's tokens and a picture's patches are scored alike;
-CLIP's own logit scale is not used. Source: Guo et al. 2023, sections 3.2 and 3.3.
+Merged: `(1 − w) · global + w · local`. Caption tokens and picture patches are scored in the same
+way; CLIP's own logit scale is not used. Source: Guo et al. 2023, sections 3.2 and 3.3.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from taidpt.kernels.local_similarity import local_similarity
-from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS
 from taidpt.runtime.errors import InputError
+from taidpt.score_transforms import SCORE_TRANSFORMS, transform_scores
 
 __all__ = [
     "SCORE_SCALE",
@@ -27,6 +26,8 @@ __all__ = [
     "transform_scores",
 ]
 
+# The paper's fixed factor on cosine similarities: it sets how strongly the ranking loss's margin
+# of 1 separates tags.
 SCORE_SCALE = 4.0
 
 
@@ -37,8 +38,8 @@ class Scoring:
     Attributes:
         temperature: sharpness of the local weights, > 0.
         merge_weight: share of the local score, from 0 (global alone) to 1.
-        transform: what is done over a picture's tags, one of `SCORE_TRANSFORMS`.
-        scale: factor on the similarities, > 0; the paper's 4 unless it is learned.
+        transform: normalisation over a picture's tags, one of `SCORE_TRANSFORMS`.
+        scale: factor on the similarities, > 0; the paper's 4 unless DualCoOp learned it.
     """
 
     temperature: float = 40.0
@@ -80,11 +81,11 @@ def local_scores(
     """Scores of patches or tokens, weighted by how well each fits the class.
 
     Args:
-        features: one row a patch or token, [B, P, D].
+        features: one row per patch or token, [B, P, D].
         class_embeddings: unit rows, [C, D].
         temperature: sharpness of the weights: 50 for captions, 40 for pictures in the paper.
         mask: True where a row counts, [B, P].
-        values: second rows [C, D] that the weighted mean is taken of (DualCoOp).
+        values: rows [C, D] whose similarities are averaged instead (DualCoOp).
     Returns:
         [B, C], from −4 to 4.
     """
@@ -100,13 +101,13 @@ def dual_scores(
 ) -> Tensor:
     """DualCoOp's logits before their scale: `Σ_j w_j (cos⁺ − cos⁻)`, `w = softmax_j(τ cos⁺)`.
 
-    τ is learned here, so it goes into the weights' bank, `τ cos⁺ = x̂ · (τ p)`, where the operator
-    differentiates it; `[B, P, C]` is not kept.
+    τ is learned, so it is multiplied into the class rows, `τ cos⁺ = x̂ · (τ p)`, through which the
+    operator differentiates without keeping `[B, P, C]`.
 
     Args:
         features: patches, [B, P, D].
         positive, negative: unit rows, [C, D].
-        temperature: τ, a single number that may need a gradient.
+        temperature: τ, a scalar that may require a gradient.
         mask: True where a patch counts, [B, P].
     Returns:
         [B, C].
@@ -117,22 +118,3 @@ def dual_scores(
 def merged_scores(global_part: Tensor, local_part: Tensor, weight: float = 0.5) -> Tensor:
     """`(1 − weight) · global + weight · local`, [B, C]."""
     return (1.0 - weight) * global_part + weight * local_part
-
-
-def transform_scores(scores: Tensor, transform: str) -> Tensor:
-    """What is done to the scores [B, C] of one picture over its tags.
-
-    Args:
-        transform: "none"; "center", minus the mean over tags; "log_softmax" over tags.
-    Raises:
-        InputError: another word.
-    """
-    if transform == "none":
-        return scores
-    if transform == "center":
-        return scores - scores.mean(dim=-1, keepdim=True)
-    if transform == "log_softmax":
-        return torch.log_softmax(scores, dim=-1)
-    raise InputError(
-        f"score transform {transform!r}: expected one of {', '.join(SCORE_TRANSFORMS)}"
-    )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from taidpt.datasets.base import LabelledImages
 from taidpt.encoders.picture_input import PictureInput
@@ -18,7 +17,7 @@ from taidpt.evaluation.methods import Bench, HeadScores, score_method
 from taidpt.evaluation.score_file import Decision, ScoreFile, decision_rates, empty_note, rates_line
 from taidpt.features.picture_store import StoredFeatures
 from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
-from taidpt.scores import transform_scores
+from taidpt.score_transforms import transform_scores
 
 __all__ = [
     "COLUMNS",
@@ -233,7 +232,7 @@ def _maps(
     if "local" in scores:
         columns["merged"] = merged
     for transform in ("center", "log_softmax"):
-        columns[transform] = transform_scores(torch.from_numpy(merged), transform).numpy()
+        columns[transform] = transform_scores(merged, transform)
     return {
         column: mean_average_precision(matrix, targets, settings)
         for column, matrix in columns.items()

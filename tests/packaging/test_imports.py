@@ -46,7 +46,7 @@ ORDER = {
         aot_header aot_compile aot
     """,
     "taidpt": """
-        progress metrics texts toyworld
+        progress metrics score_transforms texts toyworld
         scores clip
         datasets encoders bench
         prompts

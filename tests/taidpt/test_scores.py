@@ -1,4 +1,4 @@
-"""The score's definition on small cases and against the plain way."""
+"""The definition of a score, by hand on small cases and against a reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from taidpt.scores import (
     global_scores,
     local_scores,
     merged_scores,
-    transform_scores,
 )
 from tests.taidpt.plain import plain_scores
 
@@ -34,7 +33,7 @@ def test_scores_by_hand() -> None:
     torch.testing.assert_close(masked[0, 0], torch.tensor(4 * e[0] / (e[0] + e[1])))
 
 
-def test_captions_score_as_the_plain_way(resnet_clip: ClipModel) -> None:
+def test_captions_are_scored_as_by_the_reference(resnet_clip: ClipModel) -> None:
     texts = ["a dog beside a car", "a very long sentence about nothing but a bird on a wire"]
     rows = F.normalize(torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
     batch = encode_captions(resnet_clip, texts).batch([0, 1])
@@ -46,14 +45,9 @@ def test_captions_score_as_the_plain_way(resnet_clip: ClipModel) -> None:
         torch.testing.assert_close(local_part[index], expected[1], rtol=1e-5, atol=1e-5)
 
 
-def test_merging_and_transforms() -> None:
+def test_merging_by_hand() -> None:
     scores = merged_scores(torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 0.0]]), 0.25)
     torch.testing.assert_close(scores, torch.tensor([[1.25, 2.25]]))
-    assert transform_scores(scores, "none") is scores
-    torch.testing.assert_close(transform_scores(scores, "center"), torch.tensor([[-0.5, 0.5]]))
-    soft = transform_scores(scores, "log_softmax")
-    # the scores differ by 1: the first is −log(1 + e), the second −log(1 + 1/e)
-    torch.testing.assert_close(soft, torch.tensor([[-1.3132617, -0.3132617]]))
 
 
 @pytest.mark.parametrize(
@@ -67,9 +61,6 @@ def test_merging_and_transforms() -> None:
 def test_impossible_scoring_is_refused(values: tuple[float, float, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Scoring(*values)
-    if values[2] == "softmax":
-        with pytest.raises(InputError, match=message):
-            transform_scores(torch.zeros(1, 2), "softmax")
 
 
 def test_dual_scores_by_hand() -> None:

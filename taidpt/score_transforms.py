@@ -1,0 +1,43 @@
+"""What is done to a picture's scores over its tags; for NumPy arrays and torch tensors alike."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, TypeVar
+
+import numpy as np
+
+from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS
+from taidpt.runtime.errors import InputError
+
+__all__ = ["SCORE_TRANSFORMS", "transform_scores"]
+
+Scores = TypeVar("Scores", bound=Any)
+
+
+def transform_scores(scores: Scores, transform: str) -> Scores:
+    """Normalise the scores of each picture over its tags.
+
+    Args:
+        scores: NumPy array or torch tensor, [B, C].
+        transform: "none"; "center", which subtracts the mean over tags; or "log_softmax" over tags.
+    Returns:
+        The same kind of array, [B, C].
+    Raises:
+        InputError: an unknown transform.
+    """
+    # Both libraries offer these functions under the same names and keywords.
+    library: Any = np if isinstance(scores, np.ndarray) else importlib.import_module("torch")
+    if transform == "none":
+        return scores
+    if transform == "center":
+        centred: Scores = scores - library.mean(scores, axis=-1, keepdims=True)
+        return centred
+    if transform == "log_softmax":
+        shifted = scores - library.amax(scores, axis=-1, keepdims=True)  # keeps exp() in range
+        total = library.sum(library.exp(shifted), axis=-1, keepdims=True)
+        logs: Scores = shifted - library.log(total)
+        return logs
+    raise InputError(
+        f"score transform {transform!r}: expected one of {', '.join(SCORE_TRANSFORMS)}"
+    )
