@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache as cache_results
 from pathlib import Path
 
-from taidpt.clip.model import EMBEDDED_MODEL, check_clip_source, load_clip
+from taidpt.clip.model import load_clip
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
+from taidpt.datasets.defaults import default_cache, find_source
 from taidpt.datasets.openimages import narratives
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.comparison import Comparison, compare_methods
@@ -34,7 +34,6 @@ from taidpt.tuning.text_job import pick_device
 
 __all__ = [
     "BenchmarkJob",
-    "default_cache",
     "rate_of",
     "run_benchmark",
     "text_stream",
@@ -90,11 +89,6 @@ class BenchmarkJob:
     device: str = "auto"
 
 
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/taidpt`, or ~/.cache/taidpt."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taidpt"
-
-
 def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
     """Read, encode once, score with each method, evaluate.
 
@@ -133,23 +127,6 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
         for name in methods_with_bank(job.methods):
             method_bank(name, bench, job.merge_weight).save(job.banks / f"{name}.bank")
     return found
-
-
-def find_source(
-    dataset: str, root: Path | None, model: str | None, pretrained: str | None, cache: Path
-) -> tuple[Path, str, str]:
-    """Root, model and weights of a job; the toy world brings its own, and unpacks to the cache.
-
-    Raises:
-        InputError: one is missing, or no such model or weights are known.
-    """
-    if dataset == "toyworld":
-        root, model = root or cache, model or EMBEDDED_MODEL
-        pretrained = pretrained or ("embedded" if model == EMBEDDED_MODEL else None)
-    if root is None or model is None or pretrained is None:
-        raise InputError(f"data set {dataset!r} needs --root, --model and --pretrained")
-    check_clip_source(model, pretrained)
-    return root, model, pretrained
 
 
 def _tuning(job: BenchmarkJob) -> TuneSettings:

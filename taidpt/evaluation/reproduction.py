@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from taidpt import __version__
+from taidpt.datasets.defaults import default_cache
 from taidpt.evaluation.comparison import Comparison, group_means
-from taidpt.evaluation.dataset_job import BenchmarkJob, default_cache, run_benchmark
+from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
 from taidpt.evaluation.recipes import PictureRun, Recipe, find_recipe
 from taidpt.evaluation.score_file import ensemble_scores
 from taidpt.features.picture_store import StoreSettings

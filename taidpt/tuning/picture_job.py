@@ -14,7 +14,7 @@ import torch
 
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages, load_dataset
-from taidpt.evaluation.dataset_job import default_cache, find_source
+from taidpt.datasets.defaults import default_cache, find_source
 from taidpt.features.augmented_pictures import AugmentedPictures
 from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
 from taidpt.progress import Progress
