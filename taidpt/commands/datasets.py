@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taidpt.commands.tune import (
+from taidpt.commands.options import (
+    CACHE,
+    DEVICE,
     FILE,
+    RESUME,
+    pick_picture,
+    pick_settings,
     picture_options,
     shape_options,
-    take_picture,
-    take_settings,
     write_text,
 )
 
@@ -41,14 +44,19 @@ __all__ = ["datasets", "reproduce", "tune_pictures"]
     help="Change pictures each time: random crops or cutout, with AutoAugment and flips.",
 )
 @picture_options
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all chance.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of every random number generator.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures. [50]")
 @click.option("--batch", type=click.IntRange(1), help="Pictures a step. [DualCoOp 64, CoOp 32]")
 @click.option("--lr", type=float, help="Learning rate after the first epoch. [2e-3]")
 @shape_options
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint beside the output.")
-@click.option("--restart", is_flag=True, help="Begin anew although there is a checkpoint.")
-@click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]")
+@RESUME
+@CACHE
 @click.option("-o", "--output", required=True, type=FILE, help="Prompts file.")
 def tune_pictures(method: str, **given: Any) -> None:
     """Tune prompts on a data set's train pictures, with all or some of their labels.
@@ -62,8 +70,8 @@ def tune_pictures(method: str, **given: Any) -> None:
     from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
     from taidpt.tuning.settings import settings_of
 
-    settings = take_settings(settings_of(method), given)
-    job = PictureTuneJob(settings=settings, store=take_picture(given), **given)
+    settings = pick_settings(settings_of(method), given)
+    job = PictureTuneJob(settings=settings, store=pick_picture(given), **given)
     with RichProgress() as progress:
         prompts = run_picture_job(job, progress)
     losses = prompts.provenance["losses"]
@@ -78,15 +86,13 @@ def tune_pictures(method: str, **given: Any) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--root", type=FILE, help="Where the data sets lie.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
-@click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]")
+@CACHE
 @click.option("--without-leak", is_flag=True, help="Leave out captions of COCO's test pictures.")
 @click.option(
     "--split", default="test", show_default=True, help="To evaluate on; the toy world has val."
 )
 @click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read pictures.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@DEVICE
 @click.option("--dry-run", is_flag=True, help="Print the plan and end.")
 @click.option(
     "-o", "--output", type=FILE, default=Path(), help="Folder for the records NAME.json. [.]"

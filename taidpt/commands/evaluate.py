@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taidpt.commands.tune import (
+from taidpt.commands.options import (
+    CACHE,
     FILE,
+    pick_picture,
+    pick_settings,
     picture_options,
     shape_options,
-    take_picture,
-    take_settings,
     write_text,
 )
 
@@ -63,7 +64,7 @@ _DATASET_OPTIONS = (
         "--texts", multiple=True, type=FILE, help="Captions, for methods made from texts."
     ),
     click.option("--prompts", multiple=True, type=FILE, help="Tuned prompts, by their own method."),
-    click.option("--cache", type=FILE, help="Where features are kept. [~/.cache/taidpt]"),
+    CACHE,
     click.option("--seed", type=click.IntRange(0), default=0, help="Of training on --texts. [0]"),
     click.option("--lr", type=float, help="Learning rate of tuning on --texts."),
     click.option("--epochs", type=click.IntRange(1), help="Passes over --texts. [20]"),
@@ -143,7 +144,7 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
     from taidpt.tuning.settings import TuneSettings
 
     seed = given.pop("seed")
-    tuning = take_settings(TuneSettings(lr=rate_of(given["dataset"])), given)
+    tuning = pick_settings(TuneSettings(lr=rate_of(given["dataset"])), given)
     job = BenchmarkJob(
         **{key: given[key] for key in ("dataset", "root", "split", "model", "pretrained")},
         methods=tuple(name.strip() for name in given["methods"].split(",") if name.strip()),
@@ -154,7 +155,7 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
         tuning=tuning,
         merge_weight=given["merge_weight"],
         settings=_map_settings(given),
-        store=take_picture(given),
+        store=pick_picture(given),
         banks=given["save_banks"],
         device=given["device"],
     )
