@@ -27,7 +27,7 @@ from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, BundleWriter
-from tests.export.test_engine import bundle, require_rtx, template  # noqa: F401  # fixtures
+from tests.export.precision.test_variant import bundle, require_rtx, template  # noqa: F401  # fixtures
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip
 

@@ -1,6 +1,6 @@
 """A plugin library named by the environment, on a stub TensorRT and with libraries compiled here.
 
-The real plugin in a real builder is in tests/export/test_plugin_export.py.
+The real plugin in a real builder is in tests/export/engines/test_network.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.export.test_verify import bundle, with_swapped_colours  # noqa: F401  # a fixture
+from tests.export.checks.test_verify import bundle, with_swapped_colours  # noqa: F401  # a fixture
 from tests.runtime.stub_driver import StubMachine, add_stub_engine
 
 STORE = """

@@ -34,7 +34,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 from taidpt.runtime.top_k import floor_scores
 from tests.export.conftest import FAMILIES, small_bank, small_graph, small_reference
-from tests.export.test_engine import require_rtx
+from tests.export.precision.test_variant import require_rtx
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip
 

@@ -15,7 +15,7 @@ from taidpt.export.graph.onnx_files import count_ops, name_nodes, run_graph, sor
 from taidpt.runtime.errors import BackendError, InputError
 from tests.export.conftest import small_encoder, small_graph, small_input
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def frames(count: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 from taidpt.runtime.errors import BackendError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from tests.export.conftest import MEAN, STD, small_bank, small_graph
-from tests.export.test_engine import require_rtx
+from tests.export.precision.test_variant import require_rtx
 
 
 def frames() -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.runtime import Bundle, BundleWriter
 from taidpt.runtime.errors import BundleError
-from tests.export.test_engine import bundle, template  # noqa: F401  # fixtures
+from tests.export.precision.test_variant import bundle, template  # noqa: F401  # fixtures
 
 COMMAND = (sys.executable, "-m", "taidpt", "export")
 
