@@ -24,7 +24,7 @@ from taidpt.tuning.tuner import TextRun, tune
 from tests.support import REPOSITORY
 from tests.taidpt import plain
 from tests.taidpt.tiny import make_clip
-from tests.taidpt.tuning_case import SETTINGS, TAGS, TEXTS, run_case
+from tests.taidpt.tuning.tuning_case import SETTINGS, TAGS, TEXTS, run_case
 
 
 def assert_same(first: TunedPrompts, second: TunedPrompts) -> None:
@@ -108,7 +108,7 @@ def test_the_schedule_by_hand(epoch: int, expected: float) -> None:
 
 def test_a_killed_run_goes_on_to_the_very_same_prompts(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
-    command = [sys.executable, "-m", "tests.taidpt.tuning_case", str(checkpoint)]
+    command = [sys.executable, "-m", "tests.taidpt.tuning.tuning_case", str(checkpoint)]
     process = subprocess.Popen(command, cwd=REPOSITORY)
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:

@@ -20,7 +20,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
 from taidpt.tuning.settings import settings_of
 from tests.taidpt.datasets.official import write_voc
-from tests.taidpt.test_tuner import InterruptAt
+from tests.taidpt.tuning.test_tuner import InterruptAt
 
 OBJECTS = {f"{n:06d}": [("dog" if n % 2 else "cat", 0), ("person", n % 3 // 2)] for n in range(6)}
 

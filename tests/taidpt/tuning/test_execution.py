@@ -20,7 +20,7 @@ from taidpt.tuning import loop as tuning_loop
 from taidpt.tuning.execution import _Accelerated, execution_of
 from taidpt.tuning.tuner import tune
 from tests.support import REPOSITORY, require
-from tests.taidpt.tuning_case import SETTINGS, TAGS, TEXTS, run_case
+from tests.taidpt.tuning.tuning_case import SETTINGS, TAGS, TEXTS, run_case
 
 CPU = torch.device("cpu")
 
@@ -82,7 +82,12 @@ def test_two_processes_are_one_run(tmp_path: Path) -> None:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "tests.taidpt.tuning_case", str(tmp_path / "run.checkpoint")]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.taidpt.tuning.tuning_case",
+        str(tmp_path / "run.checkpoint"),
+    ]
     command += [str(tmp_path / "prompts.safetensors")]
     started = [
         subprocess.Popen(

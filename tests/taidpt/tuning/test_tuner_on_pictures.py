@@ -25,8 +25,8 @@ from taidpt.tuning.picture_features import PictureSource, mask_labels
 from taidpt.tuning.settings import RunOptions, TuneSettings, settings_of
 from taidpt.tuning.tuner import tune, tune_on_pictures
 from tests.taidpt import plain
-from tests.taidpt.test_tuner import InterruptAt
-from tests.taidpt.tuning_case import TAGS, TEXTS
+from tests.taidpt.tuning.test_tuner import InterruptAt
+from tests.taidpt.tuning.tuning_case import TAGS, TEXTS
 
 
 @pytest.fixture(scope="module")
