@@ -1,4 +1,4 @@
-"""What has a `close` can stand in a `with`."""
+"""Base class for objects with `close()`: context-manager support."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T", bound="Closing")
 
 
 class Closing(ABC):
-    """Base of what holds files, threads or devices until it is closed."""
+    """Base of objects that hold files, threads or devices until they are closed."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything that the object holds."""
 
     def __enter__(self: T) -> T:
         return self

@@ -1,4 +1,4 @@
-"""Package names that are imported when they are first used (PEP 562)."""
+"""Public names of a package, imported when first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def lazy_names(
     Args:
         package: the package's `__name__`.
         homes: module inside the package → the names that it provides.
+    Returns:
+        The two functions, to be assigned in the package's `__init__.py`.
     """
     modules = {name: module for module, names in homes.items() for name in names}
 

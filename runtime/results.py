@@ -1,4 +1,4 @@
-"""What a frame gave: scores now, tags and heatmaps when asked for."""
+"""Results of tagging: scores, and from them tags and heatmaps, computed when used."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Tag:
 
     Attributes:
         name: the tag's name.
-        score: the merged score; comparable between frames, not between tags.
+        score: the merged score; comparable between frames, but not between tags.
         on: whether the score reaches the tag's threshold.
-        probability: None until the bundle is calibrated.
-        upper_bound: whether the score is only known to be no higher than this: an export with
-            `--top-k` returns each frame's best scores alone. Such a tag is not on.
+        probability: the calibrated probability; None before calibration.
+        upper_bound: whether `score` is only an upper bound, because an export with `--top-k`
+            returns the best scores of each frame alone. Such a tag is not on.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Tag:
 
     @property
     def uncertain(self) -> bool:
-        """Whether the score lies in the uncertain band, the probability between 0.2 and 0.8."""
+        """Whether the probability lies strictly between 0.2 and 0.8, the uncertain band."""
         return self.probability is not None and UNCERTAIN[0] < self.probability < UNCERTAIN[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; `uncertain` and `upper_bound` only where they are true."""
+        """Return plain JSON values; `uncertain` and `upper_bound` are given only if true."""
         return {
             "name": self.name,
             "score": self.score,
@@ -57,10 +57,7 @@ class Tag:
 
 
 class Vocabulary:
-    """The tags, their thresholds, the patch grid and the local class embeddings [C, D].
-
-    Shared by all results of a tagger.
-    """
+    """The tags of a bank with their thresholds and maps; shared by all results of a tagger."""
 
     def __init__(
         self,
@@ -70,6 +67,15 @@ class Vocabulary:
         grid: tuple[int, int],
         local_rows: FloatArray | None = None,
     ) -> None:
+        """Describe C tags.
+
+        Args:
+            names: C tag names.
+            thresholds: C thresholds on the merged score.
+            maps: C maps from score to probability, each None before calibration.
+            grid: rows and columns of patches.
+            local_rows: local class embeddings, float32 [C, D]; None gives no heatmaps.
+        """
         table = Thresholds.of(thresholds)
         self.names = names
         self.on, self.off = table.on, table.off
@@ -78,7 +84,11 @@ class Vocabulary:
         self._local_rows = local_rows
 
     def with_threshold(self, on: float, off: float) -> Vocabulary:
-        """The same tags with one pair of thresholds for all."""
+        """The same tags with one pair of thresholds for all of them.
+
+        Raises:
+            InputError: `off` is above `on`.
+        """
         if off > on:
             raise InputError(f"the off threshold must not exceed the on threshold, {off} > {on}")
         changed = copy.copy(self)
@@ -87,22 +97,44 @@ class Vocabulary:
         return changed
 
     def index(self, name: str) -> int:
-        """The row of a tag; InputError with close names when there is none."""
-        found = self._index.get(name)
-        if found is None:
+        """The row of a tag.
+
+        Raises:
+            InputError: there is no such tag; the message suggests similar names.
+        """
+        row = self._index.get(name)
+        if row is None:
             import difflib
 
             close = difflib.get_close_matches(name, self.names, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"tags: {self._some()}"
             raise InputError(f"this bundle has no tag {name!r}; {hint}")
-        return found
+        return row
+
+    def on_tags(
+        self, scores: npt.NDArray[Any], exact: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.bool_]:
+        """Which tags are on: those whose score is known and reaches the on threshold.
+
+        Args:
+            scores: [C] or [N, C].
+            exact: which scores are known, of the same shape; None: all of them.
+        Returns:
+            bool, of the same shape.
+        """
+        reached = np.asarray(scores >= self.on)
+        return reached if exact is None else reached & exact
 
     def probability(self, index: int, score: float) -> float | None:
-        """The calibrated probability of a score, between the map's points by a straight line."""
+        """The calibrated probability of a score, interpolated linearly between the map's points."""
         return self.maps.probability(index, score)
 
     def local_row(self, index: int) -> FloatArray:
-        """The local class embedding of one tag, float32 [D]."""
+        """The local class embedding of one tag, float32 [D].
+
+        Raises:
+            InputError: the results carry no class bank.
+        """
         if self._local_rows is None:
             raise InputError("these results carry no class bank, so they have no heatmaps")
         return np.asarray(self._local_rows[index])
@@ -124,7 +156,7 @@ class TagResult:
         patch_features: unit rows, float32 [P, D].
         global_features: unit length, float32 [D]; None when the graph does not give it.
         vocabulary: names, thresholds and grid.
-        exact: which scores are known, bool [C], the others are upper bounds; None: all of them.
+        exact: which scores are known, bool [C]; the others are upper bounds. None: all are known.
     """
 
     scores: FloatArray
@@ -141,8 +173,7 @@ class TagResult:
     @property
     def on(self) -> npt.NDArray[np.bool_]:
         """Which tags reach their thresholds, bool [C], in the bundle's order."""
-        reached = np.asarray(self.scores >= self.vocabulary.on)
-        return reached if self.exact is None else reached & self.exact
+        return self.vocabulary.on_tags(self.scores, self.exact)
 
     @property
     def on_tags(self) -> tuple[Tag, ...]:
@@ -164,17 +195,17 @@ class TagResult:
         Args:
             name: one of the bundle's tags.
         Returns:
-            Similarity of each patch with the tag, float32 [rows, columns].
+            Cosine similarity of each patch with the tag, float32 [rows, columns].
         Raises:
             InputError: there is no such tag.
         """
         row = self.vocabulary.local_row(self.vocabulary.index(name))
         # not a BLAS product: its threads cost more than this small sum
-        heat: FloatArray = np.einsum("pd,d->p", self.patch_features, row)
-        return heat.reshape(self.vocabulary.grid)
+        similarities: FloatArray = np.einsum("pd,d->p", self.patch_features, row)
+        return similarities.reshape(self.vocabulary.grid)
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
-        """As plain JSON values: the tags, best first, or only the `top` best."""
+        """Return plain JSON values: the `top` best tags (None: all), best score first."""
         count = len(self.scores) if top is None else top
         return {"tags": [tag.to_dict() for tag in self.top(count)]}
 
@@ -184,26 +215,32 @@ class TagResult:
 
     def _tag(self, index: int) -> Tag:
         score = float(self.scores[index])
-        words = self.vocabulary
         known = self.exact is None or bool(self.exact[index])
         return Tag(
-            name=words.names[index],
+            name=self.vocabulary.names[index],
             score=score,
-            on=known and bool(score >= words.on[index]),
-            probability=words.probability(index, score) if known else None,
+            on=known and bool(score >= self.vocabulary.on[index]),
+            probability=self.vocabulary.probability(index, score) if known else None,
             upper_bound=not known,
         )
 
 
 class TagBatch(Sequence[TagResult]):
-    """Results of a batch, in its order; `scores` is the whole batch's matrix."""
+    """Results of a batch, in its order.
+
+    Attributes:
+        outputs: the graph's outputs by name.
+        scores: merged scores, float32 [N, C].
+        vocabulary: names, thresholds and grid.
+        exact: which scores are known, bool [N, C]; None: all of them.
+    """
 
     __slots__ = ("exact", "outputs", "scores", "vocabulary")
 
     def __init__(self, outputs: Mapping[str, npt.NDArray[Any]], vocabulary: Vocabulary) -> None:
         """Wrap the graph's outputs: "scores" [N, C], "patch_features" [N, P, D], and others.
 
-        In place of "scores" the best of each frame may have come out, see `expand_top`.
+        A graph exported with `--top-k` gives two outputs in place of "scores"; see `expand_top`.
         """
         self.outputs = outputs
         self.exact: npt.NDArray[np.bool_] | None = None
@@ -239,10 +276,10 @@ class TagBatch(Sequence[TagResult]):
     @property
     def on(self) -> npt.NDArray[np.bool_]:
         """Which tags reach their thresholds, bool [N, C]."""
-        return np.asarray(self.scores >= self.vocabulary.on)
+        return self.vocabulary.on_tags(self.scores, self.exact)
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
-        """As plain JSON values: `frames`, each as `TagResult.to_dict` gives it."""
+        """Return plain JSON values: `frames`, each as `TagResult.to_dict` returns it."""
         return {"frames": [result.to_dict(top) for result in self]}
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Exports that return each frame's K best scores: what is known of the other tags."""
+"""Exports with `--top-k`, which return the K best scores of each frame: bounds of the others."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Scores = npt.NDArray[np.float32]
 def expand_top(
     outputs: Mapping[str, npt.NDArray[Any]], tags: int
 ) -> tuple[Scores, npt.NDArray[np.bool_]]:
-    """All tags' scores from the K best of each frame.
+    """Scores of all tags, from the K best of each frame.
 
     Args:
         outputs: "top_scores" float32 [N, K], best first, and "top_indices" integers [N, K].
         tags: C, at least K.
     Returns:
-        scores [N, C], where a tag outside the K best has the K-th score, which is its upper bound;
-        and which scores are exact, bool [N, C].
+        Scores float32 [N, C], in which each tag outside the K best has the K-th score, its upper
+        bound; and which scores are exact, bool [N, C].
     """
     values, indices = (outputs[name] for name in TOP_OUTPUTS)
     scores = np.repeat(values[:, -1:], tags, axis=1)
@@ -38,7 +38,10 @@ def expand_top(
 
 
 def floor_scores(scores: npt.NDArray[Any], top_k: int | None) -> npt.NDArray[Any]:
-    """All scores [N, C] as `expand_top` gives them: none below its frame's K-th; None: as is."""
+    """Raise scores [N, C] to the K-th best of their frame, as `expand_top` returns them.
+
+    With `top_k` None the scores are returned unchanged.
+    """
     if top_k is None:
         return scores
     lowest = np.partition(scores, -top_k, axis=1)[:, -top_k]
@@ -46,12 +49,14 @@ def floor_scores(scores: npt.NDArray[Any], top_k: int | None) -> npt.NDArray[Any
 
 
 def refuse_top(top_k: int | None, bundle: object, what: str) -> None:
-    """Raise InputError when an export that returns only the best scores is asked for more.
+    """Refuse a task that needs all scores for an export that returns only the best.
 
     Args:
-        top_k: of the export; None returns all.
-        bundle: its path.
-        what: what needs all scores, such as "calibration".
+        top_k: K of the export; None: it returns all scores.
+        bundle: the path of the bundle.
+        what: the task, such as "calibration".
+    Raises:
+        InputError: `top_k` is not None.
     """
     if top_k is not None:
         raise InputError(

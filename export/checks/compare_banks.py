@@ -21,7 +21,7 @@ from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
 
 if TYPE_CHECKING:
     from taidpt.calibration.statistics.estimator import Calibration
-    from taidpt.runtime.sources.open import Frame, Source
+    from taidpt.runtime.sources.base import Frame, Source
     from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = ["CompareJob", "Comparison", "Seen", "compare_banks"]
@@ -201,7 +201,8 @@ def _read_bank(path: Path) -> ClassBank:
 
 
 def _open_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
-    from taidpt.runtime.sources.open import SourceOptions, open_source
+    from taidpt.runtime.sources.base import SourceOptions
+    from taidpt.runtime.sources.open import open_source
 
     colours = tagger.bundle.manifest.input.source_colours
     options = SourceOptions(recursive=True, every=job.every, colours=colours)

@@ -36,7 +36,8 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
     Raises:
         InputError: too few, or one that cannot be read.
     """
-    from taidpt.runtime.sources.open import SourceOptions, open_source
+    from taidpt.runtime.sources.base import SourceOptions
+    from taidpt.runtime.sources.open import open_source
 
     kept: list[Frames] = []
     step, seen = 1, 0

@@ -23,7 +23,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.measuring.power import PowerMeter
 from taidpt.runtime.measuring.profile import Profile, percentile_lines
 from taidpt.runtime.preprocess.preprocessor import U8Array
-from taidpt.runtime.sources.open import Frame, Source
+from taidpt.runtime.sources.base import Frame, Source
 from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tagger.tagger import Tagger

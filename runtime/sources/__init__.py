@@ -7,23 +7,19 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taidpt.runtime.sources.open import Frame as Frame
-    from taidpt.runtime.sources.open import MergedSource as MergedSource
-    from taidpt.runtime.sources.open import Source as Source
-    from taidpt.runtime.sources.open import SourceOptions as SourceOptions
+    from taidpt.runtime.sources.base import Frame as Frame
+    from taidpt.runtime.sources.base import Source as Source
+    from taidpt.runtime.sources.base import SourceOptions as SourceOptions
+    from taidpt.runtime.sources.combined import MergedSource as MergedSource
     from taidpt.runtime.sources.open import open_source as open_source
     from taidpt.runtime.sources.picture_files import read_image as read_image
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "open": (
-            "Frame",
-            "MergedSource",
-            "Source",
-            "SourceOptions",
-            "open_source",
-        ),
+        "base": ("Frame", "Source", "SourceOptions"),
+        "combined": ("MergedSource",),
+        "open": ("open_source",),
         "picture_files": ("read_image",),
     },
 )

@@ -15,8 +15,8 @@ from typing import Any
 
 from taidpt.runtime.errors import MissingDependencyError
 from taidpt.runtime.redact import redact
+from taidpt.runtime.sources.base import Source, SourceOptions
 from taidpt.runtime.sources.live_stream import LiveSource, ReconnectPolicy
-from taidpt.runtime.sources.open import Source, SourceOptions
 from taidpt.runtime.sources.video_file import import_av
 
 __all__ = ["GStreamerSource", "launch_command", "open_pipeline"]

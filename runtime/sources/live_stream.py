@@ -12,9 +12,9 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
+from taidpt.runtime.sources.base import Frame, Selector, Source, SourceOptions
 from taidpt.runtime.sources.decoder import Decoder
 from taidpt.runtime.sources.hardware_decoders import open_decoding
-from taidpt.runtime.sources.open import Frame, Selector, Source, SourceOptions
 from taidpt.runtime.sources.video_file import import_av, open_input
 
 __all__ = ["LiveClock", "LiveSource", "ReconnectPolicy", "is_live_url"]

@@ -7,22 +7,22 @@ from typing import Any
 
 from taidpt.runtime.events.machine import Event
 from taidpt.runtime.results import Tag, TagResult
-from taidpt.runtime.sources.open import Frame
+from taidpt.runtime.sources.base import Frame
 
 __all__ = ["Moment"]
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """One frame of a stream, tagged.
+    """One tagged frame of a stream.
 
     Attributes:
         frame: the decoded frame.
         result: its scores, tags and heatmaps.
-        events: tags that went on or off, decided by this frame.
-        on: names of the tags that are on after smoothing, in the bank's order; without times, and
-            of an export with `--top-k`, the tags that reach their thresholds in this frame.
-        still: whether the frame was not tagged, and has the last tagged frame's result.
+        events: the on and off events that this frame decided.
+        on: names of the tags that are on after smoothing, in the bank's order. Without times, and
+            for an export with `--top-k`: the tags that reach their thresholds in this frame.
+        still: whether the frame was not tagged and carries the result of the last tagged frame.
     """
 
     frame: Frame
@@ -38,11 +38,11 @@ class Moment:
 
     @property
     def tags(self) -> tuple[Tag, ...]:
-        """The frame's own tags, best score first."""
+        """The tags of this frame alone, best score first."""
         return self.result.tags
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, without the picture."""
+        """Return plain JSON values, without the image."""
         return {
             "source": self.frame.source,
             "index": self.frame.index,

@@ -1,59 +1,75 @@
 """A source through a tagger: frames in, moments out (tags, and events when frames have times).
 
-Reading, preprocessing and inference run in a thread each and overlap; whoever iterates the stream
-does the rest (events, sinks). The order of frames is kept, and an error of the source comes out
-after the frames before it.
+Reading, preprocessing and inference overlap, each in a thread of its own; the caller's thread does
+the rest (events, sinks). Frames keep their order. An error of the source is raised after the
+frames that were read before it.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, Interval, timeline
 from taidpt.runtime.measuring.profile import Profile
 from taidpt.runtime.preprocess.preprocessor import U8Array
 from taidpt.runtime.results import TagResult, Vocabulary
-from taidpt.runtime.sources.open import Frame, Source, SourceOptions, open_source
+from taidpt.runtime.sources.base import Frame, Source, SourceOptions
+from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.stages import Prefetch
 from taidpt.runtime.stream.moment import Moment
-from taidpt.runtime.stream.still_frames import Look, StillFilter
+from taidpt.runtime.stream.still_frames import FrameChange, StillFilter
 from taidpt.runtime.top_k import refuse_top
 
-if TYPE_CHECKING:
-    from taidpt.runtime.tagger.tagger import Tagger
-
-__all__ = ["Stream", "StreamInput", "StreamSettings", "open_stream"]
+__all__ = ["FrameTagger", "Stream", "StreamInput", "StreamSettings", "open_stream"]
 
 StreamInput = str | Path | Source | npt.NDArray[Any] | Iterable[npt.NDArray[Any]]
 
-# Frames that may wait before each stage, beside a whole batch: enough to even out a slow frame,
-# few enough that a live stream stays live.
+# Frames that may wait before each stage, beside a whole batch: one that is ready and one that is
+# being made, which evens out a slow frame. More would only add delay to a live stream.
 _WAITING = 2
+
+
+class FrameTagger(Protocol):
+    """The four members of a tagger that a stream uses."""
+
+    bundle: Bundle
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The current tags and thresholds."""
+
+    @property
+    def preprocess(self) -> Callable[[npt.NDArray[Any]], U8Array]:
+        """Convert one frame to the graph's input, uint8 [height, width, 3]."""
+
+    def tag_batch(self, frames: npt.NDArray[Any]) -> Sequence[TagResult]:
+        """Tag preprocessed frames, uint8 [N, height, width, 3], in one run."""
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """How a stream is run.
+    """Settings of a stream.
 
     Attributes:
         batch: frames in one run of the graph; a live source does not wait for a whole batch.
-        smoothing_s: time constant of the scores' smoothing, in seconds.
-        min_on_s, min_off_s: least durations of a tag and of a gap, in seconds.
-        overlap: whether the stages run in threads of their own.
-        keep_events: whether the events are kept for `timeline`; None keeps those of files, and
-            not those of cameras, which run for months.
-        skip_still: grey levels by which a frame must differ from the last tagged one to be tagged
-            itself; None tags all frames. See `taidpt.runtime.stream.still_frames`.
+        smoothing_s: time constant of the score smoothing, in seconds.
+        min_on_s, min_off_s: shortest reported duration of a tag and of a gap, in seconds.
+        overlap: whether each stage runs in a thread of its own.
+        keep_events: whether events are kept for `timeline`. None keeps the events of files, but
+            not those of cameras, which may run for months.
+        skip_still: a frame is tagged only if it differs from the last tagged one by more than
+            this, in grey levels; None tags all frames. See `taidpt.runtime.stream.still_frames`.
     """
 
     batch: int = 1
@@ -69,46 +85,49 @@ class StreamSettings:
             raise InputError(f"batch should be at least 1, got {self.batch}")
 
     def event_settings(self, on: npt.NDArray[Any], off: npt.NDArray[Any]) -> EventSettings:
-        """With the tags' thresholds, what an EventMachine takes."""
+        """The settings of an EventMachine with these thresholds, each [C]."""
         return EventSettings(on, off, self.smoothing_s, self.min_on_s, self.min_off_s)
 
 
 @dataclass(frozen=True, eq=False)
-class _Ready:
-    """A frame that was preprocessed, or, without a crop, one that repeats the last result."""
+class _PreparedFrame:
+    """A preprocessed frame; `crop` is None for a still frame, which repeats the last result.
+
+    `ready_s` is the moment at which it was ready, on the clock of `time.perf_counter`.
+    """
 
     frame: Frame
     crop: U8Array | None
-    since: float
-    look: Look
+    ready_s: float
+    change: FrameChange
 
 
 class _SourceState:
     """Smoothing and events of one source."""
 
-    def __init__(self, machine: EventMachine, words: Vocabulary) -> None:
+    def __init__(self, machine: EventMachine, vocabulary: Vocabulary) -> None:
         self.machine = machine
-        self.words = words
+        self.vocabulary = vocabulary
         self.events: list[Event] = []
         self.last_s = 0.0
 
 
 class Stream(Closing):
-    """A running stream: iterate it for moments, once; close it or use it in a `with`.
+    """A running stream: iterate it once for moments; close it or use it in a `with`.
 
     Attributes:
-        source: where the frames come from.
+        source: the source of the frames.
         profile: times of each stage.
-        stills: counts the frames that were not tagged; None unless `skip_still` is set.
+        stills: the filter of still frames with its counts; None unless `skip_still` is set.
     """
 
-    def __init__(self, tagger: Tagger, source: Source, settings: StreamSettings) -> None:
+    def __init__(self, tagger: FrameTagger, source: Source, settings: StreamSettings) -> None:
         self.source = source
         self.profile = Profile()
         still = settings.skip_still
         self.stills = None if still is None else StillFilter(still)
         self._tagger = tagger
-        self._looked_for = tagger.vocabulary
+        self._still_vocabulary = tagger.vocabulary
         self._settings = settings
         self._states: dict[str, _SourceState] = {}
         keep = settings.keep_events
@@ -129,45 +148,45 @@ class Stream(Closing):
 
     @property
     def dropped(self) -> int:
-        """Frames of a live source that were not tagged, because newer ones had come."""
+        """Frames of a live source that were skipped because newer frames had arrived."""
         return self.source.dropped + sum(stage.dropped for stage in self._stages)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of the sources that have given frames with times."""
+        """Names of the sources that have yielded frames with times."""
         return tuple(self._states)
 
     @property
     def has_events(self) -> bool:
-        """Whether there are events: not where the export returns each frame's best scores alone."""
+        """Whether events are computed: not for an export with `--top-k`, which drops scores."""
         return self._top_k is None
 
     def last_s(self, source: str | None = None) -> float:
-        """The time of the last frame of one source (None: of this stream's own)."""
+        """Seconds of the last frame of a source (None: of this stream's own source)."""
         return self._state(self.source.name if source is None else source).last_s
 
     def machine(self, source: str | None = None) -> EventMachine:
-        """Smoothing and hysteresis of one source (None: of this stream's own).
+        """Smoothing and hysteresis of a source (None: of this stream's own source).
 
-        Its state can be saved, and loaded before the first frame.
+        Its state can be saved at any time, and loaded before the first frame.
 
         Raises:
-            InputError: the export returns each frame's best scores alone.
+            InputError: the bundle was exported with `--top-k`.
         """
         refuse_top(self._top_k, self._tagger.bundle.path, "an event")
         return self._state(self.source.name if source is None else source).machine
 
     def stop(self) -> None:
-        """End after the frames that were read already; may be called from a signal handler."""
+        """Stop after the frames that are already read; safe to call from a signal handler."""
         self._stopped = True
         for stage in self._stages[:1]:
             stage.stop()
 
     def timeline(self, source: str | None = None) -> tuple[Interval, ...]:
-        """What was on from when to when, so far, in one source (None: in this stream's own).
+        """Intervals in which tags were on so far, in a source (None: this stream's own source).
 
         Raises:
-            InputError: the export returns each frame's best scores alone.
+            InputError: the bundle was exported with `--top-k`.
         """
         refuse_top(self._top_k, self._tagger.bundle.path, "a timeline")
         state = self._state(self.source.name if source is None else source)
@@ -177,12 +196,12 @@ class Stream(Closing):
         """Close the source and end the threads."""
         self._stopped = True
         if self.source.live:
-            self.source.close()  # it may be waiting for a camera
+            self.source.close()  # ends a read that waits for a camera
         self._close_stages()
         self.source.close()
 
-    def _tagged(self) -> Iterator[tuple[list[_Ready], Sequence[TagResult]]]:
-        """Frames with their results, batch by batch."""
+    def _tagged(self) -> Iterator[tuple[list[_PreparedFrame], Sequence[TagResult]]]:
+        """Yield frames with their results, batch by batch."""
         size = self._settings.batch + (0 if self.source.live else _WAITING)
         frames = self._read()
         if not self.source.reads_ahead:
@@ -206,31 +225,32 @@ class Stream(Closing):
                 frame = next(frames)
             except StopIteration:
                 return
-            taken_s = time.perf_counter() - begun
-            self.profile.add("decode", taken_s if frame.decode_s is None else frame.decode_s)
+            read_s = time.perf_counter() - begun
+            self.profile.add("decode", read_s if frame.decode_s is None else frame.decode_s)
             yield frame
 
-    def _prepare(self, frames: Iterator[Frame]) -> Iterator[_Ready]:
+    def _prepare(self, frames: Iterator[Frame]) -> Iterator[_PreparedFrame]:
         for frame in frames:
             with self.profile.timed("preprocess"):
-                look, crop = self._look(frame), None
-                if look is not Look.REPEAT:
+                change, crop = self._change(frame), None
+                if change is not FrameChange.STILL:
                     crop = self._tagger.preprocess(frame.image)
-            yield _Ready(frame, crop, time.perf_counter(), look)
+            yield _PreparedFrame(frame, crop, time.perf_counter(), change)
 
-    def _look(self, frame: Frame) -> Look:
+    def _change(self, frame: Frame) -> FrameChange:
         if self.stills is None or frame.time_s is None:
-            return Look.TAG
-        if self._tagger.vocabulary is not self._looked_for:  # another bank: old results are void
-            self._looked_for = self._tagger.vocabulary
+            return FrameChange.CHANGED
+        if self._tagger.vocabulary is not self._still_vocabulary:
+            # results of the previous bank must not be repeated
+            self._still_vocabulary = self._tagger.vocabulary
             self.stills.forget()
-        return self.stills.look(frame.source, frame.image)
+        return self.stills.compare(frame.source, frame.image)
 
-    def _batches(self, ready: Iterator[_Ready]) -> Iterator[list[_Ready]]:
-        """Groups of frames; those read before the source failed come out before its error."""
+    def _batches(self, ready: Iterator[_PreparedFrame]) -> Iterator[list[_PreparedFrame]]:
+        """Group frames; those that were read before the source failed precede its error."""
         size = self._settings.batch
         while True:
-            batch: list[_Ready] = []
+            batch: list[_PreparedFrame] = []
             try:
                 batch.append(next(ready))
                 if self.source.live and isinstance(ready, Prefetch):
@@ -246,56 +266,45 @@ class Stream(Closing):
             yield batch
 
     def _infer(
-        self, batches: Iterator[list[_Ready]]
-    ) -> Iterator[tuple[list[_Ready], Sequence[TagResult]]]:
+        self, batches: Iterator[list[_PreparedFrame]]
+    ) -> Iterator[tuple[list[_PreparedFrame], Sequence[TagResult]]]:
         for batch in batches:
             begun = time.perf_counter()
             for item in batch:
-                self.profile.add("wait", begun - item.since)
+                self.profile.add("wait", begun - item.ready_s)
             crops = [item.crop for item in batch if item.crop is not None]
             tagged: Sequence[TagResult] = ()
             if crops:
                 frames = crops[0][None] if len(crops) == 1 else np.stack(crops)
                 with self.profile.timed("inference"):
                     tagged = self._tagger.tag_batch(frames)
-            yield batch, tagged if self.stills is None else self._with_repeats(batch, tagged)
+            yield batch, tagged if self.stills is None else _repeated(self.stills, batch, tagged)
 
-    def _with_repeats(self, batch: list[_Ready], tagged: Sequence[TagResult]) -> list[TagResult]:
-        """A result for each frame; those that were not tagged repeat their source's last."""
-        stills, fresh = self.stills, iter(tagged)
-        assert stills is not None  # asked for only then
-        results = []
-        for item in batch:
-            if item.look is not Look.REPEAT:
-                stills.tagged(item.frame.source, next(fresh), item.look)
-            results.append(stills.repeat(item.frame.source))
-        return results
-
-    def _moment(self, item: _Ready, result: TagResult) -> Moment:
+    def _moment(self, item: _PreparedFrame, result: TagResult) -> Moment:
         frame = item.frame
         if frame.time_s is None or self._top_k is not None:
             return Moment(frame, result, (), tuple(tag.name for tag in result.on_tags))
         state = self._state(frame.source)
         state.last_s = frame.time_s
-        if state.words is not result.vocabulary:  # this frame is the first of another bank
-            state.words = result.vocabulary
-            state.machine.retag(state.words.names, self._event_settings(state.words))
+        if state.vocabulary is not result.vocabulary:  # the first frame of another bank
+            state.vocabulary = result.vocabulary
+            state.machine.retag(state.vocabulary.names, self._event_settings(state.vocabulary))
         events = state.machine.update([frame.time_s], result.scores[None])
         if self._keeps_events:
             state.events.extend(events)
-        names = state.words.names
+        names = state.vocabulary.names
         on = tuple(names[index] for index in state.machine.on.nonzero()[0])
-        return Moment(frame, result, tuple(events), on, item.look is Look.REPEAT)
+        return Moment(frame, result, tuple(events), on, item.change is FrameChange.STILL)
 
     def _state(self, source: str) -> _SourceState:
         if source not in self._states:
-            words = self._tagger.vocabulary
-            machine = EventMachine(words.names, self._event_settings(words))
-            self._states[source] = _SourceState(machine, words)
+            vocabulary = self._tagger.vocabulary
+            machine = EventMachine(vocabulary.names, self._event_settings(vocabulary))
+            self._states[source] = _SourceState(machine, vocabulary)
         return self._states[source]
 
-    def _event_settings(self, words: Vocabulary) -> EventSettings:
-        return self._settings.event_settings(words.on, words.off)
+    def _event_settings(self, vocabulary: Vocabulary) -> EventSettings:
+        return self._settings.event_settings(vocabulary.on, vocabulary.off)
 
     def _close_stages(self) -> None:
         for stage in self._stages:
@@ -304,14 +313,32 @@ class Stream(Closing):
             stage.close()
 
 
+def _repeated(
+    stills: StillFilter, batch: list[_PreparedFrame], tagged: Sequence[TagResult]
+) -> list[TagResult]:
+    """One result a frame; frames that were not tagged repeat the last one of their source."""
+    fresh = iter(tagged)
+    results = []
+    for item in batch:
+        if item.change is not FrameChange.STILL:
+            stills.keep(item.frame.source, next(fresh), item.change)
+        results.append(stills.repeat(item.frame.source))
+    return results
+
+
 def open_stream(
-    tagger: Tagger,
+    tagger: FrameTagger,
     source: StreamInput,
     settings: StreamSettings | None,
     options: Mapping[str, Any],
 ) -> Stream:
-    """Open a source where it is not one yet, and put a tagger behind it.
+    """Open a source unless it is open already, and run it through a tagger.
 
+    Args:
+        tagger: tags the frames.
+        source: an open Source, or anything that `open_source` takes.
+        settings: batch size, smoothing, shortest durations; None takes the defaults.
+        options: fields of `SourceOptions`, for a source that is not open yet.
     Raises:
         InputError: the source cannot be opened, or an option is unknown or wrong.
     """

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.open import ImageSource, Source
+from taidpt.runtime.sources.base import Source
+from taidpt.runtime.sources.pictures import ImageSource
 from taidpt.runtime.tag.request import TagJob
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.runtime.top_k import refuse_top

@@ -24,13 +24,11 @@ from taidpt.runtime.sinks.person import PersonSink
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.sinks.subtitles import SubtitleSink
 from taidpt.runtime.sinks.webhook import open_webhook
-from taidpt.runtime.sources.open import (
-    ImageSource,
-    MergedSource,
-    Source,
-    open_source,
-)
+from taidpt.runtime.sources.base import Source
+from taidpt.runtime.sources.combined import MergedSource
+from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.sources.picture_files import IMAGE_SUFFIXES
+from taidpt.runtime.sources.pictures import ImageSource
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tag.bank_watcher import BankWatcher
 from taidpt.runtime.tag.checks import check_bank_options, check_sources, check_targets

@@ -8,7 +8,7 @@ from typing import Any
 
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.open import SourceOptions
+from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.stream.stream import StreamSettings
 
 __all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi"]

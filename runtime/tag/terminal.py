@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from taidpt.runtime.redact import redact
-from taidpt.runtime.sources.open import Source
+from taidpt.runtime.sources.base import Source
 from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["FrameProgress", "log_to_stderr"]

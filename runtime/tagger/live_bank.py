@@ -5,14 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from taidpt.runtime.bank.class_bank import ClassBank, join_banks
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import MissingDependencyError
 from taidpt.runtime.tagger.active_bank import check_swappable
-
-if TYPE_CHECKING:
-    from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = ["LiveBank"]
 
@@ -28,8 +25,20 @@ class LiveBank:
     tagger.bank.current.save("site.bank")
     """
 
-    def __init__(self, tagger: Tagger) -> None:
-        self._tagger = tagger
+    def __init__(
+        self,
+        bundle: Bundle,
+        current: Callable[[], ClassBank],
+        change: Callable[[Callable[[ClassBank], ClassBank]], None],
+    ) -> None:
+        """Control the bank of a tagger.
+
+        Args:
+            bundle: the tagger's bundle.
+            current: returns the tagger's bank (`Tagger.class_bank`).
+            change: replaces the bank by a function of it (`Tagger.change_bank`).
+        """
+        self._bundle, self._current, self._change = bundle, current, change
 
     def __repr__(self) -> str:
         return f"LiveBank({len(self.names)} tags)"
@@ -37,12 +46,12 @@ class LiveBank:
     @property
     def names(self) -> tuple[str, ...]:
         """The tags' names, in the order of `scores`."""
-        return self._tagger.names
+        return self.current.names
 
     @property
     def current(self) -> ClassBank:
         """The whole bank, with its thresholds."""
-        return self._tagger.class_bank
+        return self._current()
 
     def add(
         self,
@@ -62,10 +71,10 @@ class LiveBank:
                 of their own for each tag, or the bundle's bank is a constant.
         """
         wanted = (names,) if isinstance(names, str) else tuple(names)
-        check_swappable(self._tagger.bundle)
+        check_swappable(self._bundle)
         make = _find_text_tower()
-        more = make(wanted, self._tagger.bundle.manifest, prompts, pretrained)
-        self._tagger.change_bank(lambda now: join_banks(now, more))
+        more = make(wanted, self._bundle.manifest, prompts, pretrained)
+        self._change(lambda now: join_banks(now, more))
 
     def remove(self, *names: str) -> None:
         """Take tags away.
@@ -73,7 +82,7 @@ class LiveBank:
         Raises:
             InputError: there is no such tag, or it is the last one.
         """
-        self._tagger.change_bank(lambda now: _without(now, names))
+        self._change(lambda now: _without(now, names))
 
 
 def _without(bank: ClassBank, names: Sequence[str]) -> ClassBank:

@@ -34,10 +34,10 @@ from taidpt.runtime.tagger.active_bank import (
     fit_bank,
     own_bank,
 )
+from taidpt.runtime.tagger.live_bank import LiveBank
 
 if TYPE_CHECKING:
     from taidpt.runtime.stream.stream import Stream, StreamInput, StreamSettings
-    from taidpt.runtime.tagger.live_bank import LiveBank
 
 __all__ = ["Tagger"]
 
@@ -124,9 +124,7 @@ class Tagger(Closing):
     @property
     def bank(self) -> LiveBank:
         """The tags now, to look at, add to and take from."""
-        from taidpt.runtime.tagger.live_bank import LiveBank
-
-        return LiveBank(self)
+        return LiveBank(self.bundle, lambda: self.class_bank, self.change_bank)
 
     @property
     def bank_inputs(self) -> BankInputs:
@@ -185,7 +183,7 @@ class Tagger(Closing):
         """
         if isinstance(frames, (list, tuple)):
             return self.tag_batch(frames)
-        taken: Any = _taken(frames)
+        taken: Any = _as_array(frames)
         shape = getattr(taken, "shape", ())
         if len(shape) == 4 or shape[1:] == self.bundle.manifest.input.frame_shape:
             return self.tag_batch(taken)
@@ -193,7 +191,7 @@ class Tagger(Closing):
 
     def tag(self, frame: FrameArray) -> TagResult:
         """Tag one frame of any size; see `Preprocessor` for its types."""
-        taken = _taken(frame)
+        taken = _as_array(frame)
         if isinstance(taken, np.ndarray):
             ready: Frames = self.preprocess(taken)[None]
         else:
@@ -202,7 +200,7 @@ class Tagger(Closing):
 
     def tag_batch(self, frames: Sequence[FrameArray] | FrameArray) -> TagBatch:
         """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run."""
-        taken = frames if isinstance(frames, (list, tuple)) else _taken(frames)
+        taken = frames if isinstance(frames, (list, tuple)) else _as_array(frames)
         if isinstance(taken, (list, tuple, np.ndarray)):
             ready: Frames = self.preprocess.batch(taken)
         else:
@@ -265,7 +263,7 @@ class Tagger(Closing):
         return TagBatch(outputs, active.vocabulary)
 
 
-def _taken(frames: Any) -> Any:
+def _as_array(frames: Any) -> Any:
     """Arrays of other libraries by their protocols; what has none comes back as it is."""
     if isinstance(frames, np.ndarray):
         return frames

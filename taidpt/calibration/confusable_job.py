@@ -66,7 +66,8 @@ def _of_target(
 
 
 def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
-    from taidpt.runtime.sources.open import SourceOptions, open_source
+    from taidpt.runtime.sources.base import SourceOptions
+    from taidpt.runtime.sources.open import open_source
 
     options = SourceOptions(recursive=True, colours=target.bundle.manifest.input.source_colours)
     with contextlib.ExitStack() as stack:

@@ -177,7 +177,8 @@ def _from_matrix(job: CalibrateJob) -> _Input:
 def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     """Whatever can be read without the frames is read first: scoring them may take hours."""
     from taidpt.calibration.scene import refuse_unknown_frames, score_frames
-    from taidpt.runtime.sources.open import SourceOptions, open_source
+    from taidpt.runtime.sources.base import SourceOptions
+    from taidpt.runtime.sources.open import open_source
 
     scoring = target.bundle.manifest.scoring
     scale = _Scale(target.names, scoring.score_transform, scoring.merge_weight)

@@ -17,7 +17,7 @@ from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
     from taidpt.calibration.label_file import LabelFile
-    from taidpt.runtime.sources.open import Frame, Source
+    from taidpt.runtime.sources.base import Frame, Source
     from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = [
@@ -87,7 +87,7 @@ def _stilled(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def refuse_unknown_frames(labels: LabelFile, sources: list[Source], every: int, most: int) -> None:
     """Raise InputError where labels are of frames that will not come, as far as that is known."""
-    from taidpt.runtime.sources.open import ImageSource
+    from taidpt.runtime.sources.pictures import ImageSource
 
     pictures = [source for source in sources if isinstance(source, ImageSource)]
     if len(pictures) == len(sources):

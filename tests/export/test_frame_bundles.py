@@ -17,7 +17,8 @@ from taidpt.runtime import Tagger
 from taidpt.runtime.bench.bare_encoder import open_bare
 from taidpt.runtime.bench.bench import bench_lines, run_bench
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.open import SourceOptions, open_source
+from taidpt.runtime.sources.base import SourceOptions
+from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.tag.job import run_tag
 from taidpt.runtime.tag.request import Outputs, TagJob
 from tests.export.test_exporter import some_prompts

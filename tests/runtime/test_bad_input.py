@@ -22,7 +22,8 @@ from onnx import numpy_helper
 from PIL import Image
 
 from taidpt.runtime.errors import BackendError, InputError
-from taidpt.runtime.sources.open import Frame, open_source
+from taidpt.runtime.sources.base import Frame
+from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle

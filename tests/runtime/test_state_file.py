@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, rebase_state
-from taidpt.runtime.sources.open import Frame, Source
+from taidpt.runtime.sources.base import Frame, Source
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tag.state_file import StateFile
 from taidpt.runtime.tagger.tagger import Tagger

@@ -62,6 +62,13 @@ def test_each_tag_has_its_own_settings_and_band() -> None:
     assert machine.uncertain.tolist() == [False, True]
 
 
+def test_uncertain_band_includes_the_off_threshold_and_excludes_the_on_threshold() -> None:
+    below_off, below_on = np.nextafter([0.5, 1.0], 0.0)
+    machine = EventMachine(["a", "b", "c", "d"], EventSettings(on=1.0, off=0.5))
+    machine.update([0.0], np.array([[below_off, 0.5, below_on, 1.0]]))
+    assert machine.uncertain.tolist() == [False, True, True, False]
+
+
 def reference(times: list[float], scores: np.ndarray, options: dict[str, float]) -> list[Any]:
     """One tag at a time, in plain Python."""
     found = []

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.sources.deinterlace import deinterlaced
-from taidpt.runtime.sources.open import SourceOptions, open_source
+from taidpt.runtime.sources.open import open_source
 from tests.runtime.videos import colour_frame, interlaced_video, moving_bar
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.sources import hardware_decoders as hardware
+from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.sources.hardware_decoders import open_decoding
-from taidpt.runtime.sources.open import SourceOptions, open_source
+from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.sources.video_file import open_input
 
 

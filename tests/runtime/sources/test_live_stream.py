@@ -21,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.sources.base import Frame, SourceOptions
 from taidpt.runtime.sources.gstreamer_pipeline import launch_command
 from taidpt.runtime.sources.live_stream import LiveClock, LiveSource, ReconnectPolicy
-from taidpt.runtime.sources.open import Frame, SourceOptions, open_source
+from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.sources.video_file import VideoSource
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.support import require

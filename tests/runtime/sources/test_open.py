@@ -14,7 +14,8 @@ from PIL import Image
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
-from taidpt.runtime.sources.open import Selector, SourceOptions, open_source
+from taidpt.runtime.sources.base import Selector, SourceOptions
+from taidpt.runtime.sources.open import open_source
 from tests.runtime.videos import colour_frame, colour_video, turn_video, write_video
 
 U8 = np.ndarray
@@ -97,6 +98,20 @@ def test_the_rate_is_kept_on_average(rate: int, limit: float, expected: float) -
     selector = Selector(SourceOptions(max_fps=limit))
     taken = sum(selector.wants(index, index / rate) for index in range(rate * 20))
     assert taken / 20 == pytest.approx(expected, abs=0.1)
+
+
+def test_a_frame_at_most_a_microsecond_early_is_in_time() -> None:
+    """Above the rounding of summed times, below the 11 µs tick of a 90 kHz clock."""
+
+    def wants_second_frame(time_s: float) -> bool:
+        selector = Selector(SourceOptions(max_fps=10))
+        assert selector.wants(0, 0.0)
+        return selector.wants(1, time_s)
+
+    assert wants_second_frame(0.1)
+    assert wants_second_frame(0.1 - 0.9e-6)
+    assert not wants_second_frame(0.1 - 1.1e-6)
+    assert not wants_second_frame(0.1 - 1 / 90_000)
 
 
 def test_a_turned_video_is_turned_back(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.sources.base import Frame, SourceOptions
 from taidpt.runtime.sources.live_stream import LiveSource, ReconnectPolicy
-from taidpt.runtime.sources.open import Frame, SourceOptions
 from tests.runtime.sources.test_live_stream import free_port
 from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle
 from tests.support import require

@@ -14,11 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.open import ArraySource, MergedSource, SourceOptions
-from taidpt.runtime.stream.still_frames import Look, StillFilter, change, sketch
+from taidpt.runtime.sources.base import SourceOptions
+from taidpt.runtime.sources.combined import MergedSource
+from taidpt.runtime.sources.pictures import ArraySource
+from taidpt.runtime.stream.still_frames import FrameChange, StillFilter, change, sketch
 from taidpt.runtime.stream.stream import StreamSettings
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.videos import write_video
+
+CHANGED, STILL, SAMPLED = FrameChange.CHANGED, FrameChange.STILL, FrameChange.SAMPLED
 
 U8 = npt.NDArray[np.uint8]
 
@@ -59,14 +63,27 @@ def test_noise_is_still_and_a_small_thing_is_not() -> None:
 
 def test_slow_changes_add_up_and_some_still_frames_are_checked() -> None:
     filter_ = StillFilter(10, check_every=4)
-    fade = [filter_.look("a", np.full((60, 80, 3), 100 + 3 * step, np.uint8)) for step in range(8)]
-    assert fade == [Look.TAG, *[Look.REPEAT] * 3, Look.TAG, *[Look.REPEAT] * 3]
+    fade = [
+        filter_.compare("a", np.full((60, 80, 3), 100 + 3 * step, np.uint8)) for step in range(8)
+    ]
+    assert fade == [
+        CHANGED,
+        *[STILL] * 3,
+        CHANGED,
+        *[STILL] * 3,
+    ]
     filter_ = StillFilter(10, check_every=4)
-    same = [filter_.look("a", np.zeros((60, 80, 3), np.uint8)) for _ in range(11)]
-    assert same == [Look.TAG, *[Look.REPEAT] * 4, Look.CHECK, *[Look.REPEAT] * 4, Look.CHECK]
-    assert filter_.look("b", np.zeros((60, 80, 3), np.uint8)) is Look.TAG
+    same = [filter_.compare("a", np.zeros((60, 80, 3), np.uint8)) for _ in range(11)]
+    assert same == [
+        CHANGED,
+        *[STILL] * 4,
+        SAMPLED,
+        *[STILL] * 4,
+        SAMPLED,
+    ]
+    assert filter_.compare("b", np.zeros((60, 80, 3), np.uint8)) is CHANGED
     filter_.forget()
-    assert filter_.look("a", np.zeros((60, 80, 3), np.uint8)) is Look.TAG
+    assert filter_.compare("a", np.zeros((60, 80, 3), np.uint8)) is CHANGED
     with pytest.raises(InputError, match="above 0 grey levels"):
         StillFilter(0)
 

@@ -13,13 +13,9 @@ import pytest
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.measuring.profile import Profile
-from taidpt.runtime.sources.open import (
-    Frame,
-    MergedSource,
-    Source,
-    SourceOptions,
-    open_source,
-)
+from taidpt.runtime.sources.base import Frame, Source, SourceOptions
+from taidpt.runtime.sources.combined import MergedSource
+from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.stages import Merge, Prefetch
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.stream.stream import StreamSettings

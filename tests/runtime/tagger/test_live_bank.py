@@ -16,7 +16,7 @@ from taidpt.runtime.bank.class_bank import ClassBank, Threshold, join_banks
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings
-from taidpt.runtime.sources.open import Frame, Source
+from taidpt.runtime.sources.base import Frame, Source
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tag.bank_watcher import BankWatcher
 from taidpt.runtime.tag.state_file import StateFile

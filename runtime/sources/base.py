@@ -1,0 +1,157 @@
+"""What all sources share: frames, options, the choice of frames, and the interface."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from taidpt.runtime.closing import Closing
+from taidpt.runtime.errors import InputError
+
+__all__ = ["LOG", "Frame", "Selector", "Source", "SourceOptions", "comma"]
+
+LOG = logging.getLogger("taidpt.runtime")
+
+# A frame this much earlier than the next beat of `max_fps` is in time: more than the rounding of
+# summed floats, less than one tick of the 90 kHz clock that streams use (11 µs).
+_EARLY_S = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame.
+
+    Attributes:
+        image: uint8 RGB [H, W, 3], upright; pictures may be grey, RGBA or 16-bit. NV12
+            [H · 3/2, W] for bundles that take it.
+        time_s: seconds since the start of the source, on its own clock; None for pictures.
+        index: number of the frame in its source from 0, counting frames that were left out.
+        source: the path, the URL without credentials, or "array".
+        decode_s: seconds of decoding, without waiting for a camera; None if unknown.
+        colours: matrix and range of NV12 frames; None for other formats.
+    """
+
+    image: npt.NDArray[Any]
+    time_s: float | None
+    index: int
+    source: str
+    decode_s: float | None = None
+    colours: tuple[str, str] | None = None
+
+    @property
+    def picture(self) -> npt.NDArray[Any]:
+        """The frame for display: the image, with NV12 converted to RGB."""
+        if self.colours is None:
+            return self.image
+        from taidpt.runtime.sources.frame_converter import nv12_picture
+
+        return nv12_picture(self.image, self.colours)
+
+    def __repr__(self) -> str:
+        time = "" if self.time_s is None else f" at {self.time_s:.3f} s"
+        height, width = self.image.shape[:2]
+        size = f"{width}x{height if self.colours is None else height * 2 // 3}"
+        return f"Frame({self.index}{time}, {size}, {self.source!r})"
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which frames of a source are used, and how they are decoded.
+
+    Attributes:
+        recursive: include the folders inside a folder.
+        every: use each `every`-th frame.
+        max_fps: use at most this many frames a second; None uses all. Pictures are not limited.
+        fps: frames a second of arrays, which carry no times themselves; None gives no times.
+        roi: x, y, width, height of the part of each frame that is used, in pixels.
+        colours: matrix and range of NV12 frames (`InputSpec.source_colours`), which videos and
+            streams then yield; None yields RGB.
+        decoder: of videos and streams. "auto" uses a working hardware decoder and logs which;
+            "software"; "cuda", "vaapi" and others fail if they are not available.
+
+    Raises:
+        InputError: a value is out of range, or `roi` is combined with NV12.
+    """
+
+    recursive: bool = False
+    every: int = 1
+    max_fps: float | None = None
+    fps: float | None = None
+    roi: tuple[int, int, int, int] | None = None
+    colours: tuple[str, str] | None = None
+    decoder: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.roi is not None and self.colours is not None:
+            raise InputError("a roi cannot be cut out of NV12 frames; export for RGB frames")
+        if self.every < 1:
+            raise InputError(f"every should be at least 1, got {self.every}")
+        for name, rate in (("max_fps", self.max_fps), ("fps", self.fps)):
+            if rate is not None and not rate > 0:
+                raise InputError(f"{name} should be above 0, got {rate}")
+        if self.roi is not None and (min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
+            raise InputError(f"roi should be x,y,width,height, got {comma(self.roi)}")
+
+
+class Selector:
+    """Decides for each frame, before it is converted, whether it is used."""
+
+    def __init__(self, options: SourceOptions) -> None:
+        self._every = options.every
+        self._period = None if options.max_fps is None else 1.0 / options.max_fps
+        self._due = -np.inf
+
+    def wants(self, index: int, time_s: float | None) -> bool:
+        """Whether to use frame `index` at `time_s`; call it once a frame, in order."""
+        if index % self._every:
+            return False
+        if self._period is None or time_s is None:
+            return True
+        if time_s + _EARLY_S < self._due:
+            return False
+        # keep the beat: 25 frames a second thinned to 10 should be 10, not 8.3
+        next_beat = self._due + self._period
+        self._due = next_beat if next_beat > time_s else time_s + self._period
+        return True
+
+
+class Source(Closing):
+    """Base of all sources: yields frames in order when iterated, once.
+
+    Attributes:
+        name: path, URL or description, without credentials.
+        live: whether frames arrive by the clock and may be dropped; files never drop frames.
+        threaded: whether another thread may read it ahead.
+        reads_ahead: whether it reads ahead itself, in threads of its own.
+        dropped: frames that it dropped itself.
+        total: approximate number of frames, or None if unknown.
+    """
+
+    name = "source"
+    live = False
+    threaded = True
+    reads_ahead = False
+    dropped = 0
+    total: int | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames, in order."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release files and devices; may be called twice."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+def comma(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))

@@ -1,0 +1,99 @@
+"""Sources made of other sources: a part of each frame, and several sources at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.sources.base import LOG, Frame, Source, comma
+from taidpt.runtime.stages import Merge
+
+__all__ = ["MergedSource", "RegionSource"]
+
+
+class RegionSource(Source):
+    """A part of each frame of another source."""
+
+    def __init__(self, source: Source, roi: tuple[int, int, int, int]) -> None:
+        self.name, self.live, self.threaded = source.name, source.live, source.threaded
+        self.total = source.total
+        self._source, self._roi = source, roi
+
+    def frames(self) -> Iterator[Frame]:
+        """Cut the part out of each frame; InputError when it does not lie inside."""
+        x, y, width, height = self._roi
+        for frame in self._source:
+            rows, columns = frame.image.shape[:2]
+            if x + width > columns or y + height > rows:
+                raise InputError(
+                    f"{self.name}: the roi {comma(self._roi)} does not lie inside the frame of "
+                    f"{columns}x{rows}"
+                )
+            part = frame.image[y : y + height, x : x + width]
+            yield dataclasses.replace(frame, image=part)
+
+    def close(self) -> None:
+        """Close the other source."""
+        self._source.close()
+
+
+class MergedSource(Source):
+    """Several sources at once: each is read in a thread of its own, their frames take turns.
+
+    Where none is live the order of frames is the same in every run. A source that fails is
+    named in the log and the others go on; when all have ended, the first failure is raised.
+    """
+
+    reads_ahead = True
+
+    def __init__(self, sources: list[Source], at_once: int | None = None) -> None:
+        """Read the sources, `at_once` of them at a time where none is live; None reads all."""
+        self.name = f"{len(sources)} sources"
+        self._at_once = at_once
+        self.live = any(source.live for source in sources)
+        self._sources = sources
+        self._merge: Merge[Frame] | None = None
+        names = [source.name for source in sources]
+        # the same camera twice (two regions of it, say) must not share its events
+        self._labels = [
+            name if names.index(name) == number else f"{name} ({names[: number + 1].count(name)})"
+            for number, name in enumerate(names)
+        ]
+        totals = [source.total for source in sources]
+        known = [total for total in totals if total is not None]
+        self.total = sum(known) if len(known) == len(totals) else None
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames of all sources, each source's in order."""
+        failures: list[Exception] = []
+
+        def report(number: int, error: Exception) -> None:
+            failures.append(error)
+            LOG.warning("ended: %s", error)
+
+        live = [source.live for source in self._sources]
+        named = [
+            self._named(source, label)
+            for source, label in zip(self._sources, self._labels, strict=True)
+        ]
+        self._merge = Merge(named, live, report, None if self.live else self._at_once)
+        yield from self._merge
+        if failures:
+            raise failures[0]
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]  # counted where it happens
+        """Frames of live sources that were dropped, because newer ones had come."""
+        return 0 if self._merge is None else self._merge.dropped
+
+    @staticmethod
+    def _named(source: Source, label: str) -> Iterator[Frame]:
+        for frame in source:
+            renamed = label != source.name
+            yield dataclasses.replace(frame, source=label) if renamed else frame
+
+    def close(self) -> None:
+        """Close all."""
+        for source in self._sources:
+            source.close()
