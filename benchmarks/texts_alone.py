@@ -14,10 +14,10 @@ import numpy as np
 
 from taidpt.calibration.judging.baselines import best_single_threshold, oracle_thresholds
 from taidpt.calibration.judging.measures import expected_calibration_error, f1_scores
-from taidpt.calibration.statistics.score_matrix import Floats, ScoreMatrix
 from taidpt.runtime.bank.probability_maps import ProbabilityMaps
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
+from taidpt.score_file import Floats, ScoreFile
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         "scores", help=".npz with targets, of pictures that its tags were scored on"
     )
     options = parser.parse_args()
-    manifest, matrix = Bundle.load(options.bundle).manifest, ScoreMatrix.load(options.scores)
+    manifest, matrix = Bundle.load(options.bundle).manifest, ScoreFile.load(options.scores)
     if matrix.names != manifest.names or matrix.targets is None:
         raise InputError(f"{options.scores}: expected targets of the tags of {options.bundle}")
     scores = matrix.merged(manifest.scoring.merge_weight, manifest.scoring.score_transform)

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from taidpt.calibration.statistics.estimator import TagCalibration, calibrate
-from taidpt.calibration.statistics.score_matrix import ScoreMatrix
+from taidpt.score_file import ScoreFile
 
 SHOWN = ("elephant", "cup", "backpack")
 PLAIN_WORDS = {
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     families(json.loads(options.table.read_text()), options.output / "thresholds-families.png")
-    tags(ScoreMatrix.load(options.scores), options.output / "thresholds-tags.png")
+    tags(ScoreFile.load(options.scores), options.output / "thresholds-tags.png")
 
 
 def families(rows: list[dict[str, Any]], path: Path) -> None:
@@ -85,7 +85,7 @@ def families(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def tags(matrix: ScoreMatrix, path: Path) -> None:
+def tags(matrix: ScoreFile, path: Path) -> None:
     """Three tags of the toy world: every picture a dot, and where the tag switches."""
     scores = matrix.merged()
     found = calibrate(scores, matrix.names)

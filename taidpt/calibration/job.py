@@ -16,13 +16,13 @@ import numpy.typing as npt
 from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.statistics.estimator import Calibration, calibrate
 from taidpt.calibration.statistics.hierarchy import Hint
-from taidpt.calibration.statistics.score_matrix import ScoreMatrix
 from taidpt.calibration.table import print_table, print_text_table
 from taidpt.calibration.targets import Target, learned, open_target
 from taidpt.progress import show_elapsed
 from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
+from taidpt.score_file import ScoreFile
 
 __all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
 
@@ -164,7 +164,7 @@ def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
 
 
 def _from_matrix(job: CalibrateJob) -> _Input:
-    matrix = ScoreMatrix.load(str(job.scores))
+    matrix = ScoreFile.load(str(job.scores))
     if job.report and (matrix.targets is None or not (matrix.targets > 0).any()):
         raise InputError(f"{job.scores}: --report needs targets with at least one positive")
     scale = _Scale(matrix.names, job.score_transform, job.merge_weight)
@@ -213,10 +213,10 @@ def _hint(job: CalibrateJob, scale: _Scale, target: Target | None) -> Hint | Non
     return hint_from_texts(texts.merged(scale.merge_weight, scale.transform), texts.targets)
 
 
-def _text_scores(path: str, target: Target | None) -> ScoreMatrix:
+def _text_scores(path: str, target: Target | None) -> ScoreFile:
     """Scores of captions: ready in an .npz, or from the text tower of the bundle's model."""
     if path.endswith(".npz"):
-        return ScoreMatrix.load(path)
+        return ScoreFile.load(path)
     if target is None:
         raise InputError(f"--texts {path}: captions need a bundle; with --scores give an .npz")
     from taidpt.calibration.from_texts.caption_scores import score_captions

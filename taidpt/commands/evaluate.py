@@ -18,8 +18,8 @@ from taidpt.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from taidpt.evaluation.comparison import Comparison
-    from taidpt.evaluation.score_file import Decision, Evaluation
+    from taidpt.evaluation.comparison import MethodTable
+    from taidpt.evaluation.saved_scores import DecisionRule, Evaluation
     from taidpt.metrics import MapSettings
 
 __all__ = ["ensemble", "evaluate"]
@@ -127,7 +127,8 @@ def _refuse_dataset_options() -> None:
 
 
 def _evaluate_scores(score_path: Path, given: dict[str, Any]) -> None:
-    from taidpt.evaluation.score_file import ScoreFile, evaluate_scores
+    from taidpt.evaluation.saved_scores import evaluate_scores
+    from taidpt.score_file import ScoreFile
 
     scores, settings = ScoreFile.load(score_path), _map_settings(given)
     found = evaluate_scores(scores, given["merge_weight"], settings, _decisions(given))
@@ -170,12 +171,12 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
         draw(Drawing.of_comparison(found), given["plots"])
 
 
-def _decisions(given: dict[str, Any]) -> list[Decision]:
-    from taidpt.evaluation.score_file import Decision
+def _decisions(given: dict[str, Any]) -> list[DecisionRule]:
+    from taidpt.evaluation.saved_scores import DecisionRule
 
-    decisions = [Decision(top_k=given["top_k"])] if given["top_k"] else []
+    decisions = [DecisionRule(top_k=given["top_k"])] if given["top_k"] else []
     if given["threshold"] is not None:
-        decisions.append(Decision(threshold=given["threshold"]))
+        decisions.append(DecisionRule(threshold=given["threshold"]))
     return decisions
 
 
@@ -185,7 +186,7 @@ def _map_settings(given: dict[str, Any]) -> MapSettings:
     return MapSettings(given["difficult"], given["interpolation"], given["empty_class"])
 
 
-def _print(found: Evaluation | Comparison, lines: Any, given: dict[str, Any]) -> None:
+def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -> None:
     """The lines for a reader, unless standard output is taken by --json or --markdown."""
     import json
 
@@ -212,13 +213,14 @@ def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -
     Each file's merged scores are brought to 0 … 1 as a whole; then (1 − rate) of the first is added
     to rate of the second.
     """
-    from taidpt.evaluation.score_file import ScoreFile, ensemble_scores, evaluate_scores
+    from taidpt.evaluation.saved_scores import empty_note, ensemble_scores, evaluate_scores
+    from taidpt.score_file import ScoreFile
 
     text, image = ScoreFile.load(text_scores), ScoreFile.load(image_scores)
     combined = ensemble_scores(text, image, rate, given["merge_weight"])
     found = evaluate_scores(combined, settings=_map_settings(given))
     click.echo(f"ensemble at rate {rate:g}  mAP {found.heads['merged'].value:.3f}")
     if found.empty_classes:
-        click.echo(found.empty_note())
+        click.echo(empty_note(found.empty_classes, len(found.names), found.settings))
     if given["output"] is not None:
         combined.save(given["output"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,24 @@ import numpy.typing as npt
 from taidpt.datasets.base import LabelledImages
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.methods import Bench, HeadScores, score_method
-from taidpt.evaluation.score_file import Decision, ScoreFile, decision_rates, empty_note, rates_line
+from taidpt.evaluation.saved_scores import (
+    DecisionRule,
+    class_table,
+    decision_rates,
+    empty_note,
+    map_json,
+    rates_line,
+)
+from taidpt.evaluation.table import Table, json_ready
 from taidpt.features.picture_store import StoredFeatures
 from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
+from taidpt.score_file import ScoreFile
 from taidpt.score_transforms import transform_scores
 
 __all__ = [
     "COLUMNS",
-    "Comparison",
     "MethodResult",
+    "MethodTable",
     "compare_methods",
     "group_means",
     "merge_curve",
@@ -57,7 +66,7 @@ class MethodResult:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodTable:
     """Methods on one data set.
 
     Attributes:
@@ -67,7 +76,7 @@ class Comparison:
         results: one a method.
         merge_weight: the local head's share.
         settings: which mAP.
-        tuning: how the prompts of a method were tuned, their own record.
+        tuning: method → how its prompts were tuned, the prompts' own record.
     """
 
     dataset: str
@@ -78,34 +87,40 @@ class Comparison:
     settings: MapSettings
     tuning: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def lines(self, per_class: bool = False, decisions: Sequence[Decision] = ()) -> Iterator[str]:
-        """For a reader."""
+    def table(self) -> Table:
+        """One row a method: mAP of each column, then of each group of classes."""
+        rows = [
+            (
+                result.name,
+                *(maps.value if (maps := result.maps.get(key)) else None for key in COLUMNS),
+                *result.groups.values(),
+            )
+            for result in self.results
+        ]
+        return Table(["method", *COLUMNS, *self.results[0].groups], rows)
+
+    def lines(
+        self, per_class: bool = False, decisions: Sequence[DecisionRule] = ()
+    ) -> Iterator[str]:
+        """Lines for a terminal: the table, then one a method and decision, then the classes."""
         images = self.images
         size = f"{len(images):,} pictures, {len(images.classes)} classes"
         yield f"{images.name}: {size}; {self.model}"
-        empty = self.results[0].maps["global"].empty
+        empty = [images.classes[index] for index in self.results[0].maps["global"].empty]
         if empty:
-            names = [images.classes[index] for index in empty]
-            yield empty_note(names, len(images.classes), self.settings)
-        width = max(6, *(len(result.name) for result in self.results))
-        groups = tuple(self.results[0].groups)
-        yield "  ".join([f"{'method':<{width}}", *(f"{key:>11}" for key in (*COLUMNS, *groups))])
-        for result in self.results:
-            cells = [
-                *(_cell(result, key) for key in COLUMNS),
-                *map(_number, result.groups.values()),
-            ]
-            yield "  ".join([f"{result.name:<{width}}", *(f"{cell:>11}" for cell in cells)])
+            yield empty_note(empty, len(images.classes), self.settings)
+        yield from self.table().lines()
         for result, decision in product(self.results, decisions):
-            yield f"{result.name:<{width}}  {self.rates(result, decision)}"
+            scores = merged_head(result.scores, self.merge_weight)
+            rates = decision_rates(decision(scores), images.targets, self.settings)
+            yield f"{result.name}  {decision.label}  {rates_line(rates)}"
         if per_class:
-            yield from self._class_lines()
+            best = {result.name: result.best for result in self.results}
+            yield from class_table(images.classes, best).lines()
 
-    def rates(self, result: MethodResult, decision: Decision) -> str:
-        """Precision, recall and F1 of a method's merged scores under a decision."""
-        scores = merged_head(result.scores, self.merge_weight)
-        rates = decision_rates(decision(scores), self.images.targets, self.settings)
-        return f"{decision.label}  {rates_line(rates)}"
+    def markdown(self) -> str:
+        """A Markdown table."""
+        return self.table().markdown()
 
     def save_scores(self, folder: Path) -> None:
         """Write each method's scores as `METHOD.npz`, as `taidpt eval --scores` reads them."""
@@ -114,61 +129,32 @@ class Comparison:
             self.score_file(result).save(folder / f"{result.name}.npz")
 
     def score_file(self, result: MethodResult) -> ScoreFile:
-        """A method's scores; one of one head has it under both names."""
+        """A method's scores; a method of one head has it under both names."""
         whole = result.scores["global"]
         local = result.scores.get("local", whole)
         return ScoreFile(self.images.targets, whole, local, self.images.classes, result.name)
 
-    def _class_lines(self) -> Iterator[str]:
-        width = max(map(len, self.images.classes))
-        names = [result.name for result in self.results]
-        yield "  ".join([" " * width, *(f"{name:>11}" for name in names)])
-        best = [result.best.per_class for result in self.results]
-        for index, name in enumerate(self.images.classes):
-            yield "  ".join([f"{name:<{width}}", *(f"{_number(ap[index]):>11}" for ap in best)])
-
-    def markdown(self) -> str:
-        """A Markdown table."""
-        groups = tuple(self.results[0].groups)
-        head = ["method", *COLUMNS, *groups]
-        rows = [
-            [
-                result.name,
-                *(_cell(result, key) for key in COLUMNS),
-                *map(_number, result.groups.values()),
-            ]
-            for result in self.results
-        ]
-        lines = [head, ["---"] * len(head), *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; undefined ones are null."""
-        return {
+        """Plain JSON values; undefined ones are null."""
+        classes = self.images.classes
+        document = {
             "schema": 1,
             "dataset": self.dataset,
             "pictures": len(self.images),
-            "classes": list(self.images.classes),
+            "classes": classes,
             "model": self.model,
             "merge_weight": self.merge_weight,
-            "difficult": self.settings.difficult,
-            "interpolation": self.settings.interpolation,
-            "empty_class": self.settings.empty_class,
-            "methods": {result.name: self._result_json(result) for result in self.results},
+            **asdict(self.settings),
+            "methods": {
+                result.name: {
+                    **{key: map_json(maps, classes) for key, maps in result.maps.items()},
+                    "groups": result.groups,
+                }
+                for result in self.results
+            },
             "tuning": {name: dict(record) for name, record in self.tuning.items()},
         }
-
-    def _result_json(self, result: MethodResult) -> dict[str, Any]:
-        columns = {
-            column: {
-                "map": _plain(found.value),
-                "per_class": dict(
-                    zip(self.images.classes, map(_plain, found.per_class), strict=True)
-                ),
-            }
-            for column, found in result.maps.items()
-        }
-        return {**columns, "groups": {key: _plain(value) for key, value in result.groups.items()}}
+        return dict(json_ready(document))
 
 
 def compare_methods(
@@ -178,7 +164,7 @@ def compare_methods(
     features: Callable[[PictureInput], StoredFeatures],
     merge_weight: float = 0.5,
     settings: MapSettings = MapSettings(),
-) -> Comparison:
+) -> MethodTable:
     """Score and evaluate methods.
 
     Args:
@@ -198,7 +184,7 @@ def compare_methods(
         results.append(replace(result, groups=group_means(result.best, images)))
     model = f"{bench.clip.name}, weights {bench.clip.pretrained}"
     tuning = {name: prompts.provenance for name, prompts in bench.used.items()}
-    return Comparison(images.name, model, images, tuple(results), merge_weight, settings, tuning)
+    return MethodTable(images.name, model, images, tuple(results), merge_weight, settings, tuning)
 
 
 def merge_curve(
@@ -247,16 +233,3 @@ def group_means(result: MeanAveragePrecision, images: LabelledImages) -> dict[st
         defined = values[~np.isnan(values)]
         found[name] = float(defined.mean()) if len(defined) else float("nan")
     return found
-
-
-def _cell(result: MethodResult, column: str) -> str:
-    found = result.maps.get(column)
-    return "–" if found is None else _number(found.value)
-
-
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -13,7 +13,7 @@ from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
 from taidpt.datasets.defaults import default_cache, find_source
 from taidpt.datasets.openimages import narratives
 from taidpt.encoders.picture_input import PictureInput
-from taidpt.evaluation.comparison import Comparison, compare_methods
+from taidpt.evaluation.comparison import MethodTable, compare_methods
 from taidpt.evaluation.methods import (
     Bench,
     LabelledText,
@@ -89,7 +89,7 @@ class BenchmarkJob:
     device: str = "auto"
 
 
-def run_benchmark(job: BenchmarkJob, progress: Progress) -> Comparison:
+def run_benchmark(job: BenchmarkJob, progress: Progress) -> MethodTable:
     """Read, encode once, score with each method, evaluate.
 
     Raises:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.evaluation.comparison import Comparison, merge_curve, merged_head
+from taidpt.evaluation.comparison import MethodTable, merge_curve, merged_head
 from taidpt.evaluation.methods import HeadScores
-from taidpt.evaluation.score_file import ScoreFile
 from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.runtime.errors import MissingDependencyError
+from taidpt.score_file import ScoreFile
 
 __all__ = ["Drawing", "draw"]
 
@@ -41,7 +41,7 @@ class Drawing:
     settings: MapSettings
 
     @classmethod
-    def of_comparison(cls, found: Comparison) -> Drawing:
+    def of_comparison(cls, found: MethodTable) -> Drawing:
         """A series a method."""
         series = {result.name: result.scores for result in found.results}
         images = found.images
@@ -52,9 +52,7 @@ class Drawing:
         """A series a head."""
         heads = {"global": scores.global_scores, "local": scores.local_scores}
         series = {name: {"global": matrix} for name, matrix in heads.items()}
-        return cls(
-            scores.names, scores.targets, {**series, "merged": heads}, merge_weight, settings
-        )
+        return cls(scores.names, scores.labels, {**series, "merged": heads}, merge_weight, settings)
 
     def merged(self, name: str) -> npt.NDArray[Any]:
         """A series' merged scores, [N, C]."""

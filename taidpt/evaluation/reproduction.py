@@ -17,14 +17,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from taidpt import __version__
 from taidpt.datasets.defaults import default_cache
-from taidpt.evaluation.comparison import Comparison, group_means
+from taidpt.evaluation.comparison import MethodTable, group_means
 from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
 from taidpt.evaluation.recipes import PictureRun, Recipe, find_recipe
-from taidpt.evaluation.score_file import ensemble_scores
+from taidpt.evaluation.saved_scores import ensemble_scores
+from taidpt.evaluation.table import Table, json_ready
 from taidpt.features.picture_store import StoreSettings
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
@@ -142,7 +141,7 @@ class Reproduction:
             "maps": list(self.maps),
             "runs": [asdict(run) for run in self.runs],
         }
-        text = json.dumps(_plain(record), indent=2, ensure_ascii=False)
+        text = json.dumps(json_ready(record), indent=2, ensure_ascii=False)
         write_output(path, f"{text}\n".encode())
 
 
@@ -217,11 +216,11 @@ def run_recipe(recipe: Recipe, seed: int, job: ReproductionJob, progress: Progre
     return _combine(tables, recipe.rate)
 
 
-def _combine(tables: Sequence[Comparison], rate: float) -> SeedRun:
+def _combine(tables: Sequence[MethodTable], rate: float) -> SeedRun:
     """TaI-DPT's scores with those of picture-tuned prompts."""
     text, image = (table.score_file(table.results[0]) for table in tables)
     combined = ensemble_scores(text, image, rate)
-    found = mean_average_precision(combined.global_scores, combined.targets)
+    found = mean_average_precision(combined.global_scores, combined.labels)
     groups = group_means(found, tables[0].images)
     return SeedRun(found.value, groups, tuple(table.to_json() for table in tables))
 
@@ -283,13 +282,13 @@ def benchmark_job(recipe: Recipe, job: ReproductionJob, seed: int) -> BenchmarkJ
 
 
 def markdown(found: Sequence[Reproduction]) -> str:
-    """A table of several recipes."""
-    rows = ["| recipe | published | ours | seeds |", "|---|---|---|---|"]
+    """A Markdown table of several recipes."""
+    rows = []
     for item in found:
         published = "–" if item.recipe.published is None else _published(item.recipe)
         seeds = ", ".join(f"{value:.3f}" for value in item.maps)
-        rows.append(f"| `{item.name}` | {published} | {item.ours} | {seeds} |")
-    return "\n".join(rows) + "\n"
+        rows.append((f"`{item.name}`", published, item.ours, seeds))
+    return Table(["recipe", "published", "ours", "seeds"], rows).markdown()
 
 
 def _published(recipe: Recipe) -> str:
@@ -309,12 +308,3 @@ def _text_note(recipe: Recipe, leak_free: bool) -> str:
     if leak_free:
         return f"{first}, without those of val2014's test pictures"
     return f"{first}; about 35,500 of them describe test pictures of val2014, as in the paper"
-
-
-def _plain(value: Any) -> Any:
-    """The same with undefined numbers as null, which JSON can hold."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value

@@ -47,7 +47,7 @@ ORDER = {
     """,
     "taidpt": """
         progress metrics score_transforms texts toyworld
-        scores clip
+        score_file scores clip
         datasets encoders bench
         prompts
         features

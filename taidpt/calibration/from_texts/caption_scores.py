@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.statistics.score_matrix import ScoreMatrix
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.score_file import ScoreFile
 
 if TYPE_CHECKING:
     from taidpt.calibration.from_texts.thresholds import TextTag
@@ -24,7 +24,7 @@ _BATCH = 256
 _TEXT_TEMPERATURE = 50.0  # of the local head on captions, the paper's
 
 
-def score_captions(target: Target, path: str) -> ScoreMatrix:
+def score_captions(target: Target, path: str) -> ScoreFile:
     """Score a file of captions; a caption has the tags that it names.
 
     Args:
@@ -52,7 +52,7 @@ def tags_from_captions(target: Target, path: str) -> tuple[TextTag, ...]:
     made_up = _heads(made_up_features(clip), target.bank, scoring.temperature)
     merged, pictures = (
         matrix.merged(scoring.merge_weight, scoring.score_transform)
-        for matrix in (texts, ScoreMatrix(None, *made_up, target.names))
+        for matrix in (texts, ScoreFile(None, *made_up, target.names))
     )
     assert texts.targets is not None
     return tags_from_texts(merged, texts.targets > 0, pictures)
@@ -98,7 +98,7 @@ def _clip(bundle: Bundle) -> ClipModel:
     return load_clip(bundle.manifest.model.name, bundle.manifest.model.pretrained)
 
 
-def _score_captions(clip: ClipModel, target: Target, path: str) -> ScoreMatrix:
+def _score_captions(clip: ClipModel, target: Target, path: str) -> ScoreFile:
     from taidpt.features.caption_features import encode_captions
 
     texts, targets = label_captions(target, path)
@@ -108,7 +108,7 @@ def _score_captions(clip: ClipModel, target: Target, path: str) -> ScoreMatrix:
         for rows in np.array_split(np.arange(len(texts)), -(-len(texts) // _BATCH))
     ]
     whole, local = (np.concatenate(kind) for kind in zip(*parts, strict=True))
-    return ScoreMatrix(targets, whole, local, target.names)
+    return ScoreFile(targets, whole, local, target.names)
 
 
 def _heads(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from taidpt.calibration.from_texts.modality_gap import Background, expected_densities
 from taidpt.calibration.statistics.decision import decide
 from taidpt.calibration.statistics.sample import Sample
-from taidpt.calibration.statistics.score_matrix import checked_scores
 from taidpt.runtime.bank.class_bank import Threshold
+from taidpt.score_file import checked_scores
 
 __all__ = ["TextTag", "split_held_out", "tags_from_texts"]
 

@@ -13,8 +13,8 @@ from taidpt.calibration.statistics.chances import chances_of
 from taidpt.calibration.statistics.decision import Decision, above_all, decide
 from taidpt.calibration.statistics.hierarchy import Hint
 from taidpt.calibration.statistics.sample import Sample
-from taidpt.calibration.statistics.score_matrix import checked_scores
 from taidpt.runtime.errors import InputError
+from taidpt.score_file import checked_scores
 
 __all__ = ["MIN_FRAMES", "Calibration", "TagCalibration", "calibrate"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.statistics.score_matrix import ScoreMatrix
+from taidpt.score_file import ScoreFile
 
 __all__ = ["PHOTO_FAMILIES", "PhotoFamily"]
 
@@ -40,7 +40,7 @@ class PhotoFamily:
     lift: float
     scene: float
 
-    def draw(self, random: Random, frames: int, tags: int, absent: float) -> ScoreMatrix:
+    def draw(self, random: Random, frames: int, tags: int, absent: float) -> ScoreFile:
         """Draw one matrix of so many frames and tags, of which a share never occurs."""
         scenes = random.dirichlet(np.full(_SCENES, 0.4), frames)
         belongs = scenes @ random.standard_normal((_SCENES, tags))
@@ -66,7 +66,7 @@ class PhotoFamily:
         )
         targets = np.where(present, 1, -1).astype(np.int8)
         names = tuple(f"tag {index}" for index in range(tags))
-        return ScoreMatrix(targets, whole, local, names)
+        return ScoreFile(targets, whole, local, names)
 
 
 PHOTO_FAMILIES = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.statistics.score_matrix import ScoreMatrix
 from taidpt.runtime.errors import InputError
+from taidpt.score_file import ScoreFile
 from tests.taidpt.calibration.photo_families import PHOTO_FAMILIES
 
 __all__ = ["FAMILIES", "Size", "simulate"]
@@ -43,7 +43,7 @@ class _World:
     noise: Floats
 
 
-def simulate(family: str, seed: int, size: Size | None = None) -> ScoreMatrix:
+def simulate(family: str, seed: int, size: Size | None = None) -> ScoreFile:
     """Draw one score matrix.
 
     Args:
@@ -61,13 +61,13 @@ def simulate(family: str, seed: int, size: Size | None = None) -> ScoreMatrix:
     return _two_heads(_WORLDS[family](random, size), random)
 
 
-def _two_heads(world: _World, random: Random) -> ScoreMatrix:
+def _two_heads(world: _World, random: Random) -> ScoreFile:
     """Split the merged score into two heads whose mean it is, as a global and a local head are."""
     merged = world.base + _NOISE * (world.noise + world.present * world.effect)
     split = _NOISE * 0.7 * random.standard_normal(merged.shape)
     targets = np.where(world.present, 1, -1).astype(np.int8)
     names = tuple(f"tag {index}" for index in range(merged.shape[1]))
-    return ScoreMatrix(targets, merged + split, merged - split, names)
+    return ScoreFile(targets, merged + split, merged - split, names)
 
 
 def _prevalence(random: Random, size: Size, low: float, high: float) -> Floats:

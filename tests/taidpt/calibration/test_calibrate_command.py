@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from taidpt.calibration.statistics.score_matrix import ScoreMatrix
 from taidpt.cli import cli
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.tagger.tagger import Tagger
+from taidpt.score_file import ScoreFile
 from tests.support import REPOSITORY
 from tests.taidpt.calibration.simulator import Size, simulate
 from tests.taidpt.calibration.small_scene import draw_pictures
@@ -62,10 +62,10 @@ def test_report_prints_ours_beside_the_rivals(matrix_path: Path) -> None:
 def test_thresholds_do_not_change_when_targets_are_shuffled(
     matrix_path: Path, tmp_path: Path
 ) -> None:
-    matrix = ScoreMatrix.load(matrix_path)
+    matrix = ScoreFile.load(matrix_path)
     assert matrix.targets is not None
     shuffled = np.random.default_rng(0).permuted(matrix.targets, axis=0)
-    other = ScoreMatrix(shuffled, matrix.global_scores, matrix.local_scores, matrix.names)
+    other = ScoreFile(shuffled, matrix.global_scores, matrix.local_scores, matrix.names)
     other.save(tmp_path / "shuffled.npz")
     for path, target in ((matrix_path, "a.json"), (tmp_path / "shuffled.npz", "b.json")):
         done = calibrate("--scores", path, "--report", "--json", tmp_path / target)
@@ -76,8 +76,8 @@ def test_thresholds_do_not_change_when_targets_are_shuffled(
 def test_works_without_targets_and_the_report_asks_for_them(
     matrix_path: Path, tmp_path: Path
 ) -> None:
-    matrix = ScoreMatrix.load(matrix_path)
-    bare = ScoreMatrix(None, matrix.global_scores, matrix.local_scores, matrix.names)
+    matrix = ScoreFile.load(matrix_path)
+    bare = ScoreFile(None, matrix.global_scores, matrix.local_scores, matrix.names)
     bare.save(tmp_path / "bare.npz")
     assert calibrate("--scores", tmp_path / "bare.npz").returncode == 0
     done = calibrate("--scores", tmp_path / "bare.npz", "--report")

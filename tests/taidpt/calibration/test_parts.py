@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -23,7 +21,6 @@ from taidpt.calibration.statistics.decision import decide
 from taidpt.calibration.statistics.hierarchy import compress
 from taidpt.calibration.statistics.mixture import log_densities
 from taidpt.calibration.statistics.sample import Sample
-from taidpt.calibration.statistics.score_matrix import ScoreMatrix, transformed
 from taidpt.runtime.errors import InputError
 from tests.taidpt.calibration.simulator import Size, simulate
 
@@ -131,47 +128,6 @@ def test_many_frames_with_hardly_a_chance_each_are_no_sign() -> None:
     decision = decide(sample, np.full((1, 4), 1e-4))[0]
     assert decision.expected_sightings == pytest.approx(4)
     assert not decision.seen
-
-
-def test_transforms_by_hand() -> None:
-    scores = np.array([[1.0, 3.0]])
-    np.testing.assert_allclose(transformed(scores, "center"), [[-1.0, 1.0]])
-    np.testing.assert_allclose(np.exp(transformed(scores, "log_softmax")).sum(), 1.0)
-    with pytest.raises(InputError, match="centre"):
-        transformed(scores, "centre")
-
-
-def test_targets_without_a_minus_one_are_zero_and_one(tmp_path: Path) -> None:
-    targets = np.array([[1, 0], [0, 1]])
-    np.savez(tmp_path / "s.npz", targets=targets, **{"global": np.eye(2), "local": np.eye(2)})
-    loaded = ScoreMatrix.load(tmp_path / "s.npz").targets
-    np.testing.assert_array_equal(loaded, [[1, -1], [-1, 1]])
-
-
-@pytest.mark.parametrize(
-    ("arrays", "word"),
-    [
-        ({"global": np.eye(2)}, "no array local"),
-        ({"global": np.eye(2), "local": np.eye(3)}, "one shape"),
-        ({"global": np.eye(2), "local": np.eye(2), "targets": np.eye(3)}, "one shape"),
-        ({"global": np.eye(2), "local": np.eye(2), "targets": 5 * np.eye(2)}, "targets should"),
-        ({"global": np.eye(2), "local": np.eye(2) * np.nan}, "not finite"),
-        ({"global": np.eye(2), "local": np.eye(2), "names": np.array(["a", "a"])}, "distinct"),
-    ],
-)
-def test_bad_matrices_are_refused(arrays: dict[str, np.ndarray], word: str, tmp_path: Path) -> None:
-    np.savez(tmp_path / "s.npz", **arrays)
-    with pytest.raises(InputError, match=word):
-        ScoreMatrix.load(tmp_path / "s.npz")
-
-
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "s.npz").write_bytes(b"not an archive")
-    with pytest.raises(InputError, match=r"not an \.npz"):
-        ScoreMatrix.load(tmp_path / "s.npz")
-    np.save(tmp_path / "s.npy", np.eye(2))
-    with pytest.raises(InputError, match=r"not an \.npz"):
-        ScoreMatrix.load(tmp_path / "s.npy")
 
 
 def test_texts_carry_differences_between_tags_and_not_the_level() -> None:

@@ -20,7 +20,7 @@ from taidpt.evaluation.comparison import compare_methods, merge_curve
 from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
 from taidpt.evaluation.methods import Bench, check_methods, score_method
 from taidpt.evaluation.plots import Drawing, draw
-from taidpt.evaluation.score_file import ScoreFile, evaluate_scores
+from taidpt.evaluation.saved_scores import evaluate_scores
 from taidpt.features import picture_store
 from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
 from taidpt.features.zero_shot import PictureFeatures, encode_pictures, zero_shot_scores
@@ -28,6 +28,7 @@ from taidpt.metrics import MapSettings
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.score_file import ScoreFile
 from taidpt.texts.tags import TagSet
 from taidpt.texts.templates import PLAIN_TEMPLATE
 from taidpt.tuning.settings import TuneSettings

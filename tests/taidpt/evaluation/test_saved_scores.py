@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.evaluation.score_file import ScoreFile, ensemble_scores, evaluate_scores
+from taidpt.evaluation.saved_scores import ensemble_scores, evaluate_scores
 from taidpt.metrics import MapSettings
 from taidpt.runtime.errors import InputError
+from taidpt.score_file import ScoreFile
 
 TARGETS = np.array([[1, -1], [0, 1], [-1, -1]])
 GLOBAL = np.array([[0.8, 0.1], [0.9, 0.9], [0.1, 0.5]])
@@ -49,15 +50,6 @@ def test_difficult_can_be_left_out(score_path: Path) -> None:
     settings = MapSettings(difficult="ignore")
     found = evaluate_scores(ScoreFile.load(score_path), settings=settings).heads
     assert found["global"].value == pytest.approx(100)
-
-
-def test_a_file_without_minus_one_has_zeros_as_negatives(tmp_path: Path) -> None:
-    arrays = {"targets": (TARGETS > 0).astype(np.uint8), "global": GLOBAL, "local": LOCAL}
-    scores = ScoreFile.load(save(tmp_path / "binary.npz", **arrays))
-    assert scores.targets.min() == -1
-    settings = MapSettings(difficult="ignore")
-    found = evaluate_scores(scores, settings=settings)
-    assert found.heads["global"].value == pytest.approx(75)
 
 
 def test_merge_weight_reaches_from_global_to_local(score_path: Path) -> None:
@@ -119,25 +111,12 @@ def test_a_class_without_positives_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [
-        ({"targets": TARGETS, "global": GLOBAL}, "no local"),
-        ({"targets": TARGETS, "global": GLOBAL[:2], "local": LOCAL}, "should all be"),
-        ({"targets": TARGETS * 3, "global": GLOBAL, "local": LOCAL}, "targets should be"),
-        ({"targets": TARGETS, "global": GLOBAL * np.nan, "local": LOCAL}, "NaN"),
-        ({"targets": TARGETS, "global": GLOBAL.astype(str), "local": LOCAL}, "should be numbers"),
-        ({"targets": TARGETS, "global": GLOBAL, "local": 1j * LOCAL}, "local should be numbers"),
-        ({"targets": TARGETS[:, 0], "global": GLOBAL[:, 0], "local": LOCAL[:, 0]}, "be [N, C]"),
-        ({"targets": -abs(TARGETS) - 0, "global": GLOBAL, "local": LOCAL}, "none of 2 classes"),
-        (
-            {"targets": TARGETS, "global": GLOBAL, "local": LOCAL, "names": np.eye(2)},
-            "names should be C strings",
-        ),
-        (
-            {"targets": TARGETS[:0], "global": GLOBAL[:0], "local": LOCAL[:0]},
-            "no scores",
-        ),
+        ({"targets": TARGETS, "global": GLOBAL}, "no array local"),
+        ({"global": GLOBAL, "local": LOCAL}, "no targets"),
+        ({"targets": -abs(TARGETS), "global": GLOBAL, "local": LOCAL}, "none of 2 classes"),
     ],
 )
-def test_bad_files_are_one_line_and_exit_code_two(
+def test_bad_files_give_one_line_and_exit_code_two(
     tmp_path: Path, arrays: dict[str, np.ndarray], expected: str
 ) -> None:
     path = save(tmp_path / "bad.npz", **arrays)
@@ -146,18 +125,6 @@ def test_bad_files_are_one_line_and_exit_code_two(
     assert len(done.stderr.splitlines()) == 1
     assert expected in done.stderr
     assert str(path) in done.stderr
-
-
-def test_what_is_no_npz_is_named(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.npz"
-    broken.write_bytes(b"PK\x03\x04 not really")
-    bare = tmp_path / "bare.npy"
-    np.save(bare, GLOBAL)
-    pickled = tmp_path / "pickled.npz"
-    np.savez(pickled, targets=np.array([{}], dtype=object))
-    for path in (broken, bare, pickled, tmp_path / "nothing.npz"):
-        with pytest.raises(InputError, match=path.name):
-            ScoreFile.load(path)
 
 
 def test_f1_of_the_best_tags_and_from_a_threshold_on(score_path: Path) -> None:
