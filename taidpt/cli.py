@@ -9,56 +9,74 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
 from taidpt import __version__
 from taidpt.runtime.errors import TaidptError
+from taidpt.runtime.optional import missing_package, optional_packages
 from taidpt.runtime.redact import redact
 from taidpt.runtime.storage.stdout import go_on_unread
 
 __all__ = ["COMMANDS", "cli", "export_main", "main"]
 
-# name → (module:attribute, one line of help); the line stands here so that --help loads nothing.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "tune": ("taidpt.commands.tune:tune", "Tune prompts for your tags from a text file."),
-    "texts": ("taidpt.commands.tune:texts", "Report which tags your texts name, and how often."),
-    "eval": (
-        "taidpt.commands.evaluate:evaluate",
-        "Evaluate saved scores, or methods on a data set.",
-    ),
-    "ensemble": ("taidpt.commands.evaluate:ensemble", "Combine two score files."),
-    "tune-pictures": (
-        "taidpt.commands.datasets:tune_pictures",
-        "Tune prompts on a data set's pictures.",
-    ),
-    "reproduce": ("taidpt.commands.datasets:reproduce", "Run a published result again."),
-    "datasets": ("taidpt.commands.datasets:datasets", "Look for the benchmark data sets."),
-    "export": ("taidpt.export.cli.commands:export", "Turn tuned prompts into a bundle."),
-    "bank": ("taidpt.export.cli.bank_commands:bank", "Make a class bank: tags in one file."),
-    "compare-banks": (
-        "taidpt.export.cli.bank_commands:compare_banks",
-        "Show what several banks would tag on your frames.",
-    ),
-    "verify": (
-        "taidpt.export.cli.commands:verify",
-        "Check that a bundle still gives the same tags.",
-    ),
-    "doctor": ("taidpt.export.cli.commands:doctor", "Show what this machine has and lacks."),
-    "demo": ("taidpt.export.cli.commands:demo", "Do the whole line on the embedded toy world."),
-    "calibrate": (
-        "taidpt.calibration.commands:calibrate",
-        "Set thresholds from unlabelled frames of your scene.",
-    ),
-    "confusable": (
-        "taidpt.calibration.commands:confusable",
-        "Report tags that are easily taken for each other.",
-    ),
-    "tag": ("taidpt.runtime.commands:tag", "Tag pictures, folders and videos."),
-    "bench": ("taidpt.runtime.commands:bench", "Measure a bundle on this machine."),
-}
 
+class Command(NamedTuple):
+    """Where a command is, and what `--help` says about it without importing it.
+
+    Attributes:
+        path: module:attribute.
+        help: one line.
+        extra: the extra of the package that the command needs; empty for the base install.
+    """
+
+    path: str
+    help: str
+    extra: str = ""
+
+
+_DATASETS = "taidpt.commands.datasets"
+_TUNE = "taidpt.commands.tune"
+_EVALUATE = "taidpt.commands.evaluate"
+_EXPORT = "taidpt.export.cli.commands"
+_BANK = "taidpt.export.cli.bank_commands"
+_CALIBRATE = "taidpt.calibration.commands"
+_RUNTIME = "taidpt.runtime.commands"
+
+COMMANDS = {
+    "tune": Command(f"{_TUNE}:tune", "Tune prompts for your tags from a text file.", "tune"),
+    "texts": Command(f"{_TUNE}:texts", "Report which tags your texts name, and how often.", "tune"),
+    "eval": Command(
+        f"{_EVALUATE}:evaluate", "Evaluate saved scores, or methods on a data set.", "tune"
+    ),
+    "ensemble": Command(f"{_EVALUATE}:ensemble", "Combine two score files.", "tune"),
+    "tune-pictures": Command(
+        f"{_DATASETS}:tune_pictures", "Tune prompts on a data set's pictures.", "datasets"
+    ),
+    "reproduce": Command(f"{_DATASETS}:reproduce", "Run a published result again.", "datasets"),
+    "datasets": Command(f"{_DATASETS}:datasets", "Look for the benchmark data sets.", "datasets"),
+    "export": Command(f"{_EXPORT}:export", "Turn tuned prompts into a bundle.", "export"),
+    "bank": Command(f"{_BANK}:bank", "Make a class bank: tags in one file.", "export"),
+    "compare-banks": Command(
+        f"{_BANK}:compare_banks", "Show what several banks would tag on your frames.", "export"
+    ),
+    "verify": Command(f"{_EXPORT}:verify", "Check that a bundle still gives the same tags."),
+    "doctor": Command(f"{_EXPORT}:doctor", "Show what this machine has and lacks."),
+    "demo": Command(f"{_EXPORT}:demo", "Run the whole line on the embedded toy world.", "demo"),
+    "calibrate": Command(
+        f"{_CALIBRATE}:calibrate",
+        "Set thresholds from unlabelled frames of your scene.",
+        "calibrate",
+    ),
+    "confusable": Command(
+        f"{_CALIBRATE}:confusable",
+        "Report tags that are easily taken for each other.",
+        "calibrate",
+    ),
+    "tag": Command(f"{_RUNTIME}:tag", "Tag pictures, folders and videos."),
+    "bench": Command(f"{_RUNTIME}:bench", "Measure a bundle on this machine."),
+}
 
 _ENDS_UNREAD = "tag"  # its work is what it prints; others write files and judge as well
 
@@ -74,14 +92,22 @@ class LazyGroup(click.Group):
         """The command of that name, imported now; None when there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        module_name, _, attribute = COMMANDS[cmd_name].path.partition(":")
         command: click.Command = getattr(importlib.import_module(module_name), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command table without importing any command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; a missing optional package becomes one line."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            name = ctx.invoked_subcommand or ""
+            raise missing_package(error, f"taidpt {name}", COMMANDS[name].extra) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,7 +129,7 @@ def export_main() -> NoReturn:
     command = cli.get_command(click.Context(cli), "export")
     assert command is not None
     go_on_unread()
-    _run(command, "taidpt-export")
+    _run(command, "taidpt-export", COMMANDS["export"].extra)
 
 
 class _Terminated(BaseException):
@@ -114,7 +140,7 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _run(command: click.Command, name: str) -> NoReturn:
+def _run(command: click.Command, name: str, extra: str = "") -> NoReturn:
     """Run a command and end the process with the documented exit code.
 
     0 done, 1 a check failed, 2 bad input or usage, 3 no engine, 130 interrupted, 143 terminated
@@ -124,7 +150,8 @@ def _run(command: click.Command, name: str) -> NoReturn:
     if sys.stderr is None:  # closed with `2>&-`; what would be said there is said to nobody
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
-        code = _invoke(command, name)
+        with optional_packages(name, extra):
+            code = _invoke(command, name)
     except click.exceptions.Abort:
         code = _say("interrupted", 130)
     except KeyboardInterrupt:

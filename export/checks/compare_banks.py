@@ -16,7 +16,8 @@ import numpy.typing as npt
 from taidpt.export.classes.bank_job import BankRequest, open_maker, read_tags
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
 
 if TYPE_CHECKING:
@@ -237,12 +238,8 @@ def _score(
 
 def _head(tagger: Tagger) -> Any:
     """A frame batch's outputs and a bank → scores [N, C]."""
-    try:
+    with optional_packages("comparing banks", "tune"):
         import torch
-    except ImportError:
-        raise MissingDependencyError(
-            "comparing banks needs PyTorch: pip install 'taidpt[tune]'"
-        ) from None
     from taidpt.export.parity.torch_reference import head_outputs
 
     scoring = tagger.bundle.manifest.scoring
@@ -269,9 +266,9 @@ def _small(frame: Frame) -> bytes:
 
 
 def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibration:
-    from taidpt.calibration.needed_packages import need_packages
+    from taidpt.runtime.optional import require_extra
 
-    need_packages()
+    require_extra("calibrate", "--calibrate")
     from taidpt.calibration.scene import worth
     from taidpt.calibration.statistics.estimator import calibrate
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from taidpt.export.checks.compare_banks import Comparison
-from taidpt.runtime.errors import MissingDependencyError
+from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.storage.outputs import write_output
 
 __all__ = ["print_comparison", "write_json", "write_page"]
@@ -55,10 +55,8 @@ def write_page(found: Comparison, path: Path, top: int) -> None:
         MissingDependencyError: jinja2 is not installed.
         InputError: the page cannot be written.
     """
-    try:
+    with optional_packages("--html"):
         from jinja2 import Template
-    except ImportError:
-        raise MissingDependencyError("--html needs jinja2: pip install jinja2") from None
     source = resources.files("taidpt.export").joinpath("files/banks.html.j2").read_text("utf-8")
     seen = enumerate(zip(found.seen.frames, found.seen.pictures, strict=True))
     rows = [

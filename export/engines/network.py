@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.backends.plugin_library import PLUGIN_VARIABLE
-from taidpt.runtime.errors import EngineNotBuiltError, MissingDependencyError
+from taidpt.runtime.errors import EngineNotBuiltError
+from taidpt.runtime.optional import optional_packages
 
 __all__ = ["network_flags", "parse_graph"]
 
@@ -49,13 +50,9 @@ def parse_graph(trt: Any, parser: Any, network: Any, graph: Path, plugins: Path 
 
 
 def _without_functions(graph: Path) -> bytes:
-    try:
+    purpose = "removing functions from a graph for the plugins of TensorRT before 10.7"
+    with optional_packages(purpose, advice=f"unset {PLUGIN_VARIABLE}"):
         import onnx
-    except ImportError:
-        raise MissingDependencyError(
-            "TensorRT before 10.7 takes plugins only for a graph without functions, and to leave "
-            f"them out needs onnx: pip install onnx, or unset {PLUGIN_VARIABLE}"
-        ) from None
     model = onnx.load(graph, load_external_data=False)
     del model.functions[:]
     return bytes(model.SerializeToString())

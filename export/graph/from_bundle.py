@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from taidpt.export.graph.onnx_files import RAW_GLOBAL, RAW_PATCHES
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.bundle.onnx_weights import check_external_data
-from taidpt.runtime.errors import BundleError, InputError, MissingDependencyError
+from taidpt.runtime.errors import BundleError, InputError
+from taidpt.runtime.optional import optional_packages
 
 if TYPE_CHECKING:
     import onnx
@@ -22,10 +23,8 @@ def require_onnx() -> None:
     Raises:
         MissingDependencyError: it is.
     """
-    import importlib.util
-
-    if importlib.util.find_spec("onnx") is None:
-        raise MissingDependencyError("changing a graph's precision needs onnx: pip install onnx")
+    with optional_packages("changing a graph"):
+        import onnx  # noqa: F401
 
 
 def fp32_bundle(path: Path) -> Bundle:

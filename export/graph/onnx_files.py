@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from taidpt.export.graph.large_weights import lies_beside, move_weights, read_weights, weight_bytes
 from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
-from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError, TaidptError
+from taidpt.runtime.errors import BackendError, InputError, TaidptError
+from taidpt.runtime.optional import require_extra
 
 if TYPE_CHECKING:
     import onnx
@@ -54,19 +55,12 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def require_export_packages() -> None:
-    """Say in one line what is missing for exporting.
+    """Check before long work that everything an export needs is installed.
 
     Raises:
-        MissingDependencyError: torch, open_clip, onnx, onnx_ir, onnxscript or onnxslim is missing.
+        MissingDependencyError: a package of the extra `export` is missing.
     """
-    import importlib.util
-
-    needed = ("torch", "open_clip", "onnx", "onnx_ir", "onnxscript", "onnxslim")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"exporting needs {', '.join(missing)}: pip install 'taidpt[export]'"
-        )
+    require_extra("export", "exporting")
 
 
 def describe_opset(opset: int) -> int:

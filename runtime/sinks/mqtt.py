@@ -6,7 +6,8 @@ import json
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sinks.background import BackgroundSender, EventSender, SendPolicy
 
@@ -67,10 +68,8 @@ class _Broker:
 
 
 def _import_paho() -> Any:
-    try:
+    with optional_packages("--mqtt"):
         import paho.mqtt.client as paho
-    except ImportError:
-        raise MissingDependencyError("MQTT needs paho-mqtt; pip install paho-mqtt") from None
     return paho
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from taidpt.runtime.bank.class_bank import ClassBank, join_banks
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import MissingDependencyError
+from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.tagger.active_bank import check_swappable
 
 __all__ = ["LiveBank"]
@@ -92,11 +92,7 @@ def _without(bank: ClassBank, names: Sequence[str]) -> ClassBank:
 
 def _find_text_tower() -> Callable[..., ClassBank]:
     module, _, name = _TEXT_TOWER.partition(":")
-    try:
-        found: Callable[..., ClassBank] = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"adding tags by name needs a text tower, and {error.name or error} is not installed: "
-            "pip install 'taidpt[tune]', or make a bank elsewhere (`taidpt bank`) for use_bank"
-        ) from None
-    return found
+    advice = "make a bank elsewhere (`taidpt bank`) for use_bank"
+    with optional_packages("adding tags by name", "tune", advice):
+        tower: Callable[..., ClassBank] = getattr(importlib.import_module(module), name)
+    return tower

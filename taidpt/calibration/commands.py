@@ -38,9 +38,9 @@ def calibrate(bundle: str | None, **options: object) -> None:
     with --bank site.bank into that bank and not into the bundle;
     taidpt calibrate --scores FILE.npz --report only measures.
     """
-    from taidpt.calibration.needed_packages import need_packages
+    from taidpt.runtime.optional import require_extra
 
-    need_packages()
+    require_extra("calibrate", "taidpt calibrate")
     from taidpt.calibration.job import job_from_options, run_calibrate
 
     run_calibrate(job_from_options(bundle, options))

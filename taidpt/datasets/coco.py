@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from taidpt.datasets.base import LabelledImages, class_tags, find_root, require_pictures
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 
 __all__ = [
     "COCO_PLACES",
@@ -69,12 +70,8 @@ def read_coco(path: Path) -> Any:
     Raises:
         InputError: the file is damaged, or an annotation is of an unknown picture or class.
     """
-    try:
+    with optional_packages("reading COCO's annotations", "datasets"):
         from pycocotools.coco import COCO
-    except ImportError:
-        raise MissingDependencyError(
-            "COCO's annotations need pycocotools: pip install 'taidpt[datasets]'"
-        ) from None
     document = _read_json(path)
     missing = [key for key in ("images", "annotations", "categories") if key not in document]
     if missing:

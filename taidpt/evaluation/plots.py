@@ -13,7 +13,7 @@ import numpy.typing as npt
 from taidpt.evaluation.comparison import MethodTable, merge_curve, merged_head
 from taidpt.evaluation.methods import HeadScores
 from taidpt.metrics import MapSettings, mean_average_precision
-from taidpt.runtime.errors import MissingDependencyError
+from taidpt.runtime.optional import optional_packages
 from taidpt.score_file import ScoreFile
 
 __all__ = ["Drawing", "draw"]
@@ -68,10 +68,8 @@ def draw(drawing: Drawing, folder: Path) -> tuple[Path, ...]:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
+    with optional_packages("plotting", "demo"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("plots need matplotlib: pip install 'taidpt[demo]'") from None
     folder.mkdir(parents=True, exist_ok=True)
     bars = min(len(drawing.series), _MOST_BARS)
     written = []

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 from taidpt.texts.tags import TagSet
 
 __all__ = ["LabelReport", "TextLabeler", "balance_texts", "label_texts"]
@@ -92,12 +93,8 @@ class TextLabeler:
 
 
 def _load_lemmatizer() -> Callable[[str], str]:
-    try:
+    with optional_packages("labelling texts", "tune"):
         import simplemma
-    except ImportError:
-        raise MissingDependencyError(
-            "labels from texts need simplemma: pip install 'taidpt[tune]'"
-        ) from None
     return functools.partial(simplemma.lemmatize, lang="en")
 
 

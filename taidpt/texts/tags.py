@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 
 __all__ = ["Tag", "TagSet"]
 
@@ -114,12 +115,8 @@ def _tags_from_yaml(text: str, source: str) -> Iterator[Tag]:
 
 
 def _parse_yaml(text: str, source: str) -> Any:
-    try:
+    with optional_packages("reading tags.yaml", "tune", "give a .txt list"):
         import yaml
-    except ImportError:
-        raise MissingDependencyError(
-            "reading tags.yaml needs PyYAML: pip install 'taidpt[tune]', or give a .txt list"
-        ) from None
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 
 __all__ = ["PRECISIONS", "Execution", "execution_of", "is_main_process", "local_rank", "processes"]
 
@@ -69,13 +70,8 @@ class Execution:
 
 class _Accelerated(Execution):
     def __init__(self, precision: str, device: torch.device) -> None:
-        try:
+        with optional_packages("mixed precision or several processes", "accelerate"):
             from accelerate import Accelerator
-        except ImportError:
-            raise MissingDependencyError(
-                "mixed precision and several processes need Accelerate: "
-                "pip install 'taidpt[accelerate]'"
-            ) from None
         self._accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" else precision,
             cpu=device.type == "cpu",

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 from taidpt.score_file import ScoreFile
 
 if TYPE_CHECKING:
@@ -88,13 +89,8 @@ def label_captions(target: Target, path: str) -> tuple[list[str], npt.NDArray[np
 
 
 def _clip(bundle: Bundle) -> ClipModel:
-    try:
+    with optional_packages("--texts with captions", "export", "give an .npz of their scores"):
         from taidpt.clip.model import load_clip
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"--texts with captions needs {error.name} for the text tower: pip install "
-            "'taidpt[export]', or give an .npz of their scores"
-        ) from None
     return load_clip(bundle.manifest.model.name, bundle.manifest.model.pretrained)
 
 

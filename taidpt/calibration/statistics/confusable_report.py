@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import importlib.util
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.statistics.confusable import Confusion, Pair
-from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
 
 __all__ = ["check_report", "lines", "picture", "write_report"]
@@ -44,11 +44,8 @@ def check_report(path: str) -> None:
     if Path(path).suffix.lower() not in (".png", ".html"):
         raise InputError(f"-o {path}: expected a name that ends in .png or .html")
     refuse_unwritable(path)
-    for name in ("matplotlib", "scipy"):
-        if importlib.util.find_spec(name) is None:
-            raise MissingDependencyError(
-                f"the picture needs {name}: pip install 'taidpt[calibrate,demo]'"
-            )
+    with optional_packages("a picture or page (-o)", "demo"):
+        import scipy.cluster  # noqa: F401
 
 
 def picture(found: Confusion) -> bytes:

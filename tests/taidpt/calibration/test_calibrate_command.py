@@ -141,4 +141,7 @@ def test_what_is_not_installed_is_said_in_one_line(matrix_path: Path) -> None:
     command = [sys.executable, "-c", blocked, "calibrate", "--scores", str(matrix_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert done.stderr == "error: calibration needs scipy; pip install 'taidpt[calibrate]'\n"
+    assert done.stderr == (
+        "error: taidpt calibrate needs scipy, which is not installed: "
+        "pip install 'taidpt[calibrate]'\n"
+    )
