@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from taidpt.clip.model import ClipModel, load_clip
-from taidpt.evaluation.methods import Bench, LabelledText, method_bank
+from taidpt.evaluation.methods import MethodInputs, method_bank
 from taidpt.export.classes.bake import bake
 from taidpt.export.classes.thresholds import thresholds_of
 from taidpt.prompts.prompts_file import TunedPrompts
@@ -26,7 +26,7 @@ from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.errors import InputError
 from taidpt.scores import Scoring
 from taidpt.texts.captions import read_texts
-from taidpt.texts.labels import LabelReport, label_texts
+from taidpt.texts.labels import LabelledText, LabelReport, label_texts
 from taidpt.texts.tags import TagSet
 
 __all__ = ["CHOICES", "BankMaker", "bank_of_names", "require_model"]
@@ -110,13 +110,13 @@ class BankMaker:
     def _from_method(self, tags: TagSet, choice: str) -> ClassBank:
         if choice in _NEED_TEXTS and not self.texts:
             raise InputError(f"--from {choice} is made from captions: give --texts FILE")
-        bench = Bench(
+        inputs = MethodInputs(
             self.clip,
             tags,
             self._labelled(tags) if choice in _NEED_TEXTS else (),
             temperature=self.scoring.temperature,
         )
-        return method_bank(_METHODS[choice], bench, self.scoring.merge_weight)
+        return method_bank(_METHODS[choice], inputs, self.scoring.merge_weight)
 
     def _labelled(self, tags: TagSet) -> list[LabelledText]:
         report = LabelReport(tags)

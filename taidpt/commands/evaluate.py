@@ -140,13 +140,13 @@ def _evaluate_scores(score_path: Path, given: dict[str, Any]) -> None:
 
 
 def _evaluate_dataset(given: dict[str, Any]) -> None:
-    from taidpt.evaluation.dataset_job import BenchmarkJob, rate_of, run_benchmark
+    from taidpt.evaluation.dataset_job import DatasetJob, rate_of, run_dataset_job
     from taidpt.progress import RichProgress
     from taidpt.tuning.settings import TuneSettings
 
     seed = given.pop("seed")
     tuning = pick_settings(TuneSettings(lr=rate_of(given["dataset"])), given)
-    job = BenchmarkJob(
+    job = DatasetJob(
         **{key: given[key] for key in ("dataset", "root", "split", "model", "pretrained")},
         methods=tuple(name.strip() for name in given["methods"].split(",") if name.strip()),
         texts=given["texts"],
@@ -161,7 +161,7 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
         device=given["device"],
     )
     with RichProgress() as progress:
-        found = run_benchmark(job, progress)
+        found = run_dataset_job(job, progress)
     _print(found, found.lines(given["per_class"], _decisions(given)), given)
     if given["save_scores"] is not None:
         found.save_scores(given["save_scores"])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from taidpt.datasets.base import LabelledImages
 from taidpt.encoders.picture_input import PictureInput
-from taidpt.evaluation.methods import Bench, HeadScores, score_method
+from taidpt.evaluation.methods import HeadScores, MethodInputs, score_method
 from taidpt.evaluation.saved_scores import (
     DecisionRule,
     class_table,
@@ -159,7 +159,7 @@ class MethodTable:
 
 def compare_methods(
     methods: Sequence[str],
-    bench: Bench,
+    inputs: MethodInputs,
     images: LabelledImages,
     features: Callable[[PictureInput], StoredFeatures],
     merge_weight: float = 0.5,
@@ -169,7 +169,7 @@ def compare_methods(
 
     Args:
         methods: names, see `taidpt.evaluation.methods`.
-        bench: what they are built from.
+        inputs: what they are built from.
         images: N pictures with their targets.
         features: of the same pictures, by what of them is shown.
         merge_weight: the local head's share.
@@ -177,13 +177,13 @@ def compare_methods(
     """
     results = []
     for name in methods:
-        bench.progress.note(f"{name} on {images.name}")
-        scores = score_method(name, bench, features(bench.picture_of(name)))
+        inputs.progress.note(f"{name} on {images.name}")
+        scores = score_method(name, inputs, features(inputs.picture_of(name)))
         maps = _maps(scores, images.targets, merge_weight, settings)
         result = MethodResult(name, scores, maps)
         results.append(replace(result, groups=group_means(result.best, images)))
-    model = f"{bench.clip.name}, weights {bench.clip.pretrained}"
-    tuning = {name: prompts.provenance for name, prompts in bench.used.items()}
+    model = f"{inputs.clip.name}, weights {inputs.clip.pretrained}"
+    tuning = {name: prompts.provenance for name, prompts in inputs.used.items()}
     return MethodTable(images.name, model, images, tuple(results), merge_weight, settings, tuning)
 
 

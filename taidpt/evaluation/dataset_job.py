@@ -15,8 +15,7 @@ from taidpt.datasets.openimages import narratives
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.comparison import MethodTable, compare_methods
 from taidpt.evaluation.methods import (
-    Bench,
-    LabelledText,
+    MethodInputs,
     check_methods,
     method_bank,
     methods_with_bank,
@@ -27,15 +26,15 @@ from taidpt.progress import Progress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.texts.captions import read_texts
-from taidpt.texts.labels import balance_texts, label_texts
+from taidpt.texts.labels import LabelledText, balance_texts, label_texts
 from taidpt.toyworld import assets
 from taidpt.tuning.settings import TuneSettings
 from taidpt.tuning.text_job import pick_device
 
 __all__ = [
-    "BenchmarkJob",
+    "DatasetJob",
     "rate_of",
-    "run_benchmark",
+    "run_dataset_job",
     "text_stream",
 ]
 
@@ -45,7 +44,7 @@ _RATES = {"nuswide": 1e-3, "nuswide-labelled": 1e-3, "toyworld": assets.TUNING_R
 
 
 @dataclass(frozen=True)
-class BenchmarkJob:
+class DatasetJob:
     """Which methods on which data set.
 
     Attributes:
@@ -89,7 +88,7 @@ class BenchmarkJob:
     device: str = "auto"
 
 
-def run_benchmark(job: BenchmarkJob, progress: Progress) -> MethodTable:
+def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
     """Read, encode once, score with each method, evaluate.
 
     Raises:
@@ -104,7 +103,7 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> MethodTable:
     images = load_dataset(job.dataset, root, job.split)
     texts = list(_texts(job, images))
     clip = load_clip(model, pretrained, job.seed).to(pick_device(job.device))
-    bench = Bench(
+    inputs = MethodInputs(
         clip,
         images.tags,
         texts,
@@ -121,15 +120,15 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> MethodTable:
         settings = replace(job.store, picture=picture)
         return store_features(clip, images, cache, settings, progress)
 
-    found = compare_methods(job.methods, bench, images, features, job.merge_weight, job.settings)
+    found = compare_methods(job.methods, inputs, images, features, job.merge_weight, job.settings)
     if job.banks is not None:
         job.banks.mkdir(parents=True, exist_ok=True)
         for name in methods_with_bank(job.methods):
-            method_bank(name, bench, job.merge_weight).save(job.banks / f"{name}.bank")
+            method_bank(name, inputs, job.merge_weight).save(job.banks / f"{name}.bank")
     return found
 
 
-def _tuning(job: BenchmarkJob) -> TuneSettings:
+def _tuning(job: DatasetJob) -> TuneSettings:
     if job.tuning is not None:
         return replace(job.tuning, seed=job.seed)
     return TuneSettings(seed=job.seed, lr=rate_of(job.dataset))
@@ -140,7 +139,7 @@ def rate_of(dataset: str) -> float:
     return _RATES.get(dataset, TuneSettings().lr)
 
 
-def _texts(job: BenchmarkJob, images: LabelledImages) -> Iterator[LabelledText]:
+def _texts(job: DatasetJob, images: LabelledImages) -> Iterator[LabelledText]:
     """Labelled texts; those for NUS-WIDE balanced."""
     found = label_texts(text_stream(job), images.tags)
     if job.dataset in _TEMPERATURES:
@@ -148,7 +147,7 @@ def _texts(job: BenchmarkJob, images: LabelledImages) -> Iterator[LabelledText]:
     yield from found
 
 
-def text_stream(job: BenchmarkJob) -> Iterator[str]:
+def text_stream(job: DatasetJob) -> Iterator[str]:
     """The texts that a job's methods are made from, not labelled yet."""
     root = job.root or Path()
     if job.text_source == "narratives":

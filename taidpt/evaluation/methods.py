@@ -44,6 +44,7 @@ from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
 from taidpt.scores import SCORE_SCALE, Scoring, dual_scores
+from taidpt.texts.labels import LabelledText
 from taidpt.texts.tags import TagSet
 from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
 from taidpt.tuning.settings import RunOptions, TuneSettings
@@ -51,16 +52,14 @@ from taidpt.tuning.tuner import tune
 
 __all__ = [
     "METHOD_NAMES",
-    "Bench",
     "HeadScores",
-    "LabelledText",
+    "MethodInputs",
     "check_methods",
     "method_bank",
     "methods_with_bank",
     "score_method",
 ]
 
-LabelledText = tuple[str, Sequence[int]]
 HeadScores = dict[str, npt.NDArray[Any]]
 
 _TEMPLATES: dict[str, Callable[[], Sequence[str]]] = {
@@ -78,7 +77,7 @@ METHOD_NAMES = ("zsclip", "zsclip80", "clipdpt", "clipdpt80", *_TUNED, "centroid
 
 
 @dataclass(eq=False)
-class Bench:
+class MethodInputs:
     """What methods are built from.
 
     Attributes:
@@ -160,12 +159,12 @@ def check_methods(names: Sequence[str]) -> None:
                 )
 
 
-def score_method(name: str, bench: Bench, features: StoredFeatures) -> HeadScores:
+def score_method(name: str, inputs: MethodInputs, features: StoredFeatures) -> HeadScores:
     """Scores of every picture by a method.
 
     Args:
         name: one of METHOD_NAMES, or several joined by "+".
-        bench: what it is built from.
+        inputs: what it is built from.
         features: of N pictures.
     Returns:
         "global" and, where the method has a local head, "local", each [N, C].
@@ -175,16 +174,16 @@ def score_method(name: str, bench: Bench, features: StoredFeatures) -> HeadScore
     if name in ("zsclip", "zsclip80"):
         if features.zero_shot is None:
             raise InputError(f"{name} pools with positions: it takes the model's own size alone")
-        rows = bench.templates(name.removeprefix("zsclip"))
+        rows = inputs.templates(name.removeprefix("zsclip"))
         return _gather(
             {"global": SCORE_SCALE * batch.zero_shot @ rows.T}
             for batch in features.batches()
             if batch.zero_shot is not None
         )
     if name == "dualcoop":
-        return _dual(_prompts("dualcoop", bench), bench, features)
-    rows_of = _rows(name, bench)
-    return _gather(_score(rows_of, batch, bench.temperature) for batch in features.batches())
+        return _dual(_prompts("dualcoop", inputs), inputs, features)
+    rows_of = _rows(name, inputs)
+    return _gather(_score(rows_of, batch, inputs.temperature) for batch in features.batches())
 
 
 def methods_with_bank(names: Sequence[str]) -> list[str]:
@@ -192,108 +191,111 @@ def methods_with_bank(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in _WHY_NO_BANK]
 
 
-def method_bank(name: str, bench: Bench, merge_weight: float = 0.5) -> ClassBank:
+def method_bank(name: str, inputs: MethodInputs, merge_weight: float = 0.5) -> ClassBank:
     """A method's class rows as a bank that `taidpt-export` turns into a bundle.
 
     Args:
         name: a method of two heads, or several joined by "+".
-        bench: what it is built from.
+        inputs: what it is built from.
         merge_weight: the local head's share.
     Raises:
         InputError: the method has no such rows, or what it needs is not given.
     """
     if name in _WHY_NO_BANK:
         raise InputError(f"method {name!r} has no bank: {_WHY_NO_BANK[name]}")
-    scoring = Scoring(bench.temperature, merge_weight)
+    scoring = Scoring(inputs.temperature, merge_weight)
     metadata = {
-        "model": bench.clip.identity(),
+        "model": inputs.clip.identity(),
         "scoring": asdict(scoring),
-        "picture": asdict(bench.picture_of(name)),
+        "picture": asdict(inputs.picture_of(name)),
         "method": name,
     }
-    return replace(_rows(name, bench).bank(bench.tags.names), metadata=metadata)
+    return replace(_rows(name, inputs).bank(inputs.tags.names), metadata=metadata)
 
 
-def _rows(name: str, bench: Bench) -> ClassRows:
-    if name not in bench.made:
-        bench.made[name] = _make_rows(name, bench)
-    return bench.made[name]
+def _rows(name: str, inputs: MethodInputs) -> ClassRows:
+    if name not in inputs.made:
+        inputs.made[name] = _make_rows(name, inputs)
+    return inputs.made[name]
 
 
-def _make_rows(name: str, bench: Bench) -> ClassRows:
+def _make_rows(name: str, inputs: MethodInputs) -> ClassRows:
     if "+" in name:
-        return average_rows([_rows(part, bench) for part in name.split("+")])
+        return average_rows([_rows(part, inputs) for part in name.split("+")])
     if name in ("clipdpt", "clipdpt80"):
-        return ClassRows.of(bench.templates(name.removeprefix("clipdpt")))
+        return ClassRows.of(inputs.templates(name.removeprefix("clipdpt")))
     if name == "centroids":
-        return concept_centroids(bench.captions, bench.labels, bench.templates())
+        return concept_centroids(inputs.captions, inputs.labels, inputs.templates())
     if name == "linear":
-        settings = LinearSettings(seed=bench.tuning.seed)
-        return linear_head(bench.captions, bench.labels, bench.templates(), settings)
+        settings = LinearSettings(seed=inputs.tuning.seed)
+        return linear_head(inputs.captions, inputs.labels, inputs.templates(), settings)
     if name in ("tai", "taidpt", "coop"):
-        return _tuned_rows(_prompts(name, bench), bench)
+        return _tuned_rows(_prompts(name, inputs), inputs)
     raise InputError(f"method {name!r} has no class rows: see check_methods")
 
 
-def _tuned_rows(prompts: TunedPrompts, bench: Bench) -> ClassRows:
-    rows = _embed(prompts, bench)
+def _tuned_rows(prompts: TunedPrompts, inputs: MethodInputs) -> ClassRows:
+    rows = _embed(prompts, inputs)
     return ClassRows.of(rows["global"], rows.get("local"))
 
 
-def _prompts(name: str, bench: Bench) -> TunedPrompts:
+def _prompts(name: str, inputs: MethodInputs) -> TunedPrompts:
     """The given prompts of a method, or ones tuned now on the texts."""
-    if name not in bench.used:
-        bench.used[name] = bench.prompts.get(name) or _tune(name, bench)
-    return bench.used[name]
+    if name not in inputs.used:
+        inputs.used[name] = inputs.prompts.get(name) or _tune(name, inputs)
+    return inputs.used[name]
 
 
-def _tune(name: str, bench: Bench) -> TunedPrompts:
-    if name not in ("tai", "taidpt") or not bench.texts:
+def _tune(name: str, inputs: MethodInputs) -> TunedPrompts:
+    if name not in ("tai", "taidpt") or not inputs.texts:
         how = "--texts FILE or --prompts FILE" if name in ("tai", "taidpt") else "--prompts FILE"
         raise InputError(f"method {name!r} has no prompts: give {how}")
-    settings = replace(bench.tuning, method=name)
-    kept = None if bench.keep is None else bench.keep / "prompts" / _kept_name(settings, bench)
+    settings = replace(inputs.tuning, method=name)
+    kept = None if inputs.keep is None else inputs.keep / "prompts" / _kept_name(settings, inputs)
     if kept is not None and kept.exists():
-        bench.progress.note(f"prompts of an earlier run: {kept}")
+        inputs.progress.note(f"prompts of an earlier run: {kept}")
         return TunedPrompts.load(kept)
-    options = RunOptions(cache=bench.keep)
-    prompts = tune(bench.clip, bench.tags.tags, bench.texts, settings, options, bench.progress)
+    options = RunOptions(cache=inputs.keep)
+    prompts = tune(inputs.clip, inputs.tags.tags, inputs.texts, settings, options, inputs.progress)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         prompts.save(kept)
     return prompts
 
 
-def _kept_name(settings: TuneSettings, bench: Bench) -> str:
+def _kept_name(settings: TuneSettings, inputs: MethodInputs) -> str:
     """Names what decides the prompts: version, model, tags, texts and settings."""
-    texts = [[text, list(labels)] for text, labels in bench.texts]
-    identity = [__version__, bench.clip.weights_sha256, bench.tags.names, asdict(settings), texts]
+    texts = [[text, list(labels)] for text, labels in inputs.texts]
+    identity = [__version__, inputs.clip.weights_sha256, inputs.tags.names, asdict(settings), texts]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return f"{settings.method}-seed{settings.seed}-{digest[:16]}.safetensors"
 
 
-def _embed(prompts: TunedPrompts, bench: Bench) -> dict[str, Tensor]:
-    """Class embeddings by context, in the order of the bench's classes.
+def _embed(prompts: TunedPrompts, inputs: MethodInputs) -> dict[str, Tensor]:
+    """Class embeddings by context, in the order of the inputs's classes.
 
     A context of all tags serves classes that it was not tuned with, which is said; one of each
     tag's own cannot.
     """
-    prompts.check_model(bench.clip)
-    names, missing = prompts.names, [name for name in bench.tags.names if name not in prompts.names]
+    prompts.check_model(inputs.clip)
+    names, missing = (
+        prompts.names,
+        [name for name in inputs.tags.names if name not in prompts.names],
+    )
     if missing and prompts.settings.class_specific:
         raise InputError(
             f"the prompts know no {', '.join(missing[:5])}: each tag has a context of its own, and "
             "they were tuned for other tags than the data set's classes"
         )
     if missing:
-        names = bench.tags.names
-        bench.progress.note(
+        names = inputs.tags.names
+        inputs.progress.note(
             f"{len(missing)} of {len(names)} classes were not tuned with, the shared context "
             f"serves them too: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
         )
-    order = [names.index(name) for name in bench.tags.names]
+    order = [names.index(name) for name in inputs.tags.names]
     position = prompts.settings.name_position
-    found = class_embeddings(bench.clip, names, prompts.contexts, position)
+    found = class_embeddings(inputs.clip, names, prompts.contexts, position)
     return {name: rows.cpu()[order] for name, rows in found.items()}
 
 
@@ -306,9 +308,9 @@ def _score(rows: ClassRows, batch: PictureFeatures, temperature: float) -> dict[
     }
 
 
-def _dual(prompts: TunedPrompts, bench: Bench, features: StoredFeatures) -> HeadScores:
+def _dual(prompts: TunedPrompts, inputs: MethodInputs, features: StoredFeatures) -> HeadScores:
     """DualCoOp has one head, over patches."""
-    rows = _embed(prompts, bench)
+    rows = _embed(prompts, inputs)
     temperature = torch.tensor(prompts.scoring.temperature)
     return _gather(
         {

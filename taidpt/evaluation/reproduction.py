@@ -20,7 +20,7 @@ from typing import Any
 from taidpt import __version__
 from taidpt.datasets.defaults import default_cache
 from taidpt.evaluation.comparison import MethodTable, group_means
-from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
+from taidpt.evaluation.dataset_job import DatasetJob, run_dataset_job
 from taidpt.evaluation.recipes import PictureRun, Recipe, find_recipe
 from taidpt.evaluation.saved_scores import ensemble_scores
 from taidpt.evaluation.table import Table, json_ready
@@ -35,7 +35,7 @@ __all__ = [
     "Reproduction",
     "ReproductionJob",
     "SeedRun",
-    "benchmark_job",
+    "evaluation_job",
     "markdown",
     "plan",
     "reproduce",
@@ -187,7 +187,7 @@ def reproduce(name: str, job: ReproductionJob, progress: Progress) -> Reproducti
         job: where and how.
         progress: told of long work.
     Raises:
-        InputError: as `run_benchmark` and `run_picture_job`.
+        InputError: as `run_dataset_job` and `run_picture_job`.
     """
     recipe = find_recipe(name)
     runs = (run_recipe(recipe, seed, job, progress) for seed in range(job.seeds))
@@ -198,21 +198,21 @@ def run_recipe(recipe: Recipe, seed: int, job: ReproductionJob, progress: Progre
     """One seed of a recipe.
 
     Raises:
-        InputError: as `run_benchmark` and `run_picture_job`.
+        InputError: as `run_dataset_job` and `run_picture_job`.
     """
     prompts: tuple[Path, ...] = ()
     if recipe.pictures is not None:
         prompts = (_tune_on_pictures(recipe, recipe.pictures, seed, job, progress),)
-    evaluation = benchmark_job(recipe, job, seed)
+    evaluation = evaluation_job(recipe, job, seed)
     if recipe.method != "ensemble":
-        found = run_benchmark(replace(evaluation, prompts=prompts), progress)
+        found = run_dataset_job(replace(evaluation, prompts=prompts), progress)
         result = found.results[0]
         value = result.maps[recipe.column].value if recipe.column else result.best.value
         return SeedRun(value, result.groups, (found.to_json(),))
     assert recipe.pictures is not None
     image_method = recipe.pictures.settings.method
     image = replace(evaluation, methods=(image_method,), prompts=prompts, text_source="files")
-    tables = [run_benchmark(part, progress) for part in (evaluation, image)]
+    tables = [run_dataset_job(part, progress) for part in (evaluation, image)]
     return _combine(tables, recipe.rate)
 
 
@@ -260,12 +260,12 @@ def _split(run: PictureRun, seed: int) -> str:
     return f"train-{seed + 1}" if run.episodes else "train"
 
 
-def benchmark_job(recipe: Recipe, job: ReproductionJob, seed: int) -> BenchmarkJob:
+def evaluation_job(recipe: Recipe, job: ReproductionJob, seed: int) -> DatasetJob:
     """The evaluation of a recipe's method, or of an ensemble's text-tuned part."""
     source = recipe.texts if recipe.has_texts else "files"
     if job.leak_free and source == "coco-train2017" and recipe.dataset in _LEAKY:
         source = "coco-train2017-no-leak"
-    return BenchmarkJob(
+    return DatasetJob(
         dataset=recipe.dataset,
         methods=("taidpt" if recipe.method == "ensemble" else recipe.method,),
         root=job.root,

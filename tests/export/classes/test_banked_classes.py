@@ -12,7 +12,7 @@ import torch
 from taidpt.clip.model import load_clip
 from taidpt.datasets import load_dataset
 from taidpt.encoders.picture_input import PictureInput
-from taidpt.evaluation.methods import Bench, method_bank, methods_with_bank, score_method
+from taidpt.evaluation.methods import MethodInputs, method_bank, methods_with_bank, score_method
 from taidpt.export.classes.banked_classes import load_classes
 from taidpt.export.exporter import export_bundle
 from taidpt.features.picture_store import StoreSettings, store_features
@@ -30,12 +30,12 @@ def test_a_combined_head_exports_to_the_scores_that_were_evaluated(tmp_path: Pat
     clip = load_clip("toyworld", "embedded")
     images = load_dataset("toyworld", tmp_path).subset(range(0, 522, 100))
     texts = [(f"a {name} here", (row,)) for row, name in enumerate(images.classes)] * 3
-    bench = Bench(clip, images.tags, texts)
+    inputs = MethodInputs(clip, images.tags, texts)
     name = "clipdpt+linear+centroids"
     features = store_features(clip, images, tmp_path / "cache", StoreSettings("fp32"))
-    scores = score_method(name, bench, features)
+    scores = score_method(name, inputs, features)
     path = tmp_path / "combined.bank"
-    method_bank(name, bench, merge_weight=0.3).save(path)
+    method_bank(name, inputs, merge_weight=0.3).save(path)
 
     bundle = export_bundle(path, tmp_path / "combined.taidpt")
     assert bundle.manifest.provenance["tuning"] == {"method": name}
@@ -58,7 +58,7 @@ def test_dualcoop_of_another_picture_size_exports_through_the_second_bank(tmp_pa
     prompts = tune_on_pictures(clip, images.tags.tags, source, labels, settings)
     prompts = replace(prompts, picture=store.picture)
     scores = score_method(
-        "dualcoop", Bench(clip, images.tags, prompts={"dualcoop": prompts}), features
+        "dualcoop", MethodInputs(clip, images.tags, prompts={"dualcoop": prompts}), features
     )
     path = tmp_path / "dual.safetensors"
     prompts.save(path)
@@ -77,11 +77,11 @@ def test_dualcoop_of_another_picture_size_exports_through_the_second_bank(tmp_pa
 def test_methods_without_rows_say_what_to_export_instead() -> None:
     names = ("zsclip", "clipdpt", "dualcoop", "linear")
     assert methods_with_bank(names) == ["clipdpt", "linear"]
-    bench = Bench(load_clip("toyworld", "embedded"), tags=None)  # type: ignore[arg-type]
+    inputs = MethodInputs(load_clip("toyworld", "embedded"), tags=None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"'zsclip' has no bank: .* clipdpt exports"):
-        method_bank("zsclip", bench)
+        method_bank("zsclip", inputs)
     with pytest.raises(InputError, match="export its prompts file itself"):
-        method_bank("dualcoop", bench)
+        method_bank("dualcoop", inputs)
 
 
 def test_a_bank_that_does_not_name_its_model_is_refused(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.comparison import compare_methods, merge_curve
-from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
-from taidpt.evaluation.methods import Bench, check_methods, score_method
+from taidpt.evaluation.dataset_job import DatasetJob, run_dataset_job
+from taidpt.evaluation.methods import MethodInputs, check_methods, score_method
 from taidpt.evaluation.plots import Drawing, draw
 from taidpt.evaluation.saved_scores import evaluate_scores
 from taidpt.features import picture_store
@@ -59,10 +59,10 @@ def features(
 
 
 @pytest.fixture(scope="module")
-def bench(clip: ClipModel, images: LabelledImages) -> Bench:
+def inputs(clip: ClipModel, images: LabelledImages) -> MethodInputs:
     names = images.classes
     texts = [(f"a {name} here", (index,)) for index, name in enumerate(names)]
-    return Bench(clip, images.tags, texts)
+    return MethodInputs(clip, images.tags, texts)
 
 
 class Interrupting(SilentProgress):
@@ -154,14 +154,14 @@ def test_what_is_stored_is_what_the_encoder_gives(
 
 
 def test_template_methods_are_the_baselines(
-    clip: ClipModel, images: LabelledImages, features: StoredFeatures, bench: Bench
+    clip: ClipModel, images: LabelledImages, features: StoredFeatures, inputs: MethodInputs
 ) -> None:
     (stored,) = features.batches(64)
     expected = zero_shot_scores(clip, stored, images.classes, [PLAIN_TEMPLATE])
-    plain = score_method("zsclip", bench, features)
+    plain = score_method("zsclip", inputs, features)
     assert set(plain) == {"global"}
     np.testing.assert_allclose(plain["global"], expected["zero_shot"], atol=1e-5)
-    both = score_method("clipdpt", bench, features)
+    both = score_method("clipdpt", inputs, features)
     for head in ("global", "local"):
         np.testing.assert_allclose(both[head], expected[head], atol=1e-5)
 
@@ -178,12 +178,12 @@ def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
     prompts = TunedPrompts(contexts, shuffled, (), clip.identity())
     ordered = TunedPrompts(contexts, images.tags.tags, (), clip.identity())
     found = [
-        score_method("taidpt", Bench(clip, images.tags, prompts={"taidpt": given}), features)
+        score_method("taidpt", MethodInputs(clip, images.tags, prompts={"taidpt": given}), features)
         for given in (prompts, ordered)
     ]
     for head in ("global", "local"):
         np.testing.assert_allclose(found[0][head], found[1][head], atol=1e-5)
-    other = Bench(clip, TagSet.from_names(["unicorn"]), prompts={"taidpt": prompts})
+    other = MethodInputs(clip, TagSet.from_names(["unicorn"]), prompts={"taidpt": prompts})
     assert score_method("taidpt", other, features)["global"].shape == (len(images), 1)
     own = {name: context.expand(len(shuffled), -1, -1) for name, context in contexts.items()}
     shape = PromptSettings(class_specific=True)
@@ -195,10 +195,10 @@ def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
 
 
 def test_comparison_holds_every_column_and_round_trips_its_scores(
-    images: LabelledImages, features: StoredFeatures, bench: Bench, tmp_path: Path
+    images: LabelledImages, features: StoredFeatures, inputs: MethodInputs, tmp_path: Path
 ) -> None:
     methods = ("zsclip", "clipdpt", "centroids", "clipdpt+centroids")
-    found = compare_methods(methods, bench, images, lambda _: features, merge_weight=0.25)
+    found = compare_methods(methods, inputs, images, lambda _: features, merge_weight=0.25)
     assert [result.name for result in found.results] == list(methods)
     assert set(found.results[0].maps) == {"global", "center", "log_softmax"}
     assert set(found.results[1].maps) == {"global", "local", "merged", "center", "log_softmax"}
@@ -216,10 +216,10 @@ def test_comparison_holds_every_column_and_round_trips_its_scores(
 
 
 def test_plots_are_drawn(
-    images: LabelledImages, features: StoredFeatures, bench: Bench, tmp_path: Path
+    images: LabelledImages, features: StoredFeatures, inputs: MethodInputs, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    found = compare_methods(("zsclip", "clipdpt"), bench, images, lambda _: features)
+    found = compare_methods(("zsclip", "clipdpt"), inputs, images, lambda _: features)
     paths = draw(Drawing.of_comparison(found), tmp_path / "plots")
     assert [path.name for path in paths] == [
         "per-class.png",
@@ -245,7 +245,7 @@ def test_unknown_methods_are_named(names: tuple[str, ...], expected: str) -> Non
 def test_what_a_method_needs_is_said(
     images: LabelledImages, features: StoredFeatures, clip: ClipModel
 ) -> None:
-    bare = Bench(clip, images.tags)
+    bare = MethodInputs(clip, images.tags)
     for name, expected in (
         ("linear", "give --texts FILE"),
         ("taidpt", "give --texts FILE or --prompts FILE"),
@@ -254,22 +254,22 @@ def test_what_a_method_needs_is_said(
         with pytest.raises(InputError, match=expected):
             score_method(name, bare, features)
     with pytest.raises(InputError, match="needs --root, --model and --pretrained"):
-        run_benchmark(BenchmarkJob("voc2007", ("zsclip",)), SilentProgress())
+        run_dataset_job(DatasetJob("voc2007", ("zsclip",)), SilentProgress())
 
 
 def test_prompts_that_were_tuned_once_are_kept(
     clip: ClipModel, images: LabelledImages, features: StoredFeatures, tmp_path: Path
 ) -> None:
     texts = [(f"a {name} here", (index,)) for index, name in enumerate(images.classes)]
-    bench = Bench(clip, images.tags, texts, keep=tmp_path)
-    bench.tuning = TuneSettings("tai", epochs=1, batch=512)
-    first = score_method("tai", bench, features)
+    inputs = MethodInputs(clip, images.tags, texts, keep=tmp_path)
+    inputs.tuning = TuneSettings("tai", epochs=1, batch=512)
+    first = score_method("tai", inputs, features)
     (kept,) = (tmp_path / "prompts").iterdir()
     stamp = kept.stat().st_mtime_ns
-    again = replace(bench, used={}, made={})
+    again = replace(inputs, used={}, made={})
     np.testing.assert_array_equal(score_method("tai", again, features)["global"], first["global"])
     assert kept.stat().st_mtime_ns == stamp
-    other = replace(again, used={}, made={}, tuning=replace(bench.tuning, seed=1))
+    other = replace(again, used={}, made={}, tuning=replace(inputs.tuning, seed=1))
     assert not np.array_equal(score_method("tai", other, features)["global"], first["global"])
     assert len(list((tmp_path / "prompts").iterdir())) == 2
 

@@ -109,7 +109,7 @@ def test_the_leak_is_filtered_and_named(tmp_path: Path) -> None:
     recipe, found = RECIPES["coco2014-taidpt"], []
     for leak_free in (False, True):
         job = ReproductionJob(tmp_path, leak_free=leak_free)
-        found.append(list(text_stream(reproduction.benchmark_job(recipe, job, 0))))
+        found.append(list(text_stream(reproduction.evaluation_job(recipe, job, 0))))
     assert found == [["a dog", "a cat"], ["a dog"]]
     job = ReproductionJob(tmp_path)
     assert any("test pictures of val2014" in line for line in plan("coco2014-taidpt", job))

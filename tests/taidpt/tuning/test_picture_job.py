@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from taidpt.encoders.picture_input import PictureInput
-from taidpt.evaluation.dataset_job import BenchmarkJob, run_benchmark
+from taidpt.evaluation.dataset_job import DatasetJob, run_dataset_job
 from taidpt.features.picture_store import StoreSettings
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
@@ -55,8 +55,8 @@ def test_prompts_from_pictures_evaluate_beside_the_others(tmp_path: Path) -> Non
         "augmentation": "none",
         "picture": {"size": None, "resize": "crop"},
     }
-    found = run_benchmark(
-        BenchmarkJob(
+    found = run_dataset_job(
+        DatasetJob(
             "voc2007",
             ("clipdpt", "coop", "dualcoop"),
             tmp_path,
@@ -73,8 +73,8 @@ def test_prompts_from_pictures_evaluate_beside_the_others(tmp_path: Path) -> Non
     lines = list(found.lines())
     assert lines[1].startswith("17 of 20 classes have no positive, left out: aeroplane, ")
     with pytest.raises(InputError, match="a second prompts file of method 'coop'"):
-        run_benchmark(
-            BenchmarkJob("toyworld", ("coop",), prompts=(jobs[1].output, jobs[1].output)),
+        run_dataset_job(
+            DatasetJob("toyworld", ("coop",), prompts=(jobs[1].output, jobs[1].output)),
             SilentProgress(),
         )
 
@@ -89,7 +89,7 @@ def test_prompts_tuned_at_another_size_are_evaluated_at_it(tmp_path: Path) -> No
     assert prompts.picture == TunedPrompts.load(each.output).picture == picture
     assert prompts.provenance["pictures_from"]["augmentation"] == "crop"
     assert prompts.provenance["pictures"]["count"] == 2
-    bench = BenchmarkJob(
+    bench = DatasetJob(
         "voc2007",
         ("zsclip", "dualcoop"),
         tmp_path,
@@ -98,13 +98,13 @@ def test_prompts_tuned_at_another_size_are_evaluated_at_it(tmp_path: Path) -> No
         prompts=(each.output,),
         cache=tmp_path / "cache",
     )
-    found = run_benchmark(bench, SilentProgress())
+    found = run_dataset_job(bench, SilentProgress())
     assert [result.name for result in found.results] == ["zsclip", "dualcoop"]
     sizes = {path.shape[1] for path in map(np.load, tmp_path.glob("cache/*/patch_features.npy"))}
     assert len(sizes) == 2, "each method sees pictures of its own size"
     small = replace(bench, methods=("zsclip",), store=store)
     with pytest.raises(InputError, match="zsclip pools with positions"):
-        run_benchmark(small, SilentProgress())
+        run_dataset_job(small, SilentProgress())
 
 
 def test_an_unfinished_run_on_pictures_goes_on(tmp_path: Path) -> None:
