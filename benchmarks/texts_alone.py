@@ -31,7 +31,7 @@ def main() -> None:
     manifest, matrix = Bundle.load(options.bundle).manifest, ScoreFile.load(options.scores)
     if matrix.names != manifest.names or matrix.targets is None:
         raise InputError(f"{options.scores}: expected targets of the tags of {options.bundle}")
-    scores = matrix.merged(manifest.scoring.merge_weight, manifest.scoring.score_transform)
+    scores = matrix.merged(manifest.scoring.merge_weight, manifest.scoring.transform)
     targets, on = matrix.targets, np.array([tag.threshold.on for tag in manifest.tags])
     single, each = best_single_threshold(scores, targets), oracle_thresholds(scores, targets)
     figures = [

@@ -17,7 +17,6 @@ from taidpt.clip.model import ClipModel, load_clip
 from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.export.classes.bake import bake
 from taidpt.export.classes.banked_classes import Classes, load_classes
-from taidpt.export.classes.thresholds import with_thresholds
 from taidpt.export.graph.encoder import (
     DEFAULT_OPSET,
     EncoderInput,
@@ -164,7 +163,7 @@ def _write(
     clip = load()
     with one_line_on_disk(out), BundleWriter(out) as writer:
         progress.start("Baking class embeddings", 1)
-        bank = with_thresholds(bake(prompts, clip), prompts, scoring.score_transform)
+        bank = bake(prompts, clip).with_thresholds_for(scoring.transform)
         progress.advance()
 
         encoder, spec = image_encoder(clip), _input_spec(clip, options.frame)
@@ -219,15 +218,13 @@ def _write(
 
 
 def _scoring(prompts: Classes, options: ExportOptions) -> Scoring:
-    chosen = prompts.scoring
     changes = {
         "transform": options.score_transform,
         "merge_weight": options.merge_weight,
         "temperature": options.temperature,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    chosen = dataclasses.replace(chosen, **given)  # type: ignore[arg-type]  # checked by itself
-    return Scoring(chosen.temperature, chosen.merge_weight, chosen.transform)
+    return dataclasses.replace(prompts.scoring, **given)  # type: ignore[arg-type]  # it checks
 
 
 def _sides(pictures: Sequence[Picture]) -> Sides:

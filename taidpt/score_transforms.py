@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS
+from taidpt.runtime.bundle.scoring import SCORE_TRANSFORMS
 from taidpt.runtime.errors import InputError
 
 __all__ = ["SCORE_TRANSFORMS", "transform_scores"]

@@ -7,12 +7,11 @@ way; CLIP's own logit scale is not used. Source: Guo et al. 2023, sections 3.2 a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from taidpt.kernels.local_similarity import local_similarity
-from taidpt.runtime.errors import InputError
+from taidpt.runtime.bank.class_bank import DEFAULT_SCALE
+from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.score_transforms import SCORE_TRANSFORMS, transform_scores
 
 __all__ = [
@@ -28,35 +27,7 @@ __all__ = [
 
 # The paper's fixed factor on cosine similarities: it sets how strongly the ranking loss's margin
 # of 1 separates tags.
-SCORE_SCALE = 4.0
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How the two heads become one score.
-
-    Attributes:
-        temperature: sharpness of the local weights, > 0.
-        merge_weight: share of the local score, from 0 (global alone) to 1.
-        transform: normalisation over a picture's tags, one of `SCORE_TRANSFORMS`.
-        scale: factor on the similarities, > 0; the paper's 4 unless DualCoOp learned it.
-    """
-
-    temperature: float = 40.0
-    merge_weight: float = 0.5
-    transform: str = "none"
-    scale: float = SCORE_SCALE
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "scale"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} should be above 0, got {getattr(self, name)}")
-        if not 0 <= self.merge_weight <= 1:
-            raise InputError(f"merge weight should be from 0 to 1, got {self.merge_weight}")
-        if self.transform not in SCORE_TRANSFORMS:
-            raise InputError(
-                f"score transform {self.transform!r}: expected one of {', '.join(SCORE_TRANSFORMS)}"
-            )
+SCORE_SCALE = DEFAULT_SCALE
 
 
 def global_scores(features: Tensor, class_embeddings: Tensor) -> Tensor:

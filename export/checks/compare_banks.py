@@ -183,13 +183,7 @@ def _collect(job: CompareJob, tagger: Tagger) -> tuple[dict[str, ClassBank], tup
     if job.tags is not None:
         source = job.prompts or job.bundle
         maker = open_maker(BankRequest(source, pretrained=job.pretrained, texts=job.texts))
-        how = bundle.manifest.scoring
-        maker.scoring = replace(
-            maker.scoring,
-            temperature=how.temperature,
-            merge_weight=how.merge_weight,
-            transform=how.score_transform,
-        )
+        maker.scoring = replace(bundle.manifest.scoring, scale=maker.scoring.scale)
         tags = read_tags(job.tags)
         banks |= {choice: maker.make(tags, choice) for choice in maker.choices}
         notes = maker.notes

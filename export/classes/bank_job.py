@@ -88,13 +88,11 @@ def open_maker(request: BankRequest) -> BankMaker:
     from taidpt.clip.model import load_clip
     from taidpt.export.classes.bank_maker import BankMaker, require_model
     from taidpt.prompts.prompts_file import TunedPrompts
-    from taidpt.scores import Scoring
 
     prompts = None
     if request.source.is_dir():
         manifest = Bundle.load(request.source).manifest
-        model, how = manifest.model.to_json(), manifest.scoring
-        scoring = Scoring(how.temperature, how.merge_weight, how.score_transform)
+        model, scoring = manifest.model.to_json(), manifest.scoring
     else:
         prompts = TunedPrompts.load(request.source)
         model, scoring = dict(prompts.model), prompts.scoring
@@ -114,10 +112,9 @@ def _own_tags(request: BankRequest) -> ClassBank:
 def _baked(source: Path, pretrained: str | None) -> ClassBank:
     from taidpt.clip.model import load_clip
     from taidpt.export.classes.bake import bake
-    from taidpt.export.classes.thresholds import with_thresholds
     from taidpt.prompts.prompts_file import TunedPrompts
 
     prompts = TunedPrompts.load(source)
     name, weights = str(prompts.model["name"]), str(prompts.model["pretrained"])
     bank = bake(prompts, load_clip(name, pretrained or weights))
-    return with_thresholds(bank, prompts, prompts.scoring.transform)
+    return bank.with_thresholds_for(prompts.scoring.transform)

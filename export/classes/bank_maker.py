@@ -21,10 +21,10 @@ from taidpt.evaluation.methods import MethodInputs, method_bank
 from taidpt.export.classes.bake import bake
 from taidpt.export.classes.thresholds import thresholds_of
 from taidpt.prompts.prompts_file import TunedPrompts
-from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import Manifest
+from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import InputError
-from taidpt.scores import Scoring
 from taidpt.texts.captions import read_texts
 from taidpt.texts.labels import LabelledText, LabelReport, label_texts
 from taidpt.texts.tags import TagSet
@@ -87,8 +87,8 @@ class BankMaker:
             "scoring": dataclasses.asdict(self.scoring),
             "made_from": choice,
         }
-        thresholds = bank.thresholds or default_thresholds(bank, self.scoring.transform)
-        return dataclasses.replace(bank, thresholds=thresholds, metadata=metadata)
+        bank = dataclasses.replace(bank, metadata=metadata)
+        return bank.with_thresholds_for(self.scoring.transform)
 
     def _from_prompts(self, tags: TagSet) -> ClassBank:
         prompts = self.prompts
@@ -152,8 +152,7 @@ def bank_of_names(
         require_model(f"the prompts {prompts}", tuned.model, "the bundle", model.to_json())
     clip = load_clip(model.name, pretrained or model.pretrained)
     require_model("the weights", clip.identity(), "the bundle", model.to_json())
-    how = Scoring(scoring.temperature, scoring.merge_weight, scoring.score_transform)
-    return BankMaker(clip, how, tuned).make(TagSet.from_names(names), choice)
+    return BankMaker(clip, scoring, tuned).make(TagSet.from_names(names), choice)
 
 
 def require_model(

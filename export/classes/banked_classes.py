@@ -12,9 +12,9 @@ from taidpt.encoders.picture_input import PictureInput
 from taidpt.prompts.prompts_file import TunedPrompts, read_picture
 from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.json_reader import JsonReader
-from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.texts.tags import Tag
 
 __all__ = ["BankedClasses", "Classes", "load_classes"]
@@ -52,7 +52,11 @@ class BankedClasses:
         Raises:
             InputError: what it says is damaged.
         """
-        return self._read("scoring", _scoring) if "scoring" in self.bank.metadata else Scoring()
+        return (
+            self._read("scoring", Scoring.from_metadata)
+            if "scoring" in self.bank.metadata
+            else Scoring()
+        )
 
     @property
     def picture(self) -> PictureInput | None:
@@ -99,15 +103,6 @@ def _model(found: JsonReader) -> Mapping[str, Any]:
         found.string(key)
     model: Mapping[str, Any] = found.document
     return model
-
-
-def _scoring(found: JsonReader) -> Scoring:
-    return Scoring(
-        found.number("temperature"),
-        found.number("merge_weight"),
-        found.string("transform"),
-        found.number("scale") if "scale" in found else SCORE_SCALE,
-    )
 
 
 def load_classes(path: Path) -> Classes:

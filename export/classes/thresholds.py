@@ -1,24 +1,14 @@
-"""Which thresholds a bank gets: the prompts' own where they fit, else defaults."""
+"""Thresholds of tags that are made from tuned prompts."""
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 
-from taidpt.export.classes.banked_classes import Classes
 from taidpt.prompts.prompts_file import TunedPrompts
-from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
+from taidpt.runtime.bank.thresholds import Threshold
 from taidpt.texts.tags import TagSet
 
-__all__ = ["thresholds_of", "with_thresholds"]
-
-
-def with_thresholds(bank: ClassBank, prompts: Classes, transform: str) -> ClassBank:
-    """The prompts' own thresholds where they are on this scale of scores, else defaults."""
-    if bank.thresholds and prompts.scoring.transform == transform:
-        return bank
-    defaults = default_thresholds(bank, transform)
-    return dataclasses.replace(bank, thresholds=defaults, probabilities=())
+__all__ = ["thresholds_of"]
 
 
 def thresholds_of(prompts: TunedPrompts, tags: TagSet, transform: str) -> tuple[Threshold, ...]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from taidpt.export.graph.onnx_files import IR_VERSION, RAW_GLOBAL, RAW_PATCHES, check_graph
 from taidpt.kernels.local_similarity.onnx_node import attach_function, local_similarity_node
 from taidpt.runtime.bank.class_bank import ClassBank
-from taidpt.runtime.bundle.manifest import SCORE_TRANSFORMS, TOP_OUTPUTS, GraphInfo, Scoring
+from taidpt.runtime.bundle.manifest import TOP_OUTPUTS, GraphInfo, Scoring
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 
@@ -58,7 +58,7 @@ def append_head(
     """
     import onnx
 
-    _check(encoder, bank, scoring, bank_as)
+    _check(encoder, bank, bank_as)
     _check_top(bank, top_k)
     model = onnx.ModelProto()
     model.CopyFrom(encoder)
@@ -141,7 +141,7 @@ class _Head:
         for head, part in (("global", 1 - weight), ("local", weight)):
             factor = self.constant(f"{head}_weight", np.float32(part))
             self.node("Mul", [f"{head}_scores", factor], f"{head}_part")
-        transform = scoring.score_transform
+        transform = scoring.transform
         merged = "scores" if transform == "none" else "merged_scores"
         self.node("Add", ["global_part", "local_part"], merged)
         if transform == "center":
@@ -195,16 +195,11 @@ class _Head:
         return output
 
 
-def _check(encoder: onnx.ModelProto, bank: ClassBank, scoring: Scoring, bank_as: str) -> None:
+def _check(encoder: onnx.ModelProto, bank: ClassBank, bank_as: str) -> None:
     dim = _shape(encoder, RAW_GLOBAL)[-1]
     if dim != bank.dim:
         raise InputError(
             f"the bank has {bank.dim} dimensions and the model {dim}: it is of another model"
-        )
-    if scoring.score_transform not in SCORE_TRANSFORMS:
-        raise InputError(
-            f"score transform {scoring.score_transform!r} is not one of "
-            f"{', '.join(SCORE_TRANSFORMS)}"
         )
     if bank_as not in ("constant", "input"):
         raise InputError(f"bank {bank_as!r} is not one of constant, input")

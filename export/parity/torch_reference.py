@@ -101,7 +101,7 @@ def head_outputs(
     parts = [factor * part + rows["bias"] for part in (whole, local)]
     merged = merged_scores(parts[0], parts[1], scoring.merge_weight)
     return {
-        "scores": transform_scores(merged, scoring.score_transform),
+        "scores": transform_scores(merged, scoring.transform),
         "global_scores": parts[0],
         "local_scores": parts[1],
     }

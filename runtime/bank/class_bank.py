@@ -142,6 +142,28 @@ class ClassBank:
             probabilities=ProbabilityMaps.of(self.probabilities).take(rows),
         )
 
+    def with_thresholds_for(self, transform: str) -> ClassBank:
+        """The bank itself where its thresholds are for scores of this transform.
+
+        Otherwise the bank with default thresholds and no probability maps.
+
+        Args:
+            transform: "none", "center" or "log_softmax".
+        """
+        if self.thresholds and self.score_transform == transform:
+            return self
+        metadata = dict(self.metadata)
+        if isinstance(metadata.get("scoring"), Mapping):
+            metadata["scoring"] = {**metadata["scoring"], "transform": transform}
+        thresholds = default_thresholds(self, transform)
+        return replace(self, thresholds=thresholds, probabilities=(), metadata=metadata)
+
+    @property
+    def score_transform(self) -> str:
+        """The transform of the scores that the thresholds are for; "none" if nothing says so."""
+        scoring = self.metadata.get("scoring")
+        return str(scoring.get("transform", "none")) if isinstance(scoring, Mapping) else "none"
+
     def matrices(self) -> dict[str, FloatArray]:
         """The matrices [C, D] by name."""
         rows = {

@@ -16,7 +16,6 @@ from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.manifest import (
     KIND,
     SCHEMA,
-    SCORE_TRANSFORMS,
     FileEntry,
     GraphInfo,
     InputSpec,
@@ -42,7 +41,6 @@ __all__ = [
     "MODEL_FILE",
     "PARITY_FILE",
     "SCHEMA",
-    "SCORE_TRANSFORMS",
     "Bundle",
     "BundleWriter",
     "FileEntry",

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from taidpt.runtime.bank.class_bank import Threshold
+from taidpt.runtime.bank.thresholds import Threshold
 from taidpt.runtime.bundle.input_spec import InputSpec
+from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import BundleError
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 
 __all__ = [
     "KIND",
     "SCHEMA",
-    "SCORE_TRANSFORMS",
     "TOP_OUTPUTS",
     "FileEntry",
     "GraphInfo",
@@ -30,7 +30,6 @@ __all__ = [
 
 SCHEMA = 1
 KIND = "taidpt-bundle"
-SCORE_TRANSFORMS = ("none", "center", "log_softmax")
 DEFAULT_OUTPUTS = (
     "scores",
     "global_scores",
@@ -111,38 +110,6 @@ class ModelInfo:
             licence=reader.string("licence"),
             embed_dim=reader.integer("embed_dim", least=1),
             grid=(grid[0], grid[1]),
-        )
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How the graph scores: local softmax temperature, weight of the local head, transform."""
-
-    temperature: float
-    merge_weight: float = 0.5
-    score_transform: str = "none"
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object; scale and bias are a tag's own and stand in the bank."""
-        return {
-            "temperature": self.temperature,
-            "merge_weight": self.merge_weight,
-            "score_transform": self.score_transform,
-            "scale": "in bank",
-            "bias": "in bank",
-        }
-
-    @classmethod
-    def from_json(cls, reader: JsonReader) -> Scoring:
-        """From a JSON object; BundleError when a key is missing or wrong."""
-        if reader.number("temperature") <= 0:
-            reader.fail("temperature", "positive")
-        if not 0 <= reader.number("merge_weight") <= 1:
-            reader.fail("merge_weight", "between 0 and 1")
-        return cls(
-            temperature=reader.number("temperature"),
-            merge_weight=reader.number("merge_weight"),
-            score_transform=reader.choice("score_transform", SCORE_TRANSFORMS),
         )
 
 
@@ -236,7 +203,7 @@ class Manifest:
             "kind": KIND,
             "tags": [tag.to_json() for tag in self.tags],
             "model": self.model.to_json(),
-            "scoring": self.scoring.to_json(),
+            "scoring": self.scoring.to_manifest(),
             "input": self.input.to_json(),
             "graph": self.graph.to_json(),
             "files": {name: entry.to_json() for name, entry in sorted(self.files.items())},
@@ -261,7 +228,7 @@ class Manifest:
         manifest = cls(
             tags=tuple(map(TagEntry.from_json, reader.children("tags"))),
             model=ModelInfo.from_json(reader.child("model")),
-            scoring=Scoring.from_json(reader.child("scoring")),
+            scoring=Scoring.from_manifest(reader.child("scoring")),
             input=InputSpec.from_json(reader.child("input")),
             graph=GraphInfo.from_json(reader.child("graph")),
             files={name: FileEntry.from_json(files.child(name)) for name in files.document},

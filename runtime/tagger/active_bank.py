@@ -14,9 +14,8 @@ from typing import Any
 
 from taidpt.runtime.backends.base import NO_BANK, BankInputs
 from taidpt.runtime.bank.bank_file import map_local_embeddings
-from taidpt.runtime.bank.class_bank import ClassBank, default_thresholds
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import BANK_FILE, Bundle
-from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.results import Vocabulary
 
@@ -28,7 +27,6 @@ __all__ = [
     "check_swappable",
     "fit_bank",
     "own_bank",
-    "scoring_metadata",
 ]
 
 BANK_INPUTS = ("global_embeddings", "local_embeddings", "scale", "bias")
@@ -115,18 +113,9 @@ def bundle_bank(bundle: Bundle) -> ClassBank:
         metadata={
             **bundle.bank.metadata,
             "model": manifest.model.to_json(),
-            "scoring": scoring_metadata(manifest.scoring),
+            "scoring": dataclasses.asdict(manifest.scoring),
         },
     )
-
-
-def scoring_metadata(scoring: Scoring) -> dict[str, Any]:
-    """How a bank's metadata says what its thresholds are for."""
-    return {
-        "temperature": scoring.temperature,
-        "merge_weight": scoring.merge_weight,
-        "transform": scoring.score_transform,
-    }
 
 
 def check_swappable(bundle: Bundle) -> None:
@@ -139,21 +128,20 @@ def check_swappable(bundle: Bundle) -> None:
 
 
 def _with_thresholds(bank: ClassBank, transform: str, source: str) -> ClassBank:
-    """The bank's own thresholds where they are on this scale of scores, else defaults."""
-    made_for = _transform_of(bank, transform)
-    if bank.thresholds and made_for == transform:
-        return bank
-    why = (
-        f"are for scores with the transform {made_for}, this bundle's have {transform}"
-        if bank.thresholds
-        else "are not in it"
-    )
-    import logging
+    """The bank with thresholds for these scores; the log says where defaults are used."""
+    fitting = bank.with_thresholds_for(transform)
+    if fitting is not bank:
+        why = (
+            f"are for scores with the transform {bank.score_transform}, this bundle's have "
+            f"{transform}"
+            if bank.thresholds
+            else "are not in it"
+        )
+        import logging
 
-    log = logging.getLogger("taidpt.runtime")
-    log.warning("%s: thresholds %s; default ones are used", source, why)
-    thresholds = default_thresholds(bank, transform)
-    return dataclasses.replace(bank, thresholds=thresholds, probabilities=())
+        log = logging.getLogger("taidpt.runtime")
+        log.warning("%s: thresholds %s; default ones are used", source, why)
+    return fitting
 
 
 def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
@@ -180,12 +168,7 @@ def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
             f"{source}: its rows have {bank.dim} dimensions, and those of {bundle.path} have "
             f"{model.embed_dim}"
         )
-    return _with_thresholds(bank, bundle.manifest.scoring.score_transform, source)
-
-
-def _transform_of(bank: ClassBank, otherwise: str) -> str:
-    scoring = bank.metadata.get("scoring")
-    return str(scoring.get("transform", otherwise)) if isinstance(scoring, Mapping) else otherwise
+    return _with_thresholds(bank, bundle.manifest.scoring.transform, source)
 
 
 def _model_text(model: Mapping[str, Any]) -> str:

@@ -181,7 +181,7 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     from taidpt.runtime.sources.open import open_source
 
     scoring = target.bundle.manifest.scoring
-    scale = _Scale(target.names, scoring.score_transform, scoring.merge_weight)
+    scale = _Scale(target.names, scoring.transform, scoring.merge_weight)
     labels = _labels(job, scale)
     colours = target.bundle.manifest.input.source_colours
     options = SourceOptions(recursive=True, every=job.every, colours=colours)

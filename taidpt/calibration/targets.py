@@ -16,7 +16,7 @@ from taidpt.runtime.bank.probability_maps import MapJson
 from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import hold_lock
-from taidpt.runtime.tagger.active_bank import check_fit, fit_bank, scoring_metadata
+from taidpt.runtime.tagger.active_bank import check_fit, fit_bank
 from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = ["BankTarget", "BundleTarget", "Learned", "Target", "learned", "open_target"]
@@ -210,9 +210,9 @@ def _without_thresholds(bank: ClassBank, bundle: Bundle) -> ClassBank:
     """The bank for the bundle's scores, whatever scores its thresholds were for."""
     return dataclasses.replace(
         bank,
-        thresholds=default_thresholds(bank, bundle.manifest.scoring.score_transform),
+        thresholds=default_thresholds(bank, bundle.manifest.scoring.transform),
         probabilities=(),
-        metadata={**bank.metadata, "scoring": scoring_metadata(bundle.manifest.scoring)},
+        metadata={**bank.metadata, "scoring": dataclasses.asdict(bundle.manifest.scoring)},
     )
 
 

@@ -16,10 +16,10 @@ from taidpt.encoders.picture_input import PictureInput
 from taidpt.prompts.tokens import NAME_POSITIONS
 from taidpt.runtime.bank.class_bank import Threshold
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
+from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.storage.json_reader import JsonReader
-from taidpt.scores import SCORE_SCALE, Scoring
 from taidpt.texts.tags import Tag
 
 __all__ = ["PROMPTS_SCHEMA", "PromptSettings", "TunedPrompts", "read_picture"]
@@ -182,7 +182,7 @@ def _from_header(header: JsonReader, tensors: dict[str, Tensor]) -> TunedPrompts
     model = header.child("model")
     for key in ("name", "pretrained", "weights_sha256", "licence"):
         model.string(key)
-    shape, scoring = header.child("settings"), header.child("scoring")
+    shape = header.child("settings")
     return TunedPrompts(
         contexts=tensors,
         tags=tuple(
@@ -195,12 +195,7 @@ def _from_header(header: JsonReader, tensors: dict[str, Tensor]) -> TunedPrompts
             shape.boolean("class_specific"),
             shape.string("name_position"),
         ),
-        scoring=Scoring(
-            scoring.number("temperature"),
-            scoring.number("merge_weight"),
-            scoring.string("transform"),
-            scoring.number("scale") if "scale" in scoring else SCORE_SCALE,
-        ),
+        scoring=Scoring.from_metadata(header.child("scoring")),
         picture=read_picture(header.child("picture")) if "picture" in header else None,
         provenance=header.child("provenance").document,
         probabilities=_maps(header),

@@ -65,7 +65,7 @@ def test_bundle_is_whole(exported: ExportResult) -> None:
     assert manifest.tags[1].threshold == Threshold(1.5, 1.4, "from texts")
     assert manifest.tags[1].probability is None
     assert manifest.scoring.temperature == 40
-    assert manifest.scoring.score_transform == "none"
+    assert manifest.scoring.transform == "none"
     assert (manifest.graph.opset, manifest.graph.ir_version) == (18, 10)
     assert manifest.model.grid == (3, 3)
     assert manifest.provenance["tuning"] == {"method": "none"}
@@ -116,7 +116,7 @@ def test_only_a_global_prompt(tmp_path: Path) -> None:
     bank = Bundle.load(result.path).bank
     np.testing.assert_array_equal(bank.local_embeddings, bank.global_embeddings)
     scoring = result.manifest.scoring
-    assert (scoring.score_transform, scoring.merge_weight) == ("center", 0.2)
+    assert (scoring.transform, scoring.merge_weight) == ("center", 0.2)
     assert result.manifest.graph.opset == 17
     # the prompts' thresholds are of scores without the transform
     assert {tag.threshold.source for tag in result.manifest.tags} == {"default"}
@@ -234,7 +234,7 @@ def test_command(tmp_path: Path, prompts_file: Path) -> None:
     assert done.stdout.startswith(f"{out}: 3 tags, toyworld")
     assert "least centred cosine over" in done.stdout
     assert done.stderr == ""
-    assert Bundle.load(out).manifest.scoring.score_transform == "center"
+    assert Bundle.load(out).manifest.scoring.transform == "center"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from taidpt.calibration.scene import score_frames
 from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.classes.banked_classes import BankedClasses
-from taidpt.export.classes.thresholds import with_thresholds
 from taidpt.export.cli.commands import export
 from taidpt.export.engines.builder import build_engine
 from taidpt.export.exporter import ExportOptions, _tag_entries, write_bundle
@@ -176,9 +175,9 @@ def test_what_a_bank_learned_is_in_the_bundle_made_of_it() -> None:
     learned = tuple(Threshold(2.0, 1.0, "calibrated") for _ in range(7))
     bank = dataclasses.replace(small_bank(7), thresholds=learned, probabilities=(ramp,) * 7)
     classes = BankedClasses(bank)
-    entries = _tag_entries(classes, with_thresholds(bank, classes, "none"))
+    entries = _tag_entries(classes, bank.with_thresholds_for("none"))
     assert {(tag.threshold.source, tag.probability == ramp) for tag in entries} == {
         ("calibrated", True)
     }
-    other = _tag_entries(classes, with_thresholds(bank, classes, "center"))
+    other = _tag_entries(classes, bank.with_thresholds_for("center"))
     assert {(tag.threshold.source, tag.probability) for tag in other} == {("default", None)}

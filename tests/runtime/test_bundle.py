@@ -77,9 +77,15 @@ def test_unknown_keys_are_tolerated(path: Path) -> None:
         (lambda d: d.update(schema="1"), "'schema' should be a whole number"),
         (lambda d: d.update(kind="zip"), "'kind' should be 'taidpt-bundle', got \"zip\""),
         (lambda d: d.pop("scoring"), "'scoring' should be an object, got nothing"),
-        (lambda d: d["scoring"].update(temperature=0), "'temperature' should be positive"),
-        (lambda d: d["scoring"].update(merge_weight=2), "between 0 and 1"),
-        (lambda d: d["scoring"].update(score_transform="cube"), "one of none, center"),
+        (lambda d: d["scoring"].update(temperature=0), "scoring: temperature should be above 0"),
+        (
+            lambda d: d["scoring"].update(merge_weight=2),
+            "scoring: merge weight should be from 0 to 1",
+        ),
+        (
+            lambda d: d["scoring"].update(score_transform="cube"),
+            "scoring: score transform 'cube': expected one of none, center",
+        ),
         (lambda d: d["input"].update(height=0), "'height' should be a whole number of at least 1"),
         (lambda d: d["input"].update(mean=[1, 2]), "'mean' should be three numbers"),
         (lambda d: d["input"].update(format="yuv"), "'format' should be one of rgb_u8_nhwc"),

@@ -52,7 +52,7 @@ def tags_from_captions(target: Target, path: str) -> tuple[TextTag, ...]:
     scoring = target.bundle.manifest.scoring
     made_up = _heads(made_up_features(clip), target.bank, scoring.temperature)
     merged, pictures = (
-        matrix.merged(scoring.merge_weight, scoring.score_transform)
+        matrix.merged(scoring.merge_weight, scoring.transform)
         for matrix in (texts, ScoreFile(None, *made_up, target.names))
     )
     assert texts.targets is not None

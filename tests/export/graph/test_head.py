@@ -145,7 +145,6 @@ def test_bank_input_takes_any_number_of_tags() -> None:
     ("bank", "scoring", "bank_as", "message"),
     [
         (small_bank(dim=16), Scoring(40.0), "constant", "16 dimensions and the model 32"),
-        (small_bank(), Scoring(40.0, 0.5, "softmax"), "constant", "'softmax' is not one of"),
         (small_bank(), Scoring(40.0), "weights", "'weights' is not one of constant, input"),
         (small_bank(values=True), Scoring(40.0), "input", "only be exported as a constant"),
     ],
