@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taidpt.kernels.local_similarity.merged_scores import Epilogue, Scores, merged_scores
+    from taidpt.kernels.local_similarity.fused_scores import Epilogue, Scores, merged_scores
     from taidpt.kernels.local_similarity.onnx_export import onnx_translation_table
     from taidpt.kernels.local_similarity.onnx_node import (
         DOMAIN,
@@ -36,14 +36,14 @@ __all__ = [
 
 _HOMES = {
     "DOMAIN": "onnx_node",
-    "Epilogue": "scores",
+    "Epilogue": "fused_scores",
     "OP_TYPE": "onnx_node",
-    "Scores": "scores",
+    "Scores": "fused_scores",
     "attach_function": "onnx_node",
     "local_similarity": "torch_op",
     "local_similarity_function": "onnx_node",
     "local_similarity_node": "onnx_node",
-    "merged_scores": "scores",
+    "merged_scores": "fused_scores",
     "onnx_translation_table": "onnx_export",
 }
 

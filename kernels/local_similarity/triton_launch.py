@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from taidpt.kernels.local_similarity.merged_scores import Epilogue
+from taidpt.kernels.local_similarity.fused_scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Shape, Tiles, candidates, choose
 from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 from taidpt.kernels.local_similarity.triton_operands import (

@@ -22,7 +22,7 @@ from taidpt.kernels.local_similarity import (
     triton_launch,
 )
 from taidpt.kernels.local_similarity import dispatch as implementations
-from taidpt.kernels.local_similarity.merged_scores import Epilogue
+from taidpt.kernels.local_similarity.fused_scores import Epilogue
 from taidpt.kernels.local_similarity.tiles import Tiles
 from taidpt.kernels.local_similarity.triton_operands import (
     architecture_of,
