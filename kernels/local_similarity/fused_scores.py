@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from taidpt.kernels.local_similarity import chunked
-from taidpt.kernels.local_similarity.input_checks import check_finite, check_input
+from taidpt.kernels.local_similarity.inputs import check_finite, check_input
 
 __all__ = ["Epilogue", "Scores", "merged_scores"]
 

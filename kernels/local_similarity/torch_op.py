@@ -16,7 +16,7 @@ from taidpt.kernels.local_similarity import autograd_function as direct
 from taidpt.kernels.local_similarity import dispatch as implementations
 from taidpt.kernels.local_similarity.chunked import Gradients
 from taidpt.kernels.local_similarity.dispatch import Inputs
-from taidpt.kernels.local_similarity.input_checks import check_finite, check_input
+from taidpt.kernels.local_similarity.inputs import check_finite, check_input
 
 __all__ = ["local_similarity"]
 
