@@ -66,8 +66,8 @@ def _compile_one(folder: Path, target: str) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "taidpt.kernels.aot_compile", target, str(folder)]
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "TRITON_CACHE_DIR": cache, "TRITON_DISABLE_LINE_INFO": "1"}
-        # the checkout's root, where the package is not installed
-        root = str(Path(__file__).resolve().parent.parent)
+        # the folder that holds `taidpt`, for a checkout that is not installed
+        root = str(Path(__file__).absolute().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(
             part for part in (root, os.environ.get("PYTHONPATH", "")) if part
         )

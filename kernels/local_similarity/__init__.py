@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taidpt.kernels.local_similarity.fused_scores import Epilogue, Scores, merged_scores
+    from taidpt.kernels.local_similarity.epilogue import Epilogue
+    from taidpt.kernels.local_similarity.fused_scores import Scores, fused_scores
     from taidpt.kernels.local_similarity.onnx_export import onnx_translation_table
     from taidpt.kernels.local_similarity.onnx_node import (
         DOMAIN,
@@ -27,33 +28,35 @@ __all__ = [
     "Epilogue",
     "Scores",
     "attach_function",
+    "fused_scores",
     "local_similarity",
     "local_similarity_function",
     "local_similarity_node",
-    "merged_scores",
     "onnx_translation_table",
 ]
 
 _HOMES = {
-    "DOMAIN": "onnx_node",
-    "Epilogue": "fused_scores",
-    "OP_TYPE": "onnx_node",
-    "Scores": "fused_scores",
-    "attach_function": "onnx_node",
-    "local_similarity": "torch_op",
-    "local_similarity_function": "onnx_node",
-    "local_similarity_node": "onnx_node",
-    "merged_scores": "fused_scores",
-    "onnx_translation_table": "onnx_export",
+    "epilogue": ("Epilogue",),
+    "fused_scores": ("Scores", "fused_scores"),
+    "onnx_export": ("onnx_translation_table",),
+    "onnx_node": (
+        "DOMAIN",
+        "OP_TYPE",
+        "attach_function",
+        "local_similarity_function",
+        "local_similarity_node",
+    ),
+    "torch_op": ("local_similarity",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -10,16 +10,39 @@ from typing import NamedTuple
 
 import torch
 
+from taidpt.kernels.local_similarity.inputs import Inputs
 from taidpt.kernels.local_similarity.naive import NORM_FLOOR
 
-__all__ = ["BLOCK_ELEMENTS", "Gradients", "backward", "best_patches", "forward"]
+__all__ = ["BLOCK_ELEMENTS", "Forward", "Gradients", "backward", "best_patches", "forward"]
 
 # 4 MB of float32: a block, its exponentials and their product stay in a core's caches or near them.
 BLOCK_ELEMENTS = 1 << 20
+# A block has this many classes at least (where there are as many), so that its product is large.
+_LEAST_CLASSES = 256
+# Below the smallest sum of weights that a patch can give (the peak's weight is 1): only the empty
+# sum of an image without patches meets it, and its result becomes 0 / 1e-30 = 0.
+_LEAST_TOTAL = 1e-30
+
+
+class Forward(NamedTuple):
+    """Outputs of a forward pass.
+
+    Attributes:
+        result: similarities or scores, [B, C].
+        log_sum: log of the softmax's denominators, [B, C]; None where not kept. It is +inf where an
+            image has no patch, so that every softmax weight made from it is 0.
+        inverse: 1 / |x|, [B, P], where the Triton launch wrote it to memory.
+        best: the most similar patch of each class, int32 [B, C], where asked for.
+    """
+
+    result: torch.Tensor
+    log_sum: torch.Tensor | None = None
+    inverse: torch.Tensor | None = None
+    best: torch.Tensor | None = None
 
 
 class Gradients(NamedTuple):
-    """Of the patches, the class embeddings and the values; None where not asked for."""
+    """Gradients of patches, class embeddings and values; None where not asked for."""
 
     patches: torch.Tensor | None
     class_embeddings: torch.Tensor | None
@@ -42,26 +65,17 @@ def _working_dtype(patches: torch.Tensor) -> torch.dtype:
 
 
 def _blocks(batch: int, patches: int, classes: int) -> Iterator[tuple[slice, slice]]:
-    """Slices over images and classes; a block's images x patches x classes stay within bounds."""
-    images = max(1, BLOCK_ELEMENTS // (patches * min(classes, 256)))
+    """Slices over images and classes whose product with `patches` is at most BLOCK_ELEMENTS."""
+    images = max(1, BLOCK_ELEMENTS // (patches * min(classes, _LEAST_CLASSES)))
     step = max(1, BLOCK_ELEMENTS // (patches * max(1, min(images, batch))))
     for first in range(0, batch, images):
         for start in range(0, classes, step):
             yield slice(first, first + images), slice(start, start + step)
 
 
-def forward(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None = None,
-    values: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Similarities and the log of the softmax's denominator, both [B, C], float32 (float64).
-
-    Arguments are those of the definition. The second output is +inf where an image has no patch,
-    so that every softmax weight made from it is 0.
-    """
+def forward(inputs: Inputs) -> Forward:
+    """Similarities and log denominators, both [B, C] float32 (float64 for float64 patches)."""
+    patches, class_embeddings, temperature, mask, values = inputs
     dtype = _working_dtype(patches)
     unit, bank = _unit(patches, dtype).rows, class_embeddings.to(dtype)
     value_bank = None if values is None else values.to(dtype)
@@ -76,15 +90,14 @@ def forward(
         peak = logits.amax(1, keepdim=True).clamp_min(torch.finfo(dtype).min)
         weights = logits.sub_(peak).exp_()
         total = weights.sum(1)
-        result[images, classes] = weights.mul_(weighed).sum(1) / total.clamp_min(1e-30)
+        result[images, classes] = weights.mul_(weighed).sum(1) / total.clamp_min(_LEAST_TOTAL)
         log_sum[images, classes] = torch.where(total > 0, peak[:, 0] + total.log(), torch.inf)
-    return result, log_sum
+    return Forward(result, log_sum)
 
 
-def best_patches(
-    patches: torch.Tensor, class_embeddings: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def best_patches(inputs: Inputs) -> torch.Tensor:
     """The most similar patch of each class, int32 [B, C]; -1 where an image has no patch."""
+    patches, class_embeddings, _, mask, _ = inputs
     dtype = _working_dtype(patches)
     unit, bank = _unit(patches, dtype).rows, class_embeddings.to(dtype)
     shape = (patches.shape[0], class_embeddings.shape[0])
@@ -100,11 +113,7 @@ def best_patches(
 
 
 def backward(
-    grad: torch.Tensor,
-    saved: tuple[torch.Tensor, torch.Tensor],
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None],
-    temperature: float,
-    needs: tuple[bool, bool, bool],
+    grad: torch.Tensor, saved: Forward, inputs: Inputs, needs: tuple[bool, bool, bool]
 ) -> Gradients:
     """Gradients of the inputs, in their own types.
 
@@ -112,15 +121,17 @@ def backward(
     p (1 + τ (s − Y)) where the values are the class embeddings.
 
     Args:
-        grad: of the similarities, [B, C].
-        saved: similarities and log denominators that forward gave, [B, C] each.
-        inputs: patches, class embeddings, mask, values as given to forward.
-        temperature: as given to forward.
+        grad: gradient of the similarities, [B, C].
+        saved: what `forward` returned for these inputs, log denominators included.
+        inputs: as given to `forward`.
         needs: whether patches, class embeddings, values want a gradient.
     """
-    patches, class_embeddings, mask, values = inputs
+    patches, class_embeddings, temperature, mask, values = inputs
     dtype = _working_dtype(patches)
     unit, lengths = _unit(patches, dtype)
+    log_sum = saved.log_sum
+    if log_sum is None:
+        raise ValueError("backward: the forward pass kept no log denominators")
     bank = class_embeddings.to(dtype)
     value_bank = bank if values is None else values.to(dtype)
     d_unit = torch.zeros_like(unit) if needs[0] else None
@@ -130,12 +141,11 @@ def backward(
         rows = unit[images].flatten(0, 1)
         similarity = unit[images] @ bank[classes].T
         weighed = similarity if values is None else unit[images] @ value_bank[classes].T
-        result, log_sum = (tensor[images, None, classes] for tensor in saved)
-        weights = (similarity * temperature - log_sum).exp_()
+        weights = (similarity * temperature - log_sum[images, None, classes]).exp_()
         if mask is not None:
             weights.masked_fill_(~mask[images, :, None], 0.0)
         weights *= grad[images, None, classes].to(dtype)
-        inner = (weighed - result).mul_(temperature)
+        inner = (weighed - saved.result[images, None, classes]).mul_(temperature)
         if values is None:
             inner += 1.0
         d_similarity = inner.mul_(weights)

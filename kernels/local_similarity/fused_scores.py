@@ -6,50 +6,11 @@ from typing import NamedTuple
 
 import torch
 
-from taidpt.kernels.local_similarity import chunked
-from taidpt.kernels.local_similarity.inputs import check_finite, check_input
+from taidpt.kernels.local_similarity import chunked, dispatch
+from taidpt.kernels.local_similarity.epilogue import Epilogue
+from taidpt.kernels.local_similarity.inputs import Inputs, check_finite, check_input
 
-__all__ = ["Epilogue", "Scores", "merged_scores"]
-
-
-class Epilogue(NamedTuple):
-    """What is done with a similarity before it is stored; each part only where given.
-
-    `scale · ((1 − w) · global + w · similarity) + bias`
-    """
-
-    global_similarity: torch.Tensor | None = None  # [B, C]
-    merge_weight: float = 1.0
-    scale: torch.Tensor | None = None  # [C] float32, given together with bias
-    bias: torch.Tensor | None = None  # [C] float32
-
-    def check(self, shape: tuple[int, int]) -> None:
-        """Raise ValueError when a part does not fit [B, C]."""
-        if (self.scale is None) != (self.bias is None):
-            raise ValueError("scale and bias: give both or neither")
-        expected = {"global_similarity": shape, "scale": shape[1:], "bias": shape[1:]}
-        for name, size in expected.items():
-            part = getattr(self, name)
-            if part is not None and tuple(part.shape) != size:
-                raise ValueError(f"{name}: expected shape {size}, received {tuple(part.shape)}")
-
-    def packed(self) -> Epilogue:
-        """The same with tensors as the kernel reads them."""
-        whole, weight, scale, bias = self
-        return Epilogue(
-            None if whole is None else whole.contiguous(),
-            weight,
-            None if scale is None else scale.float().contiguous(),
-            None if bias is None else bias.float().contiguous(),
-        )
-
-    def apply(self, similarity: torch.Tensor) -> torch.Tensor:
-        """The same in PyTorch."""
-        if self.global_similarity is not None:
-            similarity = torch.lerp(self.global_similarity.float(), similarity, self.merge_weight)
-        if self.scale is not None and self.bias is not None:
-            similarity = self.scale * similarity + self.bias
-        return similarity
+__all__ = ["Scores", "fused_scores"]
 
 
 class Scores(NamedTuple):
@@ -60,7 +21,7 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def merged_scores(
+def fused_scores(
     patches: torch.Tensor,
     class_embeddings: torch.Tensor,
     temperature: float,
@@ -80,27 +41,25 @@ def merged_scores(
         class_embeddings: unit rows, [C, D].
         temperature: softmax sharpness over patches, > 0.
         mask: True where a patch counts, bool, [B, P].
-        values: what a patch is weighed for, [C, D].
+        values: the rows that weighed patches are compared with, [C, D].
         epilogue: the score's arithmetic; none by default.
-        with_best: also name the most similar patch of each class.
+        with_best: also return the most similar patch of each class.
 
     Raises:
         ValueError, TypeError: as local_similarity, and where the epilogue does not fit [B, C].
     """
-    from taidpt.kernels.local_similarity.dispatch import runs_in_triton
-
-    check_input(patches, class_embeddings, temperature, mask, values)
-    check_finite(patches=patches, class_embeddings=class_embeddings, values=values)
+    inputs = Inputs(patches, class_embeddings, temperature, mask, values)
+    check_input(inputs)
+    check_finite(inputs)
     epilogue = epilogue or Epilogue()
     epilogue.check((patches.shape[0], class_embeddings.shape[0]))
-    if patches.is_cuda and runs_in_triton(patches, class_embeddings, values):
+    if dispatch.uses_triton(inputs):
         from taidpt.kernels.local_similarity.triton_launch import launch_forward
         from taidpt.kernels.local_similarity.triton_operands import prepared
 
-        operands = prepared(patches, class_embeddings, temperature, mask, values)
-        outputs = launch_forward(operands, epilogue.packed(), keep_best=with_best)
+        outputs = launch_forward(prepared(inputs), epilogue.packed(), keep_best=with_best)
         return Scores(outputs.result, outputs.best)
     with torch.autocast(patches.device.type, enabled=False):
-        similarity, _ = chunked.forward(patches, class_embeddings, temperature, mask, values)
-        best = chunked.best_patches(patches, class_embeddings, mask) if with_best else None
+        similarity = chunked.forward(inputs).result
+        best = chunked.best_patches(inputs) if with_best else None
     return Scores(epilogue.apply(similarity), best)

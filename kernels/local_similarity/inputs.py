@@ -1,34 +1,41 @@
-"""Bad input, named with its shapes before anything is launched."""
+"""What the operator takes, checked before anything is launched."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 
-__all__ = ["check_finite", "check_input"]
+__all__ = ["Inputs", "check_finite", "check_input"]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Inputs(NamedTuple):
+    """Arguments of the operator, in its order; see `naive.local_similarity`."""
+
+    patches: torch.Tensor  # [B, P, D]
+    class_embeddings: torch.Tensor  # [C, D]
+    temperature: float
+    mask: torch.Tensor | None = None  # [B, P]
+    values: torch.Tensor | None = None  # [C, D]
 
 
 def _shape(tensor: torch.Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
-def check_input(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: object,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-) -> None:
-    """Raise when shapes, types or devices do not fit one another; looks at no value but τ.
+def check_input(inputs: Inputs) -> None:
+    """Raise when shapes, types or devices do not fit one another; reads no value but τ.
 
     Raises:
         ValueError: wrong rank, mismatched sizes, nothing to compare, τ not positive and finite,
             tensors on different devices.
         TypeError: a tensor of the wrong type, or τ not a number.
     """
+    patches, class_embeddings, _, mask, values = inputs
+    temperature: object = inputs.temperature
     if isinstance(temperature, torch.Tensor):
         raise TypeError(
             f"temperature: expected a number, received a tensor of shape {_shape(temperature)}; "
@@ -51,11 +58,8 @@ def check_input(
         _check_mask(mask, patches)
     if values is not None:
         _check_values(values, class_embeddings)
-    for name, tensor in (
-        ("class_embeddings", class_embeddings),
-        ("mask", mask),
-        ("values", values),
-    ):
+    for name in ("class_embeddings", "mask", "values"):
+        tensor = getattr(inputs, name)
         if tensor is not None and tensor.device != patches.device:
             raise ValueError(
                 f"{name} {_shape(tensor)} lies on {tensor.device}, patches {_shape(patches)} on "
@@ -104,17 +108,18 @@ def _check_values(values: torch.Tensor, class_embeddings: torch.Tensor) -> None:
         )
 
 
-def check_finite(**tensors: torch.Tensor | None) -> None:
+def check_finite(inputs: Inputs) -> None:
     """Raise when a tensor holds NaN or infinity. On a GPU this waits for the device.
 
     Raises:
         ValueError: names the tensor, its shape and how many of its elements are not finite.
     """
-    for name, tensor in tensors.items():
+    for name in ("patches", "class_embeddings", "values"):
+        tensor = getattr(inputs, name)
         if tensor is None or tensor.device.type == "meta":
             continue
         dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-        # one pass without a temporary: a sum is finite only when its terms are
+        # one pass without a temporary: a sum is finite only if its terms are
         if math.isfinite(tensor.detach().sum(dtype=dtype).item()):
             continue
         wrong = int((~torch.isfinite(tensor)).sum())

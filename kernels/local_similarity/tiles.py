@@ -1,6 +1,9 @@
-"""Tile sizes by architecture and shape: the heuristic table that needs no GPU to read.
+"""Tile sizes by architecture and shape: a cost model that needs no GPU to read.
 
 Standard library only, so that the launcher, the ahead-of-time compiler and tests share it.
+Tiles are chosen, not measured at run time: `triton.autotune` varies the constants of one launch,
+and good tiles here also differ in the number of launches (splits over patches, lengths first).
+`benchmarks/kernels.py --only tiles` measures the choice beside its neighbours on a GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ __all__ = [
     "Shape",
     "Tiles",
     "ahead_of_time",
-    "candidates",
     "check_shared",
     "choose",
     "gradient_tiles",
@@ -38,19 +40,23 @@ SHARED_LIMITS = {
     110: 227 * 1024,
     120: 99 * 1024,
 }
-# Multiprocessors: the small GPUs of Jetsons, and about what the others have.
+# Multiprocessors: the small GPUs of Jetsons (NVIDIA's data sheets); about what the others have.
 _PROCESSORS = {72: 8, 87: 16, 110: 20}
 _MANY_PROCESSORS = 128
 # Softmax states (classes times images of a tile) that a warp may hold beside its products before
-# registers spill, as the compiler reports it: with products by wgmma or tcgen05, and by mma.
+# registers spill, as ptxas reports it: with products by wgmma or tcgen05, and by mma.
 _STATES_A_WARP = {90: 128, 100: 128, 110: 128}
 _FEW_STATES_A_WARP = 32
-# What a tile costs beyond its loads (the pipeline fills anew, the softmax is not hidden), in rows.
+# What a tile costs beyond its loads (the pipeline fills again, nothing hides the softmax), in rows:
+# an estimate, a quarter of the largest tile's rows. One large tile then costs less than two halves.
 _TILE_OVERHEAD = 32
+# The share of an architecture's shared memory that operand tiles may take; a tenth is left for what
+# the compiler adds for reductions and layout conversions.
+_OPERAND_SHARE = 0.9
 
 
 class Shape(NamedTuple):
-    """What tiles are chosen for: sizes, bytes an element, whether there is a second bank."""
+    """Sizes that tiles are chosen by, bytes an element, and whether there is a second bank."""
 
     batch: int
     patches: int
@@ -90,7 +96,7 @@ class GradientTiles:
 
 @functools.cache
 def gradient_tiles(architecture: int, item_bytes: int) -> GradientTiles:
-    """Tiles of the backward pass, which the compiler reports to spill no register."""
+    """Tiles of the backward pass: the largest for which ptxas reports no register spill."""
     if architecture < 80:
         return GradientTiles(64, 64, 32, warps=8, stages=1)
     if item_bytes == 4:
@@ -99,7 +105,7 @@ def gradient_tiles(architecture: int, item_bytes: int) -> GradientTiles:
 
 
 def shared_bytes(tiles: Tiles, item_bytes: int, has_values: bool) -> int:
-    """Operand tiles in flight; what the compiler adds for reductions is far smaller."""
+    """Bytes of the operand tiles in flight."""
     rows = tiles.block_c * (2 if has_values else 1) + tiles.images * tiles.block_p
     return rows * tiles.block_d * item_bytes * tiles.stages
 
@@ -123,17 +129,14 @@ def check_shared(architecture: int, needed: int, what: str) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def choose(architecture: int, shape: Shape) -> Tiles:
-    """Tiles for a shape by rules of thumb; an unknown architecture is treated as the one below."""
-    tiles = _packings(architecture, shape)[0]
+    """Tiles for a shape; an unknown architecture is treated as the next older one."""
+    tiles = _cheapest_packing(architecture, shape)
     # with half of the multiprocessors idle smaller tiles or splits over patches pay
     wanted = _processors(architecture) // 2
     if _programs(tiles, shape) < wanted:
         tiles = _few_programs(shape, wanted)
-    return _fitted(architecture, tiles, shape)
-
-
-def _fitted(architecture: int, tiles: Tiles, shape: Shape) -> Tiles:
-    while shared_bytes(tiles, shape.item_bytes, shape.has_values) > _limit(architecture) * 9 // 10:
+    limit = int(_OPERAND_SHARE * _limit(architecture))
+    while shared_bytes(tiles, shape.item_bytes, shape.has_values) > limit:
         tiles = _smaller(tiles)
     return tiles
 
@@ -151,26 +154,26 @@ def _programs(tiles: Tiles, shape: Shape) -> int:
     return -(-shape.classes // tiles.block_c) * -(-shape.batch // tiles.images) * tiles.splits
 
 
-def _packings(architecture: int, shape: Shape) -> list[Tiles]:
-    """Ways to cut a large problem, cheapest first.
+def _cheapest_packing(architecture: int, shape: Shape) -> Tiles:
+    """The way to cut a large problem that loads least.
 
     Several images may share a class tile, so that full tiles and tails waste little of an odd P.
     """
     roomy = _limit(architecture) > 100 * 1024
     half = shape.item_bytes == 2
     block_d = 64 if half and roomy else 32
-    found = []
+    packings = []
     for block_c, width in _outlines(architecture, shape):
         warps = 4 if block_c * width <= 64 * 128 else 8
         states = warps * _STATES_A_WARP.get(architecture, _FEW_STATES_A_WARP)
         most = min(_power_of_two(shape.batch), max(1, states // block_c))
         for images, block_p in _images_and_patches(shape.patches, width, most):
             plain = Tiles(block_c, images, block_p, block_d, warps, stages=3)
-            found.append(plain)
+            packings.append(plain)
             cut = tails(shape.patches, block_p, images)
             if cut != (0, 0) and shape.patches > block_p:
-                found.append(replace(plain, tails=cut))
-    return sorted(found, key=lambda tiles: (_cost(architecture, tiles, shape), tiles.images))
+                packings.append(replace(plain, tails=cut))
+    return min(packings, key=lambda tiles: (_cost(architecture, tiles, shape), tiles.images))
 
 
 def _outlines(architecture: int, shape: Shape) -> list[tuple[int, int]]:
@@ -209,7 +212,7 @@ def _few_programs(shape: Shape, wanted: int) -> Tiles:
     programs = -(-shape.classes // 16) * shape.batch
     splits = max(1, min(blocks, wanted // programs))
     block_d = 128 if shape.item_bytes == 2 else 64
-    return replace(_latency_tiles(16, block_p, splits), block_d=block_d, stages=3)
+    return Tiles(16, 1, block_p, block_d, 4, 3, splits=splits, group=1, fuse_length=True)
 
 
 def ahead_of_time(architecture: int, item_bytes: int, kind: str) -> Tiles:
@@ -247,7 +250,7 @@ def tails(patches: int, block_p: int, images: int = 1) -> tuple[int, int]:
     least = max(4, 16 // images)
     sizes = [least << step for step in range(10) if least << step <= block_p]
     pairs = [(first, second) for first in sizes for second in (0, *sizes) if second <= first]
-    # least padding first; of equals the one with a single tile
+    # least padding first; among equals a single tile
     return min((pair for pair in pairs if sum(pair) >= rest), key=lambda pair: (sum(pair), pair[1]))
 
 
@@ -265,51 +268,3 @@ def _smaller(tiles: Tiles) -> Tiles:
 
 def _power_of_two(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
-
-
-def candidates(architecture: int, shape: Shape) -> Iterator[Tiles]:
-    """The heuristic choice first, then others that fit: what autotuning measures."""
-    seen = set()
-    for tiles in (
-        choose(architecture, shape),
-        *_large_candidates(architecture, shape),
-        *_latency_candidates(shape, 2 * _processors(architecture)),
-    ):
-        fits = shared_bytes(tiles, shape.item_bytes, shape.has_values) <= _limit(architecture)
-        if fits and tiles not in seen:
-            seen.add(tiles)
-            yield tiles
-
-
-def _large_candidates(architecture: int, shape: Shape) -> list[Tiles]:
-    """The cheapest cuts, and the cheapest one with other pipelines."""
-    if shape.classes < 128:
-        return []
-    packings = _packings(architecture, shape)
-    best = packings[0]
-    variants = [
-        replace(best, stages=4),
-        replace(best, stages=2, block_d=2 * best.block_d),
-        replace(best, warps=12 - best.warps),
-    ]
-    # two programs share a multiprocessor: one's softmax hides behind the other's products
-    halves = [tiles for tiles in packings if tiles.images * tiles.block_p <= 128][:2]
-    return [*packings[1:4], *halves, *(replace(half, warps=4) for half in halves), *variants]
-
-
-def _latency_candidates(shape: Shape, most: int) -> list[Tiles]:
-    if -(-shape.classes // 32) * shape.batch > most:
-        return []
-    options = ((16, 16, 8), (16, 32, 4), (16, 64, 1), (32, 32, 4), (16, 64, 4))
-    return [
-        replace(_latency_tiles(block_c, block_p, splits), block_d=block_d)
-        for block_c, block_p, splits in options
-        for block_d in (64, 128)
-        if splits <= -(-shape.patches // block_p)
-    ]
-
-
-def _latency_tiles(block_c: int, block_p: int, splits: int) -> Tiles:
-    return Tiles(
-        block_c, 1, block_p, 64, warps=4, stages=4, splits=splits, group=1, fuse_length=True
-    )

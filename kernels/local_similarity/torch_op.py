@@ -1,7 +1,7 @@
 """The operator as `torch.ops.taidpt.local_similarity`: CPU, CUDA, meta, autograd.
 
 Registered through torch.library, so that autograd, torch.compile and the exporter see one node;
-an ordinary call takes the shorter way of direct.py to the same implementations. On a CPU it runs
+an ordinary call takes the shorter way of dispatch.py to the same implementations. On a CPU they run
 in blocks over classes; on CUDA through Triton, and in the same blocks where Triton is missing or
 the type is float64.
 """
@@ -12,11 +12,9 @@ from typing import Any
 
 import torch
 
-from taidpt.kernels.local_similarity import autograd_function as direct
-from taidpt.kernels.local_similarity import dispatch as implementations
-from taidpt.kernels.local_similarity.chunked import Gradients
-from taidpt.kernels.local_similarity.dispatch import Inputs
-from taidpt.kernels.local_similarity.inputs import check_finite, check_input
+from taidpt.kernels.local_similarity import dispatch
+from taidpt.kernels.local_similarity.chunked import Forward
+from taidpt.kernels.local_similarity.inputs import Inputs, check_finite, check_input
 
 __all__ = ["local_similarity"]
 
@@ -40,9 +38,10 @@ def local_similarity(
         class_embeddings: unit rows, [C, D].
         temperature: softmax sharpness over patches, > 0 (40 for photographs in the paper).
         mask: True where a patch counts, bool, [B, P]; an image with no patch gives 0, gradient 0.
-        values: what a patch is weighed for, [C, D]; the class embeddings themselves by default.
-        finite_checked: the caller knows that no value is NaN or infinite. Otherwise they are
-            looked at, which on a GPU waits for the device; never looked at under torch.compile.
+        values: the rows that weighed patches are compared with, [C, D]; the class embeddings by
+            default.
+        finite_checked: the caller has checked that no value is NaN or infinite. Otherwise the
+            values are read, which on a GPU waits for the device; torch.compile never reads them.
 
     Returns:
         Similarities in [-1, 1], [B, C], float32 (float64 for float64 patches).
@@ -51,40 +50,30 @@ def local_similarity(
         ValueError: ranks, sizes or devices differ, P, C or D is 0, NaN or infinity somewhere.
         TypeError: a tensor's type is not a float type (mask: bool).
     """
-    check_input(patches, class_embeddings, temperature, mask, values)
-    patches, class_embeddings, values = _cast_as_matmul(patches, class_embeddings, values)
+    check_input(Inputs(patches, class_embeddings, temperature, mask, values))
+    inputs = _cast_as_matmul(Inputs(patches, class_embeddings, float(temperature), mask, values))
     if not finite_checked and not torch.compiler.is_compiling():
-        check_finite(patches=patches, class_embeddings=class_embeddings, values=values)
+        check_finite(inputs)
+    patches, class_embeddings, _, _, values = inputs
     wants_gradient = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad
         for tensor in (patches, class_embeddings, values)
     )
-    if direct.is_ordinary(patches, class_embeddings, mask, values):
-        inputs = (patches, class_embeddings, mask, values)
-        return direct.local_similarity(inputs, float(temperature), wants_gradient)
-    result: torch.Tensor = torch.ops.taidpt.local_similarity(
-        patches, class_embeddings, float(temperature), mask, values, wants_gradient
-    )[0]
+    if dispatch.bypasses_dispatcher(patches, class_embeddings, mask, values):
+        return dispatch.local_similarity(inputs, wants_gradient)
+    result: torch.Tensor = torch.ops.taidpt.local_similarity(*inputs, wants_gradient)[0]
     return result
 
 
-def _cast_as_matmul(
-    patches: torch.Tensor, class_embeddings: torch.Tensor, values: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def _cast_as_matmul(inputs: Inputs) -> Inputs:
     """Under autocast in its type, as torch.matmul takes its factors; float64 stays what it is."""
+    patches, class_embeddings, temperature, mask, values = inputs
     kind = patches.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind) or patches.dtype == torch.float64:
-        return patches, class_embeddings, values
+        return inputs
     dtype = torch.get_autocast_dtype(kind)
-    return (
-        patches.to(dtype),
-        class_embeddings.to(dtype),
-        None if values is None else values.to(dtype),
-    )
-
-
-def _result_dtype(patches: torch.Tensor) -> torch.dtype:
-    return torch.float64 if patches.dtype == torch.float64 else torch.float32
+    values = None if values is None else values.to(dtype)
+    return Inputs(patches.to(dtype), class_embeddings.to(dtype), temperature, mask, values)
 
 
 @torch.library.custom_op("taidpt::local_similarity", mutates_args=(), device_types=("cpu", "cuda"))
@@ -97,23 +86,20 @@ def _forward(
     keep_log_sum: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarities, and the log denominators [B, C] where they are kept for a backward pass."""
-    check_input(patches, class_embeddings, temperature, mask, values)
-    inputs = (patches, class_embeddings, mask, values)
-    result, log_sum, _ = implementations.forward(inputs, temperature, keep_log_sum)
+    inputs = Inputs(patches, class_embeddings, temperature, mask, values)
+    check_input(inputs)
+    result, log_sum, _, _ = dispatch.forward(inputs, keep_log_sum)
     return result, result.new_empty((0,)) if log_sum is None else log_sum
 
 
 @_forward.register_fake
 def _forward_fake(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-    keep_log_sum: bool,
+    patches: torch.Tensor, class_embeddings: torch.Tensor, *others: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (patches.shape[0], class_embeddings.shape[0])
-    result = patches.new_empty(shape, dtype=_result_dtype(patches))
+    dtype = torch.float64 if patches.dtype == torch.float64 else torch.float32
+    result = patches.new_empty(shape, dtype=dtype)
+    keep_log_sum = others[-1]
     return result, result.new_empty(shape if keep_log_sum else (0,))
 
 
@@ -131,44 +117,33 @@ def _backward(
     values: torch.Tensor | None,
     needs: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of patches, class embeddings, values; empty where needs says no."""
-    inputs = (patches, class_embeddings, mask, values)
+    """Gradients of patches, class embeddings, values; empty where `needs` is False."""
+    inputs = Inputs(patches, class_embeddings, temperature, mask, values)
     wanted = (needs[0], needs[1], needs[2])
-    saved = (result, log_sum, None)
-    return _filled(implementations.backward(grad, saved, inputs, temperature, wanted), inputs)
+    gradients = dispatch.backward(grad, Forward(result, log_sum), inputs, wanted)
+    first, second, third = (
+        source.new_empty((0,)) if gradient is None else gradient
+        for source, gradient in zip(_differentiable(inputs), gradients, strict=True)
+    )
+    return first, second, third
 
 
 @_backward.register_fake
 def _backward_fake(
-    grad: torch.Tensor,
-    result: torch.Tensor,
-    log_sum: torch.Tensor,
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-    needs: list[bool],
+    grad: torch.Tensor, result: torch.Tensor, log_sum: torch.Tensor, *others: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    sources = (patches, class_embeddings, class_embeddings if values is None else values)
-    empties = [
-        tensor.new_empty(tensor.shape if wanted else (0,))
-        for tensor, wanted in zip(sources, needs, strict=True)
-    ]
-    return empties[0], empties[1], empties[2]
+    *arguments, needs = others
+    first, second, third = (
+        source.new_empty(source.shape if wanted else (0,))
+        for source, wanted in zip(_differentiable(Inputs(*arguments)), needs, strict=True)
+    )
+    return first, second, third
 
 
-def _filled(
-    gradients: Gradients, inputs: Inputs
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """An operator returns tensors only, so an unwanted gradient is an empty one."""
-    patches, class_embeddings, _, values = inputs
-    sources = (patches, class_embeddings, class_embeddings if values is None else values)
-    filled = [
-        source.new_empty((0,)) if gradient is None else gradient
-        for source, gradient in zip(sources, gradients, strict=True)
-    ]
-    return filled[0], filled[1], filled[2]
+def _differentiable(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The tensors whose gradients the operator returns; no values means the class embeddings."""
+    patches, class_embeddings, _, _, values = inputs
+    return patches, class_embeddings, class_embeddings if values is None else values
 
 
 def _setup_context(

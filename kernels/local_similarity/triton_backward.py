@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from taidpt.kernels.local_similarity.chunked import Gradients
+from taidpt.kernels.local_similarity.chunked import Forward, Gradients
 from taidpt.kernels.local_similarity.chunked import backward as chunked_backward
+from taidpt.kernels.local_similarity.inputs import Inputs
 from taidpt.kernels.local_similarity.naive import NORM_FLOOR
 from taidpt.kernels.local_similarity.tiles import gradient_tiles
 from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel
 from taidpt.kernels.local_similarity.triton_operands import (
-    Operands,
     architecture_of,
     element_type,
     inverse_lengths,
@@ -31,31 +31,25 @@ _ROW_ELEMENTS = 16
 
 
 def backward(
-    grad: torch.Tensor,
-    saved: tuple[torch.Tensor, torch.Tensor],
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None],
-    temperature: float,
-    needs: tuple[bool, bool, bool],
-    inverse: torch.Tensor | None = None,
+    grad: torch.Tensor, saved: Forward, inputs: Inputs, needs: tuple[bool, bool, bool]
 ) -> Gradients:
     """As chunked.backward; one recomputation and one matrix product a chunk of classes.
 
     Memory beyond the gradients is O(B·C): a chunk's gradient of the similarities, in the
-    patches' type. Separate values go through PyTorch in blocks. `inverse` holds 1 / |x|, [B, P],
-    where the forward pass left it.
+    patches' type. Separate values go through PyTorch in blocks.
     """
-    patches, class_embeddings, mask, values = inputs
+    patches, class_embeddings, _, _, values = inputs
     if values is not None:
-        return chunked_backward(grad, saved, inputs, temperature, needs)
+        return chunked_backward(grad, saved, inputs, needs)
     if grad.numel() == 0:
         return Gradients(
             torch.zeros_like(patches) if needs[0] else None,
             torch.zeros_like(class_embeddings) if needs[1] else None,
             None,
         )
-    operands = prepared(patches, class_embeddings, temperature, mask, None)
+    operands = prepared(inputs)
     with on_device_of(grad):
-        inverse = inverse_lengths(operands.patches) if inverse is None else inverse
+        inverse = inverse_lengths(operands.patches) if saved.inverse is None else saved.inverse
         d_unit, d_bank = _GradientJob(operands, saved, _readable(grad), inverse).run(needs)
         d_patches = None if d_unit is None else _patch_gradient(d_unit, operands.patches, inverse)
     return Gradients(d_patches, d_bank, None)
@@ -83,17 +77,19 @@ class _GradientJob:
 
     def __init__(
         self,
-        operands: Operands,
-        saved: tuple[torch.Tensor, torch.Tensor],
+        operands: Inputs,
+        saved: Forward,
         grad: torch.Tensor,
         inverse: torch.Tensor,
     ) -> None:
         self.operands = operands
-        self.result, self.log_sum = (tensor.contiguous() for tensor in saved)
+        if saved.log_sum is None:
+            raise ValueError("backward: the forward pass kept no log denominators")
+        self.result, self.log_sum = saved.result.contiguous(), saved.log_sum.contiguous()
         self.grad = grad
         self.inverse = inverse
         self.architecture = architecture_of(operands.patches)
-        self.dtype = element_type(operands.patches, operands.bank)
+        self.dtype = element_type(operands.patches, operands.class_embeddings)
         self.tiles = gradient_tiles(self.architecture, self.dtype.itemsize)
         # fp16 cannot hold small gradients: bring the largest to 1 and take it back afterwards
         self.peak = grad.abs().amax().clamp_min(1e-30) if self.dtype == torch.float16 else None
@@ -103,7 +99,7 @@ class _GradientJob:
         self, needs: tuple[bool, bool, bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """dL/dx̂ / |x|, [B * P, D] float32, and the class embeddings' gradient, where needed."""
-        patches, bank = self.operands.patches, self.operands.bank
+        patches, bank = self.operands.patches, self.operands.class_embeddings
         B, P, _ = patches.shape
         C = bank.shape[0]
         d_bank = bank.new_empty(bank.shape) if needs[1] else None

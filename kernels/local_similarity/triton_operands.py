@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from taidpt.kernels.local_similarity.inputs import Inputs
 from taidpt.kernels.local_similarity.triton_gradient import inverse_length_kernel
 
 __all__ = [
-    "Operands",
     "architecture_of",
     "element_type",
     "inverse_lengths",
@@ -36,26 +36,10 @@ _DTYPES = {
 _AMPERE = 80
 
 
-class Operands(NamedTuple):
-    """What a forward launch reads; inner strides are 1."""
-
-    patches: torch.Tensor
-    bank: torch.Tensor
-    temperature: float
-    mask: torch.Tensor | None
-    values: torch.Tensor | None
-
-
-def prepared(
-    patches: torch.Tensor,
-    class_embeddings: torch.Tensor,
-    temperature: float,
-    mask: torch.Tensor | None,
-    values: torch.Tensor | None,
-) -> Operands:
-    """Copies only what has no unit inner stride; a mask becomes bytes."""
-
-    return Operands(
+def prepared(inputs: Inputs) -> Inputs:
+    """The inputs as a launch reads them: unit inner strides, the mask as bytes."""
+    patches, class_embeddings, temperature, mask, values = inputs
+    return Inputs(
         _rows(patches),
         _rows(class_embeddings),
         temperature,

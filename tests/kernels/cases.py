@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["TOLERANCES", "Case", "Inputs", "make_inputs"]
+from taidpt.kernels.local_similarity.inputs import Inputs
+
+__all__ = ["TOLERANCES", "Case", "make_inputs"]
 
 # (operator, type, backend) -> (atol, rtol). Similarities of unit rows lie in [-1, 1].
 # Half-precision rows are compared with the definition run on the same rounded values, so what is
@@ -25,16 +27,6 @@ TOLERANCES = {
     ("backward", torch.float16, "triton"): (1e-3, 0.0),
     ("backward", torch.bfloat16, "triton"): (8e-3, 0.0),
 }
-
-
-class Inputs(NamedTuple):
-    """Arguments of the operator, in its order."""
-
-    patches: torch.Tensor
-    class_embeddings: torch.Tensor
-    temperature: float
-    mask: torch.Tensor | None
-    values: torch.Tensor | None
 
 
 class Case(NamedTuple):

@@ -10,9 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from taidpt.kernels.local_similarity import autograd_function as direct
-from taidpt.kernels.local_similarity import local_similarity
-from tests.kernels.cases import Case, Inputs, make_inputs
+from taidpt.kernels import local_similarity as local_similarity_package
+from taidpt.kernels.local_similarity import dispatch, local_similarity
+from taidpt.kernels.local_similarity.inputs import Inputs
+from tests.kernels.cases import Case, make_inputs
 
 
 class Watcher(TorchDispatchMode):
@@ -65,18 +66,20 @@ def test_both_ways_give_the_same(masked: bool, valued: bool) -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")
 def test_who_needs_the_operator_gets_it() -> None:
     plain = torch.ones(2, 3)
-    assert direct.is_ordinary(plain, None, torch.nn.Parameter(plain))
-    assert not direct.is_ordinary(plain.as_subclass(Tagged))
-    assert not direct.is_ordinary(plain.to("meta"))
-    assert not direct.is_ordinary(torch._neg_view(plain))
+    assert dispatch.bypasses_dispatcher(plain, None, torch.nn.Parameter(plain))
+    assert not dispatch.bypasses_dispatcher(plain.as_subclass(Tagged))
+    assert not dispatch.bypasses_dispatcher(plain.to("meta"))
+    assert not dispatch.bypasses_dispatcher(torch._neg_view(plain))
     with FakeTensorMode() as mode:
-        assert not direct.is_ordinary(plain)
+        assert not dispatch.bypasses_dispatcher(plain)
         fake = mode.from_tensor(plain)
-    assert not direct.is_ordinary(fake)
+    assert not dispatch.bypasses_dispatcher(fake)
     seen = []
-    torch.func.vmap(lambda row: seen.append(direct.is_ordinary(row)) or row)(plain)
+    torch.func.vmap(lambda row: seen.append(dispatch.bypasses_dispatcher(row)) or row)(plain)
     torch.jit.trace(
-        lambda row: seen.append(direct.is_ordinary(row)) or row + 1, plain, check_trace=False
+        lambda row: seen.append(dispatch.bypasses_dispatcher(row)) or row + 1,
+        plain,
+        check_trace=False,
     )
     assert set(seen) == {False}
 
@@ -138,3 +141,9 @@ def test_a_backward_pass_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         (found,) = torch.autograd.grad(result.sum(), inputs.class_embeddings)
     assert torch.equal(found, expected)
+
+
+def test_every_public_name_of_the_package_loads() -> None:
+    for name in local_similarity_package.__all__:
+        assert getattr(local_similarity_package, name) is not None
+    assert set(local_similarity_package.__all__) <= set(dir(local_similarity_package))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from taidpt.kernels.local_similarity import Epilogue, merged_scores, naive
+from taidpt.kernels.local_similarity import Epilogue, fused_scores, naive
 from tests.kernels.cases import Case, make_inputs
 
 
 def test_scores_are_the_definition_merged_and_scaled() -> None:
     inputs = make_inputs(Case(3, 20, 33, 16, masked=True, valued=True))
     whole, scale, bias = torch.randn(3, 33), torch.rand(33), torch.randn(33)
-    found = merged_scores(*inputs, epilogue=Epilogue(whole, 0.3, scale, bias))
+    found = fused_scores(*inputs, epilogue=Epilogue(whole, 0.3, scale, bias))
     expected = scale * (0.7 * whole + 0.3 * naive.local_similarity(*inputs)) + bias
     torch.testing.assert_close(found.scores, expected, atol=1e-5, rtol=1e-5)
     assert found.best is None
@@ -20,7 +20,7 @@ def test_scores_are_the_definition_merged_and_scaled() -> None:
 
 def test_best_patches() -> None:
     inputs = make_inputs(Case(3, 20, 33, 16, masked=True))
-    best = merged_scores(*inputs, with_best=True).best
+    best = fused_scores(*inputs, with_best=True).best
     assert best is not None
     assert bool((best[0] == -1).all())
     unit = torch.nn.functional.normalize(inputs.patches, dim=-1)
@@ -32,6 +32,6 @@ def test_best_patches() -> None:
 def test_an_epilogue_that_does_not_fit_is_named() -> None:
     inputs = make_inputs(Case(2, 4, 5, 8))
     with pytest.raises(ValueError, match="both or neither"):
-        merged_scores(*inputs, epilogue=Epilogue(scale=torch.ones(5)))
+        fused_scores(*inputs, epilogue=Epilogue(scale=torch.ones(5)))
     with pytest.raises(ValueError, match=r"expected shape \(2, 5\), received \(5, 2\)"):
-        merged_scores(*inputs, epilogue=Epilogue(torch.ones(5, 2)))
+        fused_scores(*inputs, epilogue=Epilogue(torch.ones(5, 2)))

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from taidpt.kernels.local_similarity import naive
-from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
+from taidpt.kernels.local_similarity.inputs import Inputs
+from tests.kernels.cases import TOLERANCES, Case, make_inputs
 from tests.kernels.native_build import build_native, load_library, run_cmake
 from tests.kernels.native_interface import Arguments
 from tests.support import REPOSITORY

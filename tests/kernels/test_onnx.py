@@ -19,7 +19,8 @@ from taidpt.kernels.local_similarity import (
     naive,
     onnx_translation_table,
 )
-from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
+from taidpt.kernels.local_similarity.inputs import Inputs
+from tests.kernels.cases import TOLERANCES, Case, make_inputs
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

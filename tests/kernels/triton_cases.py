@@ -16,20 +16,22 @@ import torch
 
 from taidpt.kernels.local_similarity import (
     chunked,
+    dispatch,
     local_similarity,
     naive,
     triton_backward,
     triton_launch,
 )
-from taidpt.kernels.local_similarity import dispatch as implementations
-from taidpt.kernels.local_similarity.fused_scores import Epilogue
+from taidpt.kernels.local_similarity.chunked import Forward
+from taidpt.kernels.local_similarity.epilogue import Epilogue
+from taidpt.kernels.local_similarity.inputs import Inputs
 from taidpt.kernels.local_similarity.tiles import Tiles
 from taidpt.kernels.local_similarity.triton_operands import (
     architecture_of,
     inverse_lengths,
     prepared,
 )
-from tests.kernels.cases import TOLERANCES, Case, Inputs, make_inputs
+from tests.kernels.cases import TOLERANCES, Case, make_inputs
 from tests.kernels.triton_device import DEVICE, INTERPRETED
 
 PATCHES = (49, 50, 196, 197, 784)
@@ -77,14 +79,14 @@ def large_tiles(case: Case) -> Tiles | None:
 
 
 def assert_forward(case: Case, tiles: Tiles | None, **keep: bool) -> None:
-    expected, log_sum = chunked.forward(*wide(case))
-    operands = prepared(*on_device(make_inputs(case)))
+    expected = chunked.forward(wide(case))
+    operands = prepared(on_device(make_inputs(case)))
     outputs = triton_launch.launch_forward(operands, tiles=tiles, **keep)
     atol, rtol = TOLERANCES["forward", case.dtype, "triton"]
-    torch.testing.assert_close(outputs.result.cpu().double(), expected, atol=atol, rtol=rtol)
+    torch.testing.assert_close(outputs.result.cpu().double(), expected.result, atol=atol, rtol=rtol)
     if outputs.log_sum is not None:
-        found = outputs.log_sum.cpu().double()
-        torch.testing.assert_close(found, log_sum, atol=1e-4, rtol=1e-5)
+        log_sum = outputs.log_sum.cpu().double()
+        torch.testing.assert_close(log_sum, expected.log_sum, atol=1e-4, rtol=1e-5)
     if outputs.best is not None:
         assert_best(wide(case), outputs.best.cpu().long())
 
@@ -147,14 +149,14 @@ def test_a_temperature_near_zero_gives_the_mean() -> None:
 @pytest.mark.parametrize("splits", [1, 2])
 def test_scores_are_merged_in_the_kernel(splits: int) -> None:
     case = Case(2, 20, 33, 64, masked=True)
-    similarity, _ = chunked.forward(*wide(case))
+    similarity = chunked.forward(wide(case)).result
     generator = torch.Generator().manual_seed(1)
     whole = torch.randn(similarity.shape, generator=generator)
     scale, bias = (torch.randn(33, generator=generator) for _ in range(2))
     parts = [tensor.to(DEVICE) for tensor in (whole, scale, bias)]
     epilogue = Epilogue(parts[0], 0.3, parts[1], parts[2])
     tiles = Tiles(64, 1, 16, 64, 4, 1, splits=splits)
-    operands = prepared(*on_device(make_inputs(case)))
+    operands = prepared(on_device(make_inputs(case)))
     found = triton_launch.launch_forward(operands, epilogue, tiles=tiles).result.cpu().double()
     expected = scale * (0.7 * whole + 0.3 * similarity) + bias
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -162,17 +164,16 @@ def test_scores_are_merged_in_the_kernel(splits: int) -> None:
 
 def gradients(case: Case, grad: torch.Tensor | None = None) -> tuple[list[Any], list[Any]]:
     """The kernel's and the definition's, of patches and class embeddings."""
-    exact = wide(case)
+    exact = wide(case)._replace(values=None)
     if grad is None:
         grad = torch.randn(case.batch, case.classes, generator=torch.Generator().manual_seed(2))
-    saved = chunked.forward(*exact)
+    saved = chunked.forward(exact)
     needs = (True, True, False)
-    inputs = (exact.patches, exact.class_embeddings, exact.mask, None)
-    expected = chunked.backward(grad.double(), saved, inputs, case.temperature, needs)
-    here = on_device(make_inputs(case))
-    saved_here = tuple(tensor.float().to(DEVICE) for tensor in saved)
-    inputs = (here.patches, here.class_embeddings, here.mask, None)
-    found = triton_backward.backward(grad.to(DEVICE), saved_here, inputs, case.temperature, needs)
+    expected = chunked.backward(grad.double(), saved, exact, needs)
+    assert saved.log_sum is not None
+    here = Forward(saved.result.float().to(DEVICE), saved.log_sum.float().to(DEVICE))
+    inputs = on_device(make_inputs(case))._replace(values=None)
+    found = triton_backward.backward(grad.to(DEVICE), here, inputs, needs)
     return [each.cpu().double() for each in found[:2]], list(expected[:2])
 
 
@@ -207,7 +208,7 @@ def test_a_gradient_is_read_where_it_lies() -> None:
 
 @pytest.mark.parametrize("splits", [1, 3])
 def test_lengths_are_kept_for_the_backward_pass(splits: int) -> None:
-    operands = prepared(*on_device(make_inputs(Case(3, 37, 41, 40, masked=True))))
+    operands = prepared(on_device(make_inputs(Case(3, 37, 41, 40, masked=True))))
     tiles = Tiles(16, 1, 16, 32, 4, 1, splits=splits, fuse_length=True)
     expected = inverse_lengths(operands.patches)
     found = triton_launch.launch_forward(operands, tiles=tiles, keep_log_sum=True).inverse
@@ -222,7 +223,7 @@ def test_lengths_are_kept_for_the_backward_pass(splits: int) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_an_ordinary_call_with_gradients(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
     """From the front door: what the forward launch leaves is what the backward one reads."""
-    monkeypatch.setattr(implementations, "_uses_triton", lambda inputs: True)
+    monkeypatch.setattr(dispatch, "uses_triton", lambda inputs: True)
     inputs = on_device(make_inputs(Case(2, 20, 33, 64, masked=masked), requires_grad=True))
     leaves = [inputs.patches.detach().requires_grad_(), inputs.class_embeddings.detach()]
     leaves[1].requires_grad_()
@@ -258,19 +259,19 @@ def test_memory_of_a_chunk_is_bounded() -> None:
 def test_a_nan_behind_the_mask_stays_there() -> None:
     inputs = make_inputs(Case(2, 20, 17, 32, masked=True))
     assert inputs.mask is not None
-    clean = triton_launch.launch_forward(prepared(*on_device(inputs))).result
+    clean = triton_launch.launch_forward(prepared(on_device(inputs))).result
     inputs.patches[~inputs.mask] = float("nan")
-    dirty = triton_launch.launch_forward(prepared(*on_device(inputs))).result
+    dirty = triton_launch.launch_forward(prepared(on_device(inputs))).result
     assert torch.equal(clean, dirty)
 
 
 def test_strides_are_taken_as_they_come() -> None:
     inputs = make_inputs(Case(3, 10, 17, 32))
     tiles = Tiles(32, 1, 16, 32, 4, 1)
-    plain = triton_launch.launch_forward(prepared(*on_device(inputs)), tiles=tiles).result
+    plain = triton_launch.launch_forward(prepared(on_device(inputs)), tiles=tiles).result
     turned = inputs._replace(
         patches=inputs.patches.transpose(0, 1).contiguous().transpose(0, 1),
         class_embeddings=inputs.class_embeddings.T.contiguous().T,
     )
-    found = triton_launch.launch_forward(prepared(*on_device(turned)), tiles=tiles).result
+    found = triton_launch.launch_forward(prepared(on_device(turned)), tiles=tiles).result
     assert torch.equal(plain, found)
