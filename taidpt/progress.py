@@ -1,94 +1,86 @@
-"""Progress of long work on standard error: a bar where a person looks on, lines where none does."""
+"""Progress of long work on standard error: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["Progress", "RichProgress", "SilentProgress", "show_elapsed"]
+__all__ = ["BarProgress", "Progress", "SilentProgress", "show_elapsed"]
 
-_TICK_S = 0.5
+_TICK_S = 0.5  # the display counts whole seconds, so twice a second never skips one
 
 
 class Progress(Protocol):
-    """What long work tells about itself."""
+    """Receives the progress of long work."""
 
     def start(self, description: str, total: int, done: int = 0) -> None:
-        """A new stage of so many units begins, some of them perhaps done before."""
+        """Begin a stage of `total` units, `done` of them from an earlier run."""
 
     def advance(self, count: int = 1, detail: str = "") -> None:
-        """So many units are done; `detail` stands beside the bar (as "loss 1.234")."""
+        """Count finished units; `detail` is shown beside the bar (as "loss 1.234")."""
 
     def note(self, line: str) -> None:
-        """Something that a reader should know whatever the display."""
+        """Print a line that matters whatever the display."""
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Shows nothing."""
 
     def start(self, description: str, total: int, done: int = 0) -> None:
-        """Nothing."""
+        """Ignore."""
 
     def advance(self, count: int = 1, detail: str = "") -> None:
-        """Nothing."""
+        """Ignore."""
 
     def note(self, line: str) -> None:
-        """Nothing."""
+        """Ignore."""
 
 
-class RichProgress(AbstractContextManager["RichProgress"]):
-    """Bars with the time left, through rich; where no terminal shows them, a line a stage."""
+class BarProgress(AbstractContextManager["BarProgress"]):
+    """A tqdm bar a stage, with the time left; one line a stage where no terminal shows bars."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        self._console = Console(stderr=True)
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = None if self._console.is_terminal else -1
-
-    def __enter__(self) -> RichProgress:
-        self._bars.start()
-        return self
+        self._has_terminal = sys.stderr.isatty()
+        self._bar: Any = None
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        self._finish_bar()
 
     def start(self, description: str, total: int, done: int = 0) -> None:
-        """Begin a bar (or say the stage's name once)."""
-        if self._task == -1:
+        """Begin a bar, or print the stage's name once."""
+        if not self._has_terminal:
             self.note(description if total == 1 else f"{description}: {total}")
             return
-        self._task = int(self._bars.add_task(description, total=total, completed=done, detail=""))
+        from tqdm import tqdm
+
+        self._finish_bar()
+        self._bar = tqdm(desc=description, total=total, initial=done, dynamic_ncols=True)
 
     def advance(self, count: int = 1, detail: str = "") -> None:
-        """Move the bar on."""
-        if self._task is None or self._task == -1:
-            return
-        from rich.progress import TaskID
-
-        self._bars.update(TaskID(self._task), advance=count, detail=detail)
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(detail, refresh=False)
+            self._bar.update(count)
 
     def note(self, line: str) -> None:
-        """Print a line above the bars."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        """Print a line above the bar."""
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+
+    def _finish_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 @contextlib.contextmanager
 def show_elapsed(description: str) -> Iterator[None]:
-    """Show on a terminal that work of unknown length goes on, and for how long; else nothing."""
+    """Show the time since the start of work of unknown length; only on a terminal."""
     from tqdm import tqdm
 
     done = threading.Event()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taidpt.progress import Progress, RichProgress, SilentProgress
+from taidpt.progress import BarProgress, Progress, SilentProgress
 
 if TYPE_CHECKING:
     from taidpt.export.checks.doctor import Finding
@@ -38,7 +38,7 @@ __all__ = [
 
 def progress_for(quiet: bool) -> AbstractContextManager[Progress]:
     """Progress on standard error, or none."""
-    return nullcontext(SilentProgress()) if quiet else RichProgress()
+    return nullcontext(SilentProgress()) if quiet else BarProgress()
 
 
 def print_result(result: ExportResult) -> None:

@@ -66,13 +66,13 @@ def tune_pictures(method: str, **given: Any) -> None:
     taidpt tune-pictures --dataset voc2007 --root DATA --model RN101-quickgelu \\
       --pretrained openai --known 0.1 --size 448 --resize whole --augment crop -o dual.safetensors
     """
-    from taidpt.progress import RichProgress
+    from taidpt.progress import BarProgress
     from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
     from taidpt.tuning.settings import settings_of
 
     settings = pick_settings(settings_of(method), given)
     job = PictureTuneJob(settings=settings, store=pick_picture(given), **given)
-    with RichProgress() as progress:
+    with BarProgress() as progress:
         prompts = run_picture_job(job, progress)
     losses = prompts.provenance["losses"]
     click.echo(
@@ -132,12 +132,12 @@ def _reproduce(
     names: list[str], job: ReproductionJob, output: Path, markdown_path: Path | None
 ) -> None:
     from taidpt.evaluation import reproduction
-    from taidpt.progress import RichProgress
+    from taidpt.progress import BarProgress
 
     output.mkdir(parents=True, exist_ok=True)
     done = []
     for name in names:
-        with RichProgress() as progress:
+        with BarProgress() as progress:
             found = reproduction.reproduce(name, job, progress)
         done.append(found)
         if markdown_path != Path("-"):

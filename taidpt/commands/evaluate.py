@@ -141,7 +141,7 @@ def _evaluate_scores(score_path: Path, given: dict[str, Any]) -> None:
 
 def _evaluate_dataset(given: dict[str, Any]) -> None:
     from taidpt.evaluation.dataset_job import DatasetJob, rate_of, run_dataset_job
-    from taidpt.progress import RichProgress
+    from taidpt.progress import BarProgress
     from taidpt.tuning.settings import TuneSettings
 
     seed = given.pop("seed")
@@ -160,7 +160,7 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
         banks=given["save_banks"],
         device=given["device"],
     )
-    with RichProgress() as progress:
+    with BarProgress() as progress:
         found = run_dataset_job(job, progress)
     _print(found, found.lines(given["per_class"], _decisions(given)), given)
     if given["save_scores"] is not None:

@@ -95,7 +95,7 @@ def tune(output: Path, threads: int | None, **arguments: Any) -> None:
     """
     import torch
 
-    from taidpt.progress import RichProgress
+    from taidpt.progress import BarProgress
     from taidpt.tuning.execution import is_main_process
     from taidpt.tuning.settings import TuneSettings
     from taidpt.tuning.text_job import TuneJob, run_job
@@ -103,7 +103,7 @@ def tune(output: Path, threads: int | None, **arguments: Any) -> None:
     if threads:
         torch.set_num_threads(threads)
     settings = pick_settings(TuneSettings(), arguments)
-    with RichProgress() as progress:
+    with BarProgress() as progress:
         prompts = run_job(TuneJob(output=output, settings=settings, **arguments), progress)
     if not is_main_process():
         return

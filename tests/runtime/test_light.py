@@ -11,7 +11,7 @@ import pytest
 import taidpt.runtime
 from tests.support import REPOSITORY
 
-HEAVY = ("torch", "onnx", "onnxruntime", "av", "PIL", "rich", "open_clip", "safetensors")
+HEAVY = ("torch", "onnx", "onnxruntime", "av", "PIL", "open_clip", "safetensors")
 
 
 def loaded_by(code: str, *arguments: str) -> set[str]:
