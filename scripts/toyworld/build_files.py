@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 
 from scripts.toyworld.build_video import write_video
-from taidpt.toyworld.drawing.captions import tuning_captions
+from scripts.toyworld.captions import tuning_captions
+from scripts.toyworld.model import model_config
+from scripts.toyworld.tokenizer import load_tokenizer, vocabulary, write_merges
 from taidpt.toyworld.drawing.heldout_pictures import write_heldout
 from taidpt.toyworld.drawing.things import THINGS
-from taidpt.toyworld.model import model_config
-from taidpt.toyworld.tokenizer import load_tokenizer, vocabulary, write_merges
 
 __all__ = ["build_files"]
 

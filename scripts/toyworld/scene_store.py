@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taidpt.toyworld.drawing.captions import TRAIN_WORDING, caption
+from scripts.toyworld.captions import TRAIN_WORDING, caption
 from taidpt.toyworld.drawing.scenes import SceneSettings, render_scene
 
 __all__ = ["TRAIN_SPLIT", "Batch", "SceneStore", "render_store"]

@@ -31,10 +31,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scripts.toyworld.model import (
+    build_model,
+    encode_images,
+    encode_texts,
+    model_config,
+    save_model,
+)
 from scripts.toyworld.probe import evaluate, prepare_images
 from scripts.toyworld.scene_store import SceneStore, render_store
-from taidpt.toyworld.model import build_model, encode_images, encode_texts, model_config, save_model
-from taidpt.toyworld.tokenizer import load_tokenizer
+from scripts.toyworld.tokenizer import load_tokenizer
 
 __all__ = ["Stage", "TrainSettings", "clip_loss", "train"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import re
 
-from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.captions import (
+from scripts.toyworld.captions import (
     TRAIN_WORDING,
     TUNING_WORDING,
     Wording,
     caption,
     tuning_captions,
 )
+from taidpt.toyworld import assets
 from taidpt.toyworld.drawing.things import THINGS
 
 _FORMS = {

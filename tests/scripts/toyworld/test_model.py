@@ -10,13 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripts.toyworld.captions import tuning_captions
+from scripts.toyworld.model import (
+    build_model,
+    encode_images,
+    encode_texts,
+    load_model,
+    model_config,
+)
 from scripts.toyworld.probe import evaluate
+from scripts.toyworld.tokenizer import load_tokenizer, vocabulary
 from scripts.toyworld.train import Stage, TrainSettings, clip_loss
 from taidpt.metrics import mean_average_precision
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.captions import tuning_captions
-from taidpt.toyworld.model import build_model, encode_images, encode_texts, load_model, model_config
-from taidpt.toyworld.tokenizer import load_tokenizer, vocabulary
 
 TOKENIZER = load_tokenizer()
 MODEL = load_model()

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from scripts.toyworld import captions
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing import captions
 from taidpt.toyworld.drawing.backgrounds import COLOURS
 from taidpt.toyworld.drawing.things import THINGS
 
