@@ -1,25 +1,34 @@
-"""Makes every shipped file but the weights: `python -m scripts.toyworld.build_files`.
+"""Build every shipped file of the toy world but the weights; run from a checkout.
 
-The weights come from `python -m scripts.toyworld.train`, which reads the merges and the held-out
-set written here. Both need the emoji font; all is fixed by seeds.
+    python scripts/toyworld/build_files.py
+
+`python scripts/toyworld/train.py` trains the weights from the merges and the held-out set written
+here. Both need the Noto Color Emoji font; seeds fix every result.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import zipfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, for `scripts`
 
 from scripts.toyworld.build_video import write_video
 from scripts.toyworld.captions import tuning_captions
 from scripts.toyworld.model import model_config
 from scripts.toyworld.tokenizer import load_tokenizer, vocabulary, write_merges
-from taidpt.toyworld.drawing.heldout_pictures import write_heldout
-from taidpt.toyworld.drawing.things import THINGS
+from taidpt.toyworld import assets
+from taidpt.toyworld.drawing.heldout_pictures import HELDOUT_SPLIT, choose_scenes, encode_webp
+from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
 
 __all__ = ["build_files"]
 
-TUNING_CAPTIONS = 6000
+TUNING_CAPTIONS = 6000  # a hundred per tag
+_POSITIVES = 20  # held-out pictures of each tag: 522 in all, 3 MB
+_EPOCH = (2024, 1, 1, 0, 0, 0)  # one time stamp for all zip members, so that builds are equal
 
 _NOTICE = """\
 Files of taidpt's embedded toy world, and where they come from
@@ -52,7 +61,7 @@ def _tags_yaml() -> str:
 
 
 def build_files(target: Path) -> dict[str, int]:
-    """Write every file but the weights into `target`; returns their sizes in bytes.
+    """Write every file but the weights into `target`; return the sizes in bytes.
 
     Raises:
         MissingDependencyError: the emoji font is not installed.
@@ -65,15 +74,35 @@ def build_files(target: Path) -> dict[str, int]:
     write_merges(target / "merges.txt.gz", vocabulary())
     config = model_config(load_tokenizer(target / "merges.txt.gz").vocab_size)
     (target / "model.json").write_text(json.dumps(config, indent=2) + "\n")
-    write_heldout(target / "heldout.zip")
+    _write_heldout(target / "heldout.zip")
     write_video(target / "demo.mp4", target / "demo_timeline.json")
     return {file.name: file.stat().st_size for file in sorted(target.iterdir())}
+
+
+def _write_heldout(target: Path) -> None:
+    """Write the zip that `load_heldout` reads."""
+    scenes = choose_scenes(_POSITIVES, HELDOUT_SPLIT)
+    pictures = [
+        {
+            "file": f"{row:04d}.webp",
+            "tags": [TAG_NAMES[thing] for thing in scene.things],
+            "background": scene.background.family,
+        }
+        for row, scene in enumerate(scenes)
+    ]
+    index = json.dumps({"tags": TAG_NAMES, "pictures": pictures}, indent=1).encode()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("labels.json", _EPOCH), index, zipfile.ZIP_DEFLATED)
+        for picture, scene in zip(pictures, scenes, strict=True):
+            archive.writestr(zipfile.ZipInfo(str(picture["file"]), _EPOCH), encode_webp(scene))
 
 
 def main() -> None:
     """Parse the command line and write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=Path, default=Path(__file__).resolve().parent / "files")
+    parser.add_argument(
+        "--files", type=Path, default=assets.FOLDER, help="Folder to write to. [%(default)s]"
+    )
     for name, size in build_files(parser.parse_args().files).items():
         print(f"{size:>10,}  {name}")
 

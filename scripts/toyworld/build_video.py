@@ -1,7 +1,7 @@
-"""Renders the demo video, in which things come and go, and its true timeline.
+"""Render the demo video, in which things appear and leave, and its timeline.
 
-The picture is square, so that the usual centre crop of a tagger sees all of it. The background
-families are those of the held-out set.
+The video is square, so that a tagger's usual centre crop shows all of it. Its backgrounds come from
+the held-out families.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
 __all__ = ["VIDEO_SPLIT", "Actor", "Shot", "demo_shots", "write_video"]
 
 VIDEO_SPLIT = 3
-"""First number of the seed of everything in the video."""
+"""First number of the seed of everything drawn in the video."""
 
 SIZE = 480
 FRAMES_PER_SECOND = 15
@@ -31,14 +31,14 @@ _FADE_S = 0.2  # a thing that appears or leaves does so in a fifth of a second
 
 @dataclass(frozen=True)
 class Actor:
-    """One thing that is in the video for a while.
+    """One thing during the time it is shown.
 
     Attributes:
         tag: its name.
-        start_s, end_s: when it is there, seconds from the start of the video.
-        centre: where it stands at the start, shares of the side.
-        drift: how far it moves each second, shares of the side.
-        share: its longer side, share of the picture's.
+        start_s, end_s: first and last moment, seconds from the start of the video.
+        centre: position at the start, as shares of the side.
+        drift: movement per second, as shares of the side.
+        share: its longer side, as a share of the video's side.
     """
 
     tag: str

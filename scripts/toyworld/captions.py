@@ -1,8 +1,8 @@
-"""Captions for scenes of the toy world, in many wordings; they may leave a thing out.
+"""Captions for scenes of the toy world, in many wordings; a caption may omit things.
 
-Two disjoint pools of sentences: the model trains on `TRAIN_WORDING`; the texts that prompts are
-tuned on come from `TUNING_WORDING`, so no tuning caption was ever seen by the model. A caption
-never names a thing that is not in the scene. Standard library only.
+There are two disjoint pools of sentences. The model trains on `TRAIN_WORDING`; prompts are tuned on
+captions from `TUNING_WORDING`, so the model never saw a tuning caption. A caption names only things
+in the scene.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
     "wording_words",
 ]
 
-_TUNING_SEED = 7_700_001
+_TUNING_SEED = 7_700_001  # of the shipped captions
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Wording:
     """A pool of sentences.
 
     Attributes:
-        sentences: patterns with `{things}`, at times `{colour}` and `{texture}`.
-        joiners: how two phrases of a list are joined when it is no plain enumeration.
-        omit: chance that a caption of two or more things leaves some out.
-        synonym: chance that a thing goes by another word than its common one.
+        sentences: patterns with `{things}` and, in some, `{colour}` or `{texture}`.
+        joiners: words that join two phrases outside a plain enumeration.
+        omit: probability that a caption of two or more things omits some.
+        synonym: probability that a thing is named by a word other than its common one.
     """
 
     sentences: tuple[str, ...]
@@ -177,7 +177,7 @@ def _join(rng: random.Random, phrases: Sequence[str], joiners: Sequence[str]) ->
 
 
 def _named(rng: random.Random, things: Sequence[int], omit: float) -> list[int]:
-    """Which of the things the caption names, in the order it names them; at least one."""
+    """The things that the caption names, in its order; at least one."""
     order = list(things)
     rng.shuffle(order)
     if len(order) > 1 and rng.random() < omit:
@@ -199,8 +199,8 @@ def caption(
     """One caption of a scene.
 
     Args:
-        rng: where all the chance comes from.
-        things: indices into `THINGS` of what is there; a thing that is there twice comes twice.
+        rng: random number generator.
+        things: indices into `THINGS`, with repetitions.
         wording: pool of sentences.
         background: family and colour name.
     """
@@ -231,11 +231,11 @@ def wording_words() -> list[str]:
 
 
 def tuning_captions(count: int, seed: int = _TUNING_SEED) -> Iterator[str]:
-    """Different captions for prompt tuning, of imagined scenes; no picture is needed.
+    """Distinct captions for prompt tuning, of random scenes that are not rendered.
 
     Args:
-        count: how many.
-        seed: fixes all of them.
+        count: number of captions.
+        seed: seed of scenes and wordings.
     """
     rng = random.Random(seed)
     seen: set[str] = set()

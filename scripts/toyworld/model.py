@@ -1,7 +1,7 @@
-"""The tiny CLIP of the toy world: open_clip's own towers, at a size that trains on a laptop.
+"""The small CLIP of the toy world: open_clip's towers, at a size that trains on a laptop.
 
-The two forward functions are what training needs and open_clip's methods do not give: attention
-pooling with the positional embedding left out, and a text tower cut at the longest caption.
+The two forward functions add what training needs beyond open_clip's methods: attention pooling
+without positional embedding, and a text tower cut at the longest caption.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def model_config(vocab_size: int) -> dict[str, Any]:
 
 
 def build_model(config: dict[str, Any]) -> Any:
-    """A freshly initialised open_clip `CLIP` of this configuration."""
+    """A newly initialised open_clip `CLIP` of this configuration."""
     from open_clip.model import CLIP
 
     return CLIP(**config)
 
 
 def load_model(weights: Path | None = None, config: Path | None = None) -> Any:
-    """The shipped model in fp32 and eval mode; weights must fit the configuration exactly."""
+    """The shipped model in fp32 and eval mode; the weights must match the configuration."""
     from safetensors.torch import load_file
 
     settings = json.loads((config or assets.config_path()).read_text("utf-8"))
@@ -68,7 +68,7 @@ def _to_float(value: Tensor) -> Tensor:
 
 
 def save_model(model: Any, target: Path) -> None:
-    """Write the weights as fp16 safetensors, through a temporary sibling."""
+    """Write the weights as fp16 safetensors, through a temporary file beside the target."""
     from safetensors.torch import save_file
 
     state = {
@@ -77,7 +77,7 @@ def save_model(model: Any, target: Path) -> None:
     }
     partial = target.with_suffix(".partial")
     save_file(state, str(partial), metadata={"format": "pt"})
-    partial.chmod(0o644)  # safetensors writes for the owner alone; a package is read by all
+    partial.chmod(0o644)  # safetensors restricts the file to its owner
     partial.replace(target)
 
 
@@ -96,7 +96,7 @@ def encode_images(model: Any, images: Tensor, positional: bool) -> tuple[Tensor,
         images: normalised pictures, [B, 3, H, W].
         positional: add the positional embedding before pooling; then H and W must be the model's.
     Returns:
-        The pooled feature [B, D], and each cell through `v_proj` and `c_proj` [B, P, D].
+        The pooled feature [B, D], and each cell after `v_proj` and `c_proj` [B, P, D].
     """
     pool = model.visual.attnpool
     cells = _trunk(model.visual, images).flatten(2).transpose(1, 2)  # [B, P, E]
@@ -114,7 +114,7 @@ def encode_images(model: Any, images: Tensor, positional: bool) -> tuple[Tensor,
 
 
 def encode_texts(model: Any, tokens: Tensor) -> Tensor:
-    """Text features at EOT, not normalised, [B, D]; the tower is causal, so padding is cut away.
+    """Text features at EOT, not normalised, [B, D]; the tower is causal, so padding is cut.
 
     Args:
         model: an open_clip `CLIP`.

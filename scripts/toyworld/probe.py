@@ -1,4 +1,4 @@
-"""A quick look at the toy model while it trains: zero-shot mAP on the held-out set."""
+"""Zero-shot mAP of the toy model on the held-out set, measured during training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["evaluate", "prepare_images"]
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's, open_clip's default for a new model
 _TEMPERATURE = 40.0  # of the local branch's softmax over patches, the paper's for photographs
 _STD = (0.26862954, 0.26130258, 0.27577711)
-_MAP = MapSettings(empty_class="zero")  # a look at few pictures has tags without a positive
+_MAP = MapSettings(empty_class="zero")  # a subset of the pictures leaves tags without a positive
 
 
 def prepare_images(images: NDArray[np.uint8], size: int) -> Tensor:
@@ -38,13 +38,13 @@ def prepare_images(images: NDArray[np.uint8], size: int) -> Tensor:
 def evaluate(
     model: Any, tokenizer: Any, size: int, pictures: int | None = None
 ) -> dict[str, float]:
-    """mAP on the held-out set with "a photo of a {}.", by way of scoring a picture.
+    """mAP on the held-out set with "a photo of a {}.", by head.
 
     Args:
-        model: an open_clip `CLIP`; left in the mode it was in.
+        model: an open_clip `CLIP`; its train or eval mode is restored.
         tokenizer: its tokenizer.
         size: picture side in pixels; the positional embedding is used only at the model's own.
-        pictures: look at only so many; None means all.
+        pictures: number of pictures, None for all.
     """
     images, labels, names = load_heldout()
     images, labels = images[:pictures], labels[:pictures]

@@ -1,7 +1,7 @@
 """Rendered scenes kept on disk, and batches cut from them.
 
-Scenes are rendered once into a flat uint8 file that is mapped, not read, into memory; captions
-are worded anew each time a scene is drawn from it.
+Scenes are rendered once into a flat uint8 file, which is memory-mapped. Each draw of a scene words
+a new caption.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from taidpt.toyworld.drawing.scenes import SceneSettings, render_scene
 __all__ = ["TRAIN_SPLIT", "Batch", "SceneStore", "render_store"]
 
 TRAIN_SPLIT = 1
-"""First number of the seed of a training scene; held-out pictures and the video have others."""
+"""First number of a training scene's seed; held-out pictures and the video use others."""
 
-_CHUNK = 500
+_CHUNK = 500  # scenes rendered by one process at a time
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _render_chunk(job: tuple[str, int, int, int]) -> list[dict[str, object]]:
 
 
 def render_store(folder: Path, count: int, size: int = 160, processes: int = 2) -> None:
-    """Render `count` training scenes into `folder`; does nothing if they are there.
+    """Render `count` training scenes into `folder` unless it holds them already.
 
     Raises:
         MissingDependencyError: the emoji font is not installed.
@@ -88,10 +88,10 @@ class SceneStore:
         return np.flatnonzero(self._counts <= things)
 
     def batch(self, indices: NDArray[np.int64], seed: int) -> Batch:
-        """Cropped, mirrored and dimmed pictures with freshly worded captions.
+        """Cropped and mirrored pictures with newly worded captions.
 
-        One crop size a batch keeps the batch a single array; it takes at most a tenth of the side,
-        so that a thing at the edge is rarely lost.
+        One crop size per batch keeps the batch a single array. It removes at most a tenth of the
+        side, so that things at the edge are rarely lost.
         """
         rng = np.random.default_rng((TRAIN_SPLIT, seed))
         words = random.Random(seed)

@@ -1,8 +1,8 @@
-"""The toy model's tokenizer: open_clip's own, over a cut list of byte-pair merges.
+"""The toy model's tokenizer: open_clip's, with a reduced list of byte-pair merges.
 
-All 512 byte tokens stay, so any text still tokenises. Of OpenAI CLIP's 48,894 merges stay the
-most frequent ones and those that spell the toy world's words, so that each of these is the same
-run of tokens as under the full list, and the embedding table is some thirty times smaller.
+All 512 byte tokens are kept, so any text tokenises. Of OpenAI CLIP's 48,894 merges, the most
+frequent ones and those that spell the toy world's words are kept. Each of these words has the same
+tokens as under the full list, and the embedding table is about thirty times smaller.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from taidpt.toyworld.drawing.things import THINGS
 __all__ = ["COMMON_MERGES", "load_tokenizer", "vocabulary", "write_merges"]
 
 COMMON_MERGES = 1500
-"""How many of the most frequent merges are kept for words outside the toy world."""
+"""Number of most frequent merges kept for words outside the toy world."""
 
-# The rest of COCO's names, what stands near the toy world's things in speech, and the words of the
-# 80 ImageNet templates: known as whole words, though the model never saw most of them.
+# The other COCO names, words common in captions, and the words of the 80 ImageNet templates: each
+# keeps a token of its own although the model never saw most of them.
 _NEIGHBOURS = """
 tie bowl mouse oven microwave toaster sink refrigerator hair drier remote fork snowboard surfboard
 tennis racket baseball bat glove parking meter fire hydrant bench dining table animal vehicle fruit
@@ -46,7 +46,7 @@ yellow purple pink brown orange grey gray beige turquoise golden silver wooden m
 
 
 def vocabulary() -> list[str]:
-    """Every word that the toy world's captions and tags use, and their neighbours; sorted."""
+    """Every word of the toy world's captions and tags, and their neighbours; sorted."""
     texts: list[str] = [_NEIGHBOURS, *COLOURS, *captions.wording_words()]
     for thing in THINGS:
         texts += [thing.name, *thing.synonyms]
@@ -55,7 +55,7 @@ def vocabulary() -> list[str]:
 
 
 def _applied(word: str, ranks: dict[tuple[str, str], int]) -> set[int]:
-    """Ranks of the merges that byte-pair encoding applies to one lower-case ASCII word."""
+    """Ranks of the merges that byte-pair encoding applies to a lower-case ASCII word."""
     parts = [*word[:-1], word[-1] + "</w>"]
     used: set[int] = set()
     while len(parts) > 1:
@@ -84,7 +84,7 @@ def _full_merges() -> list[tuple[str, str]]:
 
 
 def write_merges(target: Path, words: Iterable[str]) -> int:
-    """Write the cut merges file; returns how many merges it holds.
+    """Write the reduced merges file; return its number of merges.
 
     Args:
         target: a `.txt.gz` path.
@@ -97,7 +97,7 @@ def write_merges(target: Path, words: Iterable[str]) -> int:
         kept |= _applied(word, ranks)
     lines = ["#version: toy world cut of OpenAI CLIP's merges"]
     lines += [" ".join(merges[rank]) for rank in sorted(kept)]
-    # No newline at the end: open_clip would read one more, empty, merge. No time stamp either.
+    # No newline at the end, which open_clip would read as an empty merge, and no time stamp.
     with target.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
         packed.write("\n".join(lines).encode("utf-8"))
     return len(kept)

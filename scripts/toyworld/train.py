@@ -1,18 +1,19 @@
-"""Trains the toy world's CLIP from rendered scenes: `python -m scripts.toyworld.train`.
+"""Train the toy world's CLIP from rendered scenes; run from a checkout.
 
-Plain CLIP: a batch of scenes and their captions, the symmetric contrastive loss, AdamW with
-warm-up and a cosine. Two things are ours:
+    python scripts/toyworld/train.py
 
-- Pictures grow while training goes on (`Stage`): small pictures are cheap and teach most of it. The
-  first stage shows only scenes of one or two things, from which words are learnt soonest.
-- The positional embedding of the attention pooling is left out in all steps below the full size
-  and in half of the steps at it. TaI-DPT pools without positional embedding and reads each cell by
-  itself; a model that has been trained both ways serves that reading and the ordinary zero-shot
-  one equally, at any picture size.
+Ordinary CLIP training: batches of scenes and captions, the symmetric contrastive loss, AdamW with
+warm-up and a cosine schedule. Two things differ:
 
-The shipped weights took 75 minutes on two busy cores of a 2025 server CPU. Their run had the
-default stages; it was stopped and continued five times, with other lengths planned for the later
-stages before, and ended at step 2,800 of 2,900, when the learning rate had all but reached zero.
+- Pictures grow during training (`Stage`): small pictures are cheap and teach most of the content.
+  The first stage shows only scenes of one or two things, from which words are learnt fastest.
+- The positional embedding of the attention pooling is omitted in all steps below the full size and
+  in half of the steps at the full size. TaI-DPT pools without positional embedding; a model
+  trained both ways supports that and ordinary zero-shot use equally, at any picture size.
+
+The shipped weights took 75 minutes on two busy cores of a 2025 server CPU with the default stages.
+The run was stopped and resumed five times and ended at step 2,800 of 2,900, with the learning rate
+near zero.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, for `scripts`
+
 from scripts.toyworld.model import (
     build_model,
     encode_images,
@@ -41,6 +45,7 @@ from scripts.toyworld.model import (
 from scripts.toyworld.probe import evaluate, prepare_images
 from scripts.toyworld.scene_store import SceneStore, render_store
 from scripts.toyworld.tokenizer import load_tokenizer
+from taidpt.toyworld import assets
 
 __all__ = ["Stage", "TrainSettings", "clip_loss", "train"]
 
@@ -51,8 +56,8 @@ class Stage:
 
     Attributes:
         size: side of the pictures in pixels.
-        steps: how long.
-        most_things: scenes with more emoji than this are left out.
+        steps: optimiser steps.
+        most_things: scenes with more emoji than this are skipped.
     """
 
     size: int
@@ -62,7 +67,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """All that fixes a training run.
+    """What determines a training run.
 
     Attributes:
         stages: picture sizes in order; the last is the model's own.
@@ -70,10 +75,10 @@ class TrainSettings:
         learning_rate: peak of the cosine.
         warmup: steps of linear warm-up.
         weight_decay: of the weight matrices; gains, biases and embeddings have none.
-        scenes: how many scenes are rendered.
-        seed: fixes weights, order, crops and wordings.
+        scenes: number of rendered scenes.
+        seed: seed of weights, order, crops and wordings.
         save_every: steps between checkpoints.
-        probe: held-out pictures that are looked at with each checkpoint, None for all.
+        probe: held-out pictures evaluated at each checkpoint, None for all.
     """
 
     stages: tuple[Stage, ...] = (
@@ -93,11 +98,11 @@ class TrainSettings:
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Total number of steps."""
         return sum(stage.steps for stage in self.stages)
 
     def stage_at(self, step: int) -> Stage:
-        """The stage that this step belongs to."""
+        """The stage of a step."""
         for stage in self.stages:
             step -= stage.steps
             if step < 0:
@@ -113,10 +118,10 @@ class TrainSettings:
 
 
 def _dim(pixels: Tensor, seed: int) -> Tensor:
-    """Brightness and contrast of each picture jittered, on normalised pixels."""
-    chance = torch.Generator().manual_seed(seed)
-    gain = 1 + 0.2 * (torch.rand(len(pixels), 1, 1, 1, generator=chance) * 2 - 1)
-    shift = 0.2 * (torch.rand(len(pixels), 1, 1, 1, generator=chance) * 2 - 1)
+    """Jitter brightness and contrast of each picture, on normalised pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    gain = 1 + 0.2 * (torch.rand(len(pixels), 1, 1, 1, generator=generator) * 2 - 1)
+    shift = 0.2 * (torch.rand(len(pixels), 1, 1, 1, generator=generator) * 2 - 1)
     return pixels * gain + shift
 
 
@@ -155,7 +160,7 @@ def _resume(path: Path, model: Any, optimizer: torch.optim.AdamW) -> int:
 
 
 def _order(settings: TrainSettings, store: SceneStore, step: int) -> NDArray[np.int64]:
-    """Which scenes make this step's batch: a fresh shuffle each epoch."""
+    """The scenes of this step's batch, from a new shuffle each epoch."""
     scenes = store.with_at_most(settings.stage_at(step).most_things)
     per_epoch = len(scenes) // settings.batch
     epoch, place = divmod(step, per_epoch)
@@ -200,14 +205,14 @@ def _report(settings: TrainSettings, step: int, losses: list[float], seconds: fl
 
 
 def train(settings: TrainSettings, work: Path, files: Path) -> None:
-    """Train, or go on from the last checkpoint, and write the weights.
+    """Train, or continue from the last checkpoint, and write the weights.
 
     Args:
         settings: the run.
         work: git-ignored folder for scenes and checkpoints.
-        files: where `merges.txt.gz` is and `model.json` and `model.safetensors` go.
+        files: folder that holds `merges.txt.gz` and receives `model.json` and `model.safetensors`.
     Raises:
-        MissingDependencyError: scenes have to be rendered and the emoji font is not installed.
+        MissingDependencyError: the emoji font is needed to render scenes and is not installed.
     """
     render_store(work, settings.scenes)
     store = SceneStore(work)
@@ -241,12 +246,20 @@ def _stages(text: str) -> tuple[Stage, ...]:
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("build/toyworld"))
-    parser.add_argument("--files", type=Path, default=Path(__file__).resolve().parent / "files")
-    parser.add_argument("--stages", type=_stages, default=TrainSettings.stages)
-    parser.add_argument("--batch", type=int, default=TrainSettings.batch)
-    parser.add_argument("--scenes", type=int, default=TrainSettings.scenes)
-    parser.add_argument("--seed", type=int, default=TrainSettings.seed)
+    for flag, kind, default, text in (
+        ("--work", Path, Path("build/toyworld"), "Folder for scenes and checkpoints."),
+        ("--files", Path, assets.FOLDER, "Folder of the shipped files, where the weights go."),
+        ("--batch", int, TrainSettings.batch, "Scenes per step."),
+        ("--scenes", int, TrainSettings.scenes, "Scenes to render."),
+        ("--seed", int, TrainSettings.seed, "Seed of every random number generator."),
+    ):
+        parser.add_argument(flag, type=kind, default=default, help=f"{text} [%(default)s]")
+    parser.add_argument(
+        "--stages",
+        type=_stages,
+        default=TrainSettings.stages,
+        help="Stages as size:steps or size:steps:most-things, separated by commas.",
+    )
     options = parser.parse_args()
     settings = TrainSettings(
         stages=options.stages, batch=options.batch, scenes=options.scenes, seed=options.seed

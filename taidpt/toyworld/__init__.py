@@ -1,7 +1,4 @@
-"""The toy world: a tiny CLIP of sixty emoji that ships in the package, and all that made it.
+"""The toy world: a small CLIP of sixty emoji that ships in the package, and its pictures.
 
-`assets` and `heldout` are what users of the shipped files need; `scenes`, `train` and
-`build_files` make them anew.
+`scripts/toyworld/` in a checkout trains the model and builds the shipped files.
 """
-
-from __future__ import annotations

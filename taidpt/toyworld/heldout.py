@@ -1,4 +1,4 @@
-"""The held-out pictures: scenes of seeds and background families that the model never saw."""
+"""The held-out pictures: scenes with seeds and background families unseen in training."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def load_heldout(
     """Read the held-out set.
 
     Args:
-        path: another zip of the same form; None means the shipped one.
+        path: a zip of the same form, None for the shipped one.
     Returns:
-        Pictures uint8 RGB [H, W, 3]; labels 0 or 1, [N, C]; tag names, C of them.
+        Pictures, uint8 RGB [H, W, 3]; labels 0 or 1, [N, C]; the C tag names.
     """
     with zipfile.ZipFile(path or assets.heldout_path()) as archive:
         facts = json.loads(archive.read("labels.json"))

@@ -1,7 +1,10 @@
-"""Backgrounds of the toy world, from flat to noisy to textured, drawn with NumPy from a generator.
+"""Random backgrounds of the toy world: flat, noisy and textured.
 
-Two disjoint sets of families: the model trains on `TRAIN_FAMILIES`; the held-out pictures and the
-demo video stand on `HELDOUT_FAMILIES`, which it has never seen.
+There are two disjoint sets of families. The model trains on `TRAIN_FAMILIES`; the held-out pictures
+and the demo video use `HELDOUT_FAMILIES`.
+
+The number ranges of each family were chosen by eye, so that emoji remain visible and repeated draws
+differ.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ __all__ = [
 
 FloatImage = NDArray[np.float32]
 
-# No "orange": as a colour word it would name the fruit.
+# "orange" is missing because a caption would then name the fruit.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (244, 244, 242),
     "black": (24, 24, 26),
@@ -42,10 +45,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind the things.
+    """The background of a scene.
 
     Attributes:
-        family: which way of drawing.
+        family: the kind of pattern.
         colour: the name of the main colour.
     """
 
@@ -221,11 +224,11 @@ def draw_background(
     """Draw one background.
 
     Args:
-        rng: where all the chance comes from.
+        rng: random number generator.
         size: height and width in pixels.
-        families: which ways of drawing to choose from.
+        families: kinds of patterns to choose from.
     Returns:
-        RGB values in [0, 255], float32 [H, W, 3], and what was drawn.
+        RGB values in [0, 255], float32 [H, W, 3], and a description.
     """
     family = families[rng.integers(len(families))]
     colour = list(COLOURS)[rng.integers(len(COLOURS))]

@@ -1,6 +1,7 @@
-"""Scenes of the toy world: one to five emoji over a background, all of it fixed by a seed.
+"""Scenes of the toy world: one to five emoji on a background, determined by a seed.
 
-Only this module needs the Noto Color Emoji font; everything made from it ships in the package.
+Only this module needs the Noto Color Emoji font; the files built from it ship in the package. The
+number ranges were chosen by eye, so that scenes vary and their things remain recognisable.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 FONT_PATH = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-_FONT_SIZE = 109  # the one size of the font's bitmaps
+_FONT_SIZE = 109  # the only size of the font's bitmaps
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Placed:
 
     Attributes:
         thing: index into `THINGS`.
-        variant: which of the thing's emoji.
+        variant: index into the thing's emoji.
         box: left, top, right, bottom in pixels.
     """
 
@@ -49,12 +50,12 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered scene and what is in it.
+    """A rendered scene and its content.
 
     Attributes:
         image: uint8 RGB, [H, W, 3].
-        placed: what was drawn, back to front.
-        background: what lies behind.
+        placed: the emoji, back to front.
+        background: the background.
     """
 
     image: NDArray[np.uint8]
@@ -63,7 +64,7 @@ class Scene:
 
     @property
     def things(self) -> tuple[int, ...]:
-        """Which things are there, sorted, each once."""
+        """Indices of the things in the scene, sorted, each once."""
         return tuple(sorted({placed.thing for placed in self.placed}))
 
 
@@ -74,8 +75,8 @@ class SceneSettings:
     Attributes:
         size: side of the square picture in pixels.
         families: background families to choose from.
-        count_weights: chances of 1, 2, … things a scene.
-        repeat: chance that a further emoji repeats a thing that is already there.
+        count_weights: probabilities of 1, 2, … emoji per scene.
+        repeat: probability that a further emoji repeats a thing of the scene.
     """
 
     size: int = 160
@@ -85,7 +86,7 @@ class SceneSettings:
 
 
 def font_installed() -> bool:
-    """Whether the font that draws the things is on this machine."""
+    """Whether the emoji font is installed."""
     return FONT_PATH.is_file()
 
 
@@ -93,7 +94,7 @@ def font_installed() -> bool:
 def _font() -> ImageFont.FreeTypeFont:
     if not font_installed():
         raise MissingDependencyError(
-            f"rendering scenes needs the font {FONT_PATH}, which is not there: "
+            f"rendering scenes needs the font {FONT_PATH}, which is not installed: "
             "install it with `apt-get install fonts-noto-color-emoji`"
         )
     return ImageFont.truetype(str(FONT_PATH), _FONT_SIZE)
@@ -101,7 +102,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @cache
 def sprite(thing: int, variant: int) -> Image.Image:
-    """The emoji as an RGBA picture cut to its ink, about 128 pixels a side."""
+    """The emoji as an RGBA picture cropped to its ink, about 128 pixels per side."""
     canvas = Image.new("RGBA", (180, 180), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).text(
         (12, 12), THINGS[thing].emoji[variant], font=_font(), embedded_color=True
@@ -110,7 +111,7 @@ def sprite(thing: int, variant: int) -> Image.Image:
 
 
 def _jitter(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Mirror at times; shift brightness, contrast and each channel a little."""
+    """Mirror half of the pictures; shift brightness, contrast and each channel slightly."""
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     gain = rng.uniform(0.75, 1.15) * rng.uniform(0.88, 1.12, 3)
@@ -122,12 +123,12 @@ def _jitter(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def _tilt(rng: np.random.Generator) -> float:
-    """Degrees: mostly a little, one time in five anything."""
+    """Rotation in degrees: small in four of five cases, otherwise any angle."""
     return float(rng.uniform(-180, 180) if rng.random() < 0.2 else rng.normal(0, 14))
 
 
 def vary_sprite(rng: np.random.Generator, piece: tuple[int, int], side: int) -> Image.Image:
-    """The emoji `(thing, variant)` jittered, tilted, its longer side `side` pixels."""
+    """The emoji `(thing, variant)`, jittered and tilted, with `side` pixels on its longer side."""
     source = sprite(*piece)
     ratio = side / max(source.size)
     size = (max(1, round(source.width * ratio)), max(1, round(source.height * ratio)))
@@ -148,14 +149,14 @@ def _choose_things(rng: np.random.Generator, settings: SceneSettings) -> list[in
 
 
 def _sides(rng: np.random.Generator, count: int, size: int) -> list[int]:
-    """Longer sides in pixels: one thing may fill half the scene, five are small."""
+    """Longer sides in pixels: a single emoji may fill half the scene, five are small."""
     largest = (0.75, 0.55, 0.46, 0.40, 0.36)[min(count, 5) - 1]
     shares = np.exp(rng.uniform(np.log(0.15), np.log(largest), count))
     return [round(size * float(share)) for share in shares]
 
 
 def _overlap(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
-    """Shared area over the smaller of the two."""
+    """Shared area divided by the smaller area."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
@@ -163,20 +164,20 @@ def _overlap(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 
 
 def _place(
-    rng: np.random.Generator, piece: Image.Image, size: int, taken: list[Placed]
+    rng: np.random.Generator, piece: Image.Image, size: int, earlier: list[Placed]
 ) -> tuple[int, int, int, int] | None:
-    """A box inside the scene that hides little of what is there, or None after 30 tries."""
+    """A box inside the scene that covers little of earlier emoji, or None after 30 tries."""
     for _ in range(30):
         left = int(rng.integers(0, max(size - piece.width, 0) + 1))
         top = int(rng.integers(0, max(size - piece.height, 0) + 1))
         box = (left, top, left + piece.width, top + piece.height)
-        if all(_overlap(box, other.box) < 0.2 for other in taken):
+        if all(_overlap(box, other.box) < 0.2 for other in earlier):
             return box
     return None
 
 
 def _finish(rng: np.random.Generator, image: Image.Image) -> NDArray[np.uint8]:
-    """At times blur or grain over the whole picture."""
+    """Blur or grain over the whole picture, in some scenes."""
     if rng.random() < 0.2:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
     array = np.asarray(image)
@@ -190,8 +191,8 @@ def render_scene(seed: tuple[int, ...], settings: SceneSettings | None = None) -
     """Render one scene; the same seed and settings give the same pixels.
 
     Args:
-        seed: numbers that fix everything, such as `(split, index)`.
-        settings: how to draw; None means `SceneSettings()`.
+        seed: seed of the generator, such as `(split, index)`.
+        settings: how to draw, None for `SceneSettings()`.
     Raises:
         MissingDependencyError: the font is not installed.
     """

@@ -1,6 +1,6 @@
-"""The things of the toy world: sixty tags, the emoji that draw them, and the words that name them.
+"""The things of the toy world: sixty tags, their emoji, and their words.
 
-Names are COCO's where COCO has the thing. Standard library only.
+Names are COCO's where COCO has the thing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["TAG_NAMES", "THINGS", "Thing", "Word"]
 
 @dataclass(frozen=True)
 class Word:
-    """One way to name a thing: `a {singular}`, `two {plural}`."""
+    """A word for a thing: `a {singular}`, `two {plural}`."""
 
     singular: str
     plural: str
@@ -24,9 +24,9 @@ class Thing:
 
     Attributes:
         name: the tag.
-        emoji: single code points, each one way to draw the thing.
-        words: ways to name it in a caption; the first is the common one.
-        synonyms: what `tags.yaml` lists beside the name; covers every word of `words`.
+        emoji: single code points, each a picture of the thing.
+        words: its names in captions, the most common first.
+        synonyms: its synonyms in `tags.yaml`; they cover every word of `words`.
     """
 
     name: str

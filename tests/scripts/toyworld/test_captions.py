@@ -50,22 +50,22 @@ def _check_pool(wording: Wording) -> int:
     return left_out
 
 
-def test_training_captions_name_only_what_is_there_and_at_times_leave_some_out() -> None:
+def test_training_captions_name_only_things_of_the_scene() -> None:
     assert 300 < _check_pool(TRAIN_WORDING) < 1200
 
 
-def test_tuning_wordings_name_only_what_is_there_and_at_times_leave_some_out() -> None:
+def test_tuning_captions_name_only_things_of_the_scene() -> None:
     assert 300 < _check_pool(TUNING_WORDING) < 1200
 
 
-def test_every_word_of_every_thing_is_understood() -> None:
+def test_every_word_of_every_thing_is_labelled() -> None:
     for index, thing in enumerate(THINGS):
         for word in thing.words:
             assert _named(f"we see two {word.plural}.") == {index}
             assert _named(f"we see the {word.singular}.") == {index}
 
 
-def test_same_seed_gives_the_same_captions() -> None:
+def test_captions_depend_on_the_seed() -> None:
     assert list(tuning_captions(50)) == list(tuning_captions(50))
     assert list(tuning_captions(50)) != list(tuning_captions(50, seed=1))
 
@@ -83,7 +83,7 @@ def _matcher(wording: Wording) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{part})" for part in parts), re.IGNORECASE)
 
 
-def test_no_shipped_tuning_caption_can_come_from_the_training_pool() -> None:
+def test_no_shipped_tuning_caption_fits_a_training_sentence() -> None:
     lines = assets.captions_path().read_text("utf-8").splitlines()
     pattern = _matcher(TRAIN_WORDING)
     assert [line for line in lines if pattern.fullmatch(line)] == []
@@ -96,7 +96,7 @@ def test_no_shipped_tuning_caption_is_a_training_caption() -> None:
     assert lines.isdisjoint(seen)
 
 
-def test_shipped_captions_are_those_that_the_generator_makes() -> None:
+def test_shipped_captions_come_from_the_generator() -> None:
     lines = assets.captions_path().read_text("utf-8").splitlines()
     assert len(lines) == len(set(lines)) == 6000
     assert lines[:200] == list(tuning_captions(200))

@@ -38,7 +38,7 @@ def test_weights_fit_the_configuration_and_are_finite() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40))
-def test_any_text_tokenises_and_comes_back(text: str) -> None:
+def test_any_text_survives_tokenisation(text: str) -> None:
     numbers = TOKENIZER.encode(text)
     assert all(0 <= number < TOKENIZER.vocab_size - 2 for number in numbers)
     # open_clip mends and lower-cases a text first, and drops the spaces between words.
@@ -46,7 +46,7 @@ def test_any_text_tokenises_and_comes_back(text: str) -> None:
     assert "".join(TOKENIZER.decode(numbers).split()) == "".join(cleaned.split())
 
 
-def test_words_of_the_toy_world_are_the_same_tokens_as_under_the_full_list() -> None:
+def test_toy_world_words_keep_the_tokens_of_the_full_list() -> None:
     from open_clip.tokenizer import SimpleTokenizer
 
     full = SimpleTokenizer()
@@ -60,7 +60,7 @@ def test_captions_fit_the_context() -> None:
 
 
 @torch.no_grad()
-def test_image_forward_is_open_clips() -> None:
+def test_image_features_equal_open_clip() -> None:
     pixels = torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     ours, patches = encode_images(MODEL, pixels, positional=True)
     torch.testing.assert_close(ours, MODEL.encode_image(pixels), atol=2e-5, rtol=1e-4)
@@ -69,14 +69,14 @@ def test_image_forward_is_open_clips() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(96, 96), (128, 224)])
-def test_without_positions_any_size_goes(size: tuple[int, int]) -> None:
+def test_any_size_works_without_positional_embedding(size: tuple[int, int]) -> None:
     pooled, patches = encode_images(MODEL, torch.zeros(1, 3, *size), positional=False)
     assert pooled.shape == (1, 192)
     assert patches.shape == (1, size[0] // 32 * (size[1] // 32), 192)
 
 
 @torch.no_grad()
-def test_text_forward_is_open_clips() -> None:
+def test_text_features_equal_open_clip() -> None:
     tokens = TOKENIZER(["a photo of a dog.", "", "two hot dogs, a bear and a teddy bear"])
     torch.testing.assert_close(
         encode_texts(MODEL, tokens), MODEL.encode_text(tokens), atol=2e-5, rtol=1e-4
@@ -98,13 +98,13 @@ def test_average_precision_of_a_known_order() -> None:
     assert mean_average_precision(scores, labels).value == pytest.approx(100 * (1 + 2 / 3) / 2)
 
 
-def test_loss_of_matching_pairs_is_below_that_of_mixed_ones() -> None:
+def test_matching_pairs_have_the_lower_loss() -> None:
     rows = torch.nn.functional.normalize(torch.randn(8, 16), dim=-1)
     scale = torch.tensor(20.0)
     assert clip_loss(rows, rows, scale) < clip_loss(rows, rows.roll(1, 0), scale)
 
 
-def test_schedule_warms_up_falls_and_changes_size() -> None:
+def test_schedule_warms_up_decays_and_changes_size() -> None:
     run = TrainSettings(stages=(Stage(96, 50, 2), Stage(160, 50)), warmup=10)
     assert run.steps == 100
     assert [run.stage_at(step).size for step in (0, 49, 50, 99, 500)] == [96, 96, 160, 160, 160]

@@ -1,4 +1,4 @@
-"""A few real training steps on a handful of scenes, and going on after a stop."""
+"""A few real training steps on a few scenes, and resuming after a stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_store_gives_the_same_batch_for_the_same_seed(store_folder: Path) -> None:
+def test_batches_depend_on_the_seed(store_folder: Path) -> None:
     store = SceneStore(store_folder)
     assert len(store) == 48
     first, again = (store.batch(np.arange(8), 5) for _ in range(2))
@@ -37,7 +37,7 @@ def test_store_gives_the_same_batch_for_the_same_seed(store_folder: Path) -> Non
     assert 0 < len(few) < 48
 
 
-def test_training_goes_on_from_its_checkpoint(store_folder: Path, tmp_path: Path) -> None:
+def test_training_resumes_from_its_checkpoint(store_folder: Path, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
     for path in (assets.merges_path(), assets.heldout_path()):

@@ -1,4 +1,4 @@
-"""The shipped files: there, small, and true to what made them."""
+"""The shipped files: present, small, and equal to what their builders produce."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIB = 2**20
 
 
 @pytest.mark.parametrize("name", assets.FILES)
-def test_each_file_is_there(name: str) -> None:
+def test_every_file_ships(name: str) -> None:
     assert assets.path(name).stat().st_size > 0
 
 
@@ -30,12 +30,12 @@ def test_sizes_are_within_bounds() -> None:
     assert sum(assets.path(name).stat().st_size for name in assets.FILES) <= 16 * _MIB
 
 
-def test_an_unknown_file_is_refused_by_name() -> None:
+def test_unknown_file_is_refused_with_the_list() -> None:
     with pytest.raises(InputError, match=r"no file 'nothing\.bin'; it has NOTICE\.txt"):
         assets.path("nothing.bin")
 
 
-def test_tags_file_lists_the_tags_with_every_word_that_captions_use() -> None:
+def test_tags_file_lists_every_tag_and_synonym() -> None:
     entries = yaml.safe_load(assets.tags_path().read_text("utf-8"))["tags"]
     assert [entry["name"] for entry in entries] == list(TAG_NAMES)
     assert [tuple(entry.get("synonyms", ())) for entry in entries] == [t.synonyms for t in THINGS]
@@ -56,12 +56,12 @@ def test_heldout_has_twenty_pictures_of_each_tag() -> None:
     assert all(image.dtype == np.uint8 and image.shape == (160, 160, 3) for image in images)
 
 
-def test_heldout_pictures_are_all_different() -> None:
+def test_heldout_pictures_are_distinct() -> None:
     images, _, _ = load_heldout()
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_video_is_as_long_as_its_script() -> None:
+def test_video_has_the_length_of_its_script() -> None:
     frames = 0
     with av.open(str(assets.video_path())) as container:
         assert container.streams.video[0].codec_context.name == "h264"
@@ -83,5 +83,5 @@ def test_timeline_fits_the_video_and_its_tags() -> None:
         assert span["end"] - span["start"] >= 1.0
 
 
-def test_video_stands_on_backgrounds_that_training_never_had() -> None:
+def test_video_uses_no_training_background() -> None:
     assert {shot.family for shot in demo_shots()}.isdisjoint(TRAIN_FAMILIES)

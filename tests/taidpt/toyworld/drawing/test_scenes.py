@@ -28,7 +28,7 @@ def _need_font() -> None:
     )
 
 
-def test_sixty_tags_with_names_of_their_own() -> None:
+def test_there_are_sixty_distinct_tags() -> None:
     assert len(TAG_NAMES) == 60
     forms = [form for thing in THINGS for form in (thing.name, *thing.synonyms)]
     assert len(set(forms)) == len(forms)
@@ -44,7 +44,7 @@ def test_no_colour_word_names_a_thing() -> None:
 
 @pytest.mark.parametrize("size", [(96, 96), (37, 123)])
 @pytest.mark.parametrize("family", TRAIN_FAMILIES + HELDOUT_FAMILIES)
-def test_background_is_fixed_by_its_generator(family: str, size: tuple[int, int]) -> None:
+def test_background_depends_on_its_generator_alone(family: str, size: tuple[int, int]) -> None:
     first, facts = draw_background(np.random.default_rng(5), size, (family,))
     second, _ = draw_background(np.random.default_rng(5), size, (family,))
     assert facts.family == family
@@ -55,12 +55,12 @@ def test_background_is_fixed_by_its_generator(family: str, size: tuple[int, int]
     np.testing.assert_array_equal(first, second)
 
 
-def test_heldout_backgrounds_are_none_of_the_training_ones() -> None:
+def test_heldout_and_training_backgrounds_are_disjoint() -> None:
     assert set(HELDOUT_FAMILIES).isdisjoint(TRAIN_FAMILIES)
     assert set(SceneSettings().families) == set(TRAIN_FAMILIES)
 
 
-def test_same_seed_gives_the_same_pixels_and_another_seed_others() -> None:
+def test_pixels_depend_on_the_seed() -> None:
     _need_font()
     first, again, other = render_scene((9, 1)), render_scene((9, 1)), render_scene((9, 2))
     np.testing.assert_array_equal(first.image, again.image)
@@ -68,7 +68,7 @@ def test_same_seed_gives_the_same_pixels_and_another_seed_others() -> None:
     assert not np.array_equal(first.image, other.image)
 
 
-def test_scene_holds_one_to_five_things_inside_the_picture() -> None:
+def test_scene_has_one_to_five_things_inside_the_picture() -> None:
     _need_font()
     settings = SceneSettings(size=96)
     counts = set()
@@ -85,7 +85,7 @@ def test_scene_holds_one_to_five_things_inside_the_picture() -> None:
     assert counts == {1, 2, 3, 4, 5}
 
 
-def test_every_emoji_has_ink() -> None:
+def test_every_emoji_is_drawn() -> None:
     _need_font()
     for thing, facts in enumerate(THINGS):
         for variant in range(len(facts.emoji)):
@@ -93,7 +93,7 @@ def test_every_emoji_has_ink() -> None:
             assert min(picture.size) > 20, (facts.name, variant)
 
 
-def test_without_the_font_the_error_names_the_package(
+def test_missing_font_error_names_the_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(scenes, "FONT_PATH", tmp_path / "none.ttf")
