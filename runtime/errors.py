@@ -1,14 +1,14 @@
 """The error tree of the whole project; standard library only.
 
     TaidptError                  exit code 2
-    ├── InputError               also ValueError: a file, a frame, an option of the user
-    ├── BundleError              also RuntimeError: a bundle that is damaged, newer, or incomplete
+    ├── InputError               also ValueError: a file, a frame or an option that is not valid
+    ├── BundleError              also RuntimeError: a damaged, newer or incomplete bundle or bank
     ├── MissingDependencyError   also ImportError: an optional package is not installed
-    ├── BackendError             also RuntimeError: an inference backend failed or is not there
-    │   └── EngineNotBuiltError  exit code 3: an engine was asked for and not built
-    └── ParityError              also RuntimeError, exit code 1: a check of results failed
+    ├── BackendError             also RuntimeError: an inference backend failed or is missing
+    │   └── EngineNotBuiltError  exit code 3: the requested engine could not be built
+    └── ParityError              also RuntimeError, exit code 1: a comparison of results failed
 
-A message is one line: what failed, what came, what was expected, and how to mend it.
+A message is one line: what failed, what was given, what was expected, and the next command.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ __all__ = [
 
 
 class TaidptError(Exception):
-    """Base of every error that the project raises on purpose.
+    """Base of all errors that the project raises deliberately.
 
     Attributes:
-        exit_code: what a command ends with when this error reaches it.
+        exit_code: exit code of a command that ends with this error.
     """
 
     exit_code = 2
 
 
 class InputError(TaidptError, ValueError):
-    """Something that the user gave cannot be used as it is."""
+    """A file, a frame or an option of the user is not valid."""
 
 
 class BundleError(TaidptError, RuntimeError):
-    """A bundle is damaged, incomplete, or of a schema that this version does not know."""
+    """A bundle or a bank is damaged, incomplete, or of a newer schema."""
 
 
 class MissingDependencyError(TaidptError, ImportError):
-    """An optional package is needed and not installed."""
+    """A required optional package is not installed."""
 
 
 class BackendError(TaidptError, RuntimeError):
-    """An inference backend failed or cannot be used on this machine."""
+    """An inference backend failed, or is not available on this machine."""
 
 
 class EngineNotBuiltError(BackendError):
-    """An engine was asked for and could not be built here."""
+    """The requested engine could not be built on this machine."""
 
     exit_code = 3
 
 
 class ParityError(TaidptError, RuntimeError):
-    """Two ways to compute the same result disagree by more than the bound."""
+    """Two implementations of one result differ by more than the bound."""
 
     exit_code = 1

@@ -17,7 +17,7 @@ from taidpt import __version__
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.optional import missing_package, optional_packages
 from taidpt.runtime.redact import redact
-from taidpt.runtime.storage.stdout import go_on_unread
+from taidpt.runtime.storage.stdout import ignore_broken_pipe
 
 __all__ = ["COMMANDS", "cli", "export_main", "main"]
 
@@ -78,7 +78,8 @@ COMMANDS = {
     "bench": Command(f"{_RUNTIME}:bench", "Measure a bundle on this machine."),
 }
 
-_ENDS_UNREAD = "tag"  # its work is what it prints; others write files and judge as well
+# `tag` streams its results, so a closed pipe ends it; other commands continue without a reader.
+_ENDS_WITH_ITS_READER = "tag"
 
 
 class LazyGroup(click.Group):
@@ -115,8 +116,8 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Tag pictures and video with your own list of tags, tuned from text alone."""
-    if context.invoked_subcommand != _ENDS_UNREAD:
-        go_on_unread()
+    if context.invoked_subcommand != _ENDS_WITH_ITS_READER:
+        ignore_broken_pipe()
 
 
 def main() -> NoReturn:
@@ -128,7 +129,7 @@ def export_main() -> NoReturn:
     """Entry point of `taidpt-export`, the same as `taidpt export`."""
     command = cli.get_command(click.Context(cli), "export")
     assert command is not None
-    go_on_unread()
+    ignore_broken_pipe()
     _run(command, "taidpt-export", COMMANDS["export"].extra)
 
 

@@ -1,43 +1,75 @@
-"""A class bank's file: written, and read whole, by its header alone, or with one matrix mapped."""
+"""A class bank's file, one safetensors file: written, read whole, or in part.
+
+Schema 2 keeps thresholds and probability maps as tensors; schema 1 kept them as JSON, which took
+ten times as long to read.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.bank.class_bank import ClassBank, FloatArray
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
-from taidpt.runtime.bank.thresholds import Threshold, Thresholds
+from taidpt.runtime.bank.thresholds import FloatArray, Threshold, Thresholds
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.storage.tensor_file import TensorFile
 
-__all__ = ["is_bank", "map_local_embeddings", "read_bank", "read_bank_names", "write_bank"]
+__all__ = [
+    "BankParts",
+    "is_bank",
+    "map_local_embeddings",
+    "read_bank",
+    "read_bank_names",
+    "write_bank",
+]
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 _KIND = "taidpt-bank"
-_SCHEMA = 2  # in schema 1 thresholds and maps were JSON, ten times as slow to read
-_FACT = "map_fact."  # begins the name of a tensor of numbers that maps carry beside their points
+_SCHEMA = 2
+_FACT = "map_fact."  # prefix of tensors that hold numbers stored beside the points of the maps
+_REQUIRED = ("global_embeddings", "local_embeddings", "scale", "bias")
+_ARRAYS = (*_REQUIRED, "value_embeddings")
 
 
-def write_bank(bank: ClassBank, path: Path) -> None:
+@dataclass(frozen=True)
+class BankParts:
+    """The content of a bank file, before the parts are checked against each other.
+
+    Attributes:
+        names: C tag names.
+        arrays: the arrays of `ClassBank` by name.
+        thresholds: C thresholds, or none.
+        probabilities: C probability maps, or none.
+        metadata: free JSON.
+    """
+
+    names: tuple[str, ...]
+    arrays: Arrays
+    thresholds: Thresholds
+    probabilities: ProbabilityMaps
+    metadata: Mapping[str, Any]
+
+
+def write_bank(parts: BankParts, path: Path) -> None:
     """Write a bank as one safetensors file, by temporary and rename.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     from safetensors.numpy import save
 
-    thresholds = Thresholds.of(bank.thresholds)
-    maps = ProbabilityMaps.of(bank.probabilities)
+    thresholds, maps = parts.thresholds, parts.probabilities
     numbers = {key: column for key, column in maps.facts.items() if isinstance(column, np.ndarray)}
-    arrays: Arrays = {**bank.matrices(), "scale": bank.scale, "bias": bank.bias}
+    arrays = dict(parts.arrays)
     if thresholds:
         arrays["thresholds"] = np.stack([thresholds.on, thresholds.off])
     if len(maps.scores):
@@ -47,32 +79,33 @@ def write_bank(bank: ClassBank, path: Path) -> None:
     header = {
         "kind": _KIND,
         "schema": _SCHEMA,
-        "names": list(bank.names),
+        "names": list(parts.names),
         "threshold_sources": list(thresholds.sources),
         "map_facts": {key: list(maps.facts[key]) for key in maps.facts if key not in numbers},
-        "metadata": dict(bank.metadata),
+        "metadata": dict(parts.metadata),
     }
-    plain = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
     text = json.dumps(header, ensure_ascii=False, allow_nan=False)
-    write_output(path, save(plain, metadata={"taidpt": text}))
+    write_output(path, save(contiguous, metadata={"taidpt": text}))
 
 
-def read_bank(path: Path) -> ClassBank:
-    """Read a bank that `write_bank` wrote; its errors are those of `ClassBank.load`."""
+def read_bank(path: Path) -> BankParts:
+    """Read a bank file of schema 1 or 2.
+
+    Raises:
+        InputError: there is no such file.
+        BundleError: the file is damaged, newer, or not a bank.
+    """
     with TensorFile(path) as file:
         header = _header(file, path)
         arrays = file.arrays()
     try:
-        return ClassBank(
-            names=header.strings("names"),
-            global_embeddings=arrays["global_embeddings"],
-            local_embeddings=arrays["local_embeddings"],
-            scale=arrays["scale"],
-            bias=arrays["bias"],
-            value_embeddings=arrays.get("value_embeddings"),
-            thresholds=_thresholds(header, arrays),
-            probabilities=_probabilities(header, arrays),
-            metadata=header.child("metadata").document,
+        return BankParts(
+            header.strings("names"),
+            {name: arrays[name] for name in _ARRAYS if name in arrays or name in _REQUIRED},
+            _thresholds(header, arrays),
+            _probabilities(header, arrays),
+            header.child("metadata").document,
         )
     except KeyError as error:
         raise BundleError(f"{path}: the bank has no tensor {error}") from None
@@ -81,7 +114,7 @@ def read_bank(path: Path) -> ClassBank:
 
 
 def is_bank(path: Path) -> bool:
-    """Whether a file calls itself a bank; looks at its header alone."""
+    """Whether a file's header says that it is a bank."""
     try:
         with TensorFile(path) as file:
             return bool(json.loads(file.metadata("taidpt"))["kind"] == _KIND)
@@ -93,16 +126,16 @@ def read_bank_names(path: Path) -> tuple[str, ...]:
     """The tag names of a bank file, from its header alone.
 
     Raises:
-        BundleError: the header is damaged, newer, or not a bank's.
+        BundleError: the header is damaged, newer, or not that of a bank.
     """
     with TensorFile(path) as file:
         return _header(file, path).strings("names")
 
 
 def map_local_embeddings(path: Path) -> FloatArray:
-    """The local class embeddings of a bank file, mapped: nothing is read until a row is used.
+    """Map the local class embeddings of a bank file; rows are read when they are used.
 
-    The map keeps its content when the file is replaced, so it stays one with a running graph.
+    The map keeps its content when the file is replaced, so it always matches the graph that runs.
 
     Returns:
         float32 [C, D], read-only.
@@ -117,7 +150,7 @@ def map_local_embeddings(path: Path) -> FloatArray:
 
 
 def _header(file: TensorFile, path: Path) -> JsonReader:
-    """The JSON beside the tensors."""
+    """The JSON in the metadata of the safetensors file."""
     header = JsonReader(parse_object(file.metadata("taidpt"), str(path)), str(path))
     header.choice("kind", (_KIND,))
     schema = header.integer("schema")
@@ -156,7 +189,7 @@ def _probabilities(header: JsonReader, arrays: Arrays) -> ProbabilityMaps:
 def _numbers(
     arrays: Arrays, name: str, shape: tuple[int | None, ...], kind: type[np.generic] = np.float64
 ) -> npt.NDArray[Any]:
-    """A tensor of this type and shape, None standing for any size, of finite numbers."""
+    """A finite tensor of this type and shape, where None means any size."""
     array = arrays[name]
     fits = len(shape) == array.ndim and all(
         wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
@@ -171,7 +204,7 @@ def _numbers(
 
 
 def _maps_of_schema_1(header: JsonReader) -> list[MapJson | None]:
-    """Maps of a calibrated bank; the first banks have no such key."""
+    """The maps of a calibrated bank; the first banks have no such key."""
     if "probabilities" not in header:
         return []
     found = header.document["probabilities"]

@@ -1,4 +1,4 @@
-"""The class bank: what the tuned prompts became, one row a tag, in one safetensors file."""
+"""The class bank: one row of class embeddings for each tag."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.bank.bank_file import BankParts, read_bank, write_bank
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
-from taidpt.runtime.bank.thresholds import Threshold, Thresholds
-from taidpt.runtime.errors import InputError
+from taidpt.runtime.bank.thresholds import FloatArray, Threshold, Thresholds
+from taidpt.runtime.errors import BundleError, InputError
 
 __all__ = [
     "DEFAULT_SCALE",
@@ -24,10 +25,15 @@ __all__ = [
     "join_banks",
 ]
 
-FloatArray = npt.NDArray[np.float32]
-
 DEFAULT_SCALE = 4.0  # the paper's fixed factor on a similarity
+# A row that went through fp16 and back has a length within 5e-4 of 1; rows that were never
+# normalised are far off.
 _UNIT_TOLERANCE = 1e-3
+# Default thresholds switch at a cosine of 0.25, or, for scores that are relative to the picture's
+# mean over tags, 0.1 above it: CLIP's cosines of texts and pictures that fit lie around there. A
+# tag switches off slightly lower, so that it does not flicker.
+_DEFAULT_ON, _DEFAULT_OFF = 0.25, 0.24
+_DEFAULT_RELATIVE_ON, _DEFAULT_RELATIVE_OFF = 0.1, 0.08
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +50,7 @@ class ClassBank:
         thresholds: C thresholds, or none at all; held as `Thresholds`.
         probabilities: C maps from score to probability as in the manifest, each None until
             calibrated; none at all makes each None. Held as `ProbabilityMaps`.
-        metadata: free JSON about where the bank comes from (model, weights' hash, …).
+        metadata: free JSON about the bank's origin (model, hash of the weights, …).
     """
 
     names: tuple[str, ...]
@@ -78,13 +84,13 @@ class ClassBank:
         names: tuple[str, ...],
         global_embeddings: FloatArray,
         local_embeddings: FloatArray,
-        **others: Any,
+        **fields: Any,
     ) -> ClassBank:
-        """A bank with the default scale 4 and bias 0 where `others` gives none."""
+        """A bank with scale 4 and bias 0, unless `fields` has other values for them."""
         C = len(names)
-        others.setdefault("scale", np.full(C, DEFAULT_SCALE, np.float32))
-        others.setdefault("bias", np.zeros(C, np.float32))
-        return cls(names, global_embeddings, local_embeddings, **others)
+        fields.setdefault("scale", np.full(C, DEFAULT_SCALE, np.float32))
+        fields.setdefault("bias", np.zeros(C, np.float32))
+        return cls(names, global_embeddings, local_embeddings, **fields)
 
     def __repr__(self) -> str:
         return f"ClassBank({len(self.names)} tags, dim {self.dim}: {_some(self.names)})"
@@ -98,11 +104,16 @@ class ClassBank:
         """Write the bank as one safetensors file, by temporary and rename.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
-        from taidpt.runtime.bank.bank_file import write_bank
-
-        write_bank(self, Path(path))
+        parts = BankParts(
+            self.names,
+            {**self.matrices(), "scale": self.scale, "bias": self.bias},
+            Thresholds.of(self.thresholds),
+            ProbabilityMaps.of(self.probabilities),
+            self.metadata,
+        )
+        write_bank(parts, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> ClassBank:
@@ -110,11 +121,19 @@ class ClassBank:
 
         Raises:
             InputError: there is no such file.
-            BundleError: it is damaged, newer, or not a bank.
+            BundleError: the file is damaged, newer, or not a bank.
         """
-        from taidpt.runtime.bank.bank_file import read_bank
-
-        return read_bank(Path(path))
+        parts = read_bank(Path(path))
+        try:
+            return cls(
+                names=parts.names,
+                **parts.arrays,
+                thresholds=parts.thresholds,
+                probabilities=parts.probabilities,
+                metadata=parts.metadata,
+            )
+        except InputError as error:
+            raise BundleError(f"{path}: {error}") from None
 
     def select(self, names: Iterable[str]) -> ClassBank:
         """A bank of some of the tags, in the order given.
@@ -123,11 +142,11 @@ class ClassBank:
             InputError: the bank has no such tag.
         """
         wanted = tuple(names)
-        place = {name: index for index, name in enumerate(self.names)}
-        missing = [name for name in wanted if name not in place]
+        index_of = {name: index for index, name in enumerate(self.names)}
+        missing = [name for name in wanted if name not in index_of]
         if missing:
             raise InputError(f"the bank has no tag {missing[0]!r}; its tags: {_some(self.names)}")
-        rows = np.array([place[name] for name in wanted], np.int64)
+        rows = np.array([index_of[name] for name in wanted], np.int64)
         thresholds = Thresholds.of(self.thresholds)
         values = self.value_embeddings
         return replace(
@@ -184,8 +203,7 @@ def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
     banks = (first, second)
     if first.dim != second.dim:
         raise InputError(f"banks of {first.dim} and {second.dim} dimensions cannot be joined")
-    there = set(first.names)
-    shared = [name for name in second.names if name in there]
+    shared = sorted(set(first.names) & set(second.names))
     if shared:
         raise InputError(f"the bank has the tag {_some(shared)} already; remove it first")
     if len({bank.value_embeddings is None for bank in banks}) > 1:
@@ -209,13 +227,17 @@ def join_banks(first: ClassBank, second: ClassBank) -> ClassBank:
 
 
 def default_thresholds(bank: ClassBank, transform: str) -> tuple[Threshold, ...]:
-    """A start where nothing better is known: a cosine of 0.25, or 0.1 above the picture's mean."""
+    """Thresholds of tags that were neither tuned nor calibrated: the same cosine for each.
+
+    Args:
+        transform: of the scores that the thresholds are for.
+    """
     step = bank.scale.astype(float)
     if transform == "none":
-        on, off = bank.bias + 0.25 * step, bank.bias + 0.24 * step
+        on, off = bank.bias + _DEFAULT_ON * step, bank.bias + _DEFAULT_OFF * step
     else:
-        even = -math.log(len(bank.names)) if transform == "log_softmax" else 0.0
-        on, off = even + 0.1 * step, even + 0.08 * step
+        mean = -math.log(len(bank.names)) if transform == "log_softmax" else 0.0
+        on, off = mean + _DEFAULT_RELATIVE_ON * step, mean + _DEFAULT_RELATIVE_OFF * step
     return tuple(
         Threshold(float(high), float(low), "default") for high, low in zip(on, off, strict=True)
     )
@@ -238,7 +260,7 @@ def _check_array(
         raise InputError(
             f"{name} should be float32 {list(shape)}, got {array.dtype} {list(array.shape)}"
         )
-    # one pass without a copy: what is not finite makes a sum that is not
+    # one pass without a copy: a value that is not finite makes its row's sum not finite
     squares = np.einsum("...d,...d->...", array, array)
     if not np.isfinite(squares).all():
         raise InputError(f"{name} holds values that are not finite")

@@ -1,4 +1,4 @@
-"""Maps from score to probability of many tags as arrays: checked at once, read one by one."""
+"""Maps from score to probability of many tags as arrays: checked at once, read row by row."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ _POINTS = ("scores", "probabilities")
 
 
 class ProbabilityMaps(Table[MapJson | None]):
-    """C maps from score to probability, straight lines between points; None where there is none.
+    """C piecewise linear maps from score to probability; None for a tag without a map.
 
-    A row reads as the JSON of the manifest: `scores`, `probabilities`, and what calibration noted.
+    A row reads as the JSON of the manifest: `scores`, `probabilities`, and other keys that
+    calibration wrote.
 
     Attributes:
-        lengths: how many points each tag's map has, 0 for none, int64 [C].
+        lengths: number of points of each tag's map, 0 for none, int64 [C].
         scores, probabilities: the points of all maps, one tag after the other, float64 [T].
-        facts: what else each of the M maps says: key → M values, None where it says nothing.
+        facts: the other keys of the M maps: key → M values, None for a map without the key.
     """
 
     def __init__(self, lengths: Whole, scores: Floats, probabilities: Floats, facts: Facts) -> None:
-        """Check all at once.
+        """Check all maps at once.
 
         Raises:
-            InputError: numbers of points differ, scores do not rise, a probability is none.
+            InputError: numbers of points differ, scores do not rise, or a value is no probability.
         """
         self.lengths, self.scores, self.probabilities = lengths, scores, probabilities
         self.facts = facts
@@ -44,10 +45,10 @@ class ProbabilityMaps(Table[MapJson | None]):
 
     @classmethod
     def of(cls, rows: Sequence[MapJson | None]) -> ProbabilityMaps:
-        """A table of any sequence; a table as it is.
+        """A table of any sequence; a table is returned unchanged.
 
         Raises:
-            InputError: a map is not one.
+            InputError: a row is not a map.
         """
         if isinstance(rows, ProbabilityMaps):
             return rows
@@ -65,7 +66,7 @@ class ProbabilityMaps(Table[MapJson | None]):
         return cls(lengths, points[0], points[1], facts)
 
     def take(self, rows: Whole) -> ProbabilityMaps:
-        """Some of the rows, in the order given, [R]."""
+        """The rows with these indices, int64 [R], in this order."""
         lengths = self.lengths[rows]
         ends = np.cumsum(lengths)
         shift = (self._ends - self.lengths)[rows] - (ends - lengths)
@@ -75,7 +76,7 @@ class ProbabilityMaps(Table[MapJson | None]):
         return ProbabilityMaps(lengths, self.scores[points], self.probabilities[points], facts)
 
     def join(self, other: ProbabilityMaps) -> ProbabilityMaps:
-        """These rows, and the other table's after them."""
+        """These rows followed by those of the other table."""
         both = (self, other)
         facts = {
             key: _appended(*(one.facts.get(key, [None] * one.present) for one in both))
@@ -90,7 +91,7 @@ class ProbabilityMaps(Table[MapJson | None]):
 
     @property
     def present(self) -> int:
-        """How many tags have a map."""
+        """Number of tags that have a map."""
         return int((self.lengths > 0).sum())
 
     def __len__(self) -> int:
@@ -162,7 +163,7 @@ def _joined(parts: Iterable[Sequence[float]]) -> Floats:
 
 
 def _column(values: list[Any]) -> Sequence[Any] | Floats:
-    """Finite numbers, or equally long lists of them, as an array; anything else as it is."""
+    """Finite numbers, or equally long lists of them, as an array; anything else unchanged."""
     try:
         array = np.array(values)
     except ValueError:  # lists of several lengths
@@ -175,7 +176,7 @@ def _picked(column: Sequence[Any] | Floats, places: Whole) -> Sequence[Any] | Fl
 
 
 def _appended(first: Sequence[Any] | Floats, second: Sequence[Any] | Floats) -> Any:
-    """One column after the other, as an array where both are of one kind."""
+    """One column after the other, as an array where both are arrays of one row shape."""
     columns = [column for column in (first, second) if len(column)]
     if len(columns) < 2:
         return columns[0] if columns else first

@@ -1,4 +1,4 @@
-"""Thresholds of many tags as arrays: checked at once, read one by one."""
+"""Thresholds of many tags as arrays: checked at once, read row by row."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ import numpy.typing as npt
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.json_reader import JsonReader
 
-__all__ = ["UNCERTAIN", "Floats", "Table", "Threshold", "Thresholds", "Whole"]
+__all__ = ["UNCERTAIN", "FloatArray", "Floats", "Table", "Threshold", "Thresholds", "Whole"]
 
+FloatArray = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
-UNCERTAIN = (0.2, 0.8)  # probabilities between these say neither yes nor no
+# Between these probabilities at least one answer in five would be wrong, so a tag is uncertain.
+UNCERTAIN = (0.2, 0.8)
 
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where a tag switches.
+    """The scores at which a tag switches.
 
     Attributes:
         on: a score of at least this turns the tag on.
         off: a score below this turns it off again, at most `on`.
-        source: where the numbers come from: "default", "from texts", "calibrated", ….
+        source: the origin of the numbers: "default", "from texts", "calibrated", ….
     """
 
     on: float
@@ -60,7 +62,7 @@ class Threshold:
 
 
 class Table(Sequence[Row]):
-    """Rows that are made when somebody asks for one; equal to any sequence of equal rows."""
+    """A sequence that makes its rows on access; equal to any sequence of equal rows."""
 
     @abstractmethod
     def _row(self, index: int) -> Row: ...
@@ -90,7 +92,7 @@ class Thresholds(Table[Threshold]):
     """
 
     def __init__(self, on: Floats, off: Floats, sources: Sequence[str]) -> None:
-        """Check all at once.
+        """Check all thresholds at once.
 
         Raises:
             InputError: lengths differ, or a threshold is not finite or off above on.
@@ -107,18 +109,18 @@ class Thresholds(Table[Threshold]):
 
     @classmethod
     def of(cls, rows: Sequence[Threshold]) -> Thresholds:
-        """A table of any sequence; a table as it is."""
+        """A table of any sequence; a table is returned unchanged."""
         if isinstance(rows, Thresholds):
             return rows
         pairs = np.array([(row.on, row.off) for row in rows], np.float64).reshape(-1, 2)
         return cls(pairs[:, 0], pairs[:, 1], tuple(row.source for row in rows))
 
     def take(self, rows: Whole) -> Thresholds:
-        """Some of the rows, in the order given, [R]."""
+        """The rows with these indices, int64 [R], in this order."""
         return Thresholds(self.on[rows], self.off[rows], tuple(self.sources[row] for row in rows))
 
     def join(self, other: Thresholds) -> Thresholds:
-        """These rows, and the other table's after them."""
+        """These rows followed by those of the other table."""
         on, off = np.concatenate([self.on, other.on]), np.concatenate([self.off, other.off])
         return Thresholds(on, off, (*self.sources, *other.sources))
 

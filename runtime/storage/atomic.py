@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a power cut leaves the old content or the new, never half."""
+"""Atomic writes: after a kill or a power cut a file has its old content or its new content."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 __all__ = ["exchange", "fsync_folder", "hold_lock", "sha256_of", "try_lock", "write_atomically"]
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+# From linux/fcntl.h and linux/fs.h: paths are relative to the working folder; swap two names.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 def sha256_of(*paths: Path) -> str:
-    """The SHA-256 of files' content, one after the other, in hexadecimal; reads blocks of 1 MiB."""
+    """The SHA-256 of the concatenated content of files, in hexadecimal; reads blocks of 1 MiB."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
@@ -28,7 +28,7 @@ def sha256_of(*paths: Path) -> str:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable; does nothing where folders cannot be opened."""
+    """Make renames inside a folder durable; no effect on Windows, which cannot open folders."""
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -39,12 +39,12 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by a temporary sibling, fsync and rename; a device or a pipe as it is.
+    """Write a file by a temporary sibling, fsync and rename; write devices directly.
 
-    Where `path` is a link, the file behind it is written.
+    A link stays a link: its target is written.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():  # a rename would put a file in place of /dev/stdout
+    if path.exists() and not path.is_file():  # a rename would replace /dev/stdout by a file
         path.write_bytes(data)
         return
     temporary = path.with_name(f".{path.name}.tmp-{os.urandom(4).hex()}")
@@ -61,12 +61,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two paths in one step by Linux' renameat2.
+    """Swap two paths in one step with renameat2 of Linux.
 
     Returns:
-        False where the system or the file system cannot do it; nothing has changed then.
+        False if the system or the file system has no such call; nothing has changed then.
     Raises:
-        OSError: it can be done here and failed.
+        OSError: the call exists and failed.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -85,11 +85,11 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def try_lock(folder: Path) -> int | None:
-    """Take the lock of a folder, which the system lets go when the process ends.
+    """Take the lock of a folder; the system releases it when the process ends.
 
     Returns:
-        A descriptor to close, or None when another process holds the lock. Where the system has
-        no such locks (Windows) the answer is None as well.
+        A descriptor to close, or None if another process holds the lock, or the system has no
+        such locks (Windows).
     """
     try:
         import fcntl
@@ -106,7 +106,7 @@ def try_lock(folder: Path) -> int | None:
 
 @contextlib.contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Wait for a folder's lock and keep it inside the `with`; no lock where there are none."""
+    """Wait for a folder's lock and hold it inside the `with`; no lock on Windows."""
     try:
         import fcntl
     except ImportError:

@@ -1,4 +1,4 @@
-"""Typed reading of JSON objects, with errors that say where in the document the fault lies."""
+"""Typed reading of JSON objects; errors name the place in the document."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """Parse a JSON object strictly: no NaN, no infinities, nothing but an object.
+    """Parse a JSON object strictly: no NaN, no infinities, no other type.
 
     Raises:
-        BundleError: with `where` and the line of the fault.
+        BundleError: the text is not such an object; the message has `where` and the line.
     """
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
@@ -34,7 +34,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class JsonReader:
-    """Takes typed values out of one JSON object; keys that nobody asks for are left alone."""
+    """Reads typed values of one JSON object; other keys are ignored."""
 
     def __init__(self, document: object, where: str) -> None:
         if not isinstance(document, dict):
@@ -46,7 +46,7 @@ class JsonReader:
         return self.document.get(key) is not None
 
     def fail(self, key: str, expected: str) -> NoReturn:
-        """Raise a BundleError that names the key, what it holds, and what it should hold."""
+        """Raise a BundleError with the key, its value, and the expected value."""
         got = _shown(self.document[key]) if key in self.document else "nothing"
         raise BundleError(f"{self.where}: {key!r} should be {expected}, got {got}")
 
@@ -66,7 +66,7 @@ class JsonReader:
         ]
 
     def string(self, key: str) -> str:
-        """A string, which may be empty."""
+        """A string; it may be empty."""
         value = self.document.get(key)
         if not isinstance(value, str):
             self.fail(key, "a string")

@@ -1,4 +1,4 @@
-"""Files that a command was asked to write: refused early where they cannot be, or written whole."""
+"""Output files of commands: refused before the work if unwritable, and written atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["refuse_unwritable", "write_output"]
 
 
 def refuse_unwritable(path: str | Path) -> None:
-    """Raise InputError where a file cannot be written, before work is done for it."""
+    """Raise InputError if a file cannot be written, before the work for it starts."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise InputError(f"{path}: is a folder; give a file's name")
@@ -24,12 +24,12 @@ def refuse_unwritable(path: str | Path) -> None:
 
 
 def write_output(path: str | Path, data: bytes, advice: str = "") -> None:
-    """Write a file by a temporary sibling and a rename; a device or a pipe as it is.
+    """Write a file atomically; devices and pipes are written directly.
 
     Args:
-        advice: what to add to the error, with its own comma or semicolon.
+        advice: added to the error, with its own comma or semicolon.
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     try:
         write_atomically(Path(path), data)

@@ -1,4 +1,4 @@
-"""Standard output, which may be closed, full, or a pipe that nobody reads."""
+"""Standard output that may be closed, full, or a broken pipe."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 
-__all__ = ["go_on_unread", "write_stdout"]
+__all__ = ["ignore_broken_pipe", "write_stdout"]
 
 
 def write_stdout(text: str) -> None:
     """Write and flush.
 
     Raises:
-        InputError: it cannot be written, as on a full disk.
-        BrokenPipeError: nobody reads it any more, or it was closed from the beginning.
+        InputError: the write failed, as on a full disk.
+        BrokenPipeError: the reader has closed the pipe, or there is no standard output.
     """
     if sys.stdout is None:  # closed with `>&-`
         raise BrokenPipeError
@@ -29,17 +29,17 @@ def write_stdout(text: str) -> None:
         raise InputError(f"standard output: cannot be written: {error.strerror}") from None
 
 
-def go_on_unread() -> None:
-    """From now on, what is printed after the reader has gone (`… | head -1`) is lost in silence.
+def ignore_broken_pipe() -> None:
+    """Ignore broken pipes on standard output from now on (`… | head -1`).
 
-    For commands whose work is more than what they print; they end with their own exit code.
+    For commands whose work is more than their output; they end with their own exit code.
     """
     if sys.stdout is not None:
-        sys.stdout = _Unread(sys.stdout)
+        sys.stdout = _PipeTolerantStream(sys.stdout)
 
 
-class _Unread:
-    """A text stream that turns to nowhere when its pipe breaks."""
+class _PipeTolerantStream:
+    """A text stream that discards its output after its pipe has broken."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -51,17 +51,17 @@ class _Unread:
         try:
             return int(self._stream.write(text))
         except BrokenPipeError:
-            self._turn_away()
+            self._discard_output()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except BrokenPipeError:
-            self._turn_away()
+            self._discard_output()
 
-    def _turn_away(self) -> None:
-        """What the stream still holds goes to nowhere too, at its next flush."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
+    def _discard_output(self) -> None:
+        """Point the descriptor to the null device, so that buffered output is discarded as well."""
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, self._stream.fileno())
+        os.close(null_device)

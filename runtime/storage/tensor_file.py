@@ -1,7 +1,7 @@
-"""Reading a safetensors file: each tensor straight into an array of its own, from one open file.
+"""Reading a safetensors file: each tensor directly into its own array, from one open file.
 
-The library maps the file or copies it through bytes, which takes several times as long, and a map
-of a file that is written to meanwhile can end the process.
+The safetensors library maps the file or copies it through bytes. That takes several times as long,
+and reading a map of a file that is truncated meanwhile ends the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 
 __all__ = ["TensorFile"]
 
-_MAX_HEADER = 64 << 20
+_MAX_HEADER = 64 << 20  # bytes; names and metadata of a million tags fit, a damaged length does not
 _TYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
 
 
@@ -32,17 +32,17 @@ class _Place(NamedTuple):
 
 
 class TensorFile(AbstractContextManager["TensorFile"]):
-    """An open safetensors file; a rename that replaces it meanwhile changes nothing here.
+    """An open safetensors file of F32, F64 and I64 tensors.
 
-    Tensors may be of type F32, F64 or I64.
+    A rename that replaces the file meanwhile has no effect on an open one.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it and read its header.
+        """Open the file and read its header.
 
         Raises:
-            InputError: it cannot be opened.
-            BundleError: its header is damaged.
+            InputError: the file cannot be opened.
+            BundleError: the header is damaged.
         """
         self._path = path
         try:
@@ -65,7 +65,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         self._stream.close()
 
     def metadata(self, key: str) -> str:
-        """A string of the header's metadata; BundleError where there is none."""
+        """A string of the header's metadata; BundleError if there is none."""
         where = f"{self._path} (its metadata)"
         return JsonReader(self._header.get("__metadata__"), where).string(key)
 
@@ -73,7 +73,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         """All tensors.
 
         Raises:
-            BundleError: one is damaged, or they do not fill the file.
+            BundleError: a tensor is damaged, or the tensors do not fill the file.
         """
         places = {name: self._place(name) for name in self._names}
         end = self._begin
@@ -86,7 +86,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         return {name: self._read(place) for name, place in places.items()}
 
     def map(self, name: str) -> npt.NDArray[Any]:
-        """A tensor mapped: nothing is read until it is used; read-only.
+        """Map a tensor read-only; its bytes are read when they are used.
 
         Raises:
             BundleError: there is no such tensor, or it is damaged.
