@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from taidpt.runtime.bank.bank_file import is_bank, map_local_embeddings
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import BundleError
-from tests.runtime.test_bank import rows
+from tests.runtime.bank.test_class_bank import rows
 from tests.support import REPOSITORY
 
 LEARNED = {"band": [0.1, 0.30000000000000004], "state": "seen", "sureness": "low", "share": 0.1}
