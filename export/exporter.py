@@ -104,7 +104,7 @@ class ExportOptions:
 
 
 def export_bundle(
-    prompts_path: str | Path,
+    prompts: str | Path | Classes,
     out: str | Path,
     options: ExportOptions | None = None,
     progress: Progress | None = None,
@@ -112,7 +112,7 @@ def export_bundle(
     """Turn tuned prompts into a portable bundle.
 
     Args:
-        prompts_path: the file that `taidpt tune` wrote, or a class bank.
+        prompts: the file that `taidpt tune` wrote or a class bank's, or either in memory.
         out: the bundle's folder; a bundle that stands there is replaced in one step.
         options: defaults are the prompts' own.
         progress: told about each stage.
@@ -121,20 +121,22 @@ def export_bundle(
         ParityError: the bundle would not give PyTorch's results; nothing was written.
     """
     options, progress = options or ExportOptions(), progress or SilentProgress()
-    prompts_path = Path(prompts_path)
-    prompts = load_classes(prompts_path)
+    source = None
+    if isinstance(prompts, str | Path):
+        path = Path(prompts)
+        prompts, source = load_classes(path), {"name": path.name, "sha256": sha256_of(path)}
+    classes = prompts
 
     def load() -> ClipModel:
         progress.start("Loading the model", 1)
-        pretrained = options.pretrained or str(prompts.model["pretrained"])
-        clip = load_clip(str(prompts.model["name"]), pretrained)
-        if prompts.picture is not None:
-            clip = prompts.picture.model(clip)
+        pretrained = options.pretrained or str(classes.model["pretrained"])
+        clip = load_clip(str(classes.model["name"]), pretrained)
+        if classes.picture is not None:
+            clip = classes.picture.model(clip)
         progress.advance()
         return clip
 
-    source = {"name": prompts_path.name, "sha256": sha256_of(prompts_path)}
-    return _write(prompts, load, out, options, progress, source)
+    return _write(classes, load, out, options, progress, source)
 
 
 def write_bundle(

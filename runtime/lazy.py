@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 __all__ = ["lazy_names"]
@@ -31,6 +32,8 @@ def lazy_names(
         return value
 
     def list_names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *modules})
+        found = vars(sys.modules[package]).items()
+        kept = (name for name, value in found if name[:2] == "__" or isinstance(value, ModuleType))
+        return sorted({*kept, *modules})
 
     return get_attribute, list_names

@@ -1,7 +1,37 @@
-"""A multi-label tagger for your own tags, tuned from text alone and run without torch."""
+"""A multi-label tagger for your own tags, tuned from text alone and run without torch.
+
+    prompts = taidpt.tune("tags.yaml", "captions.txt", model="RN50-quickgelu", pretrained="openai")
+    bundle = taidpt.export_bundle(prompts, "street.taidpt")
+    tagger = taidpt.Tagger.load(bundle.path)
+    tagger(frame).tags
+
+Importing this package loads neither torch nor onnxruntime; each name is loaded when it is used.
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING
+
+from taidpt.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taidpt.export.call import add_engine as add_engine
+    from taidpt.export.call import export_bundle as export_bundle
+    from taidpt.runtime import Bundle as Bundle
+    from taidpt.runtime import ClassBank as ClassBank
+    from taidpt.runtime import Tagger as Tagger
+    from taidpt.runtime import TaidptError as TaidptError
+    from taidpt.runtime import open_source as open_source
+    from taidpt.runtime import read_image as read_image
+    from taidpt.tuning.call import tune as tune
 
 __version__ = "0.1.0"
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "tuning.call": ("tune",),
+        "export.call": ("add_engine", "export_bundle"),
+        "runtime": ("Bundle", "ClassBank", "TaidptError", "Tagger", "open_source", "read_image"),
+    },
+)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["BarProgress", "Progress", "SilentProgress", "show_elapsed"]
+__all__ = ["BarProgress", "Progress", "SilentProgress", "open_progress", "show_elapsed"]
 
 _TICK_S = 0.5  # the display counts whole seconds, so twice a second never skips one
 
@@ -76,6 +76,11 @@ class BarProgress(AbstractContextManager["BarProgress"]):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def open_progress(shown: bool) -> AbstractContextManager[Progress]:
+    """Progress on standard error, or none."""
+    return BarProgress() if shown else contextlib.nullcontext(SilentProgress())
 
 
 @contextlib.contextmanager

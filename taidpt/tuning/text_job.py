@@ -29,9 +29,10 @@ class TuneJob:
 
     Attributes:
         model, pretrained: as `load_clip` takes them.
-        tags: the tag list's file.
+        tags: the tag list, or its file.
         texts: files of texts, read one after the other.
-        output: the prompts file; an old one is replaced in one step at the end.
+        output: the prompts file; an old one is replaced in one step at the end. None writes none.
+        captions: texts in memory, read before the files.
         from_names: add texts made from the tags' names.
         settings: the method and its numbers.
         resume: go on from the checkpoint beside the output.
@@ -43,9 +44,10 @@ class TuneJob:
 
     model: str
     pretrained: str
-    tags: Path
+    tags: Path | TagSet
     texts: tuple[Path, ...]
-    output: Path
+    output: Path | None
+    captions: tuple[str, ...] = ()
     from_names: bool = False
     settings: TuneSettings = field(default_factory=TuneSettings)
     resume: bool = False
@@ -70,7 +72,7 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
     _check_files(job)
     check_clip_source(job.model, job.pretrained)
     device = pick_device(job.device)
-    tags = TagSet.load(job.tags)
+    tags = job.tags if isinstance(job.tags, TagSet) else TagSet.load(job.tags)
     texts = list(_labelled(job, tags, progress))
     clip = load_clip(job.model, job.pretrained, job.settings.seed).to(device)
     progress.note(
@@ -78,14 +80,15 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
         f"{torch.get_num_threads()} threads"
     )
     options = RunOptions(
-        checkpoint=checkpoint_path(job.output),
+        checkpoint=None if job.output is None else checkpoint_path(job.output),
         resume=job.resume,
         cache=job.cache,
         cache_precision=job.cache_precision,
         sources=_sources(job),
     )
     prompts = tune(clip, tags.tags, texts, job.settings, options, progress)
-    save_prompts(prompts, job.output)
+    if job.output is not None:
+        save_prompts(prompts, job.output)
     return prompts
 
 
@@ -97,9 +100,10 @@ def save_prompts(prompts: TunedPrompts, output: Path) -> None:
 
 
 def _check_files(job: TuneJob) -> None:
-    if not job.texts and not job.from_names:
+    if not (job.texts or job.captions or job.from_names):
         raise InputError("no texts: give --texts FILE, or --from-names to make some from the tags")
-    check_output(job.output, job.resume, job.restart)
+    if job.output is not None:
+        check_output(job.output, job.resume, job.restart)
 
 
 def check_output(output: Path, resume: bool, restart: bool) -> None:
@@ -138,14 +142,14 @@ def pick_device(name: str) -> torch.device:
 
 def _labelled(job: TuneJob, tags: TagSet, progress: Progress) -> Iterator[LabelledText]:
     """The texts that name a tag; says how many, and which tags none names."""
-    if job.texts:
+    if job.texts or job.captions:
         report = LabelReport(tags)
-        yield from label_texts(_all_texts(job.texts), tags, report)
+        yield from label_texts(_all_texts(job), tags, report)
         progress.note(next(report.lines()))
         if report.unnamed == report.texts and not job.from_names:
             raise InputError(
-                f"none of the {report.texts:,} texts in {', '.join(map(str, job.texts))} names a "
-                f"tag of {job.tags}: check the spelling, add synonyms, or use --from-names"
+                f"none of the {report.texts:,} texts in {', '.join(_sources(job))} names a tag of "
+                f"{tags.source}: check the spelling, add synonyms, or use --from-names"
             )
         if report.missing:
             progress.note(report.warning())
@@ -153,11 +157,13 @@ def _labelled(job: TuneJob, tags: TagSet, progress: Progress) -> Iterator[Labell
         yield from texts_from_names(tags.names, seed=job.settings.seed)
 
 
-def _all_texts(files: tuple[Path, ...]) -> Iterator[str]:
-    for file in files:
+def _all_texts(job: TuneJob) -> Iterator[str]:
+    yield from job.captions
+    for file in job.texts:
         yield from read_texts(file)
 
 
 def _sources(job: TuneJob) -> tuple[str, ...]:
+    memory = ("captions in memory",) if job.captions else ()
     made = ("made from the tags' names",) if job.from_names else ()
-    return (*(file.name for file in job.texts), *made)
+    return (*memory, *(file.name for file in job.texts), *made)

@@ -65,7 +65,7 @@ ORDER = {
         precision exporter
         engines replace_head demo
         checks
-        cli
+        call cli
     """,
 }
 # The largest number of modules in one folder, its `__init__.py` not counted.
@@ -145,7 +145,7 @@ def test_rooms_import_downwards() -> None:
         f"{modules()[name]}:{line} imports {other}"
         for name in modules()
         for line, other in imports(name)
-        if room_of(other) not in ALLOWED[room_of(name)]
+        if room_of(other) not in ALLOWED[room_of(name)] and name != "taidpt"  # hands all on
     ]
     assert not wrong, "\n".join(wrong)
 
