@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from taidpt.export.classes.banked_classes import BankedClasses
 from taidpt.export.engines import in_bundle
-from taidpt.export.engines.builder import EngineOptions
 from taidpt.export.engines.in_bundle import EngineResult
 from taidpt.export.graph.resize import FrameInput
 from taidpt.export.parity.centred_cosine import BOUND, ExportResult
-from taidpt.export.precision.variant import EngineRequest
+from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.progress import open_progress
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError

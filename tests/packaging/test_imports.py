@@ -43,7 +43,9 @@ ORDER = {
     """,
     "kernels": """
         local_similarity
-        aot_header aot_compile aot
+        aot_compile
+        aot_header
+        aot
     """,
     "taidpt": """
         progress metrics score_transforms texts toyworld
