@@ -1,9 +1,10 @@
-"""What tests of several rooms share: markers that skip by themselves, and the stub of a GPU."""
+"""What tests of several rooms share: markers, the order of files, the table of skipped tests."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell script
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The files that take longest, longest first (`pytest --durations=0`): a process that meets one of
+# them last works alone for as long as it takes.
+_LONG_FILES = {name: place for place, name in enumerate(("test_triton.py",))}
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +37,25 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests where torch sees no CUDA device."""
+    """Long files first, so that two processes end together; `gpu` tests skip without a GPU."""
+    items.sort(key=lambda item: _LONG_FILES.get(item.path.name, len(_LONG_FILES)))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if gpu_items and not _has_cuda():
         for item in gpu_items:
             item.add_marker(pytest.mark.skip(reason="gpu: torch sees no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One table of the skipped tests: how many, and why."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        terminalreporter.section("skipped tests")
+        for reason, count in sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])):
+            terminalreporter.write_line(f"{count:5d}  {reason}")
 
 
 def _has_cuda() -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "architectures",
     "build_native",
     "build_stub_driver",
+    "built_library",
     "load_library",
     "run_cmake",
 ]
@@ -58,17 +59,29 @@ def architectures() -> list[str]:
 @cache
 def build_native() -> Path:
     """Folder of libtaidpt.so, and of the plugin where TENSORRT_INCLUDE_DIR names its headers."""
+    return _build(_workspace() / "build")
+
+
+@cache
+def built_library() -> Path:
+    """The library that ctest tests (TAIDPT_NATIVE_BUILD), else one built here."""
+    folder = os.environ.get("TAIDPT_NATIVE_BUILD")
+    return (Path(folder) if folder else build_native()) / "libtaidpt.so"
+
+
+def _build(folder: Path) -> Path:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     require("c++", compiler is not None, "no C++ compiler: apt install g++")
     require("cmake", shutil.which("cmake") is not None, "no cmake: apt install cmake")
-    folder = _workspace() / "build"
-    options = ["-DTAIDPT_WERROR=ON"]
+    options = ["-DTAIDPT_WERROR=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
     if importlib.util.find_spec("triton") is None:
         options.append("-DTAIDPT_GPU_KERNELS=OFF")
     else:
         options.append(f"-DTAIDPT_AOT_DIR={aot_folder()}")
     if headers := os.environ.get("TENSORRT_INCLUDE_DIR"):
         options.append(f"-DTENSORRT_INCLUDE_DIR={headers}")
+        if cuda := os.environ.get("CUDA_INCLUDE_DIR"):
+            options.append(f"-DCUDA_INCLUDE_DIR={cuda}")
     run_cmake("-S", str(REPOSITORY), "-B", str(folder), *options)
     run_cmake("--build", str(folder), "--parallel", "2")
     return folder
@@ -84,7 +97,7 @@ def run_cmake(*arguments: str) -> str:
 @cache
 def load_library() -> ctypes.CDLL:
     """The C library with its signatures."""
-    return declared(ctypes.CDLL(str(build_native() / "libtaidpt.so")))
+    return declared(ctypes.CDLL(str(built_library())))
 
 
 @cache

@@ -14,7 +14,7 @@ import torch
 from taidpt.kernels.local_similarity import naive
 from taidpt.kernels.local_similarity.inputs import Inputs
 from tests.kernels.cases import TOLERANCES, Case, make_inputs
-from tests.kernels.native_build import build_native, load_library, run_cmake
+from tests.kernels.native_build import built_library, load_library, run_cmake
 from tests.kernels.native_interface import Arguments
 from tests.support import REPOSITORY
 
@@ -143,7 +143,7 @@ def test_gpu_is_the_definition(sizes: tuple[int, int, int, int], dtype: torch.dt
 
 
 def test_it_neither_links_cuda_nor_exports_internals() -> None:
-    library = build_native() / "libtaidpt.so"
+    library = built_library()
     dynamic = subprocess.run(
         ["readelf", "-dW", str(library)], capture_output=True, text=True, check=True
     ).stdout
@@ -167,3 +167,15 @@ def test_a_build_without_kernels_and_headers_says_what_it_left_out(tmp_path: Any
     output = run_cmake("-S", str(REPOSITORY), "-B", str(tmp_path), "-DTAIDPT_GPU_KERNELS=OFF")
     assert "GPU kernels: none, CPU only" in output
     assert "TensorRT plugin: skipped; give -DTENSORRT_INCLUDE_DIR" in output
+
+
+def test_ctest_runs_the_library_that_was_built() -> None:
+    """`ctest --test-dir BUILD` finds the C++ test and pytest's; the C++ test passes."""
+    command = ["ctest", "--test-dir", str(built_library().parent), "--output-on-failure"]
+    listed = subprocess.run([*command, "-N"], capture_output=True, text=True, check=True).stdout
+    for name in ("library", "native", "native_launch", "aot", "tensorrt_plugin"):
+        assert f": {name}\n" in listed, listed
+    command += ["-R", "^library$"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "100% tests passed, 0 tests failed out of 1" in done.stdout

@@ -28,9 +28,14 @@ PYTHON = os.environ.get("TAIDPT_RTX_PYTHON", sys.executable)
 
 
 def plugin() -> Path:
-    """The plugin, or skip: TensorRT-RTX, TensorRT's headers and a compiler are wanted."""
-    found = sys.executable != PYTHON or importlib.util.find_spec("tensorrt_rtx") is not None
-    require("tensorrt-rtx", found, "pip install tensorrt_rtx==1.7.1.116")
+    """The plugin, or skip where TensorRT-RTX, TensorRT's headers or a compiler are missing."""
+    installed = sys.executable != PYTHON or importlib.util.find_spec("tensorrt_rtx") is not None
+    require("tensorrt-rtx", installed, "pip install tensorrt_rtx==1.7.1.116")
+    return plugin_library()
+
+
+def plugin_library() -> Path:
+    """The plugin, or skip where TensorRT's headers or a compiler are missing."""
     headers = os.environ.get("TENSORRT_INCLUDE_DIR", "")
     present = bool(headers) and (Path(headers) / "NvInfer.h").is_file()
     require("tensorrt-headers", present, "set TENSORRT_INCLUDE_DIR to the folder of NvInfer.h")
@@ -124,7 +129,7 @@ def build_driver(folder: Path) -> Path:
 @pytest.mark.tensorrt
 def test_plugin_launches_a_kernel_when_it_is_driven_without_tensorrt(tmp_path: Path) -> None:
     """On a driver that computes nothing: life cycle, inputs and the launch, not values."""
-    library = plugin()
+    library = plugin_library()
     arguments = [str(build_driver(tmp_path)), str(library)]
     done = subprocess.run(
         [sys.executable, "-c", DRIVE, *arguments],
