@@ -14,20 +14,25 @@ __all__ = ["Merge", "Prefetch"]
 
 T = TypeVar("T")
 
+# How long `close` waits for a thread that may hang in a read: longer than decoding any frame.
 _JOIN_S = 2.0
+# Longest waits between two looks at a flag that no thread signals. Waking 20 times a second costs
+# nothing measurable and delays an idle merge by at most one frame of a 20 fps camera; twice a
+# second is enough for Ctrl-C.
 _POLL_S = 0.05
 _CHECK_S = 0.5
+# Items that each merged source keeps ready: one to hand over and one that is being made.
 _KEPT_READY = 2
-# On two cores, where three stages share what inference leaves: 0.92 of the rate of inference alone
-# instead of 0.86, because a frame that is being inferred is not interrupted to decode the next.
+# Measured on two cores, where three stages share what inference leaves: 0.92 of the rate of
+# inference alone instead of 0.86, because decoding no longer interrupts a running inference.
 _YIELDING_NICE = 3
 
 
 class Prefetch(Generic[T]):
     """Runs an iterable in a thread and keeps a bounded number of its items ready.
 
-    An error of the iterable comes out after the items before it. With `drop_oldest` a full queue
-    loses its oldest item instead of holding the iterable up, and counts it.
+    An error of the iterable is raised after the items before it. With `drop_oldest` a full queue
+    drops its oldest item, and counts it, instead of blocking the iterable.
     """
 
     def __init__(
@@ -38,14 +43,14 @@ class Prefetch(Generic[T]):
         wake: threading.Event | None = None,
         yielding: bool = False,
     ) -> None:
-        """Begin to run `items`.
+        """Start to run `items`.
 
         Args:
-            items: what to run; only this thread's thread touches it from now on.
+            items: the iterable; only the worker thread may touch it afterwards.
             size: how many items may wait.
-            drop_oldest: for live sources.
-            wake: set whenever an item, the end or an error is there.
-            yielding: let other threads go first where there are too few cores.
+            drop_oldest: drop items when full, for live sources.
+            wake: set whenever an item, the end or an error is available.
+            yielding: lower the thread's priority, for machines with few cores.
         """
         self.dropped = 0
         self._items, self._size, self._drop_oldest = items, size, drop_oldest
@@ -66,34 +71,34 @@ class Prefetch(Generic[T]):
             return self._take()
 
     def wait(self) -> None:
-        """Until an item is ready, or nothing more will come."""
+        """Block until an item is ready, or no more will come."""
         with self._changed:
             while not (self._ready or self._done or self._stopping):
-                # a bounded wait, so that Ctrl-C is noticed on every system
+                # bounded, so that Ctrl-C is handled on every system
                 self._changed.wait(_CHECK_S)
 
     def take_ready(self, count: int) -> list[T]:
-        """Up to `count` items that are ready now, without waiting."""
+        """Return up to `count` items that are ready now, without waiting."""
         with self._changed:
-            found = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+            items = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
             self._changed.notify_all()
-            return found
+            return items
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come, but perhaps an error."""
+        """Whether no more items will come; an error may still be raised."""
         with self._changed:
             return self._done and not self._ready
 
     def stop(self) -> None:
-        """Take nothing more from the iterable; what is ready may still be taken.
+        """Stop reading the iterable; items that are ready may still be taken.
 
-        Takes no lock, so that a signal handler may call it.
+        It takes no lock, so a signal handler may call it.
         """
         self._stopping = True
 
     def close(self) -> None:
-        """Stop, forget what is ready, and wait a little for the thread.
+        """Stop, drop the items that are ready, and wait for the thread, at most two seconds.
 
         A thread that hangs in a read of a dead camera ends when that read does.
         """
@@ -124,8 +129,8 @@ class Prefetch(Generic[T]):
                 if self._stopping:
                     break
             if isinstance(self._items, Generator):
-                self._items.close()  # here, where its threads and files are used
-        except BaseException as caught:  # handed to whoever takes the items
+                self._items.close()  # in the thread that uses its files
+        except BaseException as caught:  # raised in the thread that takes the items
             error = caught
         with self._changed:
             self._error, self._done = error, True
@@ -151,7 +156,7 @@ class Prefetch(Generic[T]):
 
 
 def _yield_to_others() -> None:
-    """Make this thread less urgent than the others; only Linux can do that to one thread."""
+    """Lower the priority of this thread; only Linux has priorities of single threads."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             thread = threading.get_native_id()
@@ -160,10 +165,10 @@ def _yield_to_others() -> None:
 
 
 class Merge(Generic[T]):
-    """Takes from several iterables in turn; iterate it once.
+    """Takes items from several iterables in turn; iterate it once.
 
-    With a live one among them: from whichever has something ready. Else one item of each, in
-    order, so that every run gives the same.
+    If one of them is live: from any that has an item ready. Otherwise one item of each, in order,
+    so that every run yields the same sequence.
     """
 
     def __init__(
@@ -173,13 +178,14 @@ class Merge(Generic[T]):
         on_error: Callable[[int, Exception], None],
         at_once: int | None = None,
     ) -> None:
-        """Begin to run the iterables.
+        """Start to run the iterables.
 
         Args:
-            sources: run in a thread each, in which up to two items wait.
-            live: of each source, whether it drops its oldest item when it is full.
-            on_error: told of the error that ended source number i; the others go on.
-            at_once: sources that run at a time, the next begins when one has ended; None: all.
+            sources: each runs in a thread of its own and keeps up to two items ready.
+            live: for each source, whether it drops its oldest item when full.
+            on_error: called with i and the error that ended source i; the others continue.
+            at_once: how many sources run at a time; the next one starts when one has ended. None
+                runs all.
         """
         self._wake = threading.Event()
         self._waiting = deque(zip(sources, live, strict=True))
@@ -191,7 +197,7 @@ class Merge(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """Items that were dropped by all sources together."""
+        """Number of items that were dropped, over all sources."""
         return sum(fetcher.dropped for fetcher in self._fetchers)
 
     def __iter__(self) -> Iterator[T]:
@@ -199,14 +205,14 @@ class Merge(Generic[T]):
         try:
             while running:
                 self._wake.clear()
-                found = self._take(running)
-                yield from found
+                items = self._take(running)
+                yield from items
                 ended = [number for number in running if self._fetchers[number].ended]
                 for number in ended:
                     _report_end(self._fetchers[number], number, self._on_error)
                     running[running.index(number)] = self._begin_next()
                 running = [number for number in running if number >= 0]
-                if not found and running:
+                if not items and running:
                     self._wake.wait(_POLL_S)
         finally:
             for fetcher in self._fetchers:
@@ -215,7 +221,7 @@ class Merge(Generic[T]):
                 fetcher.close()
 
     def _take(self, running: Sequence[int]) -> list[T]:
-        """An item of each: waited for, or of those that have one ready."""
+        """One item of each source; of the live ones, only of those that have one ready."""
         fetchers = [self._fetchers[number] for number in running]
         if self._in_order:
             for fetcher in fetchers:
@@ -223,7 +229,7 @@ class Merge(Generic[T]):
         return [item for fetcher in fetchers for item in fetcher.take_ready(1)]
 
     def _begin_next(self) -> int:
-        """Run the next source; its number, or -1 when none is left."""
+        """Start the next source; return its number, or -1 when none is left."""
         if not self._waiting:
             return -1
         source, drops = self._waiting.popleft()

@@ -1,21 +1,22 @@
-"""From scores to events: smoothing by time, hysteresis, least durations, and a timeline.
+"""From scores to events: smoothing, hysteresis, shortest durations, and a timeline.
 
-Pure and vectorised over tags; no clock, no thread, no file. The same scores at the same times
-give the same events whatever the batch size, and after a restart from saved state.
+Pure and vectorised over tags: no clock, no thread, no file. The same scores at the same times
+give the same events for every batch size, and after a restart from saved state.
 
 For each tag, with score s at time t:
-- smoothed score y += (1 − exp(−Δt / smoothing)) · (s − y), beginning at the first s;
-- raw state: on when y ≥ on threshold, off when y < off threshold, unchanged between the two
-  (the uncertain band);
-- the state changes when the raw state has differed from it for its least duration; the event
-  carries the time at which the raw state changed, and the time at which it was decided.
+- smoothed score y += (1 − exp(−Δt / smoothing)) · (s − y), starting at the first s;
+- raw state: on when y ≥ on threshold, off when y < off threshold, unchanged in between (the
+  uncertain band);
+- the state changes once the raw state has differed from it for the shortest duration; the event
+  carries the time at which the raw state changed and the time of the decision.
 
-The tags may change between two frames (`retag`): those in both lists keep all of this, a new tag
-begins at its first s, and one that is on and vanishes goes off with the next frame.
+The tags may change between two frames (`retag`): tags in both lists keep their state, a new tag
+starts at its first s, and a removed tag that is on goes off with the next frame.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ from taidpt.runtime.events.state import TagStates, float_row, rebase_state
 
 __all__ = ["Event", "EventMachine", "EventSettings", "Interval", "rebase_state", "timeline"]
 
-_SLACK_S = 1e-9  # 0.7 − 0.4 is a little less than 0.3
+# Rounding of time differences: 0.7 − 0.4 is a little less than 0.3 in floats, by 1e-17 here and
+# by less than 1e-9 s for times up to months.
+_SLACK_S = 1e-9
 
 FloatRow = npt.NDArray[np.float64]
 BoolRow = npt.NDArray[np.bool_]
@@ -41,12 +44,12 @@ class Event:
     """A tag went on or off.
 
     Attributes:
-        time_s: when it did, in the source's seconds.
-        tag: its name.
+        time_s: time of the change, in seconds on the source's clock.
+        tag: the name of the tag.
         kind: "on" or "off".
-        score: the smoothed score when that was decided.
-        decided_s: when it was decided, later than `time_s` by the least duration.
-        peak: the highest smoothed score since the tag began to be on.
+        score: the smoothed score at the decision.
+        decided_s: time of the decision, later than `time_s` by the shortest duration.
+        peak: the highest smoothed score since the tag went on.
     """
 
     time_s: float
@@ -57,26 +60,19 @@ class Event:
     peak: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "time_s": self.time_s,
-            "tag": self.tag,
-            "kind": self.kind,
-            "score": self.score,
-            "decided_s": self.decided_s,
-            "peak": self.peak,
-        }
+        """Return plain JSON values."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
 class EventSettings:
-    """How scores become events; each value is one number for all tags, or one a tag.
+    """Settings of an EventMachine; each is one number for all tags, or one number a tag.
 
     Attributes:
         on, off: thresholds on the smoothed score, off ≤ on.
-        smoothing_s: time constant of the smoothing; 0 smooths nothing.
-        min_on_s: a tag that is on for less is not reported.
-        min_off_s: a gap of less does not interrupt a tag.
+        smoothing_s: time constant of the smoothing, in seconds; 0 means no smoothing.
+        min_on_s: shorter appearances of a tag are not reported, in seconds.
+        min_off_s: shorter gaps do not interrupt a tag, in seconds.
     """
 
     on: PerTag
@@ -89,16 +85,9 @@ class EventSettings:
         """The settings as float64 rows [C].
 
         Raises:
-            InputError: a shape, a sign, or off above on.
+            InputError: a wrong shape, a negative time, or off above on.
         """
-        values = {
-            "on": self.on,
-            "off": self.off,
-            "smoothing_s": self.smoothing_s,
-            "min_on_s": self.min_on_s,
-            "min_off_s": self.min_off_s,
-        }
-        rows = {name: float_row(name, value, count) for name, value in values.items()}
+        rows = {name: float_row(name, value, count) for name, value in vars(self).items()}
         if (rows["off"] > rows["on"]).any():
             raise InputError("an off threshold must not exceed its on threshold")
         for name in ("smoothing_s", "min_on_s", "min_off_s"):
@@ -136,23 +125,23 @@ class EventMachine:
 
     @property
     def uncertain(self) -> BoolRow:
-        """Which smoothed scores lie between the off and the on threshold, bool [C]."""
+        """Which smoothed scores are in the band off ≤ y < on, bool [C]."""
         settings, smoothed = self._settings, self._now.rows["smoothed"]
         return np.asarray((smoothed >= settings["off"]) & (smoothed < settings["on"]))
 
     def update(
         self, times_s: Sequence[float] | npt.NDArray[Any], scores: npt.NDArray[Any]
     ) -> list[Event]:
-        """Take the scores of some frames, in order.
+        """Process the scores of some frames, in order.
 
         Args:
-            times_s: N times in seconds, not falling, not before the last frame's.
+            times_s: N times in seconds, not decreasing, not before the last frame.
             scores: [N, C].
         Returns:
             The events decided by these frames, in order of decision, then of tags.
         Raises:
-            InputError: shapes differ, a time falls, or a score or a time is not finite; nothing
-                is taken then.
+            InputError: shapes differ, a time decreases, or a value is not finite; the state is
+                unchanged then.
         """
         times, rows = self._checked(times_s, scores)
         events: list[Event] = []
@@ -161,26 +150,26 @@ class EventMachine:
         return events
 
     def retag(self, names: Sequence[str], settings: EventSettings) -> None:
-        """Go on with other tags, or other thresholds, from the next frame on.
+        """Continue with other tags or thresholds, starting with the next frame.
 
         Args:
-            names: C tags; those that were there before, by name, keep their state.
+            names: C tags; tags that existed before, by name, keep their state.
             settings: for these tags.
         Raises:
-            InputError: a setting's shape or sign, or a tag that is named twice; nothing changes.
+            InputError: a setting is wrong, or a name occurs twice; the state is unchanged then.
         """
         rows = settings.rows(len(names))
         self._now, self._settings = self._now.retagged(names), rows
 
     def save_state(self) -> dict[str, Any]:
-        """Everything that the next frames depend on, as JSON values."""
+        """The complete state as JSON values."""
         return self._now.to_json()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `save_state` was called, by now perhaps with other tags, as after `retag`.
+        """Continue from a saved state; if the tags have changed since, as after `retag`.
 
         Raises:
-            InputError: it is the state of a newer version, or damaged; nothing changes.
+            InputError: the state is damaged, or of a newer version; nothing changes then.
         """
         self._now = TagStates.from_json(state).retagged(self.names)
 
@@ -199,7 +188,7 @@ class EventMachine:
         last_s = self._now.time_s
         whole = times if math.isnan(last_s) else np.concatenate(([last_s], times))
         if (np.diff(whole) < 0).any():
-            raise InputError("times fall; a source's clock must be mended before its events")
+            raise InputError(f"times must not decrease, got {np.diff(whole).min():g} s in one step")
         return times, rows
 
     def _step(self, time_s: float, scores: FloatRow) -> list[Event]:
@@ -243,7 +232,7 @@ class EventMachine:
         ]
 
     def _leave(self, time_s: float) -> list[Event]:
-        """Tags that were taken away while they were on end here."""
+        """Off events of the tags that were removed while they were on."""
         gone, self._now.leaving = self._now.leaving, {}
         return [
             Event(time_s, name, "off", float(row["smoothed"]), time_s, float(row["peak"]))
@@ -253,7 +242,7 @@ class EventMachine:
 
 @dataclass(frozen=True)
 class Interval:
-    """A stretch of time in which a tag was on; `open` when it had not ended yet."""
+    """An interval in which a tag was on, in seconds; `open` if it had not ended yet."""
 
     tag: str
     start_s: float
@@ -262,26 +251,20 @@ class Interval:
     open: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "tag": self.tag,
-            "start_s": self.start_s,
-            "end_s": self.end_s,
-            "peak": self.peak,
-            "open": self.open,
-        }
+        """Return plain JSON values."""
+        return dataclasses.asdict(self)
 
 
 def timeline(events: Iterable[Event], end_s: float) -> tuple[Interval, ...]:
     """Pair on and off events into intervals.
 
     Args:
-        events: from one machine, in the order in which they came.
-        end_s: where an interval that is still open is cut.
+        events: of one machine, in order.
+        end_s: the end of intervals that are still open, in seconds.
     Returns:
         Intervals by start time, then in the order of their decision.
     Raises:
-        InputError: an off without its on, or an on while on.
+        InputError: an off event without its on event, or two on events in a row.
     """
     begun: dict[str, Event] = {}
     intervals: list[Interval] = []

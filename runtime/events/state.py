@@ -1,4 +1,4 @@
-"""What an event machine remembers of every tag between two frames, and how it is kept in a file."""
+"""The state of an event machine between two frames, and its form in a file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["TagStates", "float_row", "rebase_state"]
 
 _SCHEMA = 1
 _FLOATS, _BOOLS = ("smoothed", "since_s", "peak"), ("raw", "on")
-# A row a tag; `seen` once it has had a score.
+# One record a tag; `seen` is set once it has had a score.
 _ROW = np.dtype([*((key, "f8") for key in _FLOATS), *((key, "?") for key in (*_BOOLS, "seen"))])
 
 
 @dataclass
 class TagStates:
-    """The tags' states, and the states of tags that were on when they were taken away.
+    """The states of the tags, and of tags that were on when they were removed.
 
     Attributes:
         names: C tags.
-        rows: their states, a record each, [C].
-        time_s: of the last frame; NaN before the first.
-        leaving: by name, tags that are to go off with the next frame.
+        rows: their states, C records.
+        time_s: seconds of the last frame; NaN before the first.
+        leaving: states of the tags that go off with the next frame, by name.
     """
 
     names: tuple[str, ...]
@@ -38,17 +38,17 @@ class TagStates:
 
     @classmethod
     def begin(cls, names: Sequence[str]) -> TagStates:
-        """Nothing seen yet.
+        """The state before the first frame.
 
         Raises:
-            InputError: a tag is named twice.
+            InputError: a name occurs twice.
         """
         if len(set(names)) != len(names):
             raise InputError("the tags of an event machine must differ")
         return cls(tuple(names), np.zeros(len(names), _ROW))
 
     def retagged(self, names: Sequence[str]) -> TagStates:
-        """The same for other tags: those known by name go on, the others begin."""
+        """The state for other tags: those of the same name keep theirs, the others start anew."""
         new = TagStates.begin(names)
         new.time_s = self.time_s
         place = {name: index for index, name in enumerate(self.names)}
@@ -60,12 +60,12 @@ class TagStates:
         for index in np.flatnonzero(self.rows["on"]).tolist():
             new.leaving[self.names[index]] = self.rows[index]
         for at, name in enumerate(new.names):
-            if name in new.leaving:  # it has not left, or was away between two frames only
+            if name in new.leaving:  # kept, or removed and added between two frames
                 new.rows[at] = new.leaving.pop(name)
         return new
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that the next frames depend on, as JSON values."""
+        """The complete state as JSON values."""
         return {
             "schema": _SCHEMA,
             "names": list(self.names),
@@ -79,32 +79,31 @@ class TagStates:
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> TagStates:
-        """What `to_json` gave; states of versions without `seen` have seen every tag or none.
+        """Read what `to_json` returned; without `seen` (old versions) all tags or none were seen.
 
         Raises:
-            InputError: it is of a newer version, or damaged.
+            InputError: the state is damaged, or of a newer version.
         """
         try:
             if state["schema"] > _SCHEMA:
                 raise InputError(f"event state of schema {state['schema']}: update taidpt")
-            found = cls.begin(tuple(map(str, state["names"])))
-            count = len(found.names)
+            states = cls.begin(tuple(map(str, state["names"])))
             if state["time_s"] is not None:
-                found.time_s = float(state["time_s"])
+                states.time_s = float(state["time_s"])
             for key in (*_FLOATS, *_BOOLS):
-                found.rows[key] = float_row(key, state[key], count)
-            found.rows["seen"] = state.get("seen", not math.isnan(found.time_s))
-            for name, kept in state.get("leaving", {}).items():
-                found.leaving[name] = _leaving_row(kept)
+                states.rows[key] = float_row(key, state[key], len(states.names))
+            states.rows["seen"] = state.get("seen", not math.isnan(states.time_s))
+            for name, row in state.get("leaving", {}).items():
+                states.leaving[name] = _leaving_row(row)
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"damaged event state ({error}); remove it to begin anew") from None
-        return found
+            raise InputError(f"damaged event state ({error}); remove it to start anew") from None
+        return states
 
 
 def rebase_state(state: Mapping[str, Any], away_s: float) -> dict[str, Any]:
-    """A saved state for a clock that begins at 0 again, `away_s` seconds after the last frame."""
+    """Shift a saved state to a clock that restarts at 0, `away_s` seconds after the last frame."""
     if state["time_s"] is None:
         return dict(state)
     shift = float(state["time_s"]) + away_s
@@ -113,10 +112,10 @@ def rebase_state(state: Mapping[str, Any], away_s: float) -> dict[str, Any]:
 
 
 def float_row(name: str, value: Any, count: int) -> npt.NDArray[np.float64]:
-    """One number for all tags, or one a tag, as a finite float64 row [count].
+    """Broadcast one number, or check one number a tag: a finite float64 row [count].
 
     Raises:
-        InputError: it is neither, or a value is not finite.
+        InputError: the shape is neither, or a value is not finite.
     """
     row = np.asarray(value, np.float64)
     if row.shape not in ((), (count,)):
@@ -126,10 +125,8 @@ def float_row(name: str, value: Any, count: int) -> npt.NDArray[np.float64]:
     return np.array(np.broadcast_to(row, (count,)))
 
 
-def _leaving_row(kept: Mapping[str, float]) -> Any:
-    row = np.zeros(1, _ROW)
+def _leaving_row(saved: Mapping[str, float]) -> Any:
+    row = np.ones(1, _ROW)
     for key in _FLOATS:
-        row[key] = float(kept[key])
-    for key in (*_BOOLS, "seen"):
-        row[key] = True
+        row[key] = float(saved[key])
     return row[0]

@@ -1,99 +1,113 @@
-"""What a device draws while it works: a Jetson's INA3221 and the like by hwmon, cards by NVML."""
+"""Power draw of a device: INA3221 rails of a Jetson and the like from hwmon, GPUs from NVML."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from taidpt.runtime.measuring.nvml import Card, find_cards
-
-__all__ = ["PowerMeter", "Rail", "find_rails"]
+__all__ = ["PowerMeter", "Rail", "find_cards", "find_rails"]
 
 _HWMON = Path("/sys/class/hwmon")
+# Channels that are tried of each chip: an INA3221 has three, and eight leave room for others.
+_CHANNELS = range(1, 9)
+# NVML averages over up to a second, so more than five readings a second add nothing; 10,000 of
+# them are the last half hour.
 _PERIOD_S = 0.2
 _KEPT = 10_000
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One supply rail; `watts` reads it.
+    """One supply rail of a board, or one GPU.
 
     Attributes:
-        name: as the board calls it: "VDD_IN", "VDD_CPU_GPU_CV".
-        power: a file of microwatts; None where `volts` and `amperes` are to be multiplied.
-        volts, amperes: files of millivolts and milliamperes.
+        name: as the board labels it ("VDD_IN", "VDD_CPU_GPU_CV"), or "GPU 0" in NVML's order.
+        watts: reads the present draw; any exception means that it cannot be read now.
     """
 
     name: str
-    power: Path | None = None
-    volts: Path | None = None
-    amperes: Path | None = None
-
-    def watts(self) -> float:
-        """What the rail draws now.
-
-        Raises:
-            OSError, ValueError: it cannot be read.
-        """
-        if self.power is not None:
-            return int(self.power.read_text()) / 1e6
-        assert self.volts is not None  # one or the other, by `find_rails`
-        assert self.amperes is not None
-        return int(self.volts.read_text()) * int(self.amperes.read_text()) / 1e6
+    watts: Callable[[], float]
 
 
 def find_rails(hwmon: Path = _HWMON) -> list[Rail]:
-    """The rails that a system shows, by name; none on most desktops.
+    """The readable supply rails of a system; none on most desktops.
 
     Args:
-        hwmon: the folder with `hwmon*/power1_input`, or `in1_input`, `curr1_input`, `in1_label`.
+        hwmon: the folder with `hwmon*/power1_input` in µW, or `in1_input` in mV and
+            `curr1_input` in mA, and `in1_label`.
     """
-    rails = []
-    for chip in sorted(hwmon.glob("hwmon*")):
-        for number in range(1, 9):
-            rail = _rail(chip, number)
-            if rail is not None and _reads(rail):
-                rails.append(rail)
-    return rails
+    chips = sorted(hwmon.glob("hwmon*"))
+    rails = [_rail(chip, channel) for chip in chips for channel in _CHANNELS]
+    return [rail for rail in rails if rail is not None and _is_readable(rail)]
 
 
-def _rail(chip: Path, number: int) -> Rail | None:
-    power = chip / f"power{number}_input"
+def _rail(chip: Path, channel: int) -> Rail | None:
+    power, volts, amperes = (chip / f"{key}{channel}_input" for key in ("power", "in", "curr"))
     if power.exists():
-        return Rail(_label(chip, f"power{number}", number), power=power)
-    volts, amperes = chip / f"in{number}_input", chip / f"curr{number}_input"
+        return Rail(_label(chip, f"power{channel}", channel), lambda: _number(power) / 1e6)
     if volts.exists() and amperes.exists():
-        return Rail(_label(chip, f"in{number}", number), volts=volts, amperes=amperes)
+        label = _label(chip, f"in{channel}", channel)
+        return Rail(label, lambda: _number(volts) * _number(amperes) / 1e6)
     return None
 
 
-def _label(chip: Path, stem: str, number: int) -> str:
+def _number(path: Path) -> int:
+    return int(path.read_text())
+
+
+def _label(chip: Path, stem: str, channel: int) -> str:
     for path in (chip / f"{stem}_label", chip / "name"):
         if path.exists():
             text = path.read_text("utf-8").strip()
-            return text if path.name.endswith("_label") else f"{text} {number}"
-    return f"{chip.name} {number}"
+            return text if path.name.endswith("_label") else f"{text} {channel}"
+    return f"{chip.name} {channel}"
 
 
-def _reads(rail: Rail) -> bool:
+def find_cards() -> list[Rail]:
+    """The GPUs whose power NVML reports; none without `nvidia-ml-py`, a driver or such a GPU.
+
+    Most GPUs report an average over the last second or less.
+    """
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        count = int(pynvml.nvmlDeviceGetCount())
+    except Exception:  # no package, no driver, another version of either: no power is shown
+        return []
+    rails = [Rail(f"GPU {index}", _card_watts(pynvml, index)) for index in range(count)]
+    return [rail for rail in rails if _is_readable(rail)]
+
+
+def _card_watts(nvml: Any, index: int) -> Callable[[], float]:
+    def watts() -> float:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        return int(nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3
+
+    return watts
+
+
+def _is_readable(rail: Rail) -> bool:
     try:
         rail.watts()
-    except (OSError, ValueError):
+    except Exception:  # NVML's own errors, a binding without the function, an empty file
         return False
     return True
 
 
 class PowerMeter:
-    """Reads all rails and cards five times a second in a thread of its own, inside a `with`."""
+    """Reads all rails and GPUs five times a second, in a thread of its own, inside a `with`."""
 
     def __init__(self, hwmon: Path = _HWMON) -> None:
-        """Look for rails in a folder like /sys/class/hwmon, and for cards."""
+        """Look for rails in a folder like /sys/class/hwmon, and for GPUs."""
         self._hwmon = hwmon
-        self._rails: list[Rail | Card] = [*find_rails(hwmon), *find_cards()]
+        self._rails = [*find_rails(hwmon), *find_cards()]
         self._watts: dict[str, deque[float]] = {
             rail.name: deque(maxlen=_KEPT) for rail in self._rails
         }
@@ -111,11 +125,11 @@ class PowerMeter:
             self._thread.join()
 
     def lines(self) -> list[str]:
-        """A table for people, or a line that says that this device does not tell."""
+        """A table of percentiles in watts, or one line if this device reports no power."""
         if not self._rails:
             return [
-                f"power: this device does not tell (no power or current in {self._hwmon}; no card "
-                "that answers NVML, which needs nvidia-ml-py)"
+                f"power: not reported by this device (no power or current in {self._hwmon}; no "
+                "GPU found by NVML, which needs nvidia-ml-py)"
             ]
         head = f"{'watts':<14}{'p50':>9}{'p95':>9}{'p99':>9}"
         return [head, *(_line(name, list(watts)) for name, watts in self._watts.items() if watts)]
@@ -125,7 +139,7 @@ class PowerMeter:
             for rail in self._rails:
                 try:
                     self._watts[rail.name].append(rail.watts())
-                except (OSError, ValueError):  # a rail that is switched off for a moment
+                except Exception:  # switched off for a moment; the thread must not end
                     continue
             if self._stop.wait(_PERIOD_S):
                 return

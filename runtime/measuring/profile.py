@@ -1,4 +1,4 @@
-"""How long each stage takes: the last few thousand times of each, and their percentiles."""
+"""Durations of each stage: the latest thousands of each, and their percentiles."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import numpy as np
 __all__ = ["STAGES", "Profile", "percentile_lines"]
 
 STAGES = ("decode", "wait", "preprocess", "inference", "post", "sinks")
+# 100 durations above the 99th percentile, so that it does not depend on one outlier; 480 kB.
 _KEPT = 10_000
 
 
 class Profile:
-    """Collects times by stage, in seconds; safe to fill from several threads."""
+    """Collects durations by stage, in seconds; several threads may add to it."""
 
     def __init__(self) -> None:
         self._times: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
         self._lock = threading.Lock()
 
     def add(self, stage: str, seconds: float) -> None:
-        """Note one time."""
+        """Add one duration of a stage."""
         with self._lock:
             self._times[stage].append(seconds)
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Note how long the inside of a `with` took."""
+        """Add the duration of a `with` block."""
         begun = time.perf_counter()
         try:
             yield
@@ -38,7 +39,7 @@ class Profile:
             self.add(stage, time.perf_counter() - begun)
 
     def percentiles(self) -> dict[str, tuple[float, float, float]]:
-        """p50, p95 and p99 in milliseconds of each stage that was seen."""
+        """p50, p95 and p99 in milliseconds of each stage that has durations."""
         with self._lock:
             seen = {stage: np.array(times) * 1e3 for stage, times in self._times.items() if times}
         return {
@@ -47,12 +48,12 @@ class Profile:
         }
 
     def lines(self) -> list[str]:
-        """A table for people."""
+        """A table to print."""
         return percentile_lines(self.percentiles())
 
 
 def percentile_lines(stages: Mapping[str, tuple[float, float, float]]) -> list[str]:
-    """p50, p95 and p99 by stage, in milliseconds, as a table for people."""
+    """A table of p50, p95 and p99 by stage, in milliseconds, to print."""
     head = f"{'milliseconds':<14}{'p50':>9}{'p95':>9}{'p99':>9}"
     rows = [
         f"{stage:<14}{p50:>9.2f}{p95:>9.2f}{p99:>9.2f}" for stage, (p50, p95, p99) in stages.items()

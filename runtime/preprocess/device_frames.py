@@ -1,6 +1,6 @@
-"""Frames that lie in a GPU's memory, or in another library's arrays, taken without a copy.
+"""Frames in GPU memory or in arrays of other libraries, read without a copy.
 
-Two protocols, neither of which needs a package: DLPack (PyTorch, CuPy, PyNvVideoCodec, …), and
+Two protocols, neither of which needs a package: DLPack (PyTorch, CuPy, PyNvVideoCodec, …) and
 `__cuda_array_interface__` (CuPy, Numba, NVIDIA's VPI, DeepStream's buffers through CuPy, …).
 """
 
@@ -19,24 +19,25 @@ from taidpt.runtime.errors import InputError
 
 __all__ = ["DeviceFrames", "take_frames"]
 
+# DLPack's numbers of device types, and of the data type uint8.
 _CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13
 _IN_HOST_MEMORY = (_CPU, _CUDA_HOST)
 _UINT, _BITS = 1, 8
-# What the protocols call the default streams: 1 is the legacy one, 2 the one of each thread.
+# Both protocols number the default streams: 1 is the legacy stream, 2 that of each thread.
 _LEGACY_STREAM = 1
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceFrames:
-    """A batch of frames in a GPU's memory, dense, uint8.
+    """A dense uint8 batch of frames in GPU memory.
 
     Attributes:
-        address: of the first byte.
-        shape: [N, …], the shape of a frame after N.
-        device: the GPU's number.
-        stream: the CUDA stream whose work must be done before the frames are read; None when
-            there is nothing to wait for.
-        owner: what keeps the memory alive.
+        address: address of the first byte.
+        shape: [N, …], N frames of one shape.
+        device: the number of the GPU.
+        stream: the CUDA stream whose work must finish before the frames are read; None if there
+            is nothing to wait for.
+        owner: the object that keeps the memory alive.
     """
 
     address: int
@@ -47,7 +48,7 @@ class DeviceFrames:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole batch."""
+        """Size of the whole batch in bytes."""
         return math.prod(self.shape)
 
     def __len__(self) -> int:
@@ -55,19 +56,19 @@ class DeviceFrames:
 
 
 def take_frames(frames: object) -> npt.NDArray[Any] | DeviceFrames | None:
-    """A frame or a batch of another library, without a copy.
+    """View a frame or a batch of another library, without a copy.
 
     Args:
         frames: an object with `__dlpack__` or `__cuda_array_interface__`.
     Returns:
-        An array over host memory; DeviceFrames over a GPU's, of the object's own shape; None when
-        the object has neither protocol.
+        An array for host memory; DeviceFrames of the same shape for GPU memory; None if the
+        object supports neither protocol.
     Raises:
-        InputError: it is not uint8, not dense, or on a device of another kind.
+        InputError: GPU frames are not uint8 or not dense, or the device is of another kind.
     """
     if isinstance(frames, (np.ndarray, DeviceFrames)):
         return frames
-    # first, because it names the stream to wait for; DLPack wants a stream of ours for that
+    # preferred, because it names the producer's stream; DLPack asks for a stream of the consumer
     interface = getattr(frames, "__cuda_array_interface__", None)
     if isinstance(interface, Mapping):
         return _from_interface(interface, frames)
@@ -82,7 +83,7 @@ def _from_interface(interface: Mapping[str, Any], owner: object) -> DeviceFrames
         shape = tuple(int(size) for size in interface["shape"])
         dtype = np.dtype(interface["typestr"])
         address = int(interface["data"][0])
-        # before version 3 it named no stream
+        # before version 3 the interface had no stream
         strides, stream = interface.get("strides"), interface.get("stream", _LEGACY_STREAM)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{where}: damaged: {error!r}") from None
@@ -97,27 +98,25 @@ def _from_dlpack(frames: Any) -> npt.NDArray[Any] | DeviceFrames:
         try:
             return np.from_dlpack(frames)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"{where}: cannot be taken: {error}") from None
+            raise InputError(f"{where}: cannot be read: {error}") from None
     if kind not in (_CUDA, _CUDA_MANAGED):
         raise InputError(
-            f"{where}: on a device of DLPack's kind {kind}; frames lie in host memory or on an "
-            "NVIDIA GPU"
+            f"{where}: on a device of DLPack type {kind}; expected host memory or an NVIDIA GPU"
         )
-    # the producer makes the legacy stream wait for its own; the backend waits for that
+    # the producer makes the legacy stream wait for its own work; the backend waits for that
     capsule = frames.__dlpack__(stream=_LEGACY_STREAM)
     tensor = _tensor_of(capsule)
     shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
     strides = [tensor.strides[axis] for axis in range(tensor.ndim)] if tensor.strides else None
     is_u8 = (tensor.code, tensor.bits, tensor.lanes) == (_UINT, _BITS, 1)
-    found = f"DLPack type ({tensor.code}, {tensor.bits} bits)"
-    _check(where, is_u8, found, shape, strides)
+    _check(where, is_u8, f"DLPack type ({tensor.code}, {tensor.bits} bits)", shape, strides)
     address = (tensor.data or 0) + tensor.byte_offset
-    # the capsule still owns the tensor: its producer frees it when the capsule goes
+    # the capsule still owns the tensor: its producer frees it with the capsule
     return DeviceFrames(address, shape, device, _LEGACY_STREAM, (capsule, frames))
 
 
 class _DLTensor(ctypes.Structure):
-    """DLPack's `DLTensor`, the same in all its versions."""
+    """DLPack's `DLTensor`, which is the same in all versions."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -134,17 +133,17 @@ class _DLTensor(ctypes.Structure):
 
 
 def _tensor_of(capsule: object) -> Any:
-    """The tensor in an unversioned capsule, which is what is given when no version is asked."""
+    """The tensor in an unversioned capsule, which producers return if no version is asked for."""
     pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
     pointer_of.restype = ctypes.c_void_p
     pointer_of.argtypes = (ctypes.py_object, ctypes.c_char_p)
     return _DLTensor.from_address(pointer_of(capsule, b"dltensor") or 0)
 
 
-def _check(where: str, is_u8: bool, found: str, shape: tuple[int, ...], strides: Any) -> None:
-    """Strides may be in elements or in bytes: they are the same for uint8."""
+def _check(where: str, is_u8: bool, dtype: str, shape: tuple[int, ...], strides: Any) -> None:
+    """Refuse other types and gaps; strides in elements and in bytes are the same for uint8."""
     if not is_u8:
-        raise InputError(f"{where}: GPU frames should be uint8, got {found}")
+        raise InputError(f"{where}: GPU frames should be uint8, got {dtype}")
     if not shape or 0 in shape:
         raise InputError(f"{where}: GPU frames should not be empty, got shape {list(shape)}")
     dense = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

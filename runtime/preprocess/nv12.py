@@ -1,7 +1,7 @@
-"""NV12, the form in which video decoders give frames: bytes [H · 3/2, W], luma above chroma.
+"""NV12, the output format of video decoders: uint8 [H · 3/2, W], luma above chroma.
 
-Each row of chroma interleaves U and V, a pair for 2 × 2 pixels. The conversions here are the
-stated ones that a graph with colours inside is compared with.
+Each row of chroma interleaves U and V, one pair for 2 × 2 pixels. These conversions are the
+reference for graphs that convert colours themselves.
 """
 
 from __future__ import annotations
@@ -21,28 +21,30 @@ _WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
 def yuv_to_rgb_matrix(matrix: str, extent: str) -> tuple[Doubles, Doubles]:
-    """Matrix [3, 3] and offset [3]: `rgb = matrix · yuv + offset`, all in 0 … 255.
+    """The conversion `rgb = weights · yuv + offset` of values in 0 … 255.
 
     Args:
         matrix: "bt601" or "bt709".
-        extent: "limited", where luma uses 16 to 235, or "full".
+        extent: "limited" (luma from 16 to 235) or "full".
+    Returns:
+        Weights [3, 3] and offset [3], float64.
     """
     kr, kb = _WEIGHTS[matrix]
     kg = 1 - kr - kb
     full = extent == "full"
     luma, chroma, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
-    made = np.array(
+    weights = np.array(
         [
             [luma, 0, 2 * (1 - kr) * chroma],
             [luma, -2 * (1 - kb) * kb / kg * chroma, -2 * (1 - kr) * kr / kg * chroma],
             [luma, 2 * (1 - kb) * chroma, 0],
         ]
     )
-    return made, -made @ np.array([black, 128.0, 128.0])
+    return weights, -weights @ np.array([black, 128.0, 128.0])
 
 
 def nv12_to_rgb(frame: U8, matrix: str, extent: str) -> U8:
-    """RGB [H, W, 3] of a frame [H · 3/2, W]; each pair of chroma serves its 2 × 2 pixels."""
+    """Convert a frame [H · 3/2, W] to RGB [H, W, 3]; 2 × 2 pixels share a chroma pair."""
     height, width = frame.shape[0] * 2 // 3, frame.shape[1]
     chroma = frame[height:].reshape(height // 2, width // 2, 2)
     yuv = np.empty((height, width, 3))
@@ -53,7 +55,7 @@ def nv12_to_rgb(frame: U8, matrix: str, extent: str) -> U8:
 
 
 def rgb_to_nv12(frame: U8, matrix: str, extent: str) -> U8:
-    """A frame [H · 3/2, W] of RGB [H, W, 3] with even sides; chroma is the mean of its pixels."""
+    """Convert RGB [H, W, 3] with even sides to [H · 3/2, W]; chroma is the mean of its pixels."""
     height, width, _ = frame.shape
     weights, offset = yuv_to_rgb_matrix(matrix, extent)
     yuv = (frame - offset) @ np.linalg.inv(weights).T

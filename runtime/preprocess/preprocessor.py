@@ -1,7 +1,7 @@
-"""A frame of any size → the uint8 crop that the graph takes, equal to open_clip's own transform.
+"""A frame of any size → the uint8 crop that the graph takes, equal to open_clip's transform.
 
-The short side is resized (bicubic, antialiased, 8 bits a channel, as Pillow does it), then the
-centre is cropped. Normalisation is inside the graph.
+The short side is resized (bicubic, antialiased, 8 bits a channel, as in Pillow), then the centre
+is cropped. The graph itself normalises.
 """
 
 from __future__ import annotations
@@ -25,46 +25,47 @@ __all__ = ["RESIZES", "Preprocessor", "U8Array", "host_frame", "to_u8"]
 
 U8Array = npt.NDArray[np.uint8]
 RESIZES = ("exact", "fast")
-# Below it, the order of the passes shows at hard edges: up to 0.10 on the normalised tensor on
-# photographs reduced 1.5-fold, 0.04 on those reduced 3-fold and more.
+# "fast" applies from this reduction on. Below it the order of the passes is visible at hard edges:
+# the normalised tensor of photographs differed by up to 0.10 at a reduction of 1.5, and by 0.04 at
+# 3 and more. Kept frame sizes: several cameras, or a folder of pictures of a few sizes.
 _FAST_REDUCTION = 3.0
+_KEPT_SIZES = 8
 
 _EXPECTED = "expected a NumPy array, uint8 RGB [height, width, 3]"
 
 
 class Preprocessor:
-    """Turns frames into the graph's input; may be called from several threads at once."""
+    """Converts frames to the graph's input; several threads may call it at once."""
 
     def __init__(self, spec: InputSpec, resize: str = "exact") -> None:
-        """Prepare for a bundle's input.
+        """Prepare for the input of a bundle.
 
         Args:
-            spec: the manifest's `input`.
-            resize: "exact" is Pillow's to one grey level; "fast" is up to a few levels away at
-                hard edges and takes about 60 % of the time, where frames are reduced threefold
-                or more (it is the same below, where the time is short).
+            spec: `input` of the manifest.
+            resize: "exact" equals Pillow's result to one grey level. "fast" differs by a few
+                levels at hard edges and takes about 60 % of the time for frames that are reduced
+                threefold or more; smaller reductions are exact.
         Raises:
-            InputError: `resize` is neither.
+            InputError: `resize` is another word.
         """
         if resize not in RESIZES:
             raise InputError(f"resize should be one of {', '.join(RESIZES)}, got {resize!r}")
         self.spec = spec
         self._hw = spec.height, spec.width
-        # a few sizes at once: several cameras, or a folder of pictures
-        self._resizer = functools.lru_cache(maxsize=8)(self._new_resizer)
+        self._resizer = functools.lru_cache(maxsize=_KEPT_SIZES)(self._new_resizer)
         self._fast = resize == "fast"
 
     def __call__(self, frame: npt.NDArray[Any]) -> U8Array:
-        """One frame as the graph takes it.
+        """Convert one frame.
 
         Args:
-            frame: uint8 RGB [H, W, 3]; also grey [H, W] or [H, W, 1], RGBA [H, W, 4] (resized as
-                Pillow does it, then alpha is dropped), and uint16 or bool of these shapes.
-                For a bundle that takes NV12: uint8 [H · 3/2, W] of exactly its size.
+            frame: uint8 RGB [H, W, 3]; also grey [H, W] or [H, W, 1], RGBA [H, W, 4] (resized
+                with premultiplied alpha as in Pillow, then alpha is dropped), and uint16 or bool
+                of these shapes. For a bundle that takes NV12: uint8 [H · 3/2, W] of its size.
         Returns:
-            uint8 RGB [height, width, 3]; the frame itself when it has that size already.
+            uint8 RGB [height, width, 3], or NV12; the frame itself if it has this size already.
         Raises:
-            InputError: it is no such array.
+            InputError: `frame` is no such array.
         """
         pixels = host_frame(frame)
         if self.spec.format == NV12:
@@ -74,30 +75,29 @@ class Preprocessor:
             return _as_rgb(pixels)
         if self.spec.baked_resize is not None:
             raise InputError(
-                f"this bundle's graph resizes frames of {self._hw[1]}x{self._hw[0]} itself, got "
-                f"{pixels.shape[1]}x{pixels.shape[0]}; export again for this size"
+                f"this bundle takes frames of {self._hw[1]}x{self._hw[0]} alone, which its graph "
+                f"resizes, got {pixels.shape[1]}x{pixels.shape[0]}; export again for this size"
             )
         if pixels.shape[2] == 4:
             return _resize_rgba(pixels, self._hw)
         return _as_rgb(self._resizer(pixels.shape)(pixels))
 
     def _nv12(self, frame: npt.NDArray[Any]) -> U8Array:
-        """A decoder's frame as it is: the graph converts its colours and resizes it."""
+        """Check a decoder's frame; the graph converts its colours and resizes it."""
         shape = self.spec.frame_shape
         if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape == shape:
             return frame
-        found = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else "none"
+        got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else "none"
         raise InputError(
-            f"this bundle's graph takes NV12 frames of {self._hw[1]}x{self._hw[0]}, uint8 "
-            f"{list(shape)}, got {found}; for RGB pictures export again without --frame-format nv12"
+            f"this bundle takes NV12 frames of {self._hw[1]}x{self._hw[0]}, uint8 {list(shape)}, "
+            f"got {got}; for RGB pictures export again without --frame-format nv12"
         )
 
     def on_device(self, frames: object) -> DeviceFrames:
-        """GPU frames as a batch [N, …], read where they lie.
+        """Check GPU frames and return them as a batch [N, …], without a copy.
 
         Raises:
-            InputError: they are no DeviceFrames, or not exactly of the size and format that the
-                graph takes.
+            InputError: they are not DeviceFrames, or not of the graph's size and format.
         """
         from taidpt.runtime.preprocess.device_frames import DeviceFrames
 
@@ -124,16 +124,17 @@ class Preprocessor:
         return not (self._fast and reduction >= _FAST_REDUCTION)
 
     def batch(self, frames: Sequence[npt.NDArray[Any]] | npt.NDArray[Any]) -> U8Array:
-        """Frames, of any sizes, as one batch uint8 [N, height, width, 3] (or of NV12).
+        """Convert frames of any sizes to one batch, uint8 [N, height, width, 3] or NV12.
 
         Raises:
-            InputError: there is none, or one of them is no frame.
+            InputError: `frames` is empty, or one of them is not a frame.
         """
         if len(frames) == 0:
             raise InputError("a batch needs at least one frame, got none")
         shape = self.spec.frame_shape
-        if _is_ready(frames, shape):
-            return frames  # type: ignore[return-value]  # checked in the line above
+        ready = getattr(frames, "dtype", None) == np.uint8 and np.shape(frames)[1:] == shape
+        if ready and isinstance(frames, np.ndarray):
+            return frames
         batch = np.empty((len(frames), *shape), np.uint8)
         for row, frame in zip(batch, frames, strict=True):
             row[...] = self(frame)
@@ -141,29 +142,29 @@ class Preprocessor:
 
 
 def host_frame(frame: Any) -> npt.NDArray[Any]:
-    """A frame in host memory, of NumPy or of a library that gives it by DLPack, without a copy.
+    """View a frame in host memory, of NumPy or of a library with DLPack, without a copy.
 
     Raises:
-        InputError: it is neither, or lies on a GPU.
+        InputError: the frame is in GPU memory, or its type is not supported.
     """
     if isinstance(frame, np.ndarray):
         return frame
     from taidpt.runtime.preprocess.device_frames import DeviceFrames, take_frames
 
-    taken = take_frames(frame)
-    if isinstance(taken, DeviceFrames):
+    array = take_frames(frame)
+    if isinstance(array, DeviceFrames):
         raise InputError(
-            f"{_EXPECTED}, got one on GPU {taken.device}; GPU frames go to the tagger itself, one "
-            "by one or as one array [N, height, width, 3]"
+            f"{_EXPECTED}, got one on GPU {array.device}; give GPU frames to the tagger itself, "
+            "one by one or as one array [N, height, width, 3]"
         )
-    return frame if taken is None else taken
+    return frame if array is None else array
 
 
 def to_u8(frame: npt.NDArray[Any]) -> U8Array:
-    """Check a frame and bring it to uint8 [H, W, 1], [H, W, 3] or [H, W, 4].
+    """Check a frame and convert it to uint8 [H, W, 1], [H, W, 3] or [H, W, 4].
 
     Raises:
-        InputError: wrong type, shape, or an empty frame.
+        InputError: wrong type or shape, or an empty frame.
     """
     if not isinstance(frame, np.ndarray):
         raise InputError(f"{_EXPECTED}, got {_name(frame)}")
@@ -188,12 +189,6 @@ def _name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _is_ready(
-    frames: Sequence[npt.NDArray[Any]] | npt.NDArray[Any], shape: tuple[int, ...]
-) -> bool:
-    return isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.shape[1:] == shape
-
-
 def _as_rgb(pixels: U8Array) -> U8Array:
     if pixels.shape[2] == 3:
         return pixels
@@ -203,10 +198,10 @@ def _as_rgb(pixels: U8Array) -> U8Array:
 
 
 def _resize_rgba(pixels: U8Array, crop_hw: tuple[int, int]) -> U8Array:
-    """Pillow's own resize, in which colours weigh by their alpha; rows first, then columns.
+    """Resize with Pillow, which weights colours by alpha; rows first, then columns.
 
-    Pillow 13 may begin with the columns when a box is given; one call a direction keeps the order
-    in which it resizes whole pictures, and with it the rounding between the two.
+    Pillow 13 may resize the columns first when a box is given. One call for each direction keeps
+    the order, and with it the intermediate rounding, of whole pictures.
     """
     from PIL import Image
 

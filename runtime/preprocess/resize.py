@@ -1,12 +1,12 @@
-"""Bicubic, antialiased resize and crop in NumPy, by banded matrices: no more than the crop.
+"""Bicubic, antialiased resize and crop in NumPy with banded matrices; only the crop is computed.
 
 Each output pixel is a weighted sum of a few input pixels, so the resize matrix is a narrow band.
-Cut into blocks of a few outputs it becomes small dense products, which the BLAS does quickly.
+Blocks of a few outputs are small dense products, which the BLAS computes quickly.
 
-- exact: rows first, rounded to 8 bits, then columns: what Pillow does to whole pictures. At most
-  one grey level from it.
-- fast: columns first, one rounding at the end: fewer bytes to touch, at most a few levels away
-  at hard edges, where Pillow's rounding in between clips the overshoot.
+- exact: rows first, rounded to 8 bits, then columns, as Pillow resizes whole pictures. At most
+  one grey level away from it.
+- fast: columns first, one rounding at the end: less memory traffic, at most a few levels away at
+  hard edges, where Pillow's intermediate rounding clips the overshoot.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ __all__ = ["BandedResize", "CropPlan", "plan_crop"]
 U8Array = npt.NDArray[np.uint8]
 F32Array = npt.NDArray[np.float32]
 
-_REACH = 2.0  # bicubic reaches two pixels of the coarser grid to either side
-_SHARPNESS = -0.5  # Pillow's bicubic
-# Outputs of a block: measured on 1080p, 224 × 224, one core (4 … 28): 8 is the fastest for both.
+# The kernel is Keys' cubic with a = -0.5, as Pillow and torchvision use it; it reaches two pixels
+# of the coarser grid to either side.
+_REACH = 2.0
+_SHARPNESS = -0.5
+# Outputs of a block: of 4 … 28, 8 was the fastest for both passes (1080p to 224 × 224, one core).
 _BLOCK = 8
-# OpenBLAS hands products above this many multiplications to its threads, which wait spinning: on
-# a busy machine that made one resize 50 times slower. Below it, a product stays on its thread.
+# OpenBLAS gives products above this many multiplications to its threads, which spin while they
+# wait: on a busy machine one resize became 50 times slower. Smaller products stay on the calling
+# thread. Fewer than 8 rows a product would only add calls.
 _LARGEST_PRODUCT = 1 << 18
 _LEAST_ROWS = 8
 
 
 @dataclass(frozen=True)
 class CropPlan:
-    """Where the crop lies: the resized frame's size, and the crop's top left corner in it."""
+    """Position of the crop: size of the resized frame and the crop's top left corner in it."""
 
     resized_height: int
     resized_width: int
@@ -56,14 +59,14 @@ class CropPlan:
 
 
 def plan_crop(frame_hw: tuple[int, int], crop_hw: tuple[int, int]) -> CropPlan:
-    """Resize the short side to the crop and centre the rest, rounding as torchvision does.
+    """Resize the short side to the crop and centre the other, rounding as torchvision does.
 
     Args:
         frame_hw: the frame's height and width, in pixels.
         crop_hw: the crop's height and width, in pixels.
     """
     (height, width), (crop_height, crop_width) = frame_hw, crop_hw
-    if crop_height * width >= crop_width * height:  # the height is the side that must fit
+    if crop_height * width >= crop_width * height:  # the height is the side that fits
         resized = crop_height, max(int(crop_height * width / height), crop_width)
     else:
         resized = max(int(crop_width * height / width), crop_height), crop_width
@@ -74,7 +77,7 @@ def plan_crop(frame_hw: tuple[int, int], crop_hw: tuple[int, int]) -> CropPlan:
 
 @dataclass(frozen=True)
 class _Block:
-    """Outputs [begin, end) come from inputs [low, high) by `weights` [high − low, end − begin]."""
+    """Outputs [begin, end) = inputs [low, high) · `weights` [high − low, end − begin]."""
 
     low: int
     high: int
@@ -84,7 +87,7 @@ class _Block:
 
 
 class BandedResize:
-    """Resizes and crops frames of one size; may be called from several threads at once."""
+    """Resizes and crops frames of one size; several threads may call it at once."""
 
     def __init__(
         self,
@@ -93,6 +96,14 @@ class BandedResize:
         channels: int,
         exact: bool = True,
     ) -> None:
+        """Compute the weights.
+
+        Args:
+            frame_hw: height and width of the frames, in pixels.
+            crop_hw: height and width of the result, in pixels.
+            channels: of the frames.
+            exact: round between the passes, as Pillow does.
+        """
         self._crop_hw, self._channels, self._exact = crop_hw, channels, exact
         plan = plan_crop(frame_hw, crop_hw)
         across = _blocks(frame_hw[1], plan.resized_width, plan.left, crop_hw[1], _BLOCK)
@@ -104,17 +115,22 @@ class BandedResize:
         self._scratch = threading.local()
 
     def __call__(self, frame: U8Array) -> U8Array:
-        """Resize a frame uint8 [H, W, channels] to uint8 [height, width, channels]."""
+        """Resize a frame, uint8 [H, W, channels], to uint8 [height, width, channels]."""
         window = frame[slice(*self._rows), slice(*self._columns)]
-        out = self._rows_first(window) if self._exact else self._columns_first(window)
+        # Taken out by one atomic call and put back at the end, so that a call inside a signal
+        # handler, which interrupts this one, finds none and allocates its own.
+        scratch = self._scratch.__dict__.pop("arrays", None) or self._allocate(window.shape)
+        resize = self._rows_first if self._exact else self._columns_first
+        out = resize(window, *scratch)
         _to_levels(out)
-        return out.astype(np.uint8).reshape(*self._crop_hw, self._channels)
+        result = out.astype(np.uint8).reshape(*self._crop_hw, self._channels)
+        self._scratch.arrays = scratch
+        return result
 
-    def _rows_first(self, window: U8Array) -> F32Array:
-        height = len(window)
-        wide = window.shape[1] * self._channels
-        step = min(_rows_at_once(self._across), height)
-        buffer, middle, out = self._buffers((step, wide), (height, self._out_width()))
+    def _rows_first(
+        self, window: U8Array, buffer: F32Array, middle: F32Array, out: F32Array
+    ) -> F32Array:
+        height, step = len(window), len(buffer)
         for top in range(0, height, step):
             part = window[top : top + step]
             pixels = buffer[: len(part)]
@@ -128,10 +144,9 @@ class BandedResize:
             _combine_rows(block, middle[block.low : block.high], out)
         return out
 
-    def _columns_first(self, window: U8Array) -> F32Array:
-        wide = window.shape[1] * self._channels
-        tallest = max(block.high - block.low for block in self._down)
-        buffer, middle, out = self._buffers((tallest, wide), (self._crop_hw[0], wide))
+    def _columns_first(
+        self, window: U8Array, buffer: F32Array, middle: F32Array, out: F32Array
+    ) -> F32Array:
         for block in self._down:
             part = window[block.low : block.high]
             pixels = buffer[: len(part)]
@@ -145,18 +160,16 @@ class BandedResize:
                 np.matmul(source, block.weights, out=out[rows, block.begin : block.end])
         return out
 
-    def _out_width(self) -> int:
-        return self._crop_hw[1] * self._channels
-
-    def _buffers(
-        self, buffer: tuple[int, int], middle: tuple[int, int]
-    ) -> tuple[F32Array, F32Array, F32Array]:
-        """This thread's scratch arrays, kept from call to call."""
-        if not hasattr(self._scratch, "arrays"):
-            shapes = buffer, middle, (self._crop_hw[0], self._out_width())
-            self._scratch.arrays = tuple(np.empty(shape, np.float32) for shape in shapes)
-        arrays: tuple[F32Array, F32Array, F32Array] = self._scratch.arrays
-        return arrays
+    def _allocate(self, window: tuple[int, ...]) -> tuple[F32Array, ...]:
+        """Scratch arrays: input rows as floats, the result of the first pass, and of the second."""
+        height, wide = window[0], window[1] * self._channels
+        out = self._crop_hw[0], self._crop_hw[1] * self._channels
+        if self._exact:
+            shapes = (min(_rows_at_once(self._across), height), wide), (height, out[1]), out
+        else:
+            tallest = max(block.high - block.low for block in self._down)
+            shapes = (tallest, wide), (out[0], wide), out
+        return tuple(np.empty(shape, np.float32) for shape in shapes)
 
 
 def _rows_at_once(across: list[_Block]) -> int:
@@ -165,7 +178,7 @@ def _rows_at_once(across: list[_Block]) -> int:
 
 
 def _combine_rows(block: _Block, source: F32Array, out: F32Array) -> None:
-    """One block of the pass over columns, some columns at a time."""
+    """Compute one block of the vertical pass, some columns at a time."""
     step = max(_LARGEST_PRODUCT // block.weights.size, _LEAST_ROWS)
     for left in range(0, source.shape[1], step):
         columns = slice(left, left + step)
@@ -173,13 +186,13 @@ def _combine_rows(block: _Block, source: F32Array, out: F32Array) -> None:
 
 
 def _to_levels(values: F32Array) -> None:
-    """Round and clip to 0 … 255, in place."""
+    """Round and clip to 0 … 255 in place."""
     np.rint(values, out=values)
     np.clip(values, 0, 255, out=values)
 
 
 def _blocks(size: int, resized: int, first: int, count: int, block: int) -> list[_Block]:
-    """The band for outputs [first, first + count) of a resize from `size` to `resized`."""
+    """The blocks for outputs [first, first + count) of a resize from `size` to `resized`."""
     scale = size / resized
     coarse = max(scale, 1.0)
     centres = (np.arange(first, first + count) + 0.5) * scale
@@ -211,7 +224,7 @@ def _block(
 
 
 def _interleaved(block: _Block, first: int, channels: int) -> _Block:
-    """The same block for pixels whose channels lie side by side."""
+    """The same block for interleaved channels."""
     taps, outputs = block.weights.shape
     wide = np.zeros((taps, channels, outputs, channels), np.float32)
     for channel in range(channels):
@@ -231,9 +244,8 @@ def _transposed(block: _Block, first: int) -> _Block:
 
 
 def _bicubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Keys' cubic with a = −0.5, zero from 2 on."""
-    x = np.abs(x)
-    a = _SHARPNESS
+    """Keys' cubic; zero from 2 on."""
+    x, a = np.abs(x), _SHARPNESS
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))

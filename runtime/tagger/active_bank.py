@@ -1,7 +1,7 @@
-"""The tags that frames are scored with now: never changed, only replaced as a whole.
+"""The bank that a tagger scores with now: immutable, and replaced as a whole.
 
-Every run of the graph takes one `ActiveBank` at its beginning: what it feeds the graph and what it
-reads the scores by are of one bank, whoever swaps it meanwhile.
+Every run of the graph takes one `ActiveBank` at its start, so the graph's inputs and the
+thresholds of its scores belong to one bank, even if another thread swaps the bank meanwhile.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ BANK_INPUTS = ("global_embeddings", "local_embeddings", "scale", "bias")
 
 @dataclass(frozen=True, eq=False)
 class ActiveBank:
-    """One bank, ready to score with.
+    """A bank in the form that scoring needs.
 
     Attributes:
         vocabulary: names, thresholds, probability maps and local rows.
-        inputs: what the graph is fed beside the frames; empty where the bank is a constant of it.
-        bank: the same as a bank; None where it is the bundle's own.
+        inputs: the graph's inputs beside the frames; empty if the bank is a constant of the graph.
+        bank: the bank itself; None for the bundle's own bank.
     """
 
     vocabulary: Vocabulary
@@ -48,7 +48,7 @@ class ActiveBank:
 
 
 def own_bank(bundle: Bundle) -> ActiveBank:
-    """The bundle's own bank, with the manifest's thresholds and probability maps.
+    """The bundle's own bank, with the thresholds and probability maps of its manifest.
 
     Raises:
         BundleError: the bank is damaged.
@@ -71,17 +71,18 @@ def own_bank(bundle: Bundle) -> ActiveBank:
 
 
 def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
-    """Another bank for a bundle whose bank is an input.
+    """Prepare another bank for a bundle that takes the bank as an input.
 
-    Thresholds that the bank does not have, or has for another score transform, become defaults,
-    and the log says so.
+    Missing thresholds, and thresholds for another score transform, are replaced by defaults with
+    a warning in the log.
 
     Args:
-        bank: any number of tags.
-        source: what to call it in errors and the log.
+        bank: any number of tags, at least the K of an export with `--top-k`.
+        bundle: the bundle that will score with it.
+        source: the bank's name in errors and in the log.
     Raises:
-        InputError: the bundle's bank is a constant, or the bank is of another model or dimension,
-            or has value embeddings.
+        InputError: the bundle's bank is a constant, or the bank belongs to another model, has
+            another dimension, has value embeddings, or has fewer than K tags.
     """
     check_swappable(bundle)
     bank = check_fit(bank, bundle, source)
@@ -104,7 +105,7 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
 
 
 def bundle_bank(bundle: Bundle) -> ClassBank:
-    """A bundle's bank with what its manifest says: calibrated thresholds, model, scoring."""
+    """A bundle's bank with the thresholds, model and scoring of its manifest."""
     manifest = bundle.manifest
     return dataclasses.replace(
         bundle.bank,
@@ -119,11 +120,15 @@ def bundle_bank(bundle: Bundle) -> ClassBank:
 
 
 def check_swappable(bundle: Bundle) -> None:
-    """Raise InputError when a bundle's bank is a constant of its graph."""
+    """Check that a bundle takes the bank as an input of its graph.
+
+    Raises:
+        InputError: its bank is a constant.
+    """
     if bundle.manifest.graph.bank != "input":
         raise InputError(
-            f"{bundle.path}: its tags are constants of the graph, so it takes no other bank; one "
-            f"that does is made by: taidpt-export {bundle.path} --bank input -o NAME.taidpt"
+            f"{bundle.path}: its tags are constants of the graph, so they cannot be replaced; "
+            f"export one that allows it: taidpt-export {bundle.path} --bank input -o NAME.taidpt"
         )
 
 
@@ -145,10 +150,12 @@ def _with_thresholds(bank: ClassBank, transform: str, source: str) -> ClassBank:
 
 
 def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
-    """A bank of a bundle's model, with thresholds for its scores; constant banks fit as well.
+    """Check that a bank belongs to a bundle's model, and return it with thresholds for its scores.
+
+    The bundle's own bank may be a constant.
 
     Raises:
-        InputError: it is of another model or dimension, naming both.
+        InputError: the bank is of another model or dimension; the message names both.
     """
     model = bundle.manifest.model
     made_with = bank.metadata.get("model")

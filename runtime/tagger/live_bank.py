@@ -1,4 +1,4 @@
-"""The bank of a running tagger: look at it, add tags to it, take tags away."""
+"""The bank of a running tagger: read it, add tags, remove tags."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from taidpt.runtime.tagger.active_bank import check_swappable
 
 __all__ = ["LiveBank"]
 
-# Where tags become rows: two floors up, with the text tower, and not there on every device.
+# Turns names into rows with the text tower. By name, because the runtime must not import export,
+# which is not installed on every device.
 _TEXT_TOWER = "taidpt.export.classes.bank_maker:bank_of_names"
 
 
 class LiveBank:
-    """The tags of a tagger as they are now; each change is one swap of the whole bank.
+    """The current tags of a tagger; each change replaces the whole bank at once.
 
     tagger.bank.add("forklift", prompts="street.safetensors")
     tagger.bank.remove("hot dog")
@@ -45,12 +46,12 @@ class LiveBank:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tags' names, in the order of `scores`."""
+        """Names of the tags, in the order of `scores`."""
         return self.current.names
 
     @property
     def current(self) -> ClassBank:
-        """The whole bank, with its thresholds."""
+        """The whole bank with its thresholds."""
         return self._current()
 
     def add(
@@ -59,34 +60,34 @@ class LiveBank:
         prompts: str | Path,
         pretrained: str | None = None,
     ) -> None:
-        """Add tags by their names; needs a text tower, so PyTorch and the model's weights.
+        """Add tags by name; needs the text tower: PyTorch and the model's weights.
 
         Args:
-            names: one name or several; the text tower is loaded once a call.
-            prompts: a prompts file whose contexts the names are put into, or "templates".
-            pretrained: the weights, where they lie elsewhere than the bundle says.
+            names: one name or several; each call loads the text tower once.
+            prompts: a prompts file, whose contexts are used with the names, or "templates".
+            pretrained: the weights, if they are not where the bundle's manifest says.
         Raises:
             MissingDependencyError: PyTorch or open_clip is not installed.
-            InputError: a name is there already, the prompts are of another model or have contexts
-                of their own for each tag, or the bundle's bank is a constant.
+            InputError: a name exists already, the prompts belong to another model or have a
+                context for each tag of their own, or the bundle's bank is a constant.
         """
-        wanted = (names,) if isinstance(names, str) else tuple(names)
         check_swappable(self._bundle)
-        make = _find_text_tower()
-        more = make(wanted, self._bundle.manifest, prompts, pretrained)
-        self._change(lambda now: join_banks(now, more))
+        make_bank = _find_text_tower()
+        new_names = (names,) if isinstance(names, str) else tuple(names)
+        new_tags = make_bank(new_names, self._bundle.manifest, prompts, pretrained)
+        self._change(lambda bank: join_banks(bank, new_tags))
 
     def remove(self, *names: str) -> None:
-        """Take tags away.
+        """Remove tags.
 
         Raises:
-            InputError: there is no such tag, or it is the last one.
+            InputError: there is no such tag, or none would be left.
         """
-        self._change(lambda now: _without(now, names))
+        self._change(lambda bank: _without(bank, names))
 
 
 def _without(bank: ClassBank, names: Sequence[str]) -> ClassBank:
-    bank.select(names)
+    bank.select(names)  # refuses names that the bank does not have
     return bank.select(name for name in bank.names if name not in names)
 
 

@@ -1,4 +1,4 @@
-"""The tagger: a bundle and a backend behind one call."""
+"""The tagger: a bundle and a backend in one callable object."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ if TYPE_CHECKING:
 __all__ = ["Tagger"]
 
 FrameArray = npt.NDArray[Any]
+# A bundle that is replaced while it is read is read again. Two replacements within one load are
+# possible where a script exports in a loop; more mean that something is wrong.
 _LOAD_TRIES = 3
 
 
 class Tagger(Closing):
-    """Tags frames. One tagger may be called from several threads at once.
+    """Tags frames; several threads may call one tagger at once.
 
     tagger = Tagger.load("street.taidpt")
     result = tagger(frame)          # uint8 RGB [H, W, 3] of any size
@@ -83,88 +85,92 @@ class Tagger(Closing):
 
         Args:
             path: the folder `NAME.taidpt`.
-            device: "auto" takes the best that works, and says in the log and in `device` which
-                and why not the others; "tensorrt", "tensorrt-rtx" (an engine in the bundle),
-                "cuda", "cpu" and "ort-tensorrt" (ONNX Runtime) work or fail.
-            providers: ONNX Runtime providers in order, overriding `device`.
-            threads: threads inside one call; None leaves it to the backend.
-            trust_engine: load engines that this machine has no record of.
-            resize: "exact" as open_clip does it, or "fast"; see `Preprocessor`.
+            device: "auto" uses the best device that works; the log and the attribute `device`
+                name it, and why others were not used. "tensorrt", "tensorrt-rtx" (an engine in
+                the bundle), "cuda", "cpu" and "ort-tensorrt" (ONNX Runtime) fail if unavailable.
+            providers: ONNX Runtime providers in order of preference; they override `device`.
+            threads: threads inside one call; None leaves the number to the backend.
+            trust_engine: load engines that were not built on this machine.
+            resize: "exact" (as open_clip) or "fast"; see `Preprocessor`.
         Raises:
-            InputError: no such bundle, or an unknown option.
-            BundleError: the bundle is damaged or newer.
+            InputError: there is no such bundle, or an option is unknown.
+            BundleError: the bundle is damaged or newer than this version.
             BackendError: the device cannot be used here.
         """
         options = BackendOptions(device, providers, threads, trust_engine)
         for attempt in range(_LOAD_TRIES):
             bundle = Bundle.load(path)
             try:
-                backend, found = open_backend(bundle, options)
-                tagger = cls(bundle, backend, resize, found)
+                backend, chosen = open_backend(bundle, options)
+                tagger = cls(bundle, backend, resize, chosen)
             except BundleError:
-                # an export may have put another folder in place after its files were checked
+                # an export may have replaced the folder after its files were checked
                 if bundle.is_current() or attempt == _LOAD_TRIES - 1:
                     raise
                 continue
             if bundle.is_current():
                 return tagger
             tagger.close()
-        raise BundleError(f"{path}: is being replaced again and again; try again")
+        raise BundleError(f"{path}: was replaced {_LOAD_TRIES} times while it was read; try again")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tags' names now, in the order of `scores`."""
+        """Names of the current tags, in the order of `scores`."""
         return self.vocabulary.names
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The tags, thresholds and grid now; results keep those that they were scored with."""
+        """The current tags, thresholds and grid; results keep those they were scored with."""
         return self._active.vocabulary
 
     @property
     def bank(self) -> LiveBank:
-        """The tags now, to look at, add to and take from."""
+        """The current tags, to read, add and remove."""
         return LiveBank(self.bundle, lambda: self.class_bank, self.change_bank)
 
     @property
     def bank_inputs(self) -> BankInputs:
-        """What the backend is fed beside frames now; empty for a constant bank."""
+        """The backend's inputs beside the frames, by name; empty for a constant bank."""
         return self._active.inputs
 
     @property
     def class_bank(self) -> ClassBank:
-        """The bank now, with its thresholds, as `ClassBank.save` writes it."""
+        """The current bank with its thresholds, as `ClassBank.save` writes it."""
         active = self._active
         return bundle_bank(self.bundle) if active.bank is None else active.bank
 
     def use_bank(self, bank: str | Path | ClassBank) -> None:
-        """Score with other tags from the next run of the graph on; may be called at any time.
+        """Score with other tags, starting with the next run of the graph.
 
-        From any thread: a batch that is being scored ends with the bank that it began with. A
-        stream goes on: tags that vanish end, new ones begin, those in both keep their state.
+        Any thread may call this at any time: a batch that is being scored keeps its bank. Streams
+        continue: removed tags go off, new ones start, those in both banks keep their state.
 
         Args:
-            bank: any number of tags, or a file of them as `taidpt bank` writes it; it must not
-                be changed afterwards.
+            bank: any number of tags, or a file that `taidpt bank` wrote. Do not change the
+                arrays afterwards.
         Raises:
-            InputError: the bundle's bank is a constant, or the bank is missing, of another model
-                or dimension; the tagger keeps the bank that it has.
+            InputError: the bundle's bank is a constant, or the bank is missing or belongs to
+                another model; the tagger keeps its bank.
             BundleError: the file is damaged.
         """
         source = "the bank" if isinstance(bank, ClassBank) else str(bank)
         check_swappable(self.bundle)
         loaded = bank if isinstance(bank, ClassBank) else ClassBank.load(bank)
         with self._swap:
-            self._take(fit_bank(loaded, self.bundle, source))
+            self._activate(fit_bank(loaded, self.bundle, source))
 
     def change_bank(self, change: Callable[[ClassBank], ClassBank]) -> None:
-        """Replace the bank by what `change` makes of it; two changes at once follow each other."""
+        """Replace the bank by `change(bank)`; concurrent changes are applied one after another.
+
+        Raises:
+            InputError: the bundle's bank is a constant, or the new bank does not fit.
+        """
         check_swappable(self.bundle)
         with self._swap:
-            self._take(fit_bank(change(self.class_bank), self.bundle, "the changed bank"))
+            self._activate(fit_bank(change(self.class_bank), self.bundle, "the changed bank"))
 
-    # A 3-dimensional array is a frame and a 4-dimensional one a batch, which array types do not
-    # tell apart: `tag` and `tag_batch` are the calls whose types a checker can follow.
+    # A 3-dimensional array is a frame and a 4-dimensional one a batch. Array types do not show the
+    # difference, so the result is Any: `tag` and `tag_batch` have precise types.
     @overload
     def __call__(self, frames: FrameArray) -> Any: ...
     @overload
@@ -172,64 +178,61 @@ class Tagger(Closing):
     def __call__(self, frames: FrameArray | Sequence[FrameArray]) -> Any:
         """Tag a frame, or a batch: a list of frames of any sizes, or an array [N, H, W, 3].
 
-        Arrays of other libraries come without a copy, by DLPack or `__cuda_array_interface__`: on
-        the CPU of any size; on a GPU uint8, dense, of the bundle's own size and format.
+        Arrays of other libraries are read without a copy through DLPack or
+        `__cuda_array_interface__`: in host memory of any size; on a GPU uint8, dense, and of the
+        bundle's own size and format.
 
         Returns:
             A TagResult for one frame, a TagBatch for a batch.
         Raises:
-            InputError: it is no frame; see `Preprocessor`.
+            InputError: `frames` is not a frame; see `Preprocessor`.
             BackendError: the backend failed, or the scores are not finite.
         """
         if isinstance(frames, (list, tuple)):
             return self.tag_batch(frames)
-        taken: Any = _as_array(frames)
-        shape = getattr(taken, "shape", ())
+        array: Any = _as_array(frames)
+        shape = getattr(array, "shape", ())
         if len(shape) == 4 or shape[1:] == self.bundle.manifest.input.frame_shape:
-            return self.tag_batch(taken)
-        return self.tag(taken)
+            return self.tag_batch(array)
+        return self.tag(array)
 
     def tag(self, frame: FrameArray) -> TagResult:
         """Tag one frame of any size; see `Preprocessor` for its types."""
-        taken = _as_array(frame)
-        if isinstance(taken, np.ndarray):
-            ready: Frames = self.preprocess(taken)[None]
-        else:
-            ready = self.preprocess.on_device(taken)
-        return self._run(ready)[0]
+        array = _as_array(frame)
+        if isinstance(array, np.ndarray):
+            return self._run(self.preprocess(array)[None])[0]
+        return self._run(self.preprocess.on_device(array))[0]
 
     def tag_batch(self, frames: Sequence[FrameArray] | FrameArray) -> TagBatch:
         """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run."""
-        taken = frames if isinstance(frames, (list, tuple)) else _as_array(frames)
-        if isinstance(taken, (list, tuple, np.ndarray)):
-            ready: Frames = self.preprocess.batch(taken)
-        else:
-            ready = self.preprocess.on_device(taken)
-        return self._run(ready)
+        batch = frames if isinstance(frames, (list, tuple)) else _as_array(frames)
+        if isinstance(batch, (list, tuple, np.ndarray)):
+            return self._run(self.preprocess.batch(batch))
+        return self._run(self.preprocess.on_device(batch))
 
     def with_threshold(self, on: float, off: float | None = None) -> Tagger:
-        """A tagger of the same bundle and backend with one threshold for all tags.
+        """A second tagger of the same bundle and backend with one threshold for all tags.
 
-        It has a bank of its own from now on: `use_bank` on one leaves the other alone.
+        Its bank is its own: `use_bank` of one tagger does not affect the other.
 
         Args:
-            on: a score of at least this turns a tag on.
-            off: a score below this turns it off again; None takes `on`.
+            on: scores of at least this turn a tag on.
+            off: scores below this turn it off again; None means `on`.
         """
         changed = copy.copy(self)
         changed._one_threshold = on, on if off is None else off
-        changed._take(self._active)
+        changed._activate(self._active)
         return changed
 
     def stream(
         self, source: StreamInput, settings: StreamSettings | None = None, **options: Any
     ) -> Stream:
-        """Decode, tag and smooth: iterate the result for moments.
+        """Decode, tag and smooth; iterate the returned stream for moments.
 
         Args:
             source: a path, an open source, or arrays; see `open_source`.
-            settings: batch size, smoothing, least durations.
-            options: of `SourceOptions`: every, max_fps, recursive, fps.
+            settings: batch size, smoothing, shortest durations.
+            options: fields of `SourceOptions`: every, max_fps, recursive, fps, …
         Raises:
             InputError: the source cannot be opened, or an option is wrong.
         """
@@ -238,36 +241,36 @@ class Tagger(Closing):
         return open_stream(self, source, settings, options)
 
     def close(self) -> None:
-        """Let go of the backend; the tagger must not be called afterwards."""
+        """Release the backend; the tagger must not be called afterwards."""
         self.backend.close()
 
     def __repr__(self) -> str:
         return f"Tagger({str(self.bundle.path)!r}, {len(self.names)} tags, {self.device})"
 
-    def _take(self, active: ActiveBank) -> None:
-        """Make a bank the current one: a single assignment, which other threads see whole."""
+    def _activate(self, active: ActiveBank) -> None:
+        """Make a bank the current one, by one assignment, which is atomic for other threads."""
         if self._one_threshold is not None:
-            words = active.vocabulary.with_threshold(*self._one_threshold)
-            active = dataclasses.replace(active, vocabulary=words)
+            vocabulary = active.vocabulary.with_threshold(*self._one_threshold)
+            active = dataclasses.replace(active, vocabulary=vocabulary)
         self._active = active
 
     def _run(self, frames: Frames) -> TagBatch:
-        active = self._active  # once: another thread may swap it before the scores are read
+        active = self._active  # read once: another thread may replace it during the run
         outputs = self.backend.run(frames, active.inputs)
         scores = outputs["scores"] if "scores" in outputs else outputs[TOP_OUTPUTS[0]]
         if not np.isfinite(scores).all():
             raise BackendError(
-                f"{self.bundle.path}: {self.backend.name} gave scores that are not finite; export "
-                "with a higher precision"
+                f"{self.bundle.path}: {self.backend.name} returned scores that are not finite; "
+                "export with a higher precision"
             )
         return TagBatch(outputs, active.vocabulary)
 
 
 def _as_array(frames: Any) -> Any:
-    """Arrays of other libraries by their protocols; what has none comes back as it is."""
+    """Convert a DLPack or `__cuda_array_interface__` object without a copy; return others as is."""
     if isinstance(frames, np.ndarray):
         return frames
     from taidpt.runtime.preprocess.device_frames import take_frames
 
-    taken = take_frames(frames)
-    return frames if taken is None else taken
+    array = take_frames(frames)
+    return frames if array is None else array

@@ -148,7 +148,7 @@ def test_scores_that_are_not_numbers(tmp_path: Path, video_path: Path) -> None:
     code, _, errors = shell(f"{TAG} {bundle} {video_path} --jsonl out.jsonl", tmp_path)
     assert code == 2
     assert len(errors) == 1
-    assert "gave scores that are not finite; export with a higher precision" in errors[0]
+    assert "returned scores that are not finite; export with a higher precision" in errors[0]
     assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 

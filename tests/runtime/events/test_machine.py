@@ -172,8 +172,8 @@ def test_wrong_input_changes_nothing() -> None:
     wrong = [
         ([2.0], [[math.nan]], "not finite"),
         ([math.inf], [[1.0]], "not finite"),
-        ([0.5], [[1.0]], "times fall"),
-        ([2.0, 1.5], [[1.0], [1.0]], "times fall"),
+        ([0.5], [[1.0]], "times must not decrease"),
+        ([2.0, 1.5], [[1.0], [1.0]], "times must not decrease"),
         ([2.0], [[1.0, 2.0]], r"scores \[N, 1\]"),
     ]
     for times, scores, message in wrong:

@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from taidpt.runtime.measuring.nvml import find_cards
-from taidpt.runtime.measuring.power import PowerMeter, find_rails
+from taidpt.runtime.measuring.power import PowerMeter, find_cards, find_rails
 
 
 class NvmlError(Exception):
-    """As pynvml's own, of no kind that Python has."""
+    """Like those of pynvml: derived from Exception alone."""
 
 
 class Nvml(ModuleType):
-    """A stub of pynvml: card 1 does not tell, card 2 has no handle."""
+    """A stub of pynvml: card 1 reports no power, card 2 has no handle."""
 
     def __init__(self, broken: str = "", count: int = 3) -> None:
         super().__init__("pynvml")
@@ -50,7 +49,7 @@ class Nvml(ModuleType):
 
 @pytest.fixture(autouse=True)
 def no_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine has itself is not what these tests are about."""
+    """Hide the GPUs of this machine."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
 
 
@@ -63,7 +62,7 @@ def write(folder: Path, **values: object) -> Path:
 
 @pytest.fixture
 def jetson(tmp_path: Path) -> Path:
-    """An INA3221 with two rails in use and one that is off, and a chip that tells microwatts."""
+    """An INA3221 with two rails in use and one that is off, and a chip with a power input."""
     write(
         tmp_path / "hwmon1",
         name="ina3221",
@@ -87,7 +86,7 @@ def test_rails_are_found_and_read(jetson: Path) -> None:
     assert watts == pytest.approx({"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.45, "board 1": 2.5})
 
 
-def test_a_meter_reads_while_inside(jetson: Path) -> None:
+def test_a_meter_reads_inside_a_with(jetson: Path) -> None:
     with PowerMeter(jetson) as meter:
         time.sleep(0.05)
         (jetson / "hwmon1" / "curr1_input").write_text("2400\n")
@@ -99,13 +98,13 @@ def test_a_meter_reads_while_inside(jetson: Path) -> None:
     assert found["VDD_CPU_GPU_CV"] == ["2.45"] * 3
 
 
-def test_a_device_that_does_not_tell_says_so(
+def test_a_device_without_power_rails_gives_one_line(
     tmp_path: Path, bundle_path: Path, video_path: Path
 ) -> None:
     with PowerMeter(tmp_path / "nothing") as meter:
         pass
     [line] = meter.lines()
-    assert line.startswith(f"power: this device does not tell (no power or current in {tmp_path}")
+    assert line.startswith(f"power: not reported by this device (no power or current in {tmp_path}")
     command = [sys.executable, "-m", "taidpt", "tag", str(bundle_path), str(video_path)]
     done = subprocess.run([*command, "--profile"], capture_output=True, text=True, check=True)
     shown = done.stderr.splitlines()
@@ -115,12 +114,12 @@ def test_a_device_that_does_not_tell_says_so(
     assert shown[start + 7].split()[0] in ("power:", "watts")
 
 
-def test_cards_that_answer_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readable_cards_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = Nvml()
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     with PowerMeter(tmp_path) as meter:
         time.sleep(0.05)
-        nvml.broken = "power"  # a card that falls silent keeps what it told
+        nvml.broken = "power"  # readings of a card that fails later are kept
         time.sleep(0.5)
     head, row = meter.lines()
     assert head.split() == ["watts", "p50", "p95", "p99"]
@@ -128,17 +127,17 @@ def test_cards_that_answer_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("broken", ["init", "count", "handle", "power"])
-def test_any_error_of_nvml_is_no_power(
+def test_any_nvml_error_means_no_power(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(broken))
     assert find_cards() == []
     with PowerMeter(tmp_path) as meter:
         pass
-    assert meter.lines()[0].startswith("power: this device does not tell")
+    assert meter.lines()[0].startswith("power: not reported by this device")
 
 
-def test_nvmls_own_package_without_a_driver_is_no_power(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pynvml_without_a_driver_means_no_power(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pynvml")
     nvml = pytest.importorskip("pynvml")
     monkeypatch.setattr(nvml, "nvmlInit", nvml.nvmlDeviceGetCount)  # not initialised

@@ -97,7 +97,7 @@ def test_gpu_memory_is_described_and_left_where_it_is() -> None:
         (Surface(data=None), "damaged"),
         (Exporter(frames()[0].astype(np.float32), kind=2), "should be uint8, got DLPack type"),
         (Exporter(frames()[0][:, ::2], kind=2), "should be dense"),
-        (Exporter(frames()[0], kind=10), "on a device of DLPack's kind 10"),
+        (Exporter(frames()[0], kind=10), "on a device of DLPack type 10"),
     ],
 )
 def test_gpu_frames_that_cannot_be_taken(tagger: Tagger, frame: object, why: str) -> None:
@@ -111,5 +111,5 @@ def test_a_tagger_on_the_cpu_does_not_take_gpu_frames(tagger: Tagger) -> None:
             tagger(frame)  # type: ignore[call-overload]
     with pytest.raises(InputError, match=r"GPU frames of 16x16, .* got \[16, 20, 3\]; resize"):
         tagger(Surface(shape=(16, 20, 3)))  # type: ignore[call-overload]
-    with pytest.raises(InputError, match="GPU frames go to the tagger itself, one by one"):
+    with pytest.raises(InputError, match="give GPU frames to the tagger itself, one by one"):
         tagger([Surface()])  # type: ignore[list-item]
