@@ -1,10 +1,10 @@
-"""Frames that another library decoded and left in the GPU's memory: tagged where they lie.
+"""Tag frames that another library decoded into GPU memory, without a copy.
 
     python examples/external_decode.py street.taidpt clip.mp4
 
-Decoded by NVDEC through PyNvVideoCodec (`pip install PyNvVideoCodec`); DeepStream, CuPy, CV-CUDA or
-PyTorch are the same: whatever has DLPack or `__cuda_array_interface__` goes into the tagger as it
-is. The frames must be of the size that the graph takes, so export for your camera:
+NVDEC decodes through PyNvVideoCodec (`pip install PyNvVideoCodec`). Frames of DeepStream, CuPy,
+CV-CUDA or PyTorch work the same way: the tagger takes objects with DLPack or
+`__cuda_array_interface__`. Frames must have the size that the graph takes; export for your camera:
 `taidpt-export street.safetensors -o street.taidpt --frame 1920x1080`.
 """
 
@@ -19,7 +19,7 @@ from taidpt.runtime import Tagger
 
 
 def decoded(video: str) -> Iterator[object]:
-    """RGB frames [H, W, 3], uint8, in the memory of GPU 0."""
+    """Yield RGB frames [H, W, 3], uint8, in the memory of GPU 0."""
     decoder = nvc.SimpleDecoder(
         video,
         gpu_id=0,
@@ -31,7 +31,7 @@ def decoded(video: str) -> Iterator[object]:
 
 
 def main(bundle: str, video: str) -> None:
-    """No frame comes to host memory: only scores and features do."""
+    """Print the best tags of each frame; only scores and features are copied to the host."""
     with Tagger.load(bundle) as tagger:
         print(tagger.device)
         for index, frame in enumerate(decoded(video)):

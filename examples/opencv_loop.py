@@ -1,9 +1,9 @@
-"""Your own OpenCV loop: tag each frame, and make events of the scores.
+"""Your own OpenCV loop: tag each frame, and turn the scores into events.
 
     python examples/opencv_loop.py street.taidpt clip.mp4
     python examples/opencv_loop.py street.taidpt 0
 
-The second argument is whatever `cv2.VideoCapture` opens: a file, a URL, a camera's number.
+The second argument is anything that `cv2.VideoCapture` opens: a file, a URL, a camera number.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from taidpt.runtime import EventMachine, EventSettings, Tagger
 
 
 def frames(source: str) -> Iterator[tuple[float, np.ndarray]]:
-    """Seconds, and BGR [H, W, 3] as OpenCV gives it."""
+    """Yield the time in seconds and the frame as BGR uint8 [H, W, 3]."""
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     while True:
         time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-        there, frame = capture.read()
-        if not there:
+        success, frame = capture.read()
+        if not success:
             return
         yield time_s, frame
 
 
 def main(bundle: str, source: str) -> None:
-    """Look at each frame's best tag; smooth the scores into tags that go on and off."""
+    """Print each frame's best tag, and the tags that go on or off after smoothing."""
     with Tagger.load(bundle) as tagger:
-        words = tagger.vocabulary
-        settings = EventSettings(words.on, words.off, smoothing_s=0.3, min_on_s=0.2, min_off_s=0.5)
+        on, off = tagger.vocabulary.on, tagger.vocabulary.off
+        settings = EventSettings(on, off, smoothing_s=0.3, min_on_s=0.2, min_off_s=0.5)
         machine = EventMachine(tagger.names, settings)
         for time_s, frame in frames(source):
             result = tagger(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))  # the tagger takes RGB

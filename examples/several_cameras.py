@@ -1,4 +1,4 @@
-"""Several sources through one tagger, their frames batched together.
+"""Tag several sources with one tagger, their frames batched together.
 
 python examples/several_cameras.py street.taidpt rtsp://camera/1 rtsp://camera/2
 """
@@ -13,7 +13,7 @@ from taidpt.runtime.stream import StreamSettings
 
 
 def main(bundle: str, *cameras: str) -> None:
-    """Each source keeps its own smoothing and its own events."""
+    """Print the events; each source has its own smoothing and events."""
     source = MergedSource([open_source(camera) for camera in cameras])
     settings = StreamSettings(batch=len(cameras))
     with Tagger.load(bundle) as tagger, tagger.stream(source, settings) as stream:

@@ -1,4 +1,4 @@
-"""Tag a video, and print what was on from when to when.
+"""Tag a video, and print from when to when each tag was on.
 
 python examples/tag_video.py street.taidpt clip.mp4
 """
@@ -11,7 +11,7 @@ from taidpt.runtime import Tagger
 
 
 def main(bundle: str, video: str) -> None:
-    """Run the video through the tagger; the timeline is ready when the stream is at its end."""
+    """Print events as they are decided, then the timeline of the whole video."""
     with Tagger.load(bundle) as tagger, tagger.stream(video, max_fps=10) as stream:
         for moment in stream:
             for event in moment.events:

@@ -3,7 +3,7 @@
     python examples/watch_camera.py street.taidpt rtsp://camera/1 60
     python examples/watch_camera.py street.taidpt "gst:nvarguscamerasrc ! nvvidconv" 60
 
-A broken stream is opened again by itself; a slow machine drops the oldest frames.
+A broken stream is reopened automatically. A slow machine drops the oldest frames.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from taidpt.runtime import Tagger
 
 
 def main(bundle: str, camera: str, seconds: str) -> None:
-    """Print each event as it is decided, and at the end how many frames were dropped."""
+    """Print each event when it is decided, and at the end the number of dropped frames."""
     end = time.monotonic() + float(seconds)
     with Tagger.load(bundle) as tagger, tagger.stream(camera, max_fps=10) as stream:
         for moment in stream:

@@ -1,4 +1,4 @@
-"""Where in a picture a tag is seen: its heatmap, painted and saved.
+"""Paint where in a picture a tag is seen, as a heatmap.
 
 python examples/where_is_it.py street.taidpt photo.jpg dog where.png
 """

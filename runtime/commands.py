@@ -1,6 +1,8 @@
-"""The command line of the runtime: parse, call the library, print."""
+"""Command line of the runtime: parse options, call the library."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -8,60 +10,92 @@ from taidpt.runtime.backends import DEVICES
 
 __all__ = ["bench", "tag"]
 
+_AT_LEAST_ONE = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
-@click.command()
+
+def _backend_options(command: Any) -> Any:
+    """The options about what runs the graph, which both commands have."""
+    for option in (
+        click.option(
+            "--trust-engine", is_flag=True, help="Run engines that this machine did not build."
+        ),
+        click.option(
+            "--resize",
+            type=click.Choice(["exact", "fast"]),
+            default="exact",
+            help="exact: open_clip's resize within one grey level; fast: some levels off at edges.",
+        ),
+        click.option(
+            "--threads",
+            type=_AT_LEAST_ONE,
+            show_default="chosen by the backend",
+            help="Threads of the inference backend.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(DEVICES),
+            default="auto",
+            help="What runs the model; auto: the fastest that works here; any other: that or fail.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings={"show_default": True})
 @click.argument("bundle", type=click.Path())
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--jsonl", metavar="FILE", help="Write a JSON line a frame; - is standard output.")
-@click.option("--events", metavar="FILE", help="Write a JSON line when a tag goes on or off.")
-@click.option("--csv", metavar="FILE", help="Write a table: a row a frame, a column a tag.")
-@click.option("--vtt", metavar="FILE", help="Write WebVTT subtitles of a video.")
-@click.option("--srt", metavar="FILE", help="Write SRT subtitles of a video.")
+@click.option("--jsonl", metavar="FILE", help="Write one JSON line per frame; - is stdout.")
+@click.option("--events", metavar="FILE", help="Write one JSON line per event; - is stdout.")
+@click.option("--csv", metavar="FILE", help="Write a table: one row per frame, a column per tag.")
+@click.option("--vtt", metavar="FILE", help="Write WebVTT subtitles of one video.")
+@click.option("--srt", metavar="FILE", help="Write SRT subtitles of one video.")
 @click.option("--overlay", metavar="FILE", help="Write a video with the tags painted on.")
-@click.option("--webhook", metavar="URL", help="POST each event as JSON to URL.")
+@click.option("--heatmap", metavar="TAG", help="Paint the heatmap of TAG onto the overlay.")
+@click.option("--report", metavar="FILE", help="Write an HTML page: timelines and pictures.")
+@click.option("--webhook", metavar="URL", help="POST each event as JSON.")
 @click.option("--mqtt", metavar="URL", help="Publish events: mqtt://[user:pw@]host[:port][/topic].")
-@click.option("--heatmap", metavar="TAG", help="Paint where TAG is seen onto the overlay.")
-@click.option("--report", metavar="FILE", help="Write an HTML page: timeline and pictures.")
-@click.option("--top", type=click.IntRange(min=1), help="Only the best tags of each frame.")
-@click.option("--threshold", type=float, help="One threshold for all tags, over the bundle's own.")
-@click.option("--bank", metavar="FILE", help="Other tags, for a bundle made with --bank input.")
-@click.option("--watch-bank", is_flag=True, help="Take the file of --bank again when it changes.")
-@click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
-@click.option("--max-fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second.")
-@click.option("--recursive", is_flag=True, help="Look into the folders of a folder too.")
-@click.option("--roi", metavar="X,Y,W,H", help="Use this part of each frame, in pixels.")
+@click.option("--top", type=_AT_LEAST_ONE, show_default="all", help="Show only the N best tags.")
+@click.option(
+    "--threshold", type=float, show_default="the bundle's", help="One threshold for all tags."
+)
+@click.option("--bank", metavar="FILE", help="Use this bank's tags; needs an export --bank input.")
+@click.option("--watch-bank", is_flag=True, help="Reload the file of --bank when it changes.")
+@click.option("--every", type=_AT_LEAST_ONE, default=1, help="Tag every N-th frame.")
+@click.option(
+    "--max-fps",
+    type=_POSITIVE,
+    show_default="all frames",
+    help="Tag at most so many frames per second.",
+)
+@click.option("--recursive", is_flag=True, help="Include the subfolders of a folder.")
+@click.option("--roi", metavar="X,Y,W,H", help="Tag this part of each frame, in pixels.")
 @click.option(
     "--decoder",
     default="auto",
     metavar="NAME",
-    help="auto takes a hardware decoder that works; software, cuda, vaapi, … or fail.",
+    help="Video decoder: auto (a hardware decoder that works), software, cuda, vaapi, …",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=1, help="Frames in one run.")
+@click.option("--batch", type=_AT_LEAST_ONE, default=1, help="Frames per run of the model.")
 @click.option(
     "--skip-still",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_POSITIVE,
     metavar="LEVELS",
-    help="Do not tag frames that differ less than this, in grey levels, from the last tagged one.",
+    help="Skip frames that differ less than this from the last tagged one, in grey levels.",
 )
-@click.option("--smoothing", type=click.FloatRange(min=0), default=0.3, help="Seconds.")
-@click.option("--min-on", type=click.FloatRange(min=0), default=0.2, help="Least seconds on.")
-@click.option("--min-off", type=click.FloatRange(min=0), default=0.5, help="Least seconds off.")
 @click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    help="auto takes the best that works here; any other works or fails.",
+    "--smoothing",
+    type=_SECONDS,
+    default=0.3,
+    help="Time constant of score smoothing, in seconds.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the inference.")
-@click.option(
-    "--resize",
-    type=click.Choice(["exact", "fast"]),
-    default="exact",
-    help="exact is open_clip's resize to one grey level; fast is a few levels away at edges.",
-)
-@click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")
-@click.option("--state", metavar="FILE", help="Keep a camera's state here over restarts.")
-@click.option("--profile", is_flag=True, help="Print how long each stage takes, at the end.")
+@click.option("--min-on", type=_SECONDS, default=0.2, help="Shortest time on, in seconds.")
+@click.option("--min-off", type=_SECONDS, default=0.5, help="Shortest time off, in seconds.")
+@click.option("--state", metavar="FILE", help="Keep a camera's state in FILE across restarts.")
+@click.option("--profile", is_flag=True, help="Print the time of each stage at the end.")
+@_backend_options
 @click.help_option("-h", "--help")
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     """Tag pictures, folders, videos, cameras and streams with BUNDLE.
@@ -69,8 +103,8 @@ def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     A SOURCE is a picture, a folder, a video, a camera (/dev/video0), a stream (rtsp://…) or a
     GStreamer pipeline (gst:…).
 
-    Without an output a person reads the tags: a line a picture, a timeline a video. Several
-    outputs may be given at once.
+    Without an output option, tags are printed: a line per picture, a timeline per video. Several
+    outputs can be written at once.
     """
     from taidpt.runtime.tag.job import run_tag
     from taidpt.runtime.tag.request import job_from_options
@@ -78,30 +112,32 @@ def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     run_tag(job_from_options(bundle, sources, options))
 
 
-def _batch_list(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+def _parse_batches(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"expected whole numbers as 1,2,4, got {value!r}") from None
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.argument("bundle", type=click.Path())
-@click.option("--batches", default="1,2,4,8", callback=_batch_list, help="Batch sizes to sweep.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="Each.")
-@click.option("--json", "target", metavar="FILE", help="Write the figures as JSON too.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the inference.")
-@click.option("--resize", type=click.Choice(["exact", "fast"]), default="exact")
-@click.option("--trust-engine", is_flag=True, help="Run engines that were not built here.")
+@click.option(
+    "--batches", default="1,2,4,8", callback=_parse_batches, help="Batch sizes to measure."
+)
+@click.option(
+    "--seconds", type=_POSITIVE, default=2.0, help="Time for each measurement, in seconds."
+)
+@click.option("--json", "target", metavar="FILE", help="Write the figures to FILE as JSON.")
+@_backend_options
 @click.help_option("-h", "--help")
 def bench(bundle: str, batches: tuple[int, ...], seconds: float, **options: object) -> None:
     """Measure BUNDLE on this machine, on synthetic frames.
 
-    The bare encoder (the whole graph where no onnx is installed to cut it), the tagger on frames of
-    the model's size, on 720p and 1080p frames, and a whole stream, for each batch size; all take
-    turns. Where PyTorch and open_clip are installed,
-    open_clip's encoder too, run eagerly.
+    Measures, for each batch size and in turns: the bare encoder (the whole graph without the
+    package onnx), the tagger on frames of the model's size, of 720p and of 1080p, and a whole
+    stream. With PyTorch and open_clip, open_clip's encoder in eager mode too.
     """
     from taidpt.runtime.bench.bench import bench_command
 

@@ -1,1 +1,1 @@
-"""Where results go; every sink has `write`, `close` and is a context manager."""
+"""Where results go: one module per output format, and the person at the terminal."""

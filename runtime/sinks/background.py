@@ -1,4 +1,4 @@
-"""Sinks that send: a bounded queue and a thread, so that a slow receiver never stalls tagging."""
+"""Sending in the background: a bounded queue and a thread, so that tagging never waits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.jsonl import event_record
 from taidpt.runtime.stream.moment import Moment
 
@@ -23,11 +23,16 @@ _LOG = logging.getLogger("taidpt.runtime")
 class SendPolicy:
     """How long records wait for their receiver.
 
+    The defaults hold some hours of events of one camera in about 10 MB, find a receiver that
+    restarts within seconds, ask an absent one twice a minute, and delay the end of a run by no
+    more than a person would wait.
+
     Attributes:
-        most_waiting: records kept while it is away; beyond, the oldest are lost and counted.
-        first_pause_s: pause after a failure; each further one doubles it.
-        longest_pause_s: the longest pause.
-        drain_s: how long the end of a run waits for the rest to be sent.
+        most_waiting: size of the queue, in records; when it is full, the oldest is dropped and
+            counted as lost.
+        first_pause_s: pause after the first failure, in seconds; every further failure doubles it.
+        longest_pause_s: upper bound of the pause, in seconds.
+        drain_s: how long `close` waits for the queue to empty, in seconds.
     """
 
     most_waiting: int = 10_000
@@ -37,21 +42,21 @@ class SendPolicy:
 
 
 class BackgroundSender:
-    """Hands records to `send`, one after another, in a thread of its own; retries failures.
+    """Sends records one after another in its own thread, and retries failures.
 
     Attributes:
-        sent: records that arrived.
-        lost: records that did not: too many were waiting, or the run ended.
-        failures: tries that failed.
+        sent: number of records that arrived.
+        lost: number of records dropped: the queue was full, or the run ended.
+        failures: number of tries that failed.
     """
 
     def __init__(
         self, name: str, send: Callable[[dict[str, Any]], None], policy: SendPolicy | None = None
     ) -> None:
-        """Begin to send.
+        """Start the thread.
 
         Args:
-            name: of the receiver, without credentials, for the log.
+            name: the receiver's name in the log, without credentials.
             send: sends one record, or raises OSError.
             policy: how long records wait.
         """
@@ -66,18 +71,18 @@ class BackgroundSender:
         self._thread.start()
 
     def put(self, record: dict[str, Any]) -> None:
-        """Queue a record; never waits."""
+        """Queue a record without waiting."""
         with self._changed:
             if len(self._waiting) >= self._policy.most_waiting:
                 self._waiting.popleft()
                 self.lost += 1
                 if self.lost == 1:
-                    _LOG.warning("%s: too slow or away; the oldest records are lost", self.name)
+                    _LOG.warning("%s: too slow or away; the oldest records are dropped", self.name)
             self._waiting.append(record)
             self._changed.notify()
 
     def close(self) -> None:
-        """Send what is waiting, for a bounded time, and count the rest as lost."""
+        """Send the queued records for at most `drain_s` seconds; count the rest as lost."""
         with self._changed:
             self._closing = True
             self._deadline = time.monotonic() + self._policy.drain_s
@@ -105,7 +110,7 @@ class BackgroundSender:
                 self._put_back(record)
                 if self.failures == 1:
                     _LOG.warning("%s: %s; trying again", self.name, " ".join(str(error).split()))
-                self._rest(pause_s)
+                self._pause(pause_s)
                 pause_s = min(pause_s * 2, self._policy.longest_pause_s)
             else:
                 self.sent += 1
@@ -126,31 +131,28 @@ class BackgroundSender:
             else:
                 self._waiting.appendleft(record)
 
-    def _rest(self, seconds: float) -> None:
-        """Pause; the end of the run cuts it short."""
+    def _pause(self, seconds: float) -> None:
+        """Pause; `close` cuts it short."""
         end = time.monotonic() + seconds
         with self._changed:
             while (now := time.monotonic()) < min(end, self._deadline):
                 self._changed.wait(min(end, self._deadline, now + 0.5) - now)
 
 
-class EventSender:
-    """A sink that sends each event as a record, by any sender."""
+class EventSender(Sink):
+    """A sink that sends each event as one record."""
 
     def __init__(self, sender: BackgroundSender, finish: Callable[[], None] | None = None) -> None:
-        """Send through `sender`; `finish` is called when all is closed."""
+        """Send through `sender`; call `finish` after it is closed."""
         self.sender, self._finish = sender, finish
 
     def write(self, moment: Moment) -> None:
-        """Queue the events that this frame decided."""
+        """Queue the events that were decided at this frame."""
         for event in moment.events:
             self.sender.put(event_record(moment.frame.source, event))
 
-    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
-        """Nothing to do: every event stands alone."""
-
     def close(self) -> None:
-        """Send the rest, for a bounded time."""
+        """Send the queued events for a bounded time."""
         self.sender.close()
         if self._finish is not None:
             self._finish()

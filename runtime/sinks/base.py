@@ -1,9 +1,9 @@
-"""What every sink looks like."""
+"""The interface of every sink."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 from taidpt.runtime.events.machine import Interval
 from taidpt.runtime.stream.moment import Moment
@@ -11,14 +11,17 @@ from taidpt.runtime.stream.moment import Moment
 __all__ = ["Sink"]
 
 
-class Sink(Protocol):
-    """Takes the moments of a stream, then the stream's end; closed once, whatever happened."""
+class Sink(ABC):
+    """Receives the moments of each source, then the source's end; closed once, also on errors."""
 
+    @abstractmethod
     def write(self, moment: Moment) -> None:
-        """Take one moment."""
+        """Receive one moment."""
 
-    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
-        """A source has ended, with these intervals; more sources may follow."""
+    def end_source(  # noqa: B027 - most sinks write as they go
+        self, source: str, intervals: Sequence[Interval], end_s: float
+    ) -> None:
+        """Receive the timeline of a source that has ended, `end_s` seconds long."""
 
-    def close(self) -> None:
-        """Finish and close, so that what was written is valid."""
+    def close(self) -> None:  # noqa: B027 - some sinks hold nothing
+        """Finish the output, so that what was written is valid."""

@@ -1,14 +1,13 @@
-"""A CSV table: a row a frame, a column a tag."""
+"""A CSV table: one row per frame, one column per tag."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.stream.moment import Moment
 
@@ -17,51 +16,48 @@ __all__ = ["CsvSink"]
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
-class CsvSink:
-    """Writes source, index, time, the tags that are on, and every tag's score."""
+class CsvSink(Sink):
+    """Writes the source, index, time, tags that are on, and the score of every tag."""
 
     def __init__(self, path: str | Path, append: bool = False) -> None:
-        """Open the file anew, or with `append` to go on with it.
+        """Create the file, or with `append` continue it.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self._path, self._file = path, LineFile(path, append)
         self._names: tuple[str, ...] = ()
-        self._found = None if self._file.is_empty else _header(path)
+        self._old_header = None if self._file.is_empty else _read_header(path)
 
     def write(self, moment: Moment) -> None:
-        """Write one frame; the header comes with the first.
+        """Write one frame, and the header before the first.
 
         Raises:
-            InputError: the file cannot be written, or the frame has other tags than the first.
+            InputError: the file cannot be written, or the frame's tags differ from the header.
         """
         names = moment.result.vocabulary.names
         if not self._names:
-            self._begin(["source", "index", "time_s", "on", *map(_cell, names)])
+            self._start(["source", "index", "time_s", "on", *map(_cell, names)])
             self._names = names
         if names != self._names:
-            raise InputError("a table has a column a tag, and the tags have changed; use JSONL")
+            raise InputError(
+                f"{self._path}: a table has one column per tag, and the tags changed; use --jsonl"
+            )
         time_s = "" if moment.time is None else f"{moment.time:.6f}"
         scores = (f"{score:.6g}" for score in moment.result.scores.tolist())
         frame = moment.frame
         on = _cell("; ".join(moment.on))
         self._row(_cell(frame.source), str(frame.index), time_s, on, *scores)
 
-    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
-        """Nothing to do: every row stands alone."""
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _begin(self, header: list[str]) -> None:
-        if self._found is None:
+    def _start(self, header: list[str]) -> None:
+        if self._old_header is None:
             self._row(*header)
-        elif self._found != header:
-            raise InputError(
-                f"{self._path}: has a column a tag, and its tags are others; name another file"
-            )
+        elif self._old_header != header:
+            raise InputError(f"{self._path}: its columns are other tags; name another file")
 
     def _row(self, *cells: str) -> None:
         text = io.StringIO()
@@ -69,13 +65,12 @@ class CsvSink:
         self._file.write(text.getvalue().encode())
 
 
-def _header(path: str | Path) -> list[str]:
-    """The first row of a file that is there."""
+def _read_header(path: str | Path) -> list[str]:
     with Path(path).open(newline="", encoding="utf-8", errors="replace") as stream:
         return next(csv.reader(stream), [])
 
 
 def _cell(text: str) -> str:
-    """One line, so that a kill costs one row; and no formula to a spreadsheet."""
+    """One line of text, which a spreadsheet does not take for a formula."""
     text = " ".join(text.splitlines())
     return "'" + text if text.startswith(_FORMULA_SIGNS) else text

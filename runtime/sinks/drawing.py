@@ -1,4 +1,4 @@
-"""Pictures of results: tags with bars, and heatmaps, painted onto a frame with Pillow."""
+"""Paint tags with bars, and heatmaps, onto a frame with Pillow."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_tags", "jpeg", "paint_heatmap", "rgb_image"]
 
+# RGB of text, bar of a tag that is on, bar of one that is off; RGBA of the panel behind them.
 _INK, _ON, _OFF, _SHADE = (255, 255, 255), (64, 214, 130), (120, 130, 145), (0, 0, 0, 150)
-# Dark blue over violet and orange to pale yellow: rises in lightness, so it reads in grey too.
+# Dark blue through violet and orange to pale yellow. Lightness rises, so it also works in grey.
 _HEAT = np.array(
     [[13, 8, 70], [98, 1, 126], [177, 42, 100], [230, 92, 48], [251, 165, 10], [252, 255, 164]]
 )
 
 
 def rgb_image(frame: npt.NDArray[Any]) -> Image:
-    """Any frame as an RGB picture."""
+    """Convert any frame [H, W, 1, 3 or 4] to an RGB picture."""
     from PIL import Image
 
     pixels = to_u8(frame)
@@ -35,7 +36,7 @@ def rgb_image(frame: npt.NDArray[Any]) -> Image:
 
 
 def draw_tags(image: Image, tags: list[Tag], on: tuple[str, ...]) -> Image:
-    """Paint a panel at the top left: each tag's name, score and bar, lit when it is on."""
+    """Paint a panel at the top left: name, score and bar of each tag, green when it is on."""
     from PIL import Image, ImageDraw
 
     size = max(10, round(image.height / 28))
@@ -61,9 +62,9 @@ def paint_heatmap(image: Image, result: TagResult, name: str, input_hw: tuple[in
 
     Args:
         image: the frame, RGB.
-        result: its result.
+        result: the frame's result.
         name: the tag.
-        input_hw: height and width of the model's input, which says where the crop lies.
+        input_hw: height and width of the model's input, in pixels; they decide the crop.
     """
     from PIL import Image
 
@@ -79,7 +80,7 @@ def paint_heatmap(image: Image, result: TagResult, name: str, input_hw: tuple[in
 
 
 def jpeg(image: Image, width: int) -> bytes:
-    """A small JPEG of a picture, at most `width` pixels wide."""
+    """A JPEG of a picture, scaled down to at most `width` pixels."""
     import io
 
     small = image.copy()
@@ -101,9 +102,9 @@ def _colours(heat: npt.NDArray[np.float32]) -> U8Array:
 def _font(size: int) -> Any:
     from PIL import ImageFont
 
-    with contextlib.suppress(OSError):  # it has more letters than Pillow's own
+    with contextlib.suppress(OSError):  # has more letters than Pillow's own font
         return ImageFont.truetype("DejaVuSans.ttf", size)
     try:
         return ImageFont.load_default(size)
-    except (TypeError, OSError):  # a Pillow before 10.1, or one without FreeType
+    except (TypeError, OSError):  # Pillow before 10.1 or without FreeType
         return ImageFont.load_default()

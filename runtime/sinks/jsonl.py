@@ -1,13 +1,13 @@
-"""One JSON object a line: frames with their tags, or events. The schemas are in docs/outputs.md."""
+"""JSON lines: one object per frame or event. docs/outputs.md describes the keys."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taidpt.runtime.events.machine import Event, Interval
+from taidpt.runtime.events.machine import Event
+from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.storage.stdout import write_stdout
 from taidpt.runtime.stream.moment import Moment
@@ -18,11 +18,11 @@ FRAME_SCHEMA = "taidpt-frame/1"
 EVENT_SCHEMA = "taidpt-event/1"
 
 
-class _Lines:
-    """Writes each line at once, so that a kill costs no more than the line being written."""
+class _LineSink(Sink):
+    """Writes every line at once, so that a kill loses no more than the line being written."""
 
     def __init__(self, target: str | Path, append: bool = False) -> None:
-        """Open a file anew or to go on with it, or standard output for "-".
+        """Create a file, or with `append` continue it; "-" is standard output.
 
         Raises:
             InputError: the file cannot be written.
@@ -30,11 +30,11 @@ class _Lines:
         self._file = None if str(target) == "-" else LineFile(target, append)
 
     def write_record(self, record: dict[str, Any]) -> None:
-        """Write a record as a line.
+        """Write a record as one line.
 
         Raises:
-            InputError: the disk is full or the file is gone; the lines before stay valid.
-            BrokenPipeError: nobody reads standard output any more.
+            InputError: the disk is full or the file is gone; earlier lines stay valid.
+            BrokenPipeError: standard output is a pipe without a reader.
         """
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         if self._file is not None:
@@ -42,17 +42,14 @@ class _Lines:
         else:
             write_stdout(line)
 
-    def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
-        """Nothing to do: every line stands alone."""
-
     def close(self) -> None:
         """Close the file; standard output stays open."""
         if self._file is not None:
             self._file.close()
 
 
-class JsonlSink(_Lines):
-    """A line a frame: all tags, or the `top` best, best score first."""
+class JsonlSink(_LineSink):
+    """One line per frame: all tags, or the `top` best, best score first."""
 
     def __init__(self, target: str | Path, top: int | None = None, append: bool = False) -> None:
         super().__init__(target, append)
@@ -74,11 +71,11 @@ class JsonlSink(_Lines):
         self.write_record(record)
 
 
-class EventsSink(_Lines):
-    """A line an event: a tag went on or off."""
+class EventsSink(_LineSink):
+    """One line per event: a tag went on or off."""
 
     def write(self, moment: Moment) -> None:
-        """Write the events that this frame decided."""
+        """Write the events that were decided at this frame."""
         for event in moment.events:
             self.write_record(event_record(moment.frame.source, event))
 

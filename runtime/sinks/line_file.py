@@ -1,4 +1,4 @@
-"""A file that holds whole lines only, whatever the disk does."""
+"""A file of whole lines, also after a full disk or a kill."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class LineFile:
     """Appends lines without a buffer; a line that does not fit on the disk is taken back."""
 
     def __init__(self, path: str | Path, append: bool = False) -> None:
-        """Open the file anew, or with `append` behind its last whole line.
+        """Create the file, or with `append` continue after its last whole line.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self._path = str(path)
         self._whole = 0
@@ -33,15 +33,15 @@ class LineFile:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was written yet."""
+        """Whether the file has no line yet."""
         return self._whole == 0
 
     def write(self, line: bytes) -> None:
         """Write one line.
 
         Raises:
-            InputError: it could not be written whole; the file ends with the line before.
-            BrokenPipeError: it is a pipe that nobody reads.
+            InputError: the line does not fit; the file ends with the line before.
+            BrokenPipeError: the file is a pipe without a reader.
         """
         rest = memoryview(line)
         try:
@@ -63,7 +63,7 @@ class LineFile:
 
 
 def _cut_last_line(stream: FileIO) -> int:
-    """Take away what stands behind the last line's end, left by a kill; returns the length."""
+    """Cut the rest of a line that a kill left at the end; return the length in bytes."""
     end = stream.seek(0, 2)
     position = end
     while position > 0:

@@ -1,4 +1,4 @@
-"""Events to an MQTT broker, QoS 1; kept while the broker is away, up to a bound."""
+"""Events to an MQTT broker with QoS 1; a bounded queue keeps them while the broker is away."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ACKNOWLEDGED_S = 5.0
 
 
 class _Broker:
-    """One connection; made at the first record, and anew whenever it was lost.
+    """One connection, opened at the first record and again after every loss.
 
-    A new client each time: an old one would send again what we send again ourselves.
+    Each connection has a new client: an old client would resend records that are retried here.
     """
 
     def __init__(self, url: str) -> None:
@@ -35,7 +35,7 @@ class _Broker:
         self._client: Any = None
 
     def send(self, record: dict[str, Any]) -> None:
-        """Publish one record and wait until the broker has it; OSError when it does not."""
+        """Publish one record and wait for its acknowledgement; OSError without one."""
         try:
             if self._client is None:
                 self._client = self._connect()
@@ -49,7 +49,7 @@ class _Broker:
             raise ConnectionError(str(error)) from None
 
     def close(self) -> None:
-        """Say good-bye to the broker."""
+        """Disconnect."""
         client, self._client = self._client, None
         if client is not None:
             client.disconnect()
@@ -80,7 +80,7 @@ def open_mqtt(url: str, policy: SendPolicy | None = None) -> EventSender:
         url: `mqtt://[user:password@]host[:port][/topic]`, or `mqtts://…`; topic taidpt/events.
         policy: how long events wait for the broker.
     Raises:
-        InputError: it is no such address.
+        InputError: the address is not of that form.
         MissingDependencyError: paho-mqtt is not installed.
     """
     broker = _Broker(url)

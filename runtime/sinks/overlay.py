@@ -1,4 +1,4 @@
-"""A video with the tags, their bars and a heatmap painted on."""
+"""A video with tags, bars and optionally a heatmap painted on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.drawing import draw_tags, paint_heatmap, rgb_image
 from taidpt.runtime.sources.video_file import import_av
 from taidpt.runtime.stream.moment import Moment
@@ -16,29 +17,30 @@ from taidpt.runtime.stream.moment import Moment
 __all__ = ["OverlaySink"]
 
 _TIME_BASE = Fraction(1, 1000)
-_PICTURE_S = 2.0
+# A picture stays for two seconds, long enough to read six tags; more would cover the picture.
+_PICTURE_MS = 2000
 _TAGS_SHOWN = 6
 _SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v")
 _CODECS = ("libx264", "h264", "mpeg4")
 
 
-class OverlaySink:
-    """Encodes the frames with what was found, at their own times.
+class OverlaySink(Sink):
+    """Encodes the frames with their tags, at their own times.
 
-    The file is cut into fragments, so that a kill leaves all but the last second playable.
+    The file is made of fragments, so that after a kill the fragments before it can be played.
     """
 
     def __init__(
         self, path: str | Path, input_hw: tuple[int, int], heatmap: str | None = None
     ) -> None:
-        """Open the file anew.
+        """Create the file.
 
         Args:
-            path: an .mp4 or .mkv file.
-            input_hw: height and width of the model's input.
+            path: an .mp4, .mov, .m4v or .mkv file.
+            input_hw: height and width of the model's input, in pixels.
             heatmap: a tag whose heatmap is painted too.
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self._path, self._input_hw, self._heatmap = str(path), input_hw, heatmap
         if Path(path).suffix.lower() not in _SUFFIXES and not Path(path).is_char_device():
@@ -48,7 +50,7 @@ class OverlaySink:
         self._last_ms = -1
         self._offset_s = 0.0
         try:
-            Path(path).open("wb").close()  # PyAV finds out only at the first frame
+            Path(path).open("wb").close()  # PyAV would fail only at the first frame
             options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
             self._container = self._av.open(self._path, "w", options=options)
         except (OSError, ValueError) as error:
@@ -58,10 +60,10 @@ class OverlaySink:
         """Paint and encode one frame.
 
         Raises:
-            InputError: the disk is full.
+            InputError: the frame cannot be encoded or written.
         """
         image = rgb_image(moment.frame.picture)
-        if self._heatmap in moment.result.vocabulary.names:  # another bank may not have it
+        if self._heatmap in moment.result.vocabulary.names:  # a new bank may lack the tag
             image = paint_heatmap(image, moment.result, self._heatmap, self._input_hw)
         image = draw_tags(image, list(moment.result.top(_TAGS_SHOWN)), moment.on)
         if self._stream is None:
@@ -74,7 +76,7 @@ class OverlaySink:
         self._mux(picture)
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
-        """Let the next source follow behind this one."""
+        """Continue the next source after this one."""
         self._offset_s = (self._last_ms + 40) / 1000
 
     def close(self) -> None:
@@ -87,11 +89,11 @@ class OverlaySink:
             raise InputError(f"{self._path}: could not be finished: {error}") from None
 
     def _next_ms(self, time_s: float | None) -> int:
-        if time_s is None:
-            wanted = self._last_ms + 1 if self._last_ms < 0 else self._last_ms + _PICTURE_S * 1000
+        if time_s is not None:
+            target_ms = round((self._offset_s + time_s) * 1000)
         else:
-            wanted = (self._offset_s + time_s) * 1000
-        self._last_ms = max(round(wanted), self._last_ms + 1)
+            target_ms = 0 if self._last_ms < 0 else self._last_ms + _PICTURE_MS
+        self._last_ms = max(target_ms, self._last_ms + 1)
         return self._last_ms
 
     def _open_stream(self, width: int, height: int) -> Any:

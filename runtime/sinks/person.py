@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.storage.stdout import write_stdout
 from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["PersonSink", "clock_text", "timeline_lines"]
 
+# A bar, a tag's name and a few spans fit into a terminal 120 columns wide.
 _BAR_CELLS = 40
 _SPANS_SHOWN = 6
 
@@ -24,39 +26,39 @@ def clock_text(seconds: float) -> str:
 
 
 def timeline_lines(intervals: Sequence[Interval], end_s: float) -> list[str]:
-    """A line a tag: its name, a bar of the whole time, and its spans; in order of first sight."""
+    """One line per tag: name, bar of the whole time, spans; in order of appearance."""
     if not intervals:
         return []
-    spans: dict[str, list[Interval]] = {}
+    by_tag: dict[str, list[Interval]] = {}
     for interval in intervals:
-        spans.setdefault(interval.tag, []).append(interval)
-    width = max(map(len, spans))
+        by_tag.setdefault(interval.tag, []).append(interval)
+    width = max(map(len, by_tag))
     return [
-        f"{tag:<{width}}  {_bar(stretches, end_s)}  {_span_text(stretches)}"
-        for tag, stretches in spans.items()
+        f"{tag:<{width}}  {_bar(spans, end_s)}  {_span_text(spans)}"
+        for tag, spans in by_tag.items()
     ]
 
 
-def _bar(stretches: Sequence[Interval], end_s: float) -> str:
+def _bar(spans: Sequence[Interval], end_s: float) -> str:
     cells = ["·"] * _BAR_CELLS
     scale = _BAR_CELLS / end_s if end_s > 0 else 0.0
-    for stretch in stretches:
-        first = min(int(stretch.start_s * scale), _BAR_CELLS - 1)
-        last = min(int(stretch.end_s * scale), _BAR_CELLS - 1)
+    for span in spans:
+        first = min(int(span.start_s * scale), _BAR_CELLS - 1)
+        last = min(int(span.end_s * scale), _BAR_CELLS - 1)
         cells[first : last + 1] = "█" * (last + 1 - first)
     return "".join(cells)
 
 
-def _span_text(stretches: Sequence[Interval]) -> str:
-    shown = [f"{clock_text(s.start_s)}–{clock_text(s.end_s)}" for s in stretches[:_SPANS_SHOWN]]
-    more = len(stretches) - _SPANS_SHOWN
+def _span_text(spans: Sequence[Interval]) -> str:
+    shown = [f"{clock_text(s.start_s)}–{clock_text(s.end_s)}" for s in spans[:_SPANS_SHOWN]]
+    more = len(spans) - _SPANS_SHOWN
     return ", ".join(shown) + (f", and {more} more" if more > 0 else "")
 
 
-class PersonSink:
-    """Prints to standard output: pictures line by line, videos as a timeline at their end.
+class PersonSink(Sink):
+    """Prints to standard output: a line per picture, a timeline at the end of each video.
 
-    Of live sources each event is printed when it is decided.
+    For a live source, every event is printed when it is decided.
     """
 
     def __init__(self, top: int | None = None, live: bool = False) -> None:
@@ -78,18 +80,15 @@ class PersonSink:
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
         """Print the timeline of a video."""
-        seen = self._best.pop(source, None)
-        if seen is None:
+        best_scores = self._best.pop(source, None)
+        if best_scores is None:
             return
         lines = timeline_lines(intervals, end_s)
         if not lines:
-            ranked = sorted(seen.items(), key=lambda item: -item[1])[: self._top]
+            ranked = sorted(best_scores.items(), key=lambda item: -item[1])[: self._top]
             best = ", ".join(f"{name} {score:.2f}" for name, score in ranked)
             lines = [f"no tag reached its threshold; the best scores were {best}"]
         write_stdout("\n  ".join([f"{source}, {clock_text(end_s)}", *lines]) + "\n")
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def _print_events(moment: Moment) -> None:

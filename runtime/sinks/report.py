@@ -1,4 +1,4 @@
-"""One HTML page: the timeline of every source, and a picture of each tag at its best moment."""
+"""One HTML page: the timeline of every source, and each tag's picture at its best score."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.drawing import jpeg, rgb_image
 from taidpt.runtime.sinks.person import clock_text
 from taidpt.runtime.storage.outputs import write_output
@@ -16,6 +17,8 @@ from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["ReportSink"]
 
+# The page holds its pictures: 200 JPEGs 240 pixels wide are about 2 MB, which a browser opens at
+# once and a mail can carry.
 _MOST_PICTURES = 200
 _PICTURE_WIDTH = 240
 _STYLE = """
@@ -32,7 +35,7 @@ figure img { width: 100%; border-radius: 6px; display: block } figcaption { font
 
 @dataclass
 class _Best:
-    """A tag's best moment so far."""
+    """The moment with a tag's highest score so far."""
 
     score: float
     time_s: float | None
@@ -47,21 +50,21 @@ class _Source:
     end_s: float = 0.0
 
 
-class ReportSink:
-    """Collects while tagging, and writes the page when closed; it opens without a network."""
+class ReportSink(Sink):
+    """Collects while tagging and writes the page when closed; the page needs no network."""
 
     def __init__(self, path: str | Path, title: str = "Tags") -> None:
-        """Write an empty page at once, to find out early whether that works.
+        """Write an empty page at once, so that a path that cannot be written fails early.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self._path, self._title = Path(path), title
         self._sources: dict[str, _Source] = {}
         self._save()
 
     def write(self, moment: Moment) -> None:
-        """Keep a small picture where a tag that is on is better seen than before."""
+        """Keep a small picture where a tag that is on has its highest score so far."""
         timed = moment.time is not None
         source = self._sources.setdefault(moment.frame.source if timed else "Pictures", _Source())
         source.frames += 1
@@ -84,10 +87,10 @@ class ReportSink:
         self._save()
 
     def _is_better(self, source: _Source, moment: Moment, name: str) -> bool:
-        known = source.best.get(name)
-        if known is None:
-            return sum(len(other.best) for other in self._sources.values()) < _MOST_PICTURES
-        return moment.result[name].score > known.score
+        best = source.best.get(name)
+        if best is None:
+            return sum(len(each.best) for each in self._sources.values()) < _MOST_PICTURES
+        return moment.result[name].score > best.score
 
     def _save(self) -> None:
         body = "".join(_section(name, source) for name, source in self._sources.items())
@@ -120,14 +123,14 @@ def _card(tag: str, best: _Best) -> str:
 
 
 def _drawing(source: _Source) -> str:
-    """The timeline as SVG: a row a tag."""
+    """The timeline as SVG, one row per tag."""
     if not source.intervals or source.end_s <= 0:
         return ""
     tags = list(dict.fromkeys(interval.tag for interval in source.intervals))
     left, width, row = 170, 1000, 22
     scale = (width - left) / source.end_s
     bars = [_bar(item, left, tags.index(item.tag) * row, scale) for item in source.intervals]
-    words = [
+    labels = [
         f'<text x="{left - 8}" y="{index * row + 16}" text-anchor="end">{html.escape(tag)}</text>'
         for index, tag in enumerate(tags)
     ]
@@ -137,7 +140,7 @@ def _drawing(source: _Source) -> str:
         f'text-anchor="end">{clock_text(source.end_s)}</text>'
     )
     head = f'<svg viewBox="0 0 {width} {height}" font-size="13" role="img" aria-label="timeline">'
-    return head + "".join(words + bars) + ends + "</svg>"
+    return head + "".join(labels + bars) + ends + "</svg>"
 
 
 def _bar(item: Interval, left: int, top: int, scale: float) -> str:

@@ -1,4 +1,4 @@
-"""WebVTT and SRT: what was on from when to when, beside the video in any player."""
+"""WebVTT and SRT subtitles: the tags that are on, for any video player."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.stream.moment import Moment
 
@@ -17,7 +18,7 @@ __all__ = ["Cue", "SubtitleSink", "cues"]
 
 @dataclass(frozen=True)
 class Cue:
-    """A stretch of time in which the same tags were on."""
+    """A span of time in which the same tags are on."""
 
     start_s: float
     end_s: float
@@ -25,27 +26,27 @@ class Cue:
 
 
 def cues(intervals: Sequence[Interval]) -> list[Cue]:
-    """Cut overlapping intervals into stretches that never overlap.
-
-    Tags stand in the order in which they came on.
-    """
+    """Cut overlapping intervals into spans that do not overlap, tags in order of appearance."""
     edges = sorted({edge for item in intervals for edge in (item.start_s, item.end_s)})
-    found = []
+    spans = []
     for start_s, end_s in itertools.pairwise(edges):
         on = [item.tag for item in intervals if item.start_s <= start_s and item.end_s >= end_s]
         if on:
-            found.append(Cue(start_s, end_s, tuple(dict.fromkeys(on))))
-    return found
+            spans.append(Cue(start_s, end_s, tuple(dict.fromkeys(on))))
+    return spans
 
 
-class SubtitleSink:
-    """One subtitle file of one video, `form` "vtt" or "srt"; written when the video ends."""
+class SubtitleSink(Sink):
+    """One subtitle file of one video, written when the video ends."""
 
     def __init__(self, path: str | Path, form: str) -> None:
-        """Open the file anew; it is a valid empty one at once.
+        """Create the file; it is valid and empty at once.
 
+        Args:
+            path: the file.
+            form: "vtt" or "srt".
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self._path, self._form = path, form
         self._file = LineFile(path)
@@ -54,15 +55,15 @@ class SubtitleSink:
             self._file.write(b"WEBVTT\n\n")
 
     def write(self, moment: Moment) -> None:
-        """Look only whether the frames have times, and come from one source.
+        """Check that all frames have times and come from one source.
 
         Raises:
             InputError: they do not.
         """
         if moment.time is None:
-            raise InputError(f"{self._path}: subtitles need a video; pictures have no times")
+            raise InputError(f"{self._path}: subtitles need a video; a picture has no time")
         if self._source not in (None, moment.frame.source):
-            raise InputError(f"{self._path}: subtitles are for one video; give one source")
+            raise InputError(f"{self._path}: subtitles need exactly one source")
         self._source = moment.frame.source
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
@@ -77,12 +78,12 @@ class SubtitleSink:
     def _text(self, number: int, cue: Cue) -> str:
         mark = "." if self._form == "vtt" else ","
         times = f"{_stamp(cue.start_s, mark)} --> {_stamp(cue.end_s, mark)}"
-        words = ", ".join(" ".join(tag.split()) for tag in cue.tags)
+        text = ", ".join(" ".join(tag.split()) for tag in cue.tags)
         if self._form == "vtt":
-            words = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+            text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         else:  # SRT has no escapes
-            words = words.replace("<", "‹").replace(">", "›")
-        return f"{number}\n{times}\n{words}\n\n"
+            text = text.replace("<", "‹").replace(">", "›")
+        return f"{number}\n{times}\n{text}\n\n"
 
 
 def _stamp(seconds: float, mark: str) -> str:

@@ -1,4 +1,4 @@
-"""Events by HTTP: a POST of one JSON object each."""
+"""Events by HTTP: one POST of a JSON object per event."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_webhook(url: str, policy: SendPolicy | None = None) -> EventSender:
     A user name and password in the address become a Basic authorisation header.
 
     Raises:
-        InputError: it is no http or https address.
+        InputError: the address is not an http or https URL.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

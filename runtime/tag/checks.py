@@ -1,4 +1,4 @@
-"""What does not go together in one `taidpt tag`, said before the first frame."""
+"""Refuse options that contradict each other, before the first frame is tagged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _NEED_EVENTS = ("events", "vtt", "srt", "report", "webhook", "mqtt")
 
 
 def check_targets(targets: Mapping[str, str], heatmap: str | None, tagger: Tagger) -> None:
-    """Outputs against each other.
+    """Check the outputs against each other.
 
     Args:
-        targets: by output, where it goes.
-        heatmap: the tag whose heatmap is to be painted.
+        targets: output name → file or address.
+        heatmap: the tag whose heatmap is painted.
     Raises:
-        InputError: two go to one place, or one needs another.
+        InputError: two outputs have the same target, or one needs another that is missing.
     """
     by_target: dict[str, str] = {}
     for name, target in targets.items():
@@ -38,21 +38,21 @@ def check_targets(targets: Mapping[str, str], heatmap: str | None, tagger: Tagge
     if heatmap is not None:
         tagger.vocabulary.index(heatmap)
         if "overlay" not in targets:
-            raise InputError("--heatmap is painted on a video; name it with --overlay FILE")
+            raise InputError("--heatmap needs a video to paint on: add --overlay FILE")
 
 
 def check_sources(targets: Mapping[str, str], sources: Sequence[str], bundle: str) -> None:
-    """Outputs against what is read.
+    """Check the outputs against the inputs.
 
     Raises:
-        InputError: one would be written over a source or into the bundle, or holds one video.
+        InputError: an output would overwrite a source or the bundle, or holds only one video.
     """
-    read = {os.path.realpath(source): source for source in sources}
+    inputs = {os.path.realpath(source): source for source in sources}
     for name, target in targets.items():
         place = os.path.realpath(target)
-        if name in _FILES and place in read:
+        if name in _FILES and place in inputs:
             raise InputError(
-                f"--{name} would overwrite the source {read[place]}; name another file"
+                f"--{name} would overwrite the source {inputs[place]}; name another file"
             )
         if name in _FILES and Path(place).is_relative_to(os.path.realpath(bundle)):
             raise InputError(f"--{name} would write into the bundle {bundle}; name another file")
@@ -61,19 +61,22 @@ def check_sources(targets: Mapping[str, str], sources: Sequence[str], bundle: st
 
 
 def check_bank_options(job: TagJob, sources: Sequence[Source], tagger: Tagger) -> None:
-    """A bank that changes, or an export of the best scores alone, against what is asked for.
+    """Check the bank's options, and outputs that an export with --top-k cannot give.
 
     Raises:
-        InputError: naming the option and what to use in its place.
+        InputError: names the option and its replacement.
     """
     if job.watch_bank and job.bank is None:
-        raise InputError("--watch-bank watches the file of --bank; name it with --bank FILE")
+        raise InputError("--watch-bank needs a file to watch: add --bank FILE")
     if job.watch_bank and job.outputs.csv is not None:
-        raise InputError("--csv has a column a tag, so tags cannot change under it; use --jsonl")
-    wanted = [f"--{name}" for name in _NEED_EVENTS if getattr(job.outputs, name) is not None]
+        raise InputError(
+            "--csv has one column per tag, so it cannot be used with --watch-bank; use --jsonl"
+        )
+    need_events = [f"--{name}" for name in _NEED_EVENTS if getattr(job.outputs, name) is not None]
     if job.state is not None:
-        wanted.append("--state")
+        need_events.append("--state")
     if not (job.outputs.targets or all(isinstance(source, ImageSource) for source in sources)):
-        wanted.append("of a video; take --jsonl FILE or --csv FILE")
-    if wanted:
-        refuse_top(tagger.bundle.manifest.graph.top_k, job.bundle, f"a timeline ({wanted[0]})")
+        need_events.append("of a video; take --jsonl FILE or --csv FILE")
+    if need_events:
+        top_k = tagger.bundle.manifest.graph.top_k
+        refuse_top(top_k, job.bundle, f"a timeline ({need_events[0]})")

@@ -1,6 +1,6 @@
-"""Smoothing and hysteresis kept in a file, so that a restart goes on where a kill cut in.
+"""Smoothing and hysteresis in a file, so that a restart continues where a kill interrupted.
 
-A tag that was on before the restart is still on after it, without a second "on" event.
+A tag that was on before the restart is on after it, without a second "on" event.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from taidpt.runtime.stream.stream import Stream
 __all__ = ["StateFile"]
 
 _SCHEMA = 1
-_EVERY_S = 1.0
+# A restart takes seconds anyway; saving once a second spares the flash memory of a device.
+_INTERVAL_S = 1.0
 
 
 class StateFile:
-    """Saves a stream's state at most once a second, and whenever it is closed."""
+    """Saves a stream's state at most once a second."""
 
     def __init__(
         self, path: str | Path, stream: Stream, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        """Load what the file holds into the stream, before its first frame.
+        """Load the file into the stream, before its first frame.
 
         Args:
-            path: the file; it need not be there yet.
-            stream: a live stream, not begun.
-            wall_clock: seconds since 1970; tells how long the tagger was away.
+            path: the file; it may be missing.
+            stream: a live stream that has not started.
+            wall_clock: seconds since 1970; measures how long the tagger was not running.
         Raises:
-            InputError: the file is damaged. That of other tags is taken by their names.
+            InputError: the file is damaged. A file of other tags is valid: tags match by name.
         """
         self._path, self._stream, self._wall_clock = Path(path), stream, wall_clock
         self._saved = time.monotonic()
         self._load()
 
     def step(self) -> None:
-        """Save when a second has passed."""
-        if time.monotonic() - self._saved >= _EVERY_S:
+        """Save if a second has passed since the last save."""
+        if time.monotonic() - self._saved >= _INTERVAL_S:
             self.save()
 
     def save(self) -> None:
@@ -76,5 +77,5 @@ class StateFile:
             raise InputError(f"{self._path}: {error}") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self._path}: damaged state ({error}); remove it to begin anew"
+                f"{self._path}: damaged state ({error}); remove it to start without a state"
             ) from None

@@ -45,7 +45,7 @@ def test_a_bank_file_sets_the_tags(home: Path, video_path: Path, tmp_path: Path)
 def test_what_cannot_change_with_the_tags_is_refused(home: Path, video_path: Path) -> None:
     command = [home / "swap.taidpt", video_path]
     watched = [*command, "--bank", home / "kitchen.bank", "--watch-bank"]
-    assert "name it with --bank FILE" in run(*command, "--watch-bank")
+    assert "needs a file to watch: add --bank FILE" in run(*command, "--watch-bank")
     assert "use --jsonl" in run(*watched, "--csv", home / "x.csv")
     assert "cannot read the bank" in run(*command, "--bank", home / "no.bank")
 
