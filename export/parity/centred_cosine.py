@@ -179,7 +179,7 @@ class ExportResult:
     def __repr__(self) -> str:
         tags, model = len(self.manifest.tags), self.manifest.model.name
         least = min((head.minimum for head in self.parity.heads), default=1.0)
-        return f"ExportResult({str(self.path)!r}, {tags} tags, {model}, parity {least:.5f})"
+        return f"ExportResult({self.path.name!r}, {tags} tags, {model}, parity {least:.5f})"
 
 
 @dataclass(frozen=True)
