@@ -1,8 +1,8 @@
-"""What a bundle's graph takes: frames of which size and format, and how others become that."""
+"""The frames that a bundle's graph takes, and how other pictures become such frames."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from taidpt.runtime.storage.json_reader import JsonReader
@@ -16,10 +16,10 @@ YUV_RANGES = ("limited", "full")
 
 @dataclass(frozen=True)
 class BakedResize:
-    """A resize and crop that the graph does itself.
+    """A resize and crop inside the graph.
 
     Attributes:
-        crop: height and width of what the encoder sees.
+        crop: height and width of the encoder's input.
         matrix, range: of NV12 frames, "bt601" or "bt709" and "limited" or "full"; None for RGB.
     """
 
@@ -35,26 +35,24 @@ class BakedResize:
     @classmethod
     def from_json(cls, reader: JsonReader, coloured: bool) -> BakedResize:
         """From a JSON object; `coloured` says whether frames are NV12."""
-        crop = reader.integers("crop")
-        if len(crop) != 2 or min(crop) < 1:
-            reader.fail("crop", "[height, width]")
+        crop = reader.size("crop", "[height, width]")
         if not coloured:
-            return cls((crop[0], crop[1]))
-        extent = reader.choice("range", YUV_RANGES)
-        return cls((crop[0], crop[1]), reader.choice("matrix", YUV_MATRICES), extent)
+            return cls(crop)
+        matrix, extent = reader.choice("matrix", YUV_MATRICES), reader.choice("range", YUV_RANGES)
+        return cls(crop, matrix, extent)
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the graph takes: uint8 frames, and how a picture of another size becomes one.
+    """The graph's input: uint8 frames.
 
     Attributes:
         height, width: of a frame, in pixels.
-        mean, std: of values in 0 … 1; folded into the graph, here for the record.
+        mean, std: of values in 0 … 1; the graph applies them, the manifest records them.
         name: of the graph's input.
-        format: RGB, or NV12 where the graph converts the colours itself.
+        format: RGB, or NV12 if the graph converts colours.
         resize, interpolation, antialias, crop: how a picture of another size becomes a frame.
-        baked_resize: what the graph resizes itself; frames have exactly the size above then.
+        baked_resize: the resize inside the graph; frames must have exactly the size above then.
     """
 
     height: int
@@ -71,7 +69,7 @@ class InputSpec:
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Of one frame, uint8: [H, W, 3], or [H · 3/2, W] of NV12."""
+        """Shape of one frame, uint8: [H, W, 3], or [H · 3/2, W] for NV12."""
         if self.format == NV12:
             return self.height * 3 // 2, self.width
         return self.height, self.width, 3
@@ -84,30 +82,19 @@ class InputSpec:
 
     @property
     def source_colours(self) -> tuple[str, str] | None:
-        """What `SourceOptions.colours` should be: None where frames are RGB."""
+        """The value for `SourceOptions.colours`: None for RGB frames."""
         return self.colours if self.format == NV12 else None
 
     @property
     def crop_hw(self) -> tuple[int, int]:
-        """Height and width of what the encoder sees of a frame."""
+        """Height and width of the part of a frame that the encoder gets."""
         baked = self.baked_resize
         return (self.height, self.width) if baked is None else baked.crop
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {
-            "name": self.name,
-            "format": self.format,
-            "height": self.height,
-            "width": self.width,
-            "resize": self.resize,
-            "interpolation": self.interpolation,
-            "antialias": self.antialias,
-            "crop": self.crop,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "baked_resize": None if self.baked_resize is None else self.baked_resize.to_json(),
-        }
+        baked = None if self.baked_resize is None else self.baked_resize.to_json()
+        return {**asdict(self), "baked_resize": baked}
 
     @classmethod
     def from_json(cls, reader: JsonReader) -> InputSpec:
@@ -116,16 +103,13 @@ class InputSpec:
         baked = None
         if form == NV12 or "baked_resize" in reader:
             baked = BakedResize.from_json(reader.child("baked_resize"), form == NV12)
-        return cls(
-            height=reader.integer("height", least=1),
-            width=reader.integer("width", least=1),
+        return reader.build(
+            cls,
             mean=_three(reader, "mean"),
             std=_three(reader, "std"),
-            name=reader.string("name"),
             format=form,
             resize=reader.choice("resize", ("shortest_side",)),
             interpolation=reader.choice("interpolation", ("bicubic",)),
-            antialias=reader.boolean("antialias"),
             crop=reader.choice("crop", ("center",)),
             baked_resize=baked,
         )

@@ -1,10 +1,10 @@
-"""The manifest of a bundle, schema 1: frozen dataclasses and their JSON. See docs/bundle.md."""
+"""The manifest of a bundle, schema 1: frozen dataclasses and their JSON (docs/bundle.md)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -37,14 +37,18 @@ DEFAULT_OUTPUTS = (
     "global_features",
     "patch_features",
 )
-TOP_OUTPUTS = ("top_scores", "top_indices")  # in place of all scores, where only the best come out
+TOP_OUTPUTS = ("top_scores", "top_indices")  # instead of "scores" in a top-k export
 
 
 @dataclass(frozen=True)
 class TagEntry:
-    """One tag: its name, other words for it, and where it switches.
+    """One tag.
 
-    `probability` is None until calibrated, then the JSON of a map from score to probability.
+    Attributes:
+        name: as shown in results.
+        threshold: the scores at which it switches.
+        synonyms: other words for it.
+        probability: the JSON of a map from score to probability; None before calibration.
     """
 
     name: str
@@ -77,7 +81,7 @@ class TagEntry:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The CLIP model inside: `grid` is the patch grid as (rows, columns)."""
+    """The CLIP model of the graph; `grid` is the patch grid as (rows, columns)."""
 
     name: str
     pretrained: str
@@ -88,36 +92,24 @@ class ModelInfo:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {
-            "name": self.name,
-            "pretrained": self.pretrained,
-            "weights_sha256": self.weights_sha256,
-            "licence": self.licence,
-            "embed_dim": self.embed_dim,
-            "grid": list(self.grid),
-        }
+        return {**asdict(self), "grid": list(self.grid)}
 
     @classmethod
     def from_json(cls, reader: JsonReader) -> ModelInfo:
         """From a JSON object; BundleError when a key is missing or wrong."""
-        grid = reader.integers("grid")
-        if len(grid) != 2 or min(grid) < 1:
-            reader.fail("grid", "[rows, columns]")
-        return cls(
-            name=reader.string("name"),
-            pretrained=reader.string("pretrained"),
-            weights_sha256=reader.string("weights_sha256"),
-            licence=reader.string("licence"),
-            embed_dim=reader.integer("embed_dim", least=1),
-            grid=(grid[0], grid[1]),
-        )
+        return reader.build(cls, grid=reader.size("grid", "[rows, columns]"))
 
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """The ONNX graph: its file, versions, whether the bank is a constant, inputs and outputs.
+    """The ONNX graph.
 
-    `top_k` is None, or how many best scores of each frame it returns in place of all.
+    Attributes:
+        opset, ir_version: of ONNX.
+        file: the name of its file.
+        bank: "constant" in the graph, or its "input".
+        inputs, outputs: their names.
+        top_k: number of best scores of each frame that it returns; None returns all scores.
     """
 
     opset: int
@@ -130,15 +122,10 @@ class GraphInfo:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {
-            "file": self.file,
-            "opset": self.opset,
-            "ir_version": self.ir_version,
-            "bank": self.bank,
-            "inputs": list(self.inputs),
-            "outputs": list(self.outputs),
-            **({} if self.top_k is None else {"top_k": self.top_k}),
-        }
+        document = asdict(self)
+        if self.top_k is None:
+            del document["top_k"]
+        return document
 
     @classmethod
     def from_json(cls, reader: JsonReader) -> GraphInfo:
@@ -148,13 +135,10 @@ class GraphInfo:
         scores = ("scores",) if top_k is None else TOP_OUTPUTS
         if not {*scores, "patch_features"} <= set(outputs):
             reader.fail("outputs", f"a list with {', '.join(scores)} and patch_features")
-        return cls(
-            opset=reader.integer("opset", least=1),
-            ir_version=reader.integer("ir_version", least=1),
+        return reader.build(
+            cls,
             file=reader.choice("file", ("model.onnx",)),
             bank=reader.choice("bank", ("constant", "input")),
-            inputs=reader.strings("inputs"),
-            outputs=outputs,
             top_k=top_k,
         )
 
@@ -168,19 +152,20 @@ class FileEntry:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {"size": self.size, "sha256": self.sha256}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, reader: JsonReader) -> FileEntry:
         """From a JSON object; BundleError when a key is missing or wrong."""
-        return cls(reader.integer("size"), reader.string("sha256"))
+        return reader.build(cls, size=reader.integer("size"))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a bundle says about itself.
+    """The content of manifest.json.
 
-    `files` lists every other file of the bundle; the writer fills it. `provenance` is free JSON.
+    `files` lists all other files of the bundle, and `BundleWriter` fills it. `provenance` is free
+    JSON.
     """
 
     tags: tuple[TagEntry, ...]
@@ -220,7 +205,7 @@ class Manifest:
         """From the bytes of manifest.json; `where` names the file in errors.
 
         Raises:
-            BundleError: it is not a manifest, is of a newer schema, or a value is wrong.
+            BundleError: the bytes are no manifest, the schema is newer, or a value is wrong.
         """
         reader = JsonReader(parse_object(data, where), where)
         _check_schema(reader)
@@ -242,7 +227,7 @@ def check_file_name(name: str, where: str) -> None:
     """Refuse a file name that is not a plain relative path inside the bundle.
 
     Raises:
-        BundleError: it is absolute, climbs out of the folder, or is another system's.
+        BundleError: the path is absolute, leaves the folder, or is of another system.
     """
     path = PurePosixPath(name)
     foreign = "\\" in name or PureWindowsPath(name).drive or not name.isprintable()

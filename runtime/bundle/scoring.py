@@ -71,8 +71,6 @@ class Scoring:
     @classmethod
     def _read(cls, reader: JsonReader, transform: str, scale: float) -> Scoring:
         try:
-            return cls(
-                reader.number("temperature"), reader.number("merge_weight"), transform, scale
-            )
+            return reader.build(cls, transform=transform, scale=scale)
         except InputError as error:
             raise BundleError(f"{reader.where}: {error}") from None
