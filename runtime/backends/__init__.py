@@ -1,8 +1,8 @@
-"""What runs the graph; every backend has the interface of `base.Backend`."""
+"""Inference backends: ONNX Runtime and TensorRT behind the interface `base.Backend`."""
 
 __all__ = ["AUTO", "DEVICES"]
 
-# What "auto" tries, the best first. "ort-tensorrt" builds for minutes when it first meets a
-# graph, so it is taken only by name.
+# The order in which "auto" tries devices, fastest first. "ort-tensorrt" is not among them: it
+# builds an engine for minutes when it first loads a graph.
 AUTO = ("tensorrt", "tensorrt-rtx", "cuda", "cpu")
 DEVICES = ("auto", *AUTO, "ort-tensorrt")

@@ -1,4 +1,4 @@
-"""What every inference backend looks like: arrays in, arrays out."""
+"""The interface of every inference backend: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "ProviderSpec",
 ]
 
-# by name, so that no module is loaded for frames that never come
+# a string, so that the module of GPU frames is loaded only where they are used
 Frames = Union[U8Array, "DeviceFrames"]
 Outputs = Mapping[str, npt.NDArray[Any]]
 ProviderSpec = str | tuple[str, Mapping[str, Any]]
@@ -36,15 +36,14 @@ NO_BANK: BankInputs = MappingProxyType({})
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """What the user asked for.
+    """The user's choice of a backend.
 
     Attributes:
-        device: one of `DEVICES`; "auto" takes the best that works and says which, any other must
-            work or fail.
+        device: one of `DEVICES`; "auto" takes the fastest that works and logs which.
         providers: ONNX Runtime providers by name, in order; overrides `device`.
-        threads: threads inside one call; None leaves the choice to the backend.
-        trust_engine: load engines that this machine has no record of.
-        engine: the engine's file in the bundle; None takes the best of those that may run here.
+        threads: threads inside one call; None uses the backend's default.
+        trust_engine: load engines that are not in this machine's record.
+        engine: the engine's file in the bundle; None takes the fastest that may run here.
     """
 
     device: str = "auto"
@@ -59,27 +58,27 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs the graph, for logs: "onnxruntime 1.23.2 (CPUExecutionProvider)"."""
+        """Library and provider, for logs: "onnxruntime 1.23.2 (CPUExecutionProvider)"."""
 
     @property
     def device(self) -> str:
-        """Where it runs: one of `DEVICES`, or another provider's own name."""
+        """The device: one of `DEVICES`, or the name of another provider."""
 
     def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
         """Run a batch.
 
         Args:
             frames: uint8 [N, *InputSpec.frame_shape]: RGB [N, height, width, 3], or NV12; in host
-                memory, or on a GPU for those that run there.
-            bank: the graph's other inputs where its bank is one of them, float32. Never changed:
-                it is the same object from call to call until another bank takes its place, so
-                that a device copies it once a swap.
+                memory, or on a GPU for backends that run there.
+            bank: the graph's other inputs if its bank is an input, float32. The same object
+                in every call until the bank is replaced, and never modified, so that a device
+                copies each bank once.
         Returns:
-            The graph's outputs by name, N rows each: float32, and integers where they are indices.
+            The graph's outputs by name, N rows each: float32, or integers for indices.
         Raises:
             InputError: frames on a GPU that this backend cannot read.
             BackendError: the backend failed.
         """
 
     def close(self) -> None:
-        """Let go of the device's memory; `run` must not be called afterwards."""
+        """Release the device's memory; `run` must not be called afterwards."""

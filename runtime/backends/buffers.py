@@ -1,4 +1,4 @@
-"""Where an engine's inputs and outputs lie in one block of memory: a plan, made without a GPU."""
+"""Layout of an engine's inputs and outputs in one block of memory; needs no GPU."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 __all__ = ["ALIGNMENT", "BufferPlan", "Slot", "TensorSpec", "plan_buffers"]
 
-ALIGNMENT = 256  # TensorRT takes no address that is aligned to less
+ALIGNMENT = 256  # bytes; TensorRT refuses addresses with a smaller alignment
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output at its largest: `shape` begins with the largest batch."""
+    """An input or output at its largest size: `shape` begins with the largest batch."""
 
     name: str
     shape: tuple[int, ...]
@@ -27,29 +27,29 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where one tensor lies: `offset` bytes from the block's begin."""
+    """The place of one tensor: `offset` bytes from the start of the block."""
 
     spec: TensorSpec
     offset: int
 
     @property
     def nbytes(self) -> int:
-        """Of the tensor at its largest."""
+        """Size of the tensor at its largest, in bytes."""
         return math.prod(self.spec.shape) * np.dtype(self.spec.dtype).itemsize
 
     def nbytes_of(self, batch: int) -> int:
-        """Of its first `batch` rows."""
+        """Size of its first `batch` rows, in bytes."""
         return self.nbytes // self.spec.shape[0] * batch
 
     def view(self, block: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """The tensor at its largest, as an array over a block of bytes."""
+        """The tensor at its largest, as a view of a block of bytes."""
         part = block[self.offset : self.offset + self.nbytes]
         return part.view(self.spec.dtype).reshape(self.spec.shape)
 
 
 @dataclass(frozen=True)
 class BufferPlan:
-    """All slots by name, and how many bytes they take together."""
+    """All slots by name, and their total size in bytes."""
 
     slots: Mapping[str, Slot]
     nbytes: int

@@ -1,4 +1,4 @@
-"""Which backend runs a bundle here, and why not the better ones."""
+"""Choice of the backend that runs a bundle on this machine."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NO_ENGINE = "the bundle has no such engine"
 
 @dataclass(frozen=True)
 class Device:
-    """What runs a bundle.
+    """The device and backend that run a bundle.
 
     Attributes:
         name: "tensorrt", "tensorrt-rtx", "cuda", "cpu" or "ort-tensorrt".
-        backend: library, version and how.
-        passed_over: what "auto" would have taken rather, by name, and why it could not.
+        backend: library, version and provider.
+        passed_over: the devices that "auto" preferred and could not use: name → reason.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Device:
     passed_over: Mapping[str, str]
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.backend}{_said(self.passed_over)}"
+        return f"{self.name}: {self.backend}{_describe_passed_over(self.passed_over)}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -42,12 +42,12 @@ class Device:
 
 
 def open_backend(bundle: Bundle, options: BackendOptions) -> tuple[Backend, Device]:
-    """Open what was asked for; "auto" takes the first of `AUTO` that works, and logs which.
+    """Open the chosen device; "auto" takes the first of `AUTO` that works, and logs which.
 
     Raises:
         InputError: there is no such device.
-        BackendError, MissingDependencyError: it cannot be used here.
-        BundleError: the bundle's graph or engine is not what its manifest says.
+        BackendError, MissingDependencyError: the device cannot be used here.
+        BundleError: the bundle's graph or engine differs from its manifest.
     """
     if options.providers is not None:
         return _described(OnnxRuntimeBackend(bundle, options), {})
@@ -58,18 +58,18 @@ def open_backend(bundle: Bundle, options: BackendOptions) -> tuple[Backend, Devi
     passed_over: dict[str, str] = {}
     for device in AUTO[:-1]:
         try:
-            found = _described(_try(bundle, options, device), passed_over)
+            chosen = _described(_try(bundle, options, device), passed_over)
             break
         except (BackendError, MissingDependencyError) as error:
             passed_over[device] = str(error)
     else:
-        found = _described(_open(bundle, options, AUTO[-1]), passed_over)
-    _log(found[1])
-    return found
+        chosen = _described(_open(bundle, options, AUTO[-1]), passed_over)
+    _log(chosen[1])
+    return chosen
 
 
 def _try(bundle: Bundle, options: BackendOptions, device: str) -> Backend:
-    """Open one of the better ones; a bundle without engines has nothing for TensorRT to load."""
+    """Open a device; a bundle without engines of TensorRT fails before its library is loaded."""
     if device.startswith("tensorrt"):
         if not any(name.endswith(".engine") for name in bundle.manifest.files):
             raise BackendError(_NO_ENGINE)
@@ -93,28 +93,30 @@ def _described(backend: Backend, passed_over: Mapping[str, str]) -> tuple[Backen
 
 
 def _log(device: Device) -> None:
-    """An engine that was built and is not run is worth a warning; all else is how machines are."""
-    lost = {
+    """Log the device; an engine of the bundle that cannot be run is a warning."""
+    unused_engines = {
         name: why
         for name, why in device.passed_over.items()
         if name.startswith("tensorrt") and why != _NO_ENGINE
     }
-    if not lost and "logging" not in sys.modules:
-        return  # whoever wants to read such lines has loaded it; loading it takes 5 ms
+    if not unused_engines and "logging" not in sys.modules:
+        return  # without `logging` nobody reads the line, and loading the module takes 5 ms
     import logging
 
     log = logging.getLogger("taidpt.runtime")
-    for name, why in lost.items():
+    for name, why in unused_engines.items():
         log.warning("device auto: not %s: %s", name, why)
-    # how to mend each is in `Tagger.device`; the log has one line
+    # the advice behind each semicolon is left to `Tagger.device`: a log entry is one line
     others = {
-        name: why.split(";")[0] for name, why in device.passed_over.items() if name not in lost
+        name: why.split(";")[0]
+        for name, why in device.passed_over.items()
+        if name not in unused_engines
     }
-    log.info("device auto: %s: %s%s", device.name, device.backend, _said(others))
+    log.info("device auto: %s: %s%s", device.name, device.backend, _describe_passed_over(others))
 
 
-def _said(passed_over: Mapping[str, str]) -> str:
-    """Those of one reason together."""
+def _describe_passed_over(passed_over: Mapping[str, str]) -> str:
+    """Group skipped devices by reason."""
     names: dict[str, list[str]] = {}
     for name, why in passed_over.items():
         names.setdefault(why, []).append(name)

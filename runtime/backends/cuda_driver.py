@@ -1,6 +1,6 @@
-"""The few CUDA driver calls that inference needs, each checked; the one place that makes them.
+"""The CUDA driver calls that inference needs, each checked.
 
-`cuda-bindings` and nothing else. All addresses and handles are plain integers outside this module.
+Needs `cuda-bindings` alone. Addresses and handles are plain integers outside this module.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["CudaDriver", "HostMemory"]
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Pinned host memory: where this process sees it, and where the GPU does."""
+    """Pinned host memory: its address in this process and on the GPU."""
 
     address: int
     device_address: int
 
 
 class CudaDriver(Closing):
-    """One GPU by its primary context, the one that TensorRT and the CUDA runtime use too."""
+    """One GPU by its primary context, which TensorRT and the CUDA runtime use as well."""
 
     def __init__(self, ordinal: int = 0) -> None:
         """Open the driver and the GPU's primary context.
@@ -43,7 +43,7 @@ class CudaDriver(Closing):
         self._device = self._call("cuDeviceGet", ordinal)
         self._context: Any = self._call("cuDevicePrimaryCtxRetain", self._device)
         # address or stream → the call that frees it
-        self._made: dict[int, str] = {}
+        self._owned: dict[int, str] = {}
         self.enter()
 
     @property
@@ -53,44 +53,44 @@ class CudaDriver(Closing):
         return bool(self._call("cuDeviceGetAttribute", attribute, self._device))
 
     def enter(self) -> None:
-        """Make the GPU current in the calling thread; needed once a thread, cheap always."""
+        """Make the GPU current in the calling thread; cheap enough to call before each use."""
         if self._context is None:
             raise BackendError("this tagger is closed; load the bundle again")
         self._call("cuCtxSetCurrent", self._context)
 
     def create_stream(self) -> int:
-        """A stream of its own, which does not wait for the default stream."""
+        """Create a stream that does not wait for the default stream."""
         flag = self._api.CUstream_flags.CU_STREAM_NON_BLOCKING
         return self._keep(self._call("cuStreamCreate", int(flag)), "cuStreamDestroy")
 
     def allocate(self, nbytes: int) -> int:
-        """GPU memory, aligned to 256 bytes at least; freed by `close`."""
+        """Allocate GPU memory, aligned to at least 256 bytes; freed by `close`."""
         return self._keep(self._call("cuMemAlloc", max(nbytes, 1)), "cuMemFree")
 
     def allocate_host(self, nbytes: int) -> HostMemory:
-        """Pinned host memory that the GPU can read and write in place; freed by `close`."""
+        """Allocate pinned host memory that the GPU accesses in place; freed by `close`."""
         flag = self._api.CU_MEMHOSTALLOC_DEVICEMAP
-        made = self._call("cuMemHostAlloc", max(nbytes, 1), flag)
-        address = self._keep(made, "cuMemFreeHost")
+        memory = self._call("cuMemHostAlloc", max(nbytes, 1), flag)
+        address = self._keep(memory, "cuMemFreeHost")
         return HostMemory(address, int(self._call("cuMemHostGetDevicePointer", address, 0)))
 
-    def free(self, made: int) -> None:
-        """Free a stream or memory that was made here."""
-        self._call(self._made.pop(made), made)
+    def free(self, handle: int) -> None:
+        """Free a stream or memory of this object."""
+        self._call(self._owned.pop(handle), handle)
 
     def copy_in(self, device: int, host: int, nbytes: int, stream: int) -> None:
-        """Host to GPU, in the stream's order."""
+        """Copy from host to GPU, in stream order."""
         self._call("cuMemcpyHtoDAsync", device, host, nbytes, stream)
 
     def copy_out(self, host: int, device: int, nbytes: int, stream: int) -> None:
-        """GPU to host, in the stream's order."""
+        """Copy from GPU to host, in stream order."""
         self._call("cuMemcpyDtoHAsync", host, device, nbytes, stream)
 
     def device_of(self, address: int) -> int:
-        """The number of the GPU whose memory an address lies in.
+        """The number of the GPU that owns the memory at an address.
 
         Raises:
-            InputError: it is no GPU's.
+            InputError: the address is not in GPU memory.
         """
         attribute = self._api.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
         try:
@@ -99,11 +99,11 @@ class CudaDriver(Closing):
             raise InputError(f"address {address:#x} is not in a GPU's memory") from None
 
     def wait(self, stream: int) -> None:
-        """Until everything in the stream is done."""
+        """Wait until all work in the stream is done."""
         self._call("cuStreamSynchronize", stream)
 
     def follow(self, stream: int, other: int) -> None:
-        """Let `stream` begin only after what stands in `other` now."""
+        """Make `stream` wait for the work that is in `other` now."""
         event = self._call("cuEventCreate", int(self._api.CUevent_flags.CU_EVENT_DISABLE_TIMING))
         try:
             self._call("cuEventRecord", event, other)
@@ -113,23 +113,23 @@ class CudaDriver(Closing):
 
     @contextlib.contextmanager
     def capture(self, stream: int) -> Iterator[list[int]]:
-        """Record what is put into the stream in place of running it.
+        """Record the work put into the stream instead of running it.
 
         Yields:
-            A list that holds the executable graph after the `with`.
+            A list; after the `with` it holds the executable graph.
         """
         mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", stream, mode)
-        made: list[int] = []
+        captured: list[int] = []
         try:
-            yield made
+            yield captured
         except BaseException:
             with contextlib.suppress(BackendError):
                 self._call("cuGraphDestroy", self._call("cuStreamEndCapture", stream))
             raise
         graph = self._call("cuStreamEndCapture", stream)
         try:
-            made.append(int(self._call("cuGraphInstantiate", graph, 0)))
+            captured.append(int(self._call("cuGraphInstantiate", graph, 0)))
         finally:
             self._call("cuGraphDestroy", graph)
 
@@ -142,24 +142,24 @@ class CudaDriver(Closing):
         self._call("cuGraphExecDestroy", graph)
 
     def close(self) -> None:
-        """Free everything that was made here, the last first; may be called twice."""
+        """Free everything in reverse order of creation; may be called twice."""
         if self._context is None:
             return
         self.enter()
-        for made in reversed(list(self._made)):
-            self.free(made)
+        for handle in reversed(list(self._owned)):
+            self.free(handle)
         self._call("cuDevicePrimaryCtxRelease", self._device)
         self._context = None
 
-    def _keep(self, made: Any, free: str) -> int:
-        self._made[int(made)] = free
-        return int(made)
+    def _keep(self, handle: Any, free: str) -> int:
+        self._owned[int(handle)] = free
+        return int(handle)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call the driver; what it returns beside its status.
+        """Call the driver and return the value beside its status.
 
         Raises:
-            BackendError: with the driver's own name of what went wrong.
+            BackendError: the status is an error; the message has its name.
         """
         status, *values = getattr(self._api, name)(*arguments)
         if int(status):

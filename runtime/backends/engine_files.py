@@ -1,7 +1,7 @@
-"""The engines of a bundle, and which of them may run here.
+"""The engines of a bundle, and which of them may run on this machine.
 
-An engine is only good for the graph, TensorRT version and GPU that it was built for. All that
-stands in a JSON file beside it, and a fingerprint of that file's content in the engine's name.
+An engine is valid for one graph, one TensorRT version and one GPU architecture. A JSON file beside
+it, its key, records these, and the engine's name holds a fingerprint of the key.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ ENGINES = "engines"
 # flavour → Python package
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-PLUGIN_KEY = "plugin_sha256"  # of the plugin library that an engine was built with
-# Fastest first: whoever built a lower precision wants it run.
+PLUGIN_KEY = "plugin_sha256"  # hash of the plugin library that an engine was built with
+# Fastest first: a user who built a lower precision wants to run it.
 _PREFERENCE = ("fp8", "int8", "fp16", "bf16", "fp32")
 _LEAST_COMPATIBLE_SM = 80  # hardware-compatible engines run on Ampere and later
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What is here: `architecture` is "sm_87" and the like, or None without a GPU."""
+    """This machine: `architecture` is like "sm_87", or None without a GPU."""
 
     flavour: str
     version: str
@@ -50,7 +50,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class EngineFile:
-    """One engine: its file in the bundle, and what it depends on."""
+    """One engine: its file in the bundle and its key."""
 
     name: str
     key: JsonReader
@@ -62,21 +62,21 @@ class EngineFile:
 
     @property
     def precision(self) -> str:
-        """Of its graph: "fp16" and the like."""
+        """Precision of its graph, as in "fp16"."""
         return self.key.string("precision")
 
     @property
     def brings_host_code(self) -> bool:
-        """Whether it is version-compatible: such an engine holds code for the CPU too."""
+        """Whether it is version-compatible: such an engine contains code for the CPU as well."""
         return self._flag("version_compatible")
 
     @property
     def has_plugins(self) -> bool:
-        """Whether it was built with a library of plugins, and needs one to run."""
+        """Whether it was built with a plugin library, and needs it to run."""
         return PLUGIN_KEY in self.key
 
     def faults(self, bundle: Bundle, machine: Machine) -> tuple[str, ...]:
-        """Why it may not run here, in words; none when it may."""
+        """The reasons why it may not run here; none if it may."""
         checks = (self._graph_fault(bundle), self._gpu_fault(machine), self._version_fault(machine))
         return tuple(fault for fault in checks if fault)
 
@@ -84,7 +84,7 @@ class EngineFile:
         variant = f"model.{self.precision}.onnx"
         graph = variant if variant in bundle.manifest.files else MODEL_FILE
         same = _graph_sha256(bundle, graph) == self.key.string("graph_sha256")
-        return "" if same else "the graph is another one now"
+        return "" if same else "the graph has changed since"
 
     def _gpu_fault(self, machine: Machine) -> str:
         built, here = self.key.string("architecture"), machine.architecture
@@ -107,7 +107,7 @@ class EngineFile:
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits of everything that an engine depends on."""
+    """Sixteen hexadecimal digits of the hash of a key."""
     text = json.dumps(dict(key), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -116,7 +116,7 @@ def list_engines(bundle: Bundle, flavour: str | None = None) -> list[EngineFile]
     """The engines of a bundle, of one flavour or all.
 
     Raises:
-        BundleError: one has no description, or its description is not the one in its name.
+        BundleError: an engine has no key, or a key that does not match its name.
     """
     names = [name for name in bundle.manifest.files if name.startswith(f"{ENGINES}/")]
     engines = [_read(bundle, name) for name in names if name.endswith(".engine")]
@@ -124,28 +124,26 @@ def list_engines(bundle: Bundle, flavour: str | None = None) -> list[EngineFile]
 
 
 def choose_engine(bundle: Bundle, machine: Machine, name: str | None = None) -> EngineFile:
-    """The engine of this flavour that may run here; of several, the lowest precision.
+    """The engine of this flavour that may run here; the fastest of several.
 
     Args:
-        bundle: holds them.
-        machine: what is here.
-        name: of the one to take; None chooses.
+        name: of the engine to take; None chooses.
     Raises:
-        BackendError: there is none, or all are stale; says why and how to build one.
+        BackendError: there is none, or all are stale; the message says how to build one.
     """
     every = list_engines(bundle, machine.flavour)
     engines = [engine for engine in every if name in (None, engine.name)]
     title = TITLES[machine.flavour]
-    mend = f"build one here: taidpt-export {bundle.path} --engine fp16"
+    advice = f"build one here: taidpt-export {bundle.path} --engine fp16"
     if machine.flavour != "tensorrt":
-        mend += f" --flavour {machine.flavour}"
+        advice += f" --flavour {machine.flavour}"
     if not engines:
-        raise BackendError(f"{bundle.path}: the bundle has no {title} engine; {mend}")
+        raise BackendError(f"{bundle.path}: the bundle has no {title} engine; {advice}")
     faults = {engine.name: engine.faults(bundle, machine) for engine in engines}
     fresh = [engine for engine in engines if not faults[engine.name]]
     if not fresh:
         shown = "; ".join(f"{name} is stale: {', '.join(why)}" for name, why in faults.items())
-        raise BackendError(f"{bundle.path}: {shown}; {mend}")
+        raise BackendError(f"{bundle.path}: {shown}; {advice}")
     return min(fresh, key=lambda engine: _PREFERENCE.index(engine.precision))
 
 
@@ -160,7 +158,7 @@ def _read(bundle: Bundle, name: str) -> EngineFile:
 
 
 def _graph_sha256(bundle: Bundle, graph: str) -> str:
-    """The manifest's; a graph with its weights beside it is hashed with them."""
+    """The hash in the manifest; of a graph with weights in a second file, the hash of both."""
     beside = f"{graph}.data"
     if beside not in bundle.manifest.files:
         return bundle.manifest.files[graph].sha256
@@ -173,7 +171,7 @@ def _sm(architecture: str | None) -> int:
 
 
 def _is_later(here: str, built: str) -> bool:
-    """Whether a version is a later one of the same major version."""
+    """Whether `here` is the same or a later version of the same major version."""
     try:
         numbers = [tuple(int(part) for part in text.split(".")) for text in (here, built)]
     except ValueError:

@@ -1,8 +1,8 @@
-"""One engine with its memory: frames in, outputs back, by single calls first and a graph after.
+"""One engine with its memory: frames in, outputs out.
 
-Host frames go through pinned memory, which on a Jetson the GPU reads and writes in place. Frames
-that are on the GPU already are read where they lie. From the second run of a batch size on, a
-CUDA graph runs in place of the single calls.
+Host frames go through pinned memory, which the GPU of a Jetson accesses in place. Frames on the
+GPU are read in place. The first run of a batch size makes single calls; later runs launch a CUDA
+graph.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from taidpt.runtime.preprocess.preprocessor import U8Array
 __all__ = ["EngineRunner"]
 
 _LOG = logging.getLogger("taidpt.runtime")
-# Batch sizes times addresses of GPU frames: a decoder has a few buffers that take turns.
+# Lanes are batch sizes times addresses of GPU frames. A decoder cycles through a few buffers, and a
+# stream has two batch sizes, the full one and the last one.
 _MOST_LANES = 16
 
 
 @dataclass
 class _Lane:
-    """One batch size with one address of frames: a context of its own, and its graph."""
+    """One batch size at one address of frames: its own context and CUDA graph."""
 
     context: Any
     graph: int | None = None
@@ -41,7 +42,7 @@ class _Lane:
 
 
 class EngineRunner(Closing):
-    """Runs an engine with one bank. Not to be called from two threads at once."""
+    """Runs an engine with one bank; not thread-safe."""
 
     def __init__(
         self,
@@ -51,16 +52,16 @@ class EngineRunner(Closing):
         frame_shape: tuple[int, ...],
         bank: Mapping[str, npt.NDArray[Any]],
     ) -> None:
-        """Lay out the memory and put the bank there.
+        """Lay out the memory and upload the bank.
 
         Args:
-            engine: on the GPU.
-            cuda: current in this thread.
+            engine: a loaded engine.
+            cuda: the driver, current in this thread.
             frames: the name of the input for frames.
             frame_shape: of one frame.
-            bank: the other inputs, which stay as they are.
+            bank: the other inputs, which keep their values.
         Raises:
-            BackendError: the engine does not take such shapes, or there is no memory left.
+            BackendError: the engine refuses the shapes, or memory is exhausted.
         """
         self._engine, self._cuda, self._input = engine, cuda, frames
         self._frame_shape = frame_shape
@@ -79,24 +80,24 @@ class EngineRunner(Closing):
             raise
 
     def run(self, frames: U8Array) -> dict[str, npt.NDArray[Any]]:
-        """Run host frames, `most` of them at most; the outputs by name."""
-        # rows that fill up the engine's least batch hold what was there before
+        """Run at most `most` host frames; the outputs by name."""
+        # rows beyond the frames, up to the engine's smallest batch, keep their old content
         batch = max(len(frames), self.least)
         self._views[self._input][: len(frames)] = frames
         return self._run(batch, self._own_frames, len(frames))
 
     def run_device(self, address: int, batch: int, stream: int | None) -> dict[str, Any]:
-        """Run frames that lie on the GPU, once `stream` has done what stands in it."""
+        """Run frames on the GPU after the work that is in `stream` now."""
         if stream is not None:
             self._cuda.follow(self._stream, stream)
         return self._run(batch, address, batch)
 
     def fits(self, bank: Mapping[str, npt.NDArray[Any]]) -> bool:
-        """Whether a bank may take the place of the one that is there."""
+        """Whether a bank has the shapes of the current one."""
         return {name: values.shape for name, values in bank.items()} == self._bank_shapes
 
     def put(self, bank: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Put a bank that fits where the old one was."""
+        """Upload a bank of the same shapes in place of the current one."""
         for name, values in bank.items():
             self._views[name][...] = values
             self._copy_in(name, len(values))
@@ -112,12 +113,12 @@ class EngineRunner(Closing):
         while self._memory:
             self._cuda.free(self._memory.pop())
 
-    def _keep(self, made: int) -> int:
-        self._memory.append(made)
-        return made
+    def _keep(self, handle: int) -> int:
+        self._memory.append(handle)
+        return handle
 
     def _allocate(self) -> None:
-        """One block on the host, and one on a GPU that has memory of its own."""
+        """Allocate a block on the host, and one on a GPU with memory of its own."""
         shapes = {self._input: (self.most, *self._frame_shape), **self._bank_shapes}
         context = self._engine.new_context(self._scratch)
         self._plan = plan = plan_buffers(self._engine.tensors(shapes, context))
@@ -157,11 +158,11 @@ class EngineRunner(Closing):
             return self._lanes[key]
         if len(self._lanes) >= _MOST_LANES:
             self._drop(self._lanes.popitem(last=False)[1])
-        self._lanes[key] = lane = _Lane(self._prepared(batch, address))
+        self._lanes[key] = lane = _Lane(self._bound_context(batch, address))
         return lane
 
-    def _prepared(self, batch: int, address: int) -> Any:
-        """A context with its shapes and addresses set, once for all."""
+    def _bound_context(self, batch: int, address: int) -> Any:
+        """A context with its shapes and addresses set."""
         context = self._engine.new_context(self._scratch)
         shapes = {self._input: (batch, *self._frame_shape), **self._bank_shapes}
         self._engine.tensors(shapes, context)
@@ -172,7 +173,7 @@ class EngineRunner(Closing):
         return context
 
     def _enqueue(self, lane: _Lane, batch: int, address: int) -> None:
-        """Copies and inference; mapped memory and frames on the GPU need no copy."""
+        """Enqueue copies and inference; mapped memory and frames on the GPU need no copy."""
         if address == self._own_frames:
             self._copy_in(self._input, batch)
         if not lane.context.execute_async_v3(self._stream):
@@ -182,15 +183,15 @@ class EngineRunner(Closing):
             self._cuda.copy_out(here, there, slot.nbytes_of(batch), self._stream)
 
     def _capture(self, lane: _Lane, batch: int, address: int) -> None:
-        """Record this lane's calls; an engine that cannot be recorded runs call by call."""
+        """Record this lane's calls; after a failure the engine runs without CUDA graphs."""
         try:
-            with self._cuda.capture(self._stream) as made:
+            with self._cuda.capture(self._stream) as captured:
                 self._enqueue(lane, batch, address)
         except BackendError as error:
             self.uses_graphs = False
             _LOG.warning("TensorRT runs without a CUDA graph, which is slower: %s", error)
             return
-        lane.graph = made[0]
+        lane.graph = captured[0]
 
     def _drop(self, lane: _Lane) -> None:
         if lane.graph is not None:

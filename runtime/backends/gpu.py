@@ -1,4 +1,4 @@
-"""What the CUDA driver says about this machine's GPU, asked without any package."""
+"""The architecture of this machine's GPU, asked of the CUDA driver without any package."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 __all__ = ["gpu_architecture"]
 
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of CUdevice_attribute in cuda.h
 
 
 def gpu_architecture() -> str | None:
-    """ "sm_87" and the like of the first GPU; None without one, or without its driver."""
+    """The architecture of the first GPU, as in "sm_87"; None without a GPU or its driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the CPU by default, its CUDA and TensorRT providers where they are installed."""
+"""Backend of ONNX Runtime: the CPU, or its CUDA and TensorRT providers."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ _PROVIDERS = {
     "ort-tensorrt": "TensorrtExecutionProvider",
 }
 _DEVICES = {provider: device for device, provider in _PROVIDERS.items()}
-_ERRORS_ONLY = 3
-_LARGEST_BATCH = 8  # of the engines that the TensorRT provider builds
+_ERRORS_ONLY = 3  # severity level of ONNX Runtime's logger
+# Largest batch of the engines that the TensorRT provider builds; an engine's memory grows with it.
+_LARGEST_BATCH = 8
 
 
 class OnnxRuntimeBackend:
-    """One session of the bundle's graph. `run` may be called from several threads."""
+    """One session of the bundle's graph. Threads may call `run` at once."""
 
     def __init__(self, bundle: Bundle, options: BackendOptions, device: str = "cpu") -> None:
         """Open the graph.
 
         Args:
-            bundle: whose graph.
-            options: threads; `providers` stand before the device.
+            bundle: its graph is opened.
+            options: threads; `providers` override the device.
             device: "cpu", "cuda" or "ort-tensorrt".
         Raises:
-            BackendError: the device or provider asked for is not there or does not start.
-            BundleError: ONNX Runtime refuses the graph.
+            BackendError: the device or provider is missing or does not start.
+            BundleError: ONNX Runtime refuses the graph, or it differs from the manifest.
         """
         ort = _import_onnxruntime()
         wanted = options.providers
@@ -74,7 +75,7 @@ class OnnxRuntimeBackend:
 
     @property
     def device(self) -> str:
-        """ "cpu", "cuda" or "ort-tensorrt"; another provider's own name."""
+        """One of "cpu", "cuda" and "ort-tensorrt", or the name of another provider."""
         return _DEVICES.get(self._provider, self._provider)
 
     def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
@@ -89,12 +90,12 @@ class OnnxRuntimeBackend:
                 values = session.run(self._outputs, {self._input: frames, **bank})
             else:
                 values = _run_bound(session, self._input, frames, bank)
-        except Exception as error:  # onnxruntime's errors share no public base class
+        except Exception as error:  # onnxruntime's errors have no public base class
             raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def new_session(self, graph: Path) -> Any:
-        """A session of another graph, opened as the bundle's own was, for comparison.
+        """A session of another graph with the same options, for comparison.
 
         Raises:
             BundleError: ONNX Runtime refuses the graph.
@@ -102,7 +103,7 @@ class OnnxRuntimeBackend:
         return self._open(graph)
 
     def _wait_for(self, frames: DeviceFrames) -> None:
-        """Frames on a GPU are read once their producer is done with them."""
+        """Wait until the producer of GPU frames is done with them."""
         if self._provider == _PROVIDERS["cpu"]:
             raise InputError(
                 f"these frames lie on GPU {frames.device}, and this tagger runs on the CPU; copy "
@@ -111,7 +112,7 @@ class OnnxRuntimeBackend:
         if frames.stream is not None:
             from taidpt.runtime.backends.cuda_driver import CudaDriver
 
-            # ONNX Runtime runs in a stream of its own and knows of no other
+            # ONNX Runtime has its own stream and cannot wait for another one
             with CudaDriver(frames.device) as cuda:
                 cuda.wait(frames.stream)
 
@@ -131,7 +132,7 @@ def _import_onnxruntime() -> Any:
 
 
 def _run_bound(session: Any, name: str, frames: DeviceFrames, bank: BankInputs) -> Any:
-    """Run frames where they lie; the outputs come to host memory."""
+    """Run GPU frames in place; the outputs are copied to host memory."""
     binding = session.io_binding()
     shape = list(frames.shape)
     binding.bind_input(name, "cuda", frames.device, np.uint8, shape, frames.address)
@@ -144,7 +145,7 @@ def _run_bound(session: Any, name: str, frames: DeviceFrames, bank: BankInputs) 
 
 
 def _providers_of(device: str, bundle: Bundle) -> list[ProviderSpec]:
-    """A device's provider, and the CPU for what it cannot do."""
+    """A device's provider, and the CPU for nodes that it does not support."""
     cpu = _PROVIDERS["cpu"]
     if device == "cpu":
         return [cpu]
@@ -154,10 +155,10 @@ def _providers_of(device: str, bundle: Bundle) -> list[ProviderSpec]:
 
 
 def tensorrt_options(bundle: Bundle) -> dict[str, str]:
-    """Options of ONNX Runtime's TensorRT provider; only the first start builds an engine.
+    """Options of ONNX Runtime's TensorRT provider, which builds an engine at the first start.
 
-    It is kept in this user's own cache, `$XDG_CACHE_HOME/taidpt`, because an engine is a
-    program and a bundle may come from elsewhere. Precision is the graph's own.
+    Engines are kept in this user's cache, `$XDG_CACHE_HOME/taidpt`: an engine is executable code,
+    and a bundle may come from elsewhere. Precision is that of the graph.
     """
     digest = bundle.manifest.files[bundle.manifest.graph.file].sha256
     folder = cache_folder() / "ort-tensorrt" / digest[:16]
@@ -210,14 +211,14 @@ def _open(ort: Any, model: Path, providers: Sequence[ProviderSpec], options: Bac
     check_external_data(model)
     try:
         return ort.InferenceSession(str(model), sess_options=settings, providers=plain)
-    except Exception as error:  # onnxruntime's errors share no public base class
+    except Exception as error:  # onnxruntime's errors have no public base class
         raise BundleError(
             f"{model}: onnxruntime {ort.__version__} refuses the graph: {_one_line(error)}"
         ) from error
 
 
 def _check_used(session: Any, wanted: Sequence[ProviderSpec]) -> str:
-    """ONNX Runtime falls back without an error when a provider's libraries do not load."""
+    """Refuse a silent fallback: ONNX Runtime ignores a provider whose libraries do not load."""
     used = str(session.get_providers()[0])
     first = _provider_name(wanted[0])
     if used != first:

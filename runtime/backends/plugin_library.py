@@ -1,6 +1,6 @@
-"""TensorRT plugins from a library that the user names, such as ours (docs/kernels.md).
+"""TensorRT plugins of a library that the user names, such as ours (docs/kernels.md).
 
-Loading a library runs its code, so only the user's own environment names one, never a bundle.
+Loading a library runs its code, so the environment variable names it, never a bundle.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _BUILD = (
     "cmake -S . -B build/native -DTENSORRT_INCLUDE_DIR=/path/to/TensorRT/include && "
     "cmake --build build/native"
 )
-# Of each TensorRT package the libraries in its registry, with what must live as long as they do:
-# a library is registered once in a process.
+# Libraries in the registry of each TensorRT package: a process registers a library once, and the
+# handles must stay alive.
 _LOADED: dict[tuple[str, Path], tuple[Any, Any]] = {}
 
 
 def named_library() -> Path | None:
-    """The library that the environment names; None where it names none.
+    """The library that the environment variable names; None if it is not set.
 
     Raises:
         BackendError: there is no such file.
@@ -41,7 +41,7 @@ def named_library() -> Path | None:
 
 
 def plugin_sha256() -> str | None:
-    """What the named library is, for an engine that is built with it; None where none is named.
+    """Hash of the named library, for the key of an engine built with it; None without one.
 
     Raises:
         BackendError: there is no such file, or it cannot be read.
@@ -59,11 +59,11 @@ def load_plugins(trt: Any) -> Path | None:
     """Load the named library and register its plugins, once in a process.
 
     Args:
-        trt: the package `tensorrt` or `tensorrt_rtx`; its logger hears of what goes wrong.
+        trt: the package `tensorrt` or `tensorrt_rtx`.
     Returns:
-        The library; None where none is named.
+        The library; None if none is named.
     Raises:
-        BackendError: it is missing, does not load, or TensorRT registers nothing of it.
+        BackendError: the library is missing, does not load, or holds no plugin for this package.
     """
     path = named_library()
     key = (str(trt.__name__), path) if path is not None else None

@@ -1,4 +1,4 @@
-"""Engines of TensorRT and TensorRT-RTX, run directly: no torch, no ONNX Runtime."""
+"""Backend of TensorRT and TensorRT-RTX engines; needs neither torch nor ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["TensorRTBackend"]
 
 
 class TensorRTBackend:
-    """An engine of the bundle. `run` may be called from several threads; they take turns."""
+    """An engine of the bundle. Threads may call `run` at once; they take turns."""
 
     def __init__(self, bundle: Bundle, options: BackendOptions, flavour: str = "tensorrt") -> None:
         """Choose an engine, check that it may run here, and load it.
 
         Raises:
             MissingDependencyError: TensorRT or cuda-bindings is not installed.
-            BackendError: no GPU, no engine that fits, none that is trusted, or it does not load.
-            BundleError: the engine is not of this bundle's graph.
+            BackendError: there is no GPU, no engine that fits and is trusted, or loading fails.
+            BundleError: the engine does not match the manifest.
         """
         trt = import_tensorrt(flavour)
         machine = Machine(flavour, str(trt.__version__), gpu_architecture())
@@ -60,16 +60,16 @@ class TensorRTBackend:
 
     @property
     def name(self) -> str:
-        """Library, version and precision."""
+        """Library, version and precision of the engine."""
         return self._title
 
     @property
     def device(self) -> str:
-        """ "tensorrt" or "tensorrt-rtx"."""
+        """Either "tensorrt" or "tensorrt-rtx"."""
         return self._flavour
 
     def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
-        """Run a batch of any size; one that the engine cannot take at once goes in parts."""
+        """Run a batch of any size, in parts if it exceeds the engine's largest batch."""
         with self._lock:
             engine = self._engine
             if engine is None:
@@ -77,7 +77,7 @@ class TensorRTBackend:
             self._cuda.enter()
             if self._runner is None or bank is not self._bank:
                 self._use(engine, bank)
-            assert self._runner is not None  # made in the line above
+            assert self._runner is not None  # set by `_use`
             if isinstance(frames, DeviceFrames):
                 return self._run_device(self._runner, frames)
             most = self._runner.most
@@ -95,14 +95,14 @@ class TensorRTBackend:
             self._cuda.close()
 
     def _use(self, engine: LoadedEngine, bank: BankInputs) -> None:
-        """Another bank: one of as many tags is an upload, for others memory is laid out anew."""
+        """Switch banks: upload one of as many tags, or lay out the memory again."""
         if self._runner is not None and self._runner.fits(bank):
             self._runner.put(bank)
         else:
-            made = self._new_runner(engine, bank)
+            runner = self._new_runner(engine, bank)
             if self._runner is not None:
                 self._runner.close()
-            self._runner = made
+            self._runner = runner
         self._bank = bank
 
     def _new_runner(self, engine: LoadedEngine, bank: BankInputs) -> EngineRunner:
@@ -126,7 +126,7 @@ class TensorRTBackend:
 
 
 def _check(engine: LoadedEngine, bundle: Bundle) -> None:
-    """What the manifest promises of the graph, asked of the engine."""
+    """Compare the engine with the manifest."""
     graph = bundle.manifest.graph
     for kind, wanted in (("input", graph.inputs), ("output", graph.outputs)):
         missing = set(wanted) - set(engine.names(kind == "input"))

@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT-RTX as a library: imported, told where to log, and asked for an engine."""
+"""TensorRT and TensorRT-RTX as libraries: import, logging, loading of engines."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _INSTALL = {
 
 
 def is_installed(flavour: str) -> bool:
-    """Whether the package is there; it is not loaded."""
+    """Whether the package is installed; it is not imported."""
     return importlib.util.find_spec(FLAVOURS[flavour]) is not None
 
 
 def import_tensorrt(flavour: str) -> Any:
-    """The package.
+    """Import the package.
 
     Raises:
-        MissingDependencyError: it is not installed.
-        BackendError: it does not load.
+        MissingDependencyError: the package is not installed.
+        BackendError: the import fails.
     """
     if not is_installed(flavour):
         raise MissingDependencyError(f"{TITLES[flavour]} is not installed; {_INSTALL[flavour]}")
@@ -48,21 +48,25 @@ def import_tensorrt(flavour: str) -> Any:
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """An engine on the GPU; `runtime` and `logger` must live as long as it does.
+    """An engine on the GPU.
 
-    `how` is what its execution contexts are made with, `cache` what that refers to.
+    Attributes:
+        trt: the package.
+        engine: the engine of that package.
+        runtime, logger, cache: referenced by the engine, so they must outlive it.
+        config: the argument of `create_execution_context`.
     """
 
     trt: Any
     engine: Any
     runtime: Any
     logger: Any
-    how: Any
+    config: Any
     cache: Any = None
 
     def new_context(self, scratch: int) -> Any:
-        """An execution context whose activations lie at `scratch`, `scratch_bytes` long."""
-        context = self.engine.create_execution_context(self.how)
+        """An execution context whose activations are at address `scratch`."""
+        context = self.engine.create_execution_context(self.config)
         if context is None:
             raise BackendError(f"no execution context: {self.logger.last_error}")
         context.set_device_memory(scratch, self.scratch_bytes)
@@ -70,11 +74,11 @@ class LoadedEngine:
 
     @property
     def scratch_bytes(self) -> int:
-        """What the contexts need for their activations, one at a time."""
+        """Memory for the activations of one running context, in bytes."""
         return int(self.engine.device_memory_size_v2)
 
     def batches(self, name: str) -> tuple[int, int]:
-        """The least and the largest batch of an input."""
+        """The smallest and the largest batch of an input."""
         least, _, largest = self.engine.get_tensor_profile_shape(name, 0)
         return int(least[0]), int(largest[0])
 
@@ -83,29 +87,29 @@ class LoadedEngine:
         return tuple(name for name, is_input in self._names() if is_input == inputs)
 
     def form_of(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape, −1 where it is free, and type."""
+        """Shape, with −1 for free dimensions, and type."""
         shape = tuple(int(size) for size in self.engine.get_tensor_shape(name))
         return shape, np.dtype(self.trt.nptype(self.engine.get_tensor_dtype(name)))
 
     def tensors(
         self, shapes: Mapping[str, tuple[int, ...]], context: Any
     ) -> tuple[TensorSpec, ...]:
-        """Set the inputs' shapes; all inputs and outputs as they are then.
+        """Set the shapes of the inputs, and return all inputs and outputs with theirs.
 
         Raises:
-            BackendError: the engine does not take such shapes.
+            BackendError: the engine refuses the shapes.
         """
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
                 raise BackendError(
-                    f"the engine takes no {name} of {list(shape)}: {self.logger.last_error}"
+                    f"the engine refuses {name} of shape {list(shape)}: {self.logger.last_error}"
                 )
         return tuple(self._spec(name, is_input, context) for name, is_input in self._names())
 
     def _spec(self, name: str, is_input: bool, context: Any) -> TensorSpec:
         shape = tuple(int(size) for size in context.get_tensor_shape(name))
         if min(shape, default=0) < 1:
-            raise BackendError(f"the engine does not say how large {name} is: {list(shape)}")
+            raise BackendError(f"the engine has no shape for {name}: {list(shape)}")
         return TensorSpec(name, shape, self.form_of(name)[1], is_input)
 
     def _names(self) -> Iterator[tuple[str, bool]]:
@@ -115,15 +119,14 @@ class LoadedEngine:
 
 
 def load_engine(trt: Any, data: bytes, file: EngineFile) -> LoadedEngine:
-    """Put a serialised engine onto the current GPU, with the plugins that the user names.
+    """Load a serialised engine onto the current GPU, with the plugins that the user names.
 
     Args:
         trt: the package.
-        data: the engine; it is a program, so only content that is trusted.
-        file: what it was built of and for.
+        data: the engine; it is executable code, so it must be trusted.
+        file: its file and key.
     Raises:
-        BackendError: TensorRT refuses it; its last error. Or there is something wrong with the
-            plugin library.
+        BackendError: TensorRT refuses the engine, or the plugin library does not load.
     """
     logger = _make_logger(trt)
     runtime = trt.Runtime(logger)
@@ -137,16 +140,16 @@ def load_engine(trt: Any, data: bytes, file: EngineFile) -> LoadedEngine:
         raise BackendError(
             f"TensorRT refuses the engine: {logger.last_error}{hint if missing else ''}"
         )
-    return LoadedEngine(trt, engine, runtime, logger, *_how_to_run(trt, engine))
+    return LoadedEngine(trt, engine, runtime, logger, *_run_config(trt, engine))
 
 
-def _how_to_run(trt: Any, engine: Any) -> tuple[Any, Any]:
-    """How contexts get their memory, which is ours; of TensorRT-RTX its kernels too.
+def _run_config(trt: Any, engine: Any) -> tuple[Any, Any]:
+    """The argument of `create_execution_context`, and the kernel cache that it refers to.
 
-    TensorRT-RTX compiles kernels while it runs: by default those for the shapes at hand in the
-    background, and general, slower ones run until then. A CUDA graph recorded meanwhile would hold
-    the slower ones for good, so they are compiled before the first run instead, once for all
-    contexts of an engine.
+    Contexts use memory that we allocate. TensorRT-RTX compiles kernels at run time: by default
+    those for the current shapes in the background, while slower general kernels run. A CUDA graph
+    recorded meanwhile would keep the slower kernels, so kernels are compiled before the first run,
+    once for all contexts of an engine.
     """
     memory = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     if trt.__name__ != FLAVOURS["tensorrt-rtx"]:
@@ -162,7 +165,7 @@ def _how_to_run(trt: Any, engine: Any) -> tuple[Any, Any]:
 
 def _make_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]  # a class of an untyped package
-        """Hands what TensorRT says to `logging`, and keeps its last error for ours."""
+        """Passes messages of TensorRT to `logging`, and keeps the last error."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

@@ -1,7 +1,7 @@
-"""This machine's own record of engines, kept outside every bundle.
+"""This machine's record of trusted engines, outside of all bundles.
 
-An engine is executable code. It is loaded only if its hash stands in this record
-(whoever built it here put it there) or the user says so with `--trust-engine`.
+An engine is executable code. It is loaded only if its hash is in this record, where building an
+engine on this machine puts it, or with `--trust-engine`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 __all__ = ["is_trusted", "read_trusted", "record_path", "trust"]
 
 _SCHEMA = 1
-_OTHERS_MAY_WRITE = 0o022
+_OTHERS_MAY_WRITE = 0o022  # write permission of group or others
 
 
 def record_path() -> Path:
-    """Where the record is: `$XDG_STATE_HOME/taidpt/trusted.json`, or under `~/.local/state`."""
+    """Path of the record: `$XDG_STATE_HOME/taidpt/trusted.json`, or below `~/.local/state`."""
     base = os.environ.get("XDG_STATE_HOME", "")
     root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
     return root / "taidpt" / "trusted.json"
 
 
 def trust(path: Path) -> str:
-    """Record a file that was built here as safe to load on this machine.
+    """Record a file that was built here as trusted on this machine.
 
     Returns:
         Its SHA-256.
@@ -54,18 +54,18 @@ def trust(path: Path) -> str:
 
 
 def is_trusted(data: bytes) -> bool:
-    """Whether the record lists this content."""
+    """Whether the record lists the hash of this content."""
     return hashlib.sha256(data).hexdigest() in _read_record()
 
 
 def read_trusted(path: Path, trust_engine: bool = False) -> bytes:
-    """Read an engine, and hand its content out only when it may be run.
+    """Read an engine, and return its content if it is trusted.
 
-    The bytes that were checked are the bytes returned, so nothing can change between.
+    The returned bytes are the bytes that were checked, so the file cannot change in between.
 
     Raises:
-        BackendError: this machine has no record of it and `trust_engine` is False.
-        InputError: it cannot be read.
+        BackendError: the record does not list the engine, and `trust_engine` is False.
+        InputError: the file cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -74,7 +74,7 @@ def read_trusted(path: Path, trust_engine: bool = False) -> bytes:
     if not (trust_engine or is_trusted(data)):
         raise BackendError(
             f"{path}: not built on this machine, and an engine is executable code; build it here "
-            "with taidpt-export, or pass --trust-engine if you trust whoever made it"
+            "with taidpt-export, or pass --trust-engine if you trust its source"
         )
     return data
 

@@ -1,4 +1,4 @@
-"""`taidpt bench`: how fast a bundle is on this machine, alone and with everything around it."""
+"""`taidpt bench`: speed of a bundle on this machine, alone and in a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from taidpt.runtime.bench.bare_encoder import Bare, open_bare
+from taidpt.runtime.bench.baseline import Baseline, open_baseline
 from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.measuring.power import PowerMeter
@@ -31,8 +31,9 @@ from taidpt.runtime.tagger.tagger import Tagger
 __all__ = ["BenchRow", "SyntheticSource", "bench_lines", "bench_report", "run_bench"]
 
 FRAME_SIZES = {"720p": (720, 1280), "1080p": (1080, 1920)}
-_WARM_UP = 2
-_LEAST_ROUNDS = 5
+# The first run of a shape allocates and the second one is at full speed. A median of fewer than
+# five rounds follows single outliers.
+_WARM_UP, _LEAST_ROUNDS = 2, 5
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,10 @@ class BenchRow:
 
     Attributes:
         batch: frames in one run.
-        bare_ms: what `Bare.what` says, on frames of the model's size.
-        tagger_ms: the tagger on the same frames; `ratio` is this by `bare_ms`.
-        by_size_ms: the tagger on larger frames, which it also resizes; empty where the graph does.
-        stream_fps: a stream of 720p frames (of the graph's own where it resizes), its stages
-            overlapping.
+        bare_ms: the baseline, on frames of the model's size.
+        tagger_ms: the tagger on the same frames.
+        by_size_ms: the tagger on larger frames, which it also resizes; empty if the graph resizes.
+        stream_fps: a stream of 720p frames, or of the graph's own size if the graph resizes.
         stages_ms: p50, p95 and p99 of the stream's stages.
     """
 
@@ -58,12 +58,12 @@ class BenchRow:
 
     @property
     def ratio(self) -> float:
-        """What the tagger takes by what the bare side takes."""
+        """Time of the tagger divided by the time of the baseline."""
         return self.tagger_ms / self.bare_ms
 
 
 class SyntheticSource(Source):
-    """Frames from memory, over and over, with times at a given rate."""
+    """A few frames from memory, repeated, with times at a given rate."""
 
     def __init__(self, shape: tuple[int, ...], count: int, fps: float = 30.0) -> None:
         self.name = f"synthetic {shape[1]}x{shape[0]}"
@@ -79,35 +79,35 @@ class SyntheticSource(Source):
 
 
 def run_bench(
-    tagger: Tagger, bare: Bare, batches: Sequence[int], seconds: float = 2.0
+    tagger: Tagger, baseline: Baseline, batches: Sequence[int], seconds: float = 2.0
 ) -> list[BenchRow]:
-    """Measure a tagger; the ways to run it take turns, so that a slow moment hits them all.
+    """Measure a tagger; the variants take turns, so that a slow moment affects all of them.
 
     Args:
         tagger: an open bundle.
-        bare: what it is compared with.
+        baseline: what it is compared with.
         batches: batch sizes to sweep.
-        seconds: about how long to measure each batch size.
+        seconds: approximate time for each batch size.
     Raises:
         InputError: a batch size or the time is not positive.
     """
     if not batches or min(batches) < 1 or seconds <= 0:
         raise InputError("bench needs batch sizes of at least 1, and a time above 0")
-    return [_bench_batch(tagger, bare, batch, seconds) for batch in batches]
+    return [_bench_batch(tagger, baseline, batch, seconds) for batch in batches]
 
 
-def _bench_batch(tagger: Tagger, bare: Bare, batch: int, seconds: float) -> BenchRow:
+def _bench_batch(tagger: Tagger, baseline: Baseline, batch: int, seconds: float) -> BenchRow:
     spec = tagger.bundle.manifest.input
     ready = np.stack(_frames(batch, spec.frame_shape))
-    ways: dict[str, Callable[[], object]] = {
-        "bare": lambda: bare.run(ready),
+    variants: dict[str, Callable[[], object]] = {
+        "bare": lambda: baseline.run(ready),
         "tagger": lambda: tagger.tag_batch(ready),
     }
     shapes = _shapes(spec)
     for name, shape in shapes.items():
         frames = _frames(batch, shape)
-        ways[name] = lambda frames=frames: tagger.tag_batch(frames)  # type: ignore[misc]
-    medians = {name: ms / batch for name, ms in _alternate(ways, seconds).items()}
+        variants[name] = lambda frames=frames: tagger.tag_batch(frames)  # type: ignore[misc]
+    medians = {name: ms / batch for name, ms in _alternate(variants, seconds).items()}
     stream_fps, profile = _run_stream(tagger, batch, medians[next(iter(shapes), "tagger")], seconds)
     return BenchRow(
         batch=batch,
@@ -120,22 +120,22 @@ def _bench_batch(tagger: Tagger, bare: Bare, batch: int, seconds: float) -> Benc
 
 
 def _shapes(spec: InputSpec) -> dict[str, tuple[int, ...]]:
-    """Larger frames by name; none where the graph takes one size alone."""
+    """Larger frame shapes by name; none if the graph takes a single size."""
     if spec.baked_resize is not None:
         return {}
     return {name: (height, width, 3) for name, (height, width) in FRAME_SIZES.items()}
 
 
-def _alternate(ways: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median milliseconds of each way."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def _alternate(variants: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Median milliseconds of each variant."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(_WARM_UP):
-        for way in ways.values():
+        for way in variants.values():
             way()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["bare"]) < _LEAST_ROUNDS:
-        for name, way in ways.items():
-            way()  # untimed: threads of the session that ran before spin for a while yet
+        for name, way in variants.items():
+            way()  # untimed: the threads of the previous session still spin for a moment
             begun = time.perf_counter()
             way()
             times[name].append((time.perf_counter() - begun) * 1e3)
@@ -158,10 +158,10 @@ def _run_stream(
 def measure_eager(
     tagger: Tagger, batches: Sequence[int], threads: int | None, seconds: float
 ) -> dict[int, float] | str:
-    """open_clip's image encoder in PyTorch, run eagerly in a process of its own.
+    """Time open_clip's image encoder in eager PyTorch, in another process.
 
     Returns:
-        Milliseconds a frame by batch size, or why there are none.
+        Milliseconds a frame by batch size, or the reason for their absence.
     """
     for module in ("torch", "open_clip"):
         if importlib.util.find_spec(module) is None:
@@ -179,11 +179,11 @@ def measure_eager(
 
 def bench_lines(
     tagger: Tagger,
-    bare: Bare,
+    baseline: Baseline,
     rows: Sequence[BenchRow],
     eager_ms: dict[int, float] | str | None = None,
 ) -> list[str]:
-    """Tables for people: the sweep, and the stages of the last row's stream."""
+    """The report as text: the sweep, and the stages of the last row's stream."""
     shapes = _shapes(tagger.bundle.manifest.input)
     sizes = "".join(f"{name + ' ms':>11}" for name in shapes)
     streamed = next(iter(shapes), "one-size")
@@ -191,7 +191,7 @@ def bench_lines(
     lines = [
         f"{tagger.bundle.path.name}: {model}, {len(tagger.names)} tags",
         f"device {tagger.device}",
-        f"bare is {bare.what}",
+        f"bare is {baseline.what}",
         f"milliseconds a frame, medians; frames a second of a {streamed} stream",
         f"{'batch':>5}{'bare ms':>11}{'tagger ms':>11}{'ratio':>8}{sizes}{'stream/s':>10}",
     ]
@@ -215,11 +215,11 @@ def bench_lines(
 
 def bench_report(
     tagger: Tagger,
-    bare: Bare,
+    baseline: Baseline,
     rows: Sequence[BenchRow],
     eager_ms: dict[int, float] | str | None = None,
 ) -> dict[str, Any]:
-    """Everything that a later reader needs to compare, as JSON values."""
+    """The report as JSON values, with what a later comparison needs."""
     return {
         "bundle": tagger.bundle.path.name,
         "model": tagger.bundle.manifest.model.to_json(),
@@ -231,7 +231,7 @@ def bench_report(
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "bare": bare.what,
+        "bare": baseline.what,
         "open_clip_eager_ms": eager_ms,
         "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
     }
@@ -240,17 +240,17 @@ def bench_report(
 def bench_command(
     bundle: str, batches: Sequence[int], seconds: float, target: str | None, **options: Any
 ) -> None:
-    """Open, measure, print, and write JSON when a file is named."""
+    """Open, measure, print, and write JSON if `target` names a file."""
     if target is not None:
         refuse_unwritable(target)
     with Tagger.load(bundle, **options) as tagger:
-        bare = open_bare(tagger)
+        baseline = open_baseline(tagger)
         with PowerMeter() as meter:
-            rows = run_bench(tagger, bare, batches, seconds)
+            rows = run_bench(tagger, baseline, batches, seconds)
         eager_ms = measure_eager(tagger, batches, options.get("threads"), seconds)
-        print("\n".join([*bench_lines(tagger, bare, rows, eager_ms), *meter.lines()]))
+        print("\n".join([*bench_lines(tagger, baseline, rows, eager_ms), *meter.lines()]))
         if target is not None:
-            text = json.dumps(bench_report(tagger, bare, rows, eager_ms), indent=1)
+            text = json.dumps(bench_report(tagger, baseline, rows, eager_ms), indent=1)
             write_output(target, text.encode() + b"\n")
 
 

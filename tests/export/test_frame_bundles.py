@@ -14,7 +14,7 @@ from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph.resize import FrameInput
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Tagger
-from taidpt.runtime.bench.bare_encoder import open_bare
+from taidpt.runtime.bench.baseline import open_baseline
 from taidpt.runtime.bench.bench import bench_lines, run_bench
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.base import SourceOptions
@@ -132,11 +132,11 @@ def test_a_gstreamer_pipeline_of_that_size(folder: Path) -> None:
 @pytest.mark.parametrize("bundle", ["rgb", "nv12"])
 def test_bench_measures_frames_of_that_size_alone(folder: Path, bundle: str) -> None:
     with Tagger.load(folder / f"{bundle}.taidpt") as tagger:
-        bare = open_bare(tagger)
-        (row,) = run_bench(tagger, bare, [2], seconds=0.05)
+        baseline = open_baseline(tagger)
+        (row,) = run_bench(tagger, baseline, [2], seconds=0.05)
         assert row.by_size_ms == {}
         assert row.stream_fps > 0
-        assert "one-size stream" in bench_lines(tagger, bare, [row])[3]
+        assert "one-size stream" in bench_lines(tagger, baseline, [row])[3]
 
 
 def test_calibration_takes_a_video_of_the_baked_form(folder: Path) -> None:

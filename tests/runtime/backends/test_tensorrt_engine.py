@@ -219,7 +219,7 @@ def test_stale_and_strange_engines_are_refused(machine: StubMachine, bundle: Pat
     for key, why in (
         ({"version": "10.0.1"}, "built by TensorRT 10.0.1, installed is 10.3.0"),
         ({"architecture": "sm_72"}, "built for sm_72, this machine has sm_87"),
-        ({"graph_sha256": "0" * 64}, "the graph is another one now"),
+        ({"graph_sha256": "0" * 64}, "the graph has changed since"),
     ):
         tiny_bundle(path)
         add_stub_engine(path, **key)

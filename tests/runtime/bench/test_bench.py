@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from taidpt.bench.cut_encoder import FEATURES, cut_encoder
-from taidpt.runtime.bench.bare_encoder import ENCODER, open_bare
+from taidpt.runtime.bench.baseline import ENCODER, open_baseline
 from taidpt.runtime.bench.bench import SyntheticSource, bench_lines, measure_eager, run_bench
 from taidpt.runtime.commands import bench
 from taidpt.runtime.errors import InputError
@@ -26,30 +26,30 @@ SPEC_FRAMES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np
 
 
 def test_a_sweep_has_a_row_a_batch(tagger: Tagger) -> None:
-    bare = open_bare(tagger)
-    rows = run_bench(tagger, bare, [1, 3], seconds=0.05)
+    baseline = open_baseline(tagger)
+    rows = run_bench(tagger, baseline, [1, 3], seconds=0.05)
     assert [row.batch for row in rows] == [1, 3]
     for row in rows:
         assert row.bare_ms > 0
         assert row.ratio == row.tagger_ms / row.bare_ms
         assert row.by_size_ms["1080p"] > row.tagger_ms
         assert row.stream_fps > 0
-    lines = bench_lines(tagger, bare, rows)
+    lines = bench_lines(tagger, baseline, rows)
     assert lines[0].endswith("5 tags")
     assert lines[1].startswith("device cpu: onnxruntime")
     assert lines[2] == "bare is the encoder, which is this graph cut at its features"
     start = lines.index("stages of the stream at batch 3")
     assert [line.split()[0] for line in lines[start + 2 :]] == list(rows[-1].stages_ms)
-    beside = bench_lines(tagger, bare, rows, {1: 2 * rows[0].tagger_ms, 3: rows[1].tagger_ms})
+    beside = bench_lines(tagger, baseline, rows, {1: 2 * rows[0].tagger_ms, 3: rows[1].tagger_ms})
     assert beside[start].endswith(" ms a frame, 2.00 times the tagger's")
-    assert "open_clip eager: not compared, x" in bench_lines(tagger, bare, rows, "x")
+    assert "open_clip eager: not compared, x" in bench_lines(tagger, baseline, rows, "x")
     with pytest.raises(InputError, match="at least 1"):
-        run_bench(tagger, bare, [0])
+        run_bench(tagger, baseline, [0])
 
 
 def test_the_bare_side_is_the_encoder_alone(tagger: Tagger) -> None:
-    bare, frames = open_bare(tagger), SPEC_FRAMES
-    found = bare.run(frames)
+    baseline, frames = open_baseline(tagger), SPEC_FRAMES
+    found = baseline.run(frames)
     whole = tagger.backend.run(frames, tagger.bank_inputs)
     assert isinstance(found, list)
     assert len(found) == len(FEATURES) < len(whole)
@@ -60,9 +60,9 @@ def test_the_bare_side_is_the_encoder_alone(tagger: Tagger) -> None:
 def test_a_bank_that_is_an_input_is_cut_away(tmp_path: Path) -> None:
     path = tiny_bundle(tmp_path / "open.taidpt", TinySpec(bank_as="input"))
     with Tagger.load(path, device="cpu", threads=1) as tagger:
-        bare = open_bare(tagger)
-        assert bare.what == ENCODER
-        assert isinstance(bare.run(SPEC_FRAMES), list)
+        baseline = open_baseline(tagger)
+        assert baseline.what == ENCODER
+        assert isinstance(baseline.run(SPEC_FRAMES), list)
 
 
 def test_weights_beside_the_graph_stay_beside_it(tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_the_whole_graph_is_named_as_such(
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     else:
         monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    bare = open_bare(tagger)
-    assert bare.what.startswith("the whole graph, not its encoder alone (")
-    assert why in bare.what
-    assert isinstance(bare.run(SPEC_FRAMES), dict)
+    baseline = open_baseline(tagger)
+    assert baseline.what.startswith("the whole graph, not its encoder alone (")
+    assert why in baseline.what
+    assert isinstance(baseline.run(SPEC_FRAMES), dict)
 
 
 def test_the_command_prints_and_writes(bundle_path: Path, tmp_path: Path) -> None:

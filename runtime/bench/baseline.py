@@ -1,4 +1,4 @@
-"""What `taidpt bench` puts beside the tagger: its bare encoder, or the whole graph and why."""
+"""The baseline of `taidpt bench`: the tagger's encoder alone, or the whole graph."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from taidpt.runtime.backends.onnx_runtime import OnnxRuntimeBackend
 from taidpt.runtime.preprocess.preprocessor import U8Array
 from taidpt.runtime.tagger.tagger import Tagger
 
-__all__ = ["ENCODER", "Bare", "open_bare"]
+__all__ = ["ENCODER", "Baseline", "open_baseline"]
 
 ENCODER = "the encoder, which is this graph cut at its features"
 
 
 @dataclass(frozen=True)
-class Bare:
-    """The thing that the tagger is compared with.
+class Baseline:
+    """What the tagger is compared with.
 
     Attributes:
-        what: in words, for whoever reads the figures.
+        what: its description in the report.
         run: takes uint8 frames [N, *frame_shape].
     """
 
@@ -32,30 +32,30 @@ class Bare:
     run: Callable[[U8Array], object]
 
 
-def open_bare(tagger: Tagger) -> Bare:
-    """The encoder in a session like the tagger's own; where that cannot be, the whole graph."""
+def open_baseline(tagger: Tagger) -> Baseline:
+    """The encoder in a session like the tagger's; the whole graph if it cannot be cut."""
     backend = tagger.backend
     if not isinstance(backend, OnnxRuntimeBackend):
         return _whole(tagger, "an engine cannot be cut")
     if importlib.util.find_spec("onnx") is None:
         return _whole(tagger, "onnx is not installed, which cuts it: pip install onnx")
     manifest = tagger.bundle.manifest
-    with TemporaryDirectory(prefix="taidpt-bare-") as folder:
+    with TemporaryDirectory(prefix="taidpt-bench-") as folder:
         cut = Path(folder) / "encoder.onnx"
         fault = _cut(tagger.bundle.file(manifest.graph.file), manifest.input.name, cut)
         if fault:
             return _whole(tagger, f"it cannot be cut: {fault}")
         session = backend.new_session(cut)
-    return Bare(ENCODER, lambda frames: session.run(None, {manifest.input.name: frames}))
+    return Baseline(ENCODER, lambda frames: session.run(None, {manifest.input.name: frames}))
 
 
-def _whole(tagger: Tagger, reason: str) -> Bare:
+def _whole(tagger: Tagger, reason: str) -> Baseline:
     what = f"the whole graph, not its encoder alone ({reason})"
-    return Bare(what, lambda frames: tagger.backend.run(frames, tagger.bank_inputs))
+    return Baseline(what, lambda frames: tagger.backend.run(frames, tagger.bank_inputs))
 
 
 def _cut(graph: Path, frames: str, out: Path) -> str:
-    """Cut in a process of its own, since the runtime loads no onnx; why it failed, or nothing."""
+    """Cut in another process, as the runtime never loads onnx; the reason for a failure, or ""."""
     command = [sys.executable, "-m", "taidpt.bench.cut_encoder", str(graph), frames, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stderr.strip().splitlines() or ["no reason"])[-1] if done.returncode else ""
