@@ -1,4 +1,4 @@
-"""A bundle that another one is made of: its files are taken over, and it should not change."""
+"""A bundle that serves as the base of another one, which takes over its files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class BundleBase:
-    """The bundle at `path` as it was when it was read: the bytes of its manifest, and what it says.
+    """The bundle at `path` at the time of reading.
 
-    Only the files of its manifest count; a killed writer may have left others in its folder.
+    Other files in its folder, left by a killed writer for example, are ignored.
+
+    Attributes:
+        path: its folder.
+        data: the bytes of its manifest.
+        manifest: their content.
     """
 
     path: Path
@@ -30,7 +35,7 @@ class BundleBase:
         """Read a bundle's manifest.
 
         Raises:
-            BundleError: there is none, or it is damaged.
+            BundleError: the manifest is missing or damaged.
         """
         file = path / MANIFEST_FILE
         try:
@@ -40,14 +45,14 @@ class BundleBase:
         return cls(path, data, Manifest.from_bytes(data, str(file)))
 
     def is_current(self) -> bool:
-        """Whether nobody has written to it since: calibration writes thresholds, say."""
+        """Whether the manifest is unchanged since; calibration, for example, writes thresholds."""
         try:
             return (self.path / MANIFEST_FILE).read_bytes() == self.data
         except OSError:
             return False
 
     def link_into(self, folder: Path) -> None:
-        """Put its files into another folder: links where the file system has them, or copies.
+        """Put its files into another folder, as hard links or else as copies.
 
         Raises:
             BundleError: a file is missing, or a link leads out of the bundle.

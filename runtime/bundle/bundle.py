@@ -1,6 +1,6 @@
-"""A bundle on disk: `NAME.taidpt/` with a graph, a bank, a parity report and a manifest.
+"""A bundle on disk: a folder `NAME.taidpt/` with a graph, a bank, a parity report and a manifest.
 
-Loading checks the size of every file and the hash of small ones; `verify_hashes` checks all.
+Loading checks the size of all files and the hash of small ones; `verify_hashes` hashes all files.
 """
 
 from __future__ import annotations
@@ -53,24 +53,27 @@ __all__ = [
     "Threshold",
 ]
 
-Identity = tuple[int, int, int]  # device and inode of the folder, and when its manifest was written
+Identity = tuple[int, int, int]  # device and inode of the folder, modification of its manifest
 
 MODEL_FILE = "model.onnx"
 BANK_FILE = "bank.safetensors"
 PARITY_FILE = "parity.json"
+# Files below 4 MiB are hashed at each load, in about 10 ms; a graph would take seconds
+# on a Jetson.
 _SMALL = 4 << 20
-_LOAD_TRIES = 40  # each only where the folder was exchanged meanwhile
-_PAUSE_S = 0.01
+# A load is repeated only after the folder was exchanged meanwhile. An exchange takes milliseconds,
+# so 0.4 s outlast a writer that replaces a bundle in a loop.
+_LOAD_TRIES, _PAUSE_S = 40, 0.01
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was found whole.
+    """A complete bundle.
 
     Attributes:
         path: its folder.
-        manifest: what it says about itself.
-        identity: changes when the folder is replaced.
+        manifest: the content of its manifest.
+        identity: changes when the folder is replaced or its manifest is written.
     """
 
     path: Path
@@ -85,7 +88,7 @@ class Bundle:
             path: the folder `NAME.taidpt`.
         Raises:
             InputError: there is no such folder.
-            BundleError: it is damaged, incomplete, hand-edited into nonsense, or newer.
+            BundleError: the bundle is damaged, incomplete, inconsistent, or newer.
         """
         folder = Path(path)
         for _ in range(_LOAD_TRIES):
@@ -107,7 +110,7 @@ class Bundle:
 
     @functools.cached_property
     def bank(self) -> ClassBank:
-        """The class bank, read when first asked for."""
+        """The class bank, read on first access."""
         return ClassBank.load(self.file(BANK_FILE))
 
     def file(self, name: str) -> Path:
@@ -121,11 +124,11 @@ class Bundle:
         return self.path / name
 
     def is_current(self) -> bool:
-        """Whether the folder is still the one that was loaded."""
+        """Whether the bundle is unchanged since it was loaded."""
         return _identity(self.path) == self.identity
 
     def verify_hashes(self) -> tuple[str, ...]:
-        """Hash every file; the names of those that differ from the manifest or are missing."""
+        """Hash all files; the names of those that are missing or differ from the manifest."""
         return tuple(
             name
             for name, entry in self.manifest.files.items()
@@ -133,10 +136,10 @@ class Bundle:
         )
 
     def require_whole(self) -> Bundle:
-        """The bundle itself when every file is the one that the manifest lists.
+        """The bundle itself, after hashing all files.
 
         Raises:
-            BundleError: naming those that are not.
+            BundleError: files are missing or differ from the manifest.
         """
         changed = self.verify_hashes()
         if changed:
@@ -146,13 +149,13 @@ class Bundle:
         return self
 
     def add_file(self, name: str, data: bytes) -> Bundle:
-        """Add one file: temporary, fsync, rename, then the manifest in the same way.
+        """Add one file atomically, then write the manifest that lists it.
 
         Returns:
             The bundle with the new file.
         Raises:
-            BundleError: there is a file of that name with other content (a `BundleWriter` with
-                this bundle as base replaces files), or the bundle was replaced meanwhile.
+            BundleError: there is a file of this name with other content (to replace a file, use
+                a `BundleWriter` with this bundle as base).
         """
         check_file_name(name, str(self.path))
         with hold_lock(self.path):
@@ -167,7 +170,7 @@ class Bundle:
             return current.with_manifest(dataclasses.replace(current.manifest, files=files))
 
     def with_manifest(self, manifest: Manifest) -> Bundle:
-        """Write a changed manifest (thresholds, say) and return the bundle with it."""
+        """Write a changed manifest and return the bundle with it."""
         data = manifest.to_bytes()
         Manifest.from_bytes(data, str(self.path / MANIFEST_FILE))
         write_atomically(self.path / MANIFEST_FILE, data)
@@ -188,7 +191,7 @@ def _load_once(folder: Path) -> Bundle:
 
 
 def _identity(folder: Path) -> Identity | None:
-    """What tells a folder from the one that replaces it; None where there is none."""
+    """The identity of a folder; None if there is no folder."""
     try:
         status = folder.stat()
     except FileNotFoundError:
@@ -234,7 +237,7 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _check_bank(folder: Path, manifest: Manifest) -> None:
-    """A tag list edited by hand would put the scores under the wrong names."""
+    """Refuse a tag list that was edited by hand: scores would get wrong names."""
     if BANK_FILE not in manifest.files:
         raise BundleError(f"{folder / MANIFEST_FILE}: lists no {BANK_FILE}")
     if read_bank_names(folder / BANK_FILE) != manifest.names:

@@ -1,8 +1,8 @@
-"""Where a graph's weights lie when they lie beside it, read without any ONNX package.
+"""Checks where a graph's external weights are, without any ONNX package.
 
-An ONNX file may name any path for a tensor's bytes. Libraries that read it differ in what they
-refuse, so a stranger's bundle is looked at here first: one file beside the graph, `NAME.onnx.data`,
-is all that is allowed.
+An ONNX file may name any path for the bytes of a tensor, and libraries differ in the paths that
+they refuse. So a bundle is checked here first: the only allowed file is `NAME.onnx.data` beside the
+graph.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from taidpt.runtime.errors import BundleError
 
 __all__ = ["check_external_data", "data_name", "external_locations"]
 
-# The parts of onnx.proto3 that lead to a tensor: message → field number → message within.
+# The fields of onnx.proto3 that lead to a tensor: message → field number → message within.
 _MODEL = {7: "graph", 20: "training", 25: "function"}
 _FIELDS: dict[str, dict[int, str]] = {
     "model": _MODEL,
@@ -27,20 +27,20 @@ _FIELDS: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-_DEEPEST = 100  # messages within messages, as protobuf's own readers have it
+_DEEPEST = 100  # nested messages; the limit of protobuf's own readers
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def data_name(graph: str) -> str:
-    """The name of the one file beside a graph that may hold weights of it."""
+    """The name of the only file that may hold weights of a graph."""
     return f"{graph}.data"
 
 
 def check_external_data(graph: Path) -> None:
-    """Make sure that reading a graph reads nothing but itself and its data file beside it.
+    """Check that a graph refers to no file but its data file beside it.
 
     Raises:
-        BundleError: it names another place, its data file is a link, or it is no ONNX file.
+        BundleError: it names another file, its data file is a link, or it is no ONNX file.
     """
     allowed = data_name(graph.name)
     for location in set(external_locations(graph)):
@@ -57,10 +57,10 @@ def check_external_data(graph: Path) -> None:
 
 
 def external_locations(graph: Path) -> Iterator[str]:
-    """Every location of external data that a graph names, wherever a tensor can stand.
+    """All locations of external data in a graph, its subgraphs and functions.
 
     Raises:
-        BundleError: the file is no ONNX graph, or is cut off.
+        BundleError: the file is no ONNX graph, or is truncated.
     """
     if graph.stat().st_size == 0:
         raise BundleError(f"{graph}: not a readable graph (empty); export it again")
@@ -86,7 +86,7 @@ def _walk(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> It
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Length-delimited fields of a message: number, and where their content begins and ends."""
+    """Length-delimited fields of a message: number, start and end of the content."""
     while at < end:
         key, at = _varint(data, at, end)
         kind = key & 7

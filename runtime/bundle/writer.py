@@ -1,4 +1,4 @@
-"""Writing a bundle as one step: whatever happens, a reader sees the old bundle or the new one."""
+"""Atomic writing of bundles: a reader always sees the old bundle or the new one."""
 
 from __future__ import annotations
 
@@ -18,41 +18,43 @@ from taidpt.runtime.storage.atomic import exchange, fsync_folder, hold_lock, sha
 
 __all__ = ["MANIFEST_FILE", "BundleWriter", "is_being_replaced", "recover_bundle"]
 
-_STALE_AFTER_S = 24 * 3600.0  # where folders have no locks
+# Without folder locks (Windows), a hidden folder of this age belongs to a killed writer: no export
+# takes a day.
+_STALE_AFTER_S = 24 * 3600.0
+# Each try fails only if a reader put the old bundle back in the microseconds between two renames.
 _SWAP_TRIES = 20
 
 
 class BundleWriter(Closing):
-    """Collects a bundle's files in a hidden sibling folder and puts it in place with `commit`.
+    """Collects the files of a bundle in a hidden sibling folder, which `commit` moves into place.
 
-    Without `commit` (an error, a kill) the bundle of that name stays as it was; the hidden folder
-    is removed here, or by the next writer of the same name after a kill.
+    Without `commit` the previous bundle of that name is unchanged, and the hidden folder is
+    removed; after a kill, the next writer of the same name removes it.
 
         with BundleWriter("street.taidpt") as writer:
             onnx.save(model, writer.path("model.onnx"))
             bank.save(writer.path("bank.safetensors"))
             writer.commit(manifest)
 
-    A bundle of the same path as base is changed so: what its manifest lists is taken over, and
-    whatever else lies in it (a killed writer's leftover, say) is not.
+    To change a bundle, give the same path as base: files that its manifest lists are taken over.
     """
 
     def __init__(self, target: str | Path, base: str | Path | None = None) -> None:
         """Begin a bundle.
 
         Args:
-            target: the bundle's folder; what stands there must be a bundle, empty, or nothing.
-            base: an existing bundle whose files are taken over (linked, or copied).
+            target: the bundle's folder; an existing one must be a bundle or empty.
+            base: an existing bundle whose files are taken over (linked or copied).
         Raises:
-            InputError: the target cannot be written or holds something else.
-            BundleError: the base is none.
+            InputError: the target cannot be written, or is a folder of something else.
+            BundleError: the base is not a bundle.
         """
         self.target = Path(target).absolute()
         recover_bundle(self.target)
         _check_target(self.target)
         _remove_stale(self.target)
         self._base = None if base is None else BundleBase.read(Path(base))
-        self._taken = {} if self._base is None else dict(self._base.manifest.files)
+        self._inherited = {} if self._base is None else dict(self._base.manifest.files)
         self.folder, self._lock = _make_temporary(self.target)
         self._committed = False
         if self._base is not None:
@@ -61,7 +63,7 @@ class BundleWriter(Closing):
 
     @property
     def base(self) -> Manifest:
-        """The manifest of the base, as it was when this writer began.
+        """The manifest of the base at the time this writer was created.
 
         Raises:
             BundleError: there is no base.
@@ -71,12 +73,12 @@ class BundleWriter(Closing):
         return self._base.manifest
 
     def path(self, name: str) -> Path:
-        """Where to write the file `name` (a relative path with forward slashes)."""
+        """The path to write the file `name` to (a relative path with forward slashes)."""
         check_file_name(name, str(self.target))
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # it may be a link to the base's file, which must not change
-        self._taken.pop(name, None)
+        path.unlink(missing_ok=True)  # a hard link to the base's file, which must not change
+        self._inherited.pop(name, None)
         return path
 
     def remove(self, name: str) -> None:
@@ -88,22 +90,22 @@ class BundleWriter(Closing):
         self.path(name).write_bytes(data)
 
     def stage(self, manifest: Manifest | None = None) -> Manifest:
-        """Hash and flush every file and write the manifest last; nothing is in place yet.
+        """Hash and flush all files and write the manifest into the hidden folder.
 
-        The hidden folder is a whole bundle then, which can be loaded and tried before `commit`.
+        The hidden folder is a complete bundle then, which can be loaded before `commit`.
 
         Args:
-            manifest: as it should be, but for `files`, which is filled in here; None is the base's.
+            manifest: the manifest, whose `files` is filled in here; None takes that of the base.
         Returns:
             The manifest as written.
         Raises:
-            BundleError: the graph's file was not written, or a file of the base is damaged.
+            BundleError: the graph is missing, or a file of the base is damaged.
         """
         if self._committed:
             raise BundleError(f"{self.target}: this writer has committed already")
         (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
         files = _flush_files(self.folder)
-        changed = [name for name, entry in self._taken.items() if files.get(name) != entry]
+        changed = [name for name, entry in self._inherited.items() if files.get(name) != entry]
         if changed:
             raise BundleError(
                 f"{self.target}: changed or damaged: {', '.join(changed)}; export it again"
@@ -118,7 +120,7 @@ class BundleWriter(Closing):
         """Stage all files and put the bundle in place.
 
         Raises:
-            BundleError: as `stage`, or the base was changed by someone else meanwhile.
+            BundleError: as `stage`, or another process changed the base meanwhile.
             InputError: the target cannot be replaced.
         """
         whole = self.stage(manifest)
@@ -141,7 +143,7 @@ class BundleWriter(Closing):
             raise
 
     def close(self) -> None:
-        """Remove the hidden folder: a bundle that was not committed, or the one replaced."""
+        """Remove the hidden folder: a bundle that was not committed, or the replaced one."""
         import shutil
 
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -151,7 +153,7 @@ class BundleWriter(Closing):
 
 
 def recover_bundle(target: Path) -> None:
-    """Put the old bundle back when a replacement by two renames was cut between them."""
+    """Put the old bundle back if a replacement by two renames was cut between them."""
     if target.exists() or not target.parent.is_dir():
         return
     for old in sorted(_siblings(target, "old")):
@@ -162,7 +164,7 @@ def recover_bundle(target: Path) -> None:
 
 
 def is_being_replaced(target: Path) -> bool:
-    """Whether a replacement by two renames is under way, or was cut."""
+    """Whether a replacement by two renames is in progress, or was cut."""
     return target.parent.is_dir() and bool(_siblings(target, "old"))
 
 
@@ -185,7 +187,7 @@ def _check_target(target: Path) -> None:
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove what killed writers of this name left; those still at work hold a lock."""
+    """Remove hidden folders of killed writers of this name; running writers hold a lock."""
     import shutil
 
     for folder in _siblings(target, "tmp") + _siblings(target, "old"):
@@ -225,7 +227,7 @@ def _write_flushed(path: Path, data: bytes) -> None:
 
 
 def _swap(folder: Path, target: Path) -> None:
-    """Put `folder` at `target`; what stood there is left at `folder`, or removed."""
+    """Move `folder` to `target`; a previous bundle ends at `folder`, or is removed."""
     for _ in range(_SWAP_TRIES):
         if target.exists():
             if exchange(folder, target):
@@ -235,7 +237,7 @@ def _swap(folder: Path, target: Path) -> None:
         try:
             folder.rename(target)
         except OSError as error:
-            # a reader has just put the old bundle back: begin again
+            # a reader has put the old bundle back meanwhile: try again
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 continue
             raise
