@@ -1,4 +1,4 @@
-"""Methods side by side on one data set: one pass over the pictures, one table."""
+"""Several methods on one data set: one pass over the pictures, one table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
     "merged_head",
 ]
 
-# what is done to a method's scores → the table's column
+# The heads of a method, and the score transforms of the merged head, as the table shows them.
 COLUMNS = ("global", "local", "merged", "center", "log_softmax")
 
 
@@ -49,8 +49,8 @@ class MethodResult:
     Attributes:
         name: of the method.
         scores: "global" and perhaps "local", [N, C].
-        maps: column → mAP; "center" and "log_softmax" are of the merged scores after the transform
-            over each picture's tags. A method of one head has "global", "center", "log_softmax".
+        maps: column → mAP; "center" and "log_softmax" are of the merged scores after that
+            transform. A method of one head has "global", "center" and "log_softmax".
         groups: group of classes → mAP of the best head (merged where there is one).
     """
 
@@ -61,7 +61,7 @@ class MethodResult:
 
     @property
     def best(self) -> MeanAveragePrecision:
-        """Of the merged scores, or of the one head that there is."""
+        """mAP of the merged scores, or of the only head."""
         return self.maps.get("merged", self.maps["global"])
 
 
@@ -171,9 +171,11 @@ def compare_methods(
         methods: names, see `taidpt.evaluation.methods`.
         inputs: what they are built from.
         images: N pictures with their targets.
-        features: of the same pictures, by what of them is shown.
+        features: of the same pictures, for a size and crop.
         merge_weight: the local head's share.
         settings: which mAP.
+    Raises:
+        InputError: an unknown method, or one whose texts or prompts are missing.
     """
     results = []
     for name in methods:
@@ -190,20 +192,18 @@ def compare_methods(
 def merge_curve(
     scores: HeadScores, targets: npt.NDArray[Any], settings: MapSettings, steps: int = 11
 ) -> list[tuple[float, float]]:
-    """mAP for merge weights from 0 to 1; empty where there is one head."""
+    """(merge weight, mAP) for weights from 0 to 1; empty for a method of one head."""
     if "local" not in scores:
         return []
+    weights = map(float, np.linspace(0, 1, steps))
     return [
-        (
-            float(weight),
-            mean_average_precision(merged_head(scores, weight), targets, settings).value,
-        )
-        for weight in np.linspace(0, 1, steps)
+        (weight, mean_average_precision(merged_head(scores, weight), targets, settings).value)
+        for weight in weights
     ]
 
 
 def merged_head(scores: HeadScores, weight: float) -> npt.NDArray[Any]:
-    """(1 − weight) · global + weight · local; the one head of a method that has one."""
+    """(1 − weight) · global + weight · local; the only head where there is one."""
     if "local" not in scores:
         return scores["global"]
     merged: npt.NDArray[Any] = (1 - weight) * scores["global"] + weight * scores["local"]

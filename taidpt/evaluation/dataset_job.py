@@ -1,4 +1,4 @@
-"""Methods on a data set, from files to a table: what `taidpt eval --dataset` does."""
+"""Evaluation of methods on a data set, from files to a table: `taidpt eval --dataset`."""
 
 from __future__ import annotations
 
@@ -38,34 +38,36 @@ __all__ = [
     "text_stream",
 ]
 
-# NUS-WIDE differs: the paper's temperature over patches, texts balanced to 1,000 a class, and rate.
+# The paper evaluates NUS-WIDE with another temperature over patches, texts balanced to 1,000 a
+# class, and another learning rate. The toy world's rate was chosen on its val pictures.
 _TEMPERATURES = {"nuswide": 4.0, "nuswide-labelled": 4.0}
 _RATES = {"nuswide": 1e-3, "nuswide-labelled": 1e-3, "toyworld": assets.TUNING_RATE}
 
 
 @dataclass(frozen=True)
 class DatasetJob:
-    """Which methods on which data set.
+    """Methods to evaluate on a data set.
 
     Attributes:
         dataset: one of `taidpt.datasets.DATASET_NAMES`.
         methods: see `taidpt.evaluation.methods`.
-        split: "test"; the toy world has "val" too.
-        root: where the data sets lie; "toyworld" needs none.
+        split: "test"; the toy world also has "val".
+        root: folder of the data sets; "toyworld" needs none.
         model, pretrained: as `load_clip` takes them; "toyworld" has its own.
-        texts: files of texts for methods that are made from them.
-        prompts: prompts files; each stands for the method that it was tuned by.
-        cache: a folder for features and prompts, None for the user's own.
-        tuning: how "tai", "taidpt" and "linear" are trained where they have no prompts file; None
-            for the data set's own rate and everything else as published.
+        texts: files of texts for methods made from texts.
+        prompts: prompts files, each for the method that tuned it.
+        cache: folder for features and prompts, None for the user's cache.
+        tuning: training of "tai", "taidpt" and "linear" without a prompts file; None for the
+            published settings with the data set's learning rate.
         seed: of that training, and of random weights.
         merge_weight: the local head's share.
         settings: which mAP.
-        store: how pictures are shown, read and kept; prompts tuned on pictures have their own way.
-        device: "cpu", "cuda", or "auto" for a GPU where torch sees one.
-        banks: a folder for METHOD.bank of each method that has class rows, None for none.
+        store: how pictures are cropped, read and stored; prompts tuned on pictures record their own
+            size and crop.
+        device: "cpu", "cuda", or "auto" for a GPU where torch finds one.
+        banks: folder for METHOD.bank of each method with class rows, None to write none.
         text_source: "files" for `texts`; "coco-train2017" for the first caption of each picture
-            below the root, "coco-train2017-no-leak" without those of val2014's pictures;
+            below the root; "coco-train2017-no-leak" for the same without val2014's pictures;
             "narratives" for OpenImages' localized narratives below the root.
     """
 
@@ -89,11 +91,10 @@ class DatasetJob:
 
 
 def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
-    """Read, encode once, score with each method, evaluate.
+    """Encode the pictures once, score them with each method, and evaluate.
 
     Raises:
-        InputError: anything about the data set, the methods, the model or the files; as far as it
-            can be told, before the long work.
+        InputError: a wrong data set, method, model or file; before the long work where possible.
     """
     check_methods(job.methods)
     cache = job.cache or default_cache()
@@ -140,15 +141,15 @@ def rate_of(dataset: str) -> float:
 
 
 def _texts(job: DatasetJob, images: LabelledImages) -> Iterator[LabelledText]:
-    """Labelled texts; those for NUS-WIDE balanced."""
-    found = label_texts(text_stream(job), images.tags)
+    """Labelled texts; balanced for NUS-WIDE."""
+    labelled = label_texts(text_stream(job), images.tags)
     if job.dataset in _TEMPERATURES:
-        found = iter(balance_texts(list(found), len(images.tags)))
-    yield from found
+        labelled = iter(balance_texts(list(labelled), len(images.tags)))
+    yield from labelled
 
 
 def text_stream(job: DatasetJob) -> Iterator[str]:
-    """The texts that a job's methods are made from, not labelled yet."""
+    """The texts of a job's methods, not labelled yet."""
     root = job.root or Path()
     if job.text_source == "narratives":
         yield from narratives(root)
@@ -167,7 +168,7 @@ def text_stream(job: DatasetJob) -> Iterator[str]:
 
 
 def _prompts(paths: tuple[Path, ...]) -> dict[str, TunedPrompts]:
-    """Prompts by the method that they were tuned by."""
+    """Prompts by the method that tuned them."""
     found: dict[str, TunedPrompts] = {}
     for path in paths:
         prompts = TunedPrompts.load(path)

@@ -1,12 +1,12 @@
-"""Every method as class rows for one set of pictures: no method has scores of its own.
+"""The methods that are compared on a data set, each as class rows that score pictures.
 
-| name | what it is |
+| name | method |
 |---|---|
-| `zsclip`, `zsclip80` | CLIP as it comes, with the plain template or the 80 of ImageNet |
+| `zsclip`, `zsclip80` | zero-shot CLIP with the plain template, or with ImageNet's 80 |
 | `clipdpt`, `clipdpt80` | the same with position-free pooling and the local branch |
-| `tai`, `taidpt`, `coop`, `dualcoop` | tuned prompts: a file; the first two also from texts |
-| `centroids`, `linear` | a mean caption, or a text-only linear head (`text_only_heads`) |
-| `a+b` | the mean of two or more of these as one bank |
+| `tai`, `taidpt`, `coop`, `dualcoop` | tuned prompts: a file, or for the first two texts |
+| `centroids`, `linear` | mean caption features, or a linear head on them |
+| `a+b` | the mean of the class rows of two or more methods |
 """
 
 from __future__ import annotations
@@ -37,13 +37,11 @@ from taidpt.evaluation.text_only_heads import (
 from taidpt.features.caption_features import encode_captions
 from taidpt.features.picture_store import StoredFeatures
 from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
-from taidpt.features.zero_shot import PictureFeatures
-from taidpt.kernels.local_similarity import local_similarity
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
-from taidpt.scores import SCORE_SCALE, Scoring, dual_scores
+from taidpt.scores import Scoring, dual_scores, global_scores
 from taidpt.texts.labels import LabelledText
 from taidpt.texts.tags import TagSet
 from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
@@ -85,13 +83,13 @@ class MethodInputs:
         tags: C classes, in the order of the targets.
         texts: labelled texts, for the methods that need some.
         prompts: tuned prompts by method.
-        picture: what of a picture methods are shown, unless their prompts were tuned otherwise.
+        picture: size and crop of pictures, for methods whose prompts record none.
         temperature: sharpness of the local weights over patches.
         tuning: how "tai" and "taidpt" are tuned where no prompts are given.
-        keep: a folder for prompts tuned here and caption features, None to keep none.
-        progress: told of long work.
-        made: class rows by method, so that `a` and `a+b` make `a` once.
-        used: the prompts that were used, given or tuned here.
+        keep: folder for prompts tuned here and for caption features; None keeps nothing.
+        progress: reports long work.
+        rows: class rows computed so far, by method, so that `a` and `a+b` share those of `a`.
+        used: the prompts used so far, given or tuned here, by method.
     """
 
     clip: ClipModel
@@ -103,7 +101,7 @@ class MethodInputs:
     tuning: TuneSettings = field(default_factory=TuneSettings)
     keep: Path | None = None
     progress: Progress = field(default_factory=SilentProgress)
-    made: dict[str, ClassRows] = field(default_factory=dict)
+    rows: dict[str, ClassRows] = field(default_factory=dict)
     used: dict[str, TunedPrompts] = field(default_factory=dict)
 
     @cached_property
@@ -123,16 +121,16 @@ class MethodInputs:
         return torch.from_numpy(np.array(features, np.float32))
 
     def picture_of(self, name: str) -> PictureInput:
-        """What of a picture a method is shown.
+        """Size and crop of the pictures that a method scores.
 
         Raises:
-            InputError: it is a mean of methods that are shown different things.
+            InputError: it is a mean of methods that differ in this.
         """
         prompts = [self.prompts.get(part) for part in name.split("+")]
-        found = {(given and given.picture) or self.picture for given in prompts}
-        if len(found) > 1:
+        inputs = {(part and part.picture) or self.picture for part in prompts}
+        if len(inputs) > 1:
             raise InputError(f"method {name!r}: its parts were tuned on pictures of unequal size")
-        return found.pop()
+        return inputs.pop()
 
     @property
     def labels(self) -> list[Sequence[int]]:
@@ -140,13 +138,13 @@ class MethodInputs:
         return [labels for _, labels in self.texts]
 
     def templates(self, kind: str = "") -> Tensor:
-        """Unit rows [C, D] of the plain template, or of the "80"."""
+        """Unit rows [C, D] of the plain template, or of ImageNet's templates for "80"."""
         rows = plain_class_embeddings(self.clip, self.tags.names, _TEMPLATES[kind]())
         return rows.cpu()
 
 
 def check_methods(names: Sequence[str]) -> None:
-    """Raise InputError unless each is a method, or methods of two heads joined by "+"."""
+    """Raise InputError unless each name is a method, or two-headed methods joined by "+"."""
     if not names:
         raise InputError(f"no methods: give some of {', '.join(METHOD_NAMES)}")
     for name in names:
@@ -169,37 +167,40 @@ def score_method(name: str, inputs: MethodInputs, features: StoredFeatures) -> H
     Returns:
         "global" and, where the method has a local head, "local", each [N, C].
     Raises:
-        InputError: there is no such method, or what it needs is not given.
+        InputError: an unknown method, or one whose texts or prompts are missing.
     """
     if name in ("zsclip", "zsclip80"):
         if features.zero_shot is None:
             raise InputError(f"{name} pools with positions: it takes the model's own size alone")
         rows = inputs.templates(name.removeprefix("zsclip"))
         return _gather(
-            {"global": SCORE_SCALE * batch.zero_shot @ rows.T}
+            {"global": global_scores(batch.zero_shot, rows)}
             for batch in features.batches()
             if batch.zero_shot is not None
         )
     if name == "dualcoop":
         return _dual(_prompts("dualcoop", inputs), inputs, features)
-    rows_of = _rows(name, inputs)
-    return _gather(_score(rows_of, batch, inputs.temperature) for batch in features.batches())
+    class_rows = _rows(name, inputs)
+    return _gather(
+        class_rows.scores(batch.global_features, batch.patch_features, inputs.temperature)
+        for batch in features.batches()
+    )
 
 
 def methods_with_bank(names: Sequence[str]) -> list[str]:
-    """Those of some methods that `method_bank` takes."""
+    """The methods among these that `method_bank` accepts."""
     return [name for name in names if name not in _WHY_NO_BANK]
 
 
 def method_bank(name: str, inputs: MethodInputs, merge_weight: float = 0.5) -> ClassBank:
-    """A method's class rows as a bank that `taidpt-export` turns into a bundle.
+    """A method's class rows as a bank, which `taidpt-export` turns into a bundle.
 
     Args:
         name: a method of two heads, or several joined by "+".
         inputs: what it is built from.
         merge_weight: the local head's share.
     Raises:
-        InputError: the method has no such rows, or what it needs is not given.
+        InputError: the method has no class rows, or its texts or prompts are missing.
     """
     if name in _WHY_NO_BANK:
         raise InputError(f"method {name!r} has no bank: {_WHY_NO_BANK[name]}")
@@ -214,12 +215,12 @@ def method_bank(name: str, inputs: MethodInputs, merge_weight: float = 0.5) -> C
 
 
 def _rows(name: str, inputs: MethodInputs) -> ClassRows:
-    if name not in inputs.made:
-        inputs.made[name] = _make_rows(name, inputs)
-    return inputs.made[name]
+    if name not in inputs.rows:
+        inputs.rows[name] = _compute_rows(name, inputs)
+    return inputs.rows[name]
 
 
-def _make_rows(name: str, inputs: MethodInputs) -> ClassRows:
+def _compute_rows(name: str, inputs: MethodInputs) -> ClassRows:
     if "+" in name:
         return average_rows([_rows(part, inputs) for part in name.split("+")])
     if name in ("clipdpt", "clipdpt80"):
@@ -230,17 +231,13 @@ def _make_rows(name: str, inputs: MethodInputs) -> ClassRows:
         settings = LinearSettings(seed=inputs.tuning.seed)
         return linear_head(inputs.captions, inputs.labels, inputs.templates(), settings)
     if name in ("tai", "taidpt", "coop"):
-        return _tuned_rows(_prompts(name, inputs), inputs)
+        rows = _embed(_prompts(name, inputs), inputs)
+        return ClassRows.of(rows["global"], rows.get("local"))
     raise InputError(f"method {name!r} has no class rows: see check_methods")
 
 
-def _tuned_rows(prompts: TunedPrompts, inputs: MethodInputs) -> ClassRows:
-    rows = _embed(prompts, inputs)
-    return ClassRows.of(rows["global"], rows.get("local"))
-
-
 def _prompts(name: str, inputs: MethodInputs) -> TunedPrompts:
-    """The given prompts of a method, or ones tuned now on the texts."""
+    """The given prompts of a method, or prompts tuned now on the texts."""
     if name not in inputs.used:
         inputs.used[name] = inputs.prompts.get(name) or _tune(name, inputs)
     return inputs.used[name]
@@ -264,7 +261,7 @@ def _tune(name: str, inputs: MethodInputs) -> TunedPrompts:
 
 
 def _kept_name(settings: TuneSettings, inputs: MethodInputs) -> str:
-    """Names what decides the prompts: version, model, tags, texts and settings."""
+    """A file name that depends on all that decides the prompts."""
     texts = [[text, list(labels)] for text, labels in inputs.texts]
     identity = [__version__, inputs.clip.weights_sha256, inputs.tags.names, asdict(settings), texts]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
@@ -272,10 +269,10 @@ def _kept_name(settings: TuneSettings, inputs: MethodInputs) -> str:
 
 
 def _embed(prompts: TunedPrompts, inputs: MethodInputs) -> dict[str, Tensor]:
-    """Class embeddings by context, in the order of the inputs's classes.
+    """Class embeddings by context, in the order of the inputs' classes.
 
-    A context of all tags serves classes that it was not tuned with, which is said; one of each
-    tag's own cannot.
+    A shared context also embeds classes that it was not tuned with, with a note; a class-specific
+    one cannot.
     """
     prompts.check_model(inputs.clip)
     names, missing = (
@@ -284,14 +281,14 @@ def _embed(prompts: TunedPrompts, inputs: MethodInputs) -> dict[str, Tensor]:
     )
     if missing and prompts.settings.class_specific:
         raise InputError(
-            f"the prompts know no {', '.join(missing[:5])}: each tag has a context of its own, and "
+            f"the prompts have no {', '.join(missing[:5])}: their contexts are class-specific, and "
             "they were tuned for other tags than the data set's classes"
         )
     if missing:
         names = inputs.tags.names
         inputs.progress.note(
-            f"{len(missing)} of {len(names)} classes were not tuned with, the shared context "
-            f"serves them too: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
+            f"{len(missing)} of {len(names)} classes were not among the tuned tags and use the "
+            f"shared context: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
         )
     order = [names.index(name) for name in inputs.tags.names]
     position = prompts.settings.name_position
@@ -299,17 +296,8 @@ def _embed(prompts: TunedPrompts, inputs: MethodInputs) -> dict[str, Tensor]:
     return {name: rows.cpu()[order] for name, rows in found.items()}
 
 
-def _score(rows: ClassRows, batch: PictureFeatures, temperature: float) -> dict[str, Tensor]:
-    whole = batch.global_features @ rows.global_rows.T
-    parts = local_similarity(batch.patch_features, rows.local_rows, temperature)
-    return {
-        "global": rows.scale * whole + rows.bias,
-        "local": rows.scale * parts + rows.bias,
-    }
-
-
 def _dual(prompts: TunedPrompts, inputs: MethodInputs, features: StoredFeatures) -> HeadScores:
-    """DualCoOp has one head, over patches."""
+    """DualCoOp's scores: one head, over patches."""
     rows = _embed(prompts, inputs)
     temperature = torch.tensor(prompts.scoring.temperature)
     return _gather(

@@ -1,4 +1,4 @@
-"""Plots of scores, through matplotlib: classes, precision over recall, merge weights."""
+"""Plots of scores with matplotlib: per class, precision over recall, over merge weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from taidpt.score_file import ScoreFile
 __all__ = ["Drawing", "draw"]
 
 _RECALLS = np.linspace(0, 1, 101)
-_MOST_BARS = 4  # of a class; more become dots on one line
+_MOST_BARS = 4  # per class: a fifth bar would be thinner than its label's line, so dots are drawn
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn.
+    """Scores to draw.
 
     Attributes:
         classes: C names.
@@ -42,14 +42,14 @@ class Drawing:
 
     @classmethod
     def of_comparison(cls, found: MethodTable) -> Drawing:
-        """A series a method."""
+        """One series per method."""
         series = {result.name: result.scores for result in found.results}
         images = found.images
         return cls(images.classes, images.targets, series, found.merge_weight, found.settings)
 
     @classmethod
     def of_scores(cls, scores: ScoreFile, merge_weight: float, settings: MapSettings) -> Drawing:
-        """A series a head."""
+        """One series per head."""
         heads = {"global": scores.global_scores, "local": scores.local_scores}
         series = {name: {"global": matrix} for name, matrix in heads.items()}
         return cls(scores.names, scores.labels, {**series, "merged": heads}, merge_weight, settings)
@@ -63,8 +63,10 @@ def draw(drawing: Drawing, folder: Path) -> tuple[Path, ...]:
     """Write per-class.png, precision-recall.png and merge-weight.png.
 
     Args:
-        drawing: what to draw.
-        folder: made when it is not there.
+        drawing: the scores.
+        folder: created if missing.
+    Returns:
+        the three paths.
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
@@ -86,7 +88,7 @@ def draw(drawing: Drawing, folder: Path) -> tuple[Path, ...]:
 
 
 def _classes(axes: Any, drawing: Drawing) -> None:
-    """Average precision of each class: bars, or dots where they are many; the last sorts them."""
+    """Average precision of each class, sorted by the last series: bars, or dots for many series."""
     found = {
         name: mean_average_precision(drawing.merged(name), drawing.targets, drawing.settings)
         for name in drawing.series
@@ -127,7 +129,7 @@ def _mean_precision(name: str, drawing: Drawing) -> npt.NDArray[np.float64]:
         if hits.any():
             right = np.cumsum(hits)
             precision = right / np.arange(1, len(hits) + 1)
-            # from the right: the best precision at this recall or any higher one
+            # interpolated precision: the best at this recall or any higher one
             ceiling = np.maximum.accumulate(precision[::-1])[::-1]
             curves.append(ceiling[np.searchsorted(right / right[-1], _RECALLS)])
     mean: npt.NDArray[np.float64] = np.mean(curves, axis=0)

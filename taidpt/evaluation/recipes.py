@@ -1,8 +1,7 @@
-"""Published results as recipes: what is tuned on what, how it is evaluated, what was reported.
+"""Recipes of published results: what is tuned on what, how it is evaluated, what was reported.
 
-Only figures that a paper or its follow-ups printed stand here; a recipe without one has None. The
-toy world has a recipe for each method; docs/benchmarks.md says how their learning rates were
-chosen.
+Only figures printed in papers are given. The toy world has a recipe for each method;
+docs/benchmarks.md says how their learning rates were chosen.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ _KNOWN = tuple(range(10, 100, 10))
 
 @dataclass(frozen=True)
 class PictureRun:
-    """How a recipe's picture-tuned prompts are made.
+    """How a recipe tunes prompts on pictures.
 
     Attributes:
         settings: the method and its numbers.
-        known: share of the labels that is known.
-        shots: pictures a class, None for all.
-        augment: as `tune-pictures` takes it.
-        picture: what of a picture the model is shown, in tuning and in evaluation.
-        episodes: whether each seed takes an official few-shot episode of its own.
+        known: share of known labels, 0 to 1.
+        shots: pictures per class, None for all.
+        augment: as in `tune-pictures`.
+        picture: size and crop of pictures, in tuning and in evaluation.
+        episodes: whether each seed uses an official few-shot episode of its own.
     """
 
     settings: TuneSettings
@@ -52,18 +51,18 @@ class PictureRun:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One published result, or one that may be compared with published ones.
+    """A published result, or one to compare with published ones.
 
     Attributes:
         dataset, model, pretrained: as `taidpt eval --dataset` takes them.
-        method: one of `taidpt.evaluation.methods`, or "ensemble": TaI-DPT with what
-            `pictures` makes.
+        method: one of `taidpt.evaluation.methods`, or "ensemble": TaI-DPT with the prompts that
+            `pictures` tunes.
         texts: a text source of `taidpt.evaluation.dataset_job`.
-        column: of the table, the one to compare; None for the method's merged or only head.
+        column: the table's column to compare; None for the method's merged or only head.
         published: mAP in percent, None where nothing is published.
         source: who published it.
-        tuning: of the text-tuned part, None for the data set's own.
-        pictures: how the picture-tuned part is made, None for none.
+        tuning: of the text-tuned part, None for the data set's own settings.
+        pictures: how the picture-tuned part is tuned, None for none.
         rate: the picture-tuned share in an ensemble.
     """
 
@@ -81,7 +80,7 @@ class Recipe:
 
     @property
     def has_texts(self) -> bool:
-        """Whether any of it is made from texts."""
+        """Whether any part of it is made from texts."""
         return self.method not in ("zsclip", "zsclip80", "clipdpt", "clipdpt80", "coop", "dualcoop")
 
 
@@ -89,7 +88,7 @@ def find_recipe(name: str) -> Recipe:
     """A recipe by its name.
 
     Raises:
-        InputError: there is none.
+        InputError: an unknown name.
     """
     return RECIPES[find_recipes(name)[0]]
 
@@ -98,7 +97,7 @@ def find_recipes(pattern: str) -> list[str]:
     """Names of recipes by a name or a pattern such as "toyworld-*".
 
     Raises:
-        InputError: there is none.
+        InputError: no recipe matches.
     """
     found = [name for name in RECIPES if fnmatchcase(name, pattern)]
     if not found:
@@ -108,7 +107,7 @@ def find_recipes(pattern: str) -> list[str]:
 
 
 def _dualcoop(known: int, dataset: str) -> PictureRun:
-    """As its authors ran it."""
+    """DualCoOp as its authors ran it, with this percentage of known labels."""
     settings = settings_of("dualcoop")
     if dataset == "nuswide":
         settings = replace(settings, batch=192)
@@ -205,7 +204,8 @@ def _few_and_long_tailed() -> Iterator[tuple[str, Recipe]]:
         yield f"{dataset}-ensemble", Recipe(dataset, "ensemble", _RN101, pictures=pictures)
 
 
-# Best on the toy world's val pictures (docs/benchmarks.md); all others take the demo's rate.
+# Best of several rates on the toy world's val pictures (docs/benchmarks.md); all other recipes use
+# the demo's rate.
 _TOY_RATES = {
     "taidpt-front": 3e-4,
     "taidpt-specific": 3e-3,

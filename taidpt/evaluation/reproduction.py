@@ -1,7 +1,6 @@
-"""Runs a recipe: tunes, evaluates, sets our figure beside the published one, keeps the record.
+"""Runs recipes: tunes, evaluates, compares with the published figure, and writes a record.
 
-Ours are of the last epoch, while TaI-DPT's authors kept the best checkpoint on a part of the test
-set.
+Ours is the last epoch; TaI-DPT's authors kept the best checkpoint on a part of the test set.
 """
 
 from __future__ import annotations
@@ -42,20 +41,20 @@ __all__ = [
     "run_recipe",
 ]
 
-# data sets whose test pictures are among those that train2017's captions describe
+# Data sets some of whose test pictures are described by train2017's captions.
 _LEAKY = ("coco2014", "coco-laso-1", "coco-laso-5", "coco-48-17")
 
 
 @dataclass(frozen=True)
 class ReproductionJob:
-    """Where and how recipes are run.
+    """Where and how to run recipes.
 
     Attributes:
-        root: where the data sets lie; the toy world needs none.
-        cache: a folder for features and prompts, None for the user's own.
-        seeds: how many runs.
+        root: folder of the data sets; the toy world needs none.
+        cache: folder for features and prompts, None for the user's cache.
+        seeds: number of runs.
         leak_free: leave out captions of COCO's test pictures.
-        split: of the data set, to evaluate on.
+        split: the data set's split to evaluate on.
         device: "cpu", "cuda" or "auto".
         workers: processes that read pictures.
     """
@@ -75,8 +74,8 @@ class SeedRun:
 
     Attributes:
         value: mAP in percent.
-        groups: of groups of classes.
-        tables: everything that was evaluated and how it was tuned, as JSON.
+        groups: mAP of each group of classes.
+        tables: every evaluation with the record of its tuning, as JSON.
     """
 
     value: float
@@ -89,10 +88,10 @@ class Reproduction:
     """A recipe's runs.
 
     Attributes:
-        name: of the recipe.
+        name: the recipe's name.
         recipe: what was run.
         job: where and how.
-        runs: one a seed.
+        runs: one per seed.
     """
 
     name: str
@@ -107,13 +106,13 @@ class Reproduction:
 
     @property
     def ours(self) -> str:
-        """The mean, and over several seeds its standard deviation."""
+        """Mean mAP, with the standard deviation over seeds where they differ."""
         if len(set(self.maps)) == 1:
             return f"{self.maps[0]:.3f}"
         return f"{statistics.mean(self.maps):.3f} ± {statistics.stdev(self.maps):.3f}"
 
     def lines(self) -> Iterator[str]:
-        """Ours beside the published figure."""
+        """Lines for a terminal: our figure beside the published one."""
         seeds = ", ".join(f"{value:.3f}" for value in self.maps)
         yield f"{self.name}: ours {self.ours} ({seeds}), {_published(self.recipe)}"
         for group in self.runs[0].groups:
@@ -146,10 +145,10 @@ class Reproduction:
 
 
 def plan(name: str, job: ReproductionJob) -> Iterator[str]:
-    """What `reproduce` would do, a step a line.
+    """The steps that `reproduce` would take, one a line.
 
     Raises:
-        InputError: there is no such recipe.
+        InputError: an unknown recipe.
     """
     recipe = find_recipe(name)
     where = "shipped in the package" if recipe.dataset == "toyworld" else f"below {job.root}"
@@ -162,7 +161,7 @@ def plan(name: str, job: ReproductionJob) -> Iterator[str]:
         if recipe.method == "ensemble":
             steps.append(f"combine both at rate {recipe.rate:g}")
         yield f"  seed {seed}: {', '.join(steps)}, read {recipe.column or 'mAP'}"
-    yield "  pictures that are not augmented are encoded once, for all seeds and recipes of a model"
+    yield "  pictures without augmentation are encoded once for all seeds and recipes of a model"
 
 
 def _tuning_steps(recipe: Recipe, seed: int) -> Iterator[str]:
@@ -180,12 +179,12 @@ def _tuning_steps(recipe: Recipe, seed: int) -> Iterator[str]:
 
 
 def reproduce(name: str, job: ReproductionJob, progress: Progress) -> Reproduction:
-    """Run a recipe.
+    """Run a recipe with every seed.
 
     Args:
         name: one of RECIPES.
         job: where and how.
-        progress: told of long work.
+        progress: reports long work.
     Raises:
         InputError: as `run_dataset_job` and `run_picture_job`.
     """
@@ -217,7 +216,7 @@ def run_recipe(recipe: Recipe, seed: int, job: ReproductionJob, progress: Progre
 
 
 def _combine(tables: Sequence[MethodTable], rate: float) -> SeedRun:
-    """TaI-DPT's scores with those of picture-tuned prompts."""
+    """TaI-DPT's scores combined with those of picture-tuned prompts."""
     text, image = (table.score_file(table.results[0]) for table in tables)
     combined = ensemble_scores(text, image, rate)
     found = mean_average_precision(combined.global_scores, combined.labels)
@@ -228,7 +227,7 @@ def _combine(tables: Sequence[MethodTable], rate: float) -> SeedRun:
 def _tune_on_pictures(
     recipe: Recipe, run: PictureRun, seed: int, job: ReproductionJob, progress: Progress
 ) -> Path:
-    """The prompts file of one seed, which recipes share; an unfinished run goes on."""
+    """The prompts file of one seed, shared between recipes; an unfinished run is resumed."""
     folder = (job.cache or default_cache()) / "recipes"
     folder.mkdir(parents=True, exist_ok=True)
     tuning = PictureTuneJob(

@@ -1,7 +1,7 @@
-"""Class vectors from texts without tuned prompts; each exports as the same bank as prompts do.
+"""Class rows from caption features without tuned prompts; they export as tuned prompts do.
 
-Sources: the linear head is CoMC's (ICML 2024): a classifier on caption features with noise, ranking
-loss. A centroid is the mean feature of the captions that name a class.
+A centroid is the mean feature of the captions that name a class. The linear head is a classifier
+trained on noisy caption features with the ranking loss. Source: CoMC, ICML 2024.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
-from taidpt.scores import SCORE_SCALE
+from taidpt.scores import SCORE_SCALE, global_scores, local_scores
 from taidpt.tuning.losses import ranking_loss
 
 __all__ = ["ClassRows", "LinearSettings", "average_rows", "concept_centroids", "linear_head"]
@@ -23,7 +23,7 @@ __all__ = ["ClassRows", "LinearSettings", "average_rows", "concept_centroids", "
 
 @dataclass(frozen=True, eq=False)
 class ClassRows:
-    """What scores pictures: score = scale · similarity + bias, for both heads.
+    """Rows that score pictures: score = scale · similarity + bias, for both heads.
 
     Attributes:
         global_rows, local_rows: unit rows, [C, D].
@@ -37,14 +37,27 @@ class ClassRows:
 
     @classmethod
     def of(cls, global_rows: Tensor, local_rows: Tensor | None = None) -> ClassRows:
-        """Rows of any length, with the paper's scale and no bias."""
+        """Rows of any length, normalised, with the paper's scale and no bias."""
         whole = F.normalize(global_rows, dim=-1)
         local = whole if local_rows is None else F.normalize(local_rows, dim=-1)
         scale = torch.full((len(whole),), SCORE_SCALE)
         return cls(whole, local, scale, torch.zeros_like(scale))
 
+    def scores(self, whole: Tensor, patches: Tensor, temperature: float) -> dict[str, Tensor]:
+        """Scores of B pictures by head, [B, C] each.
+
+        Args:
+            whole, patches: unit features, [B, D] and [B, P, D].
+            temperature: sharpness of the local weights over patches.
+        """
+        scale = self.scale / SCORE_SCALE
+        return {
+            "global": scale * global_scores(whole, self.global_rows) + self.bias,
+            "local": scale * local_scores(patches, self.local_rows, temperature) + self.bias,
+        }
+
     def bank(self, names: tuple[str, ...]) -> ClassBank:
-        """The same as a bundle holds it."""
+        """The same rows as a class bank."""
         matrices = (self.global_rows, self.local_rows)
         unit = (F.normalize(rows.double(), dim=-1).float().numpy() for rows in matrices)
         return ClassBank.from_rows(names, *unit, scale=self.scale.numpy(), bias=self.bias.numpy())
@@ -52,13 +65,14 @@ class ClassRows:
 
 @dataclass(frozen=True)
 class LinearSettings:
-    """How the linear head is trained; the noise is the paper's.
+    """Training of the linear head.
+
+    The noise is CoMC's; epochs, batch and rate are round values that were not searched.
 
     Attributes:
-        noise: standard deviation of what is added to every unit feature, spread over dimensions as
-            N(0, noise²) each.
+        noise: standard deviation of the Gaussian noise added to each dimension of unit features.
         epochs, batch, lr: of Adam over the captions.
-        seed: of the noise and the order.
+        seed: of the noise and of the captions' order.
     """
 
     noise: float = 0.1
@@ -71,11 +85,11 @@ class LinearSettings:
 def concept_centroids(
     features: Tensor, labels: Sequence[Sequence[int]], fallback: Tensor
 ) -> ClassRows:
-    """Each class as the mean feature of the captions that name it.
+    """The mean feature of the captions that name a class, for each class.
 
     Args:
         features: unit rows of N captions, [N, D].
-        labels: the classes that each names.
+        labels: the classes that each caption names.
         fallback: rows [C, D] for classes that no caption names.
     """
     targets = _targets(labels, len(fallback), negative=0.0)
@@ -95,9 +109,9 @@ def linear_head(
 
     Args:
         features: unit rows of N captions, [N, D].
-        labels: the classes that each names.
+        labels: the classes that each caption names.
         start: unit rows [C, D] that the classifier starts from.
-        settings: the training.
+        settings: the training, None for the defaults.
     """
     settings = settings or LinearSettings()
     targets = _targets(labels, len(start), negative=-1.0)
@@ -116,15 +130,15 @@ def linear_head(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    found = weight.detach()
-    unit = F.normalize(found, dim=-1)
-    return ClassRows(unit, unit, found.norm(dim=-1), bias.detach())
+    rows = weight.detach()
+    unit = F.normalize(rows, dim=-1)
+    return ClassRows(unit, unit, rows.norm(dim=-1), bias.detach())
 
 
 def average_rows(heads: Sequence[ClassRows]) -> ClassRows:
-    """The mean of several heads' unit rows as one bank, with the paper's scale and no bias."""
+    """The mean of several heads' unit rows, with the paper's scale and no bias."""
     if not heads:
-        raise InputError("nothing to average: give one head at least")
+        raise InputError("nothing to average: give at least one head")
     whole = torch.stack([head.global_rows for head in heads]).mean(dim=0)
     local = torch.stack([head.local_rows for head in heads]).mean(dim=0)
     return ClassRows.of(whole, local)

@@ -190,7 +190,7 @@ def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
     specific = TunedPrompts(own, shuffled, (), clip.identity(), shape)
     with pytest.raises(InputError, match="the prompts know no unicorn: each tag has a context"):
         score_method(
-            "taidpt", replace(other, prompts={"taidpt": specific}, used={}, made={}), features
+            "taidpt", replace(other, prompts={"taidpt": specific}, used={}, rows={}), features
         )
 
 
@@ -266,10 +266,10 @@ def test_prompts_that_were_tuned_once_are_kept(
     first = score_method("tai", inputs, features)
     (kept,) = (tmp_path / "prompts").iterdir()
     stamp = kept.stat().st_mtime_ns
-    again = replace(inputs, used={}, made={})
+    again = replace(inputs, used={}, rows={})
     np.testing.assert_array_equal(score_method("tai", again, features)["global"], first["global"])
     assert kept.stat().st_mtime_ns == stamp
-    other = replace(again, used={}, made={}, tuning=replace(inputs.tuning, seed=1))
+    other = replace(again, used={}, rows={}, tuning=replace(inputs.tuning, seed=1))
     assert not np.array_equal(score_method("tai", other, features)["global"], first["global"])
     assert len(list((tmp_path / "prompts").iterdir())) == 2
 
