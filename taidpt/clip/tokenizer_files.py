@@ -1,4 +1,4 @@
-"""The tokenizer that open_clip has for a model, or one line that says what is missing for it."""
+"""The tokenizer of a model, or one line that says what is missing for it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from taidpt.clip.source import EMBEDDED_MODEL, Source
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
 __all__ = ["load_tokenizer", "quiet"]
 
 _EXTRA = "pip install 'taidpt[siglip]'"
+_CONTEXT_LENGTH = 77  # open_clip's default where a configuration names none
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back log lines of open_clip and the hub: what matters is said by our errors, once."""
+    """Suppress log lines of open_clip and the hub: our errors repeat what matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -26,19 +28,18 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def load_tokenizer(name: str) -> Any:
-    """open_clip's tokenizer of one of its models; SigLIP's come from the Hugging Face hub.
+def load_tokenizer(source: Source) -> Any:
+    """The tokenizer of a model; SigLIP's come from the Hugging Face hub or the model's folder.
 
     Raises:
         MissingDependencyError: packages that read it are not installed.
         InputError: its files are not here and cannot be fetched, or cannot be read.
     """
-    import open_clip
-
-    source = _hub_name(name)
+    name = source.name
+    files = _files_of(source)
     try:
         with quiet():
-            return open_clip.get_tokenizer(name)
+            return _open(source)
     except ImportError as error:
         raise MissingDependencyError(
             f"the tokenizer of {name} needs transformers and sentencepiece: {_EXTRA}"
@@ -47,19 +48,47 @@ def load_tokenizer(name: str) -> Any:
         reason = " ".join(str(error).split())
         if "sentencepiece" in reason and find_spec("sentencepiece") is None:
             raise MissingDependencyError(
-                f"the tokenizer {source} of {name} has no tokenizer.json, and its other files "
+                f"the tokenizer {files} of {name} has no tokenizer.json, and its other files "
                 f"need sentencepiece: {_EXTRA}"
             ) from error
+        short = reason.partition(". ")[0][:160]
+        if source.folder is not None:
+            raise InputError(
+                f"the tokenizer of {name} cannot be read from that folder ({short}); expected its "
+                "tokenizer.json beside open_clip_config.json"
+            ) from error
         raise InputError(
-            f"the tokenizer {source} of {name} is not here and could not be fetched or read "
-            f"({reason.partition('. ')[0][:160]}); where there is a network: "
-            f"hf download {source} --include '*.json' '*.model'"
+            f"the tokenizer {files} of {name} is not here and could not be fetched or read "
+            f"({short}); where there is a network: hf download {files} --include '*.json' '*.model'"
         ) from error
 
 
-def _hub_name(name: str) -> str:
-    """Where the tokenizer of a model comes from: the hub's name or a folder, else its own name."""
+def _open(source: Source) -> Any:
     import open_clip
 
-    text: dict[str, Any] = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
-    return str(text.get("hf_tokenizer_name") or name)
+    if source.config is None:
+        return open_clip.get_tokenizer(source.name)
+    text = source.config["text_cfg"]
+    options = {
+        "context_length": int(text.get("context_length", _CONTEXT_LENGTH)),
+        **text.get("tokenizer_kwargs", {}),
+    }
+    if source.name == EMBEDDED_MODEL:
+        from taidpt.toyworld import assets
+
+        return open_clip.SimpleTokenizer(bpe_path=str(assets.merges_path()), **options)
+    if "hf_tokenizer_name" not in text:
+        return open_clip.SimpleTokenizer(**options)
+    if text.get("tokenizer_mode"):
+        options["tokenizer_mode"] = text["tokenizer_mode"]
+    return open_clip.HFTokenizer(source.name, **options)
+
+
+def _files_of(source: Source) -> str:
+    """Where the tokenizer's files come from: a name on the hub, a folder, or the model's name."""
+    import open_clip
+
+    if source.config is not None:
+        return source.name
+    text: dict[str, Any] = (open_clip.get_model_config(source.name) or {}).get("text_cfg", {})
+    return str(text.get("hf_tokenizer_name") or source.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from taidpt.clip.model import EMBEDDED_MODEL, check_clip_source
+from taidpt.clip.source import EMBEDDED_MODEL, Source, resolve_source
 from taidpt.runtime.errors import InputError
 
 __all__ = ["default_cache", "find_source"]
@@ -17,17 +17,20 @@ def default_cache() -> Path:
 
 
 def find_source(
-    dataset: str, root: Path | None, model: str | None, pretrained: str | None, cache: Path
-) -> tuple[Path, str, str]:
-    """Root, model and weights of a job; the toy world has its own and is unpacked to the cache.
+    dataset: str,
+    root: Path | None,
+    model: str | None,
+    pretrained: str | None,
+    cache: Path,
+    seed: int = 0,
+) -> tuple[Path, Source]:
+    """Root and model of a job; the toy world has its own model and is unpacked to the cache.
 
     Raises:
         InputError: one is missing, or the model or its weights are unknown.
     """
     if dataset == "toyworld":
         root, model = root or cache, model or EMBEDDED_MODEL
-        pretrained = pretrained or ("embedded" if model == EMBEDDED_MODEL else None)
-    if root is None or model is None or pretrained is None:
-        raise InputError(f"data set {dataset!r} needs --root, --model and --pretrained")
-    check_clip_source(model, pretrained)
-    return root, model, pretrained
+    if root is None or model is None:
+        raise InputError(f"data set {dataset!r} needs --root and --model")
+    return root, resolve_source(model, pretrained, seed)

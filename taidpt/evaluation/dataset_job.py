@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache as cache_results
 from pathlib import Path
 
-from taidpt.clip.model import load_clip
+from taidpt.clip.model import load
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
 from taidpt.datasets.defaults import default_cache, find_source
@@ -53,7 +53,7 @@ class DatasetJob:
         methods: see `taidpt.evaluation.methods`.
         split: "test"; the toy world also has "val".
         root: folder of the data sets; "toyworld" needs none.
-        model, pretrained: as `load_clip` takes them; "toyworld" has its own.
+        model, pretrained: as `resolve_source` takes them; "toyworld" has its own.
         texts: files of texts for methods made from texts.
         prompts: prompts files, each for the method that tuned it.
         cache: folder for features and prompts, None for the user's cache.
@@ -98,12 +98,12 @@ def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
     """
     check_methods(job.methods)
     cache = job.cache or default_cache()
-    root, model, pretrained = find_source(job.dataset, job.root, job.model, job.pretrained, cache)
+    root, source = find_source(job.dataset, job.root, job.model, job.pretrained, cache, job.seed)
     prompts = _prompts(job.prompts)
     cache.mkdir(parents=True, exist_ok=True)
     images = load_dataset(job.dataset, root, job.split)
     texts = list(_texts(job, images))
-    clip = load_clip(model, pretrained, job.seed).to(pick_device(job.device))
+    clip = load(source).to(pick_device(job.device))
     inputs = MethodInputs(
         clip,
         images.tags,

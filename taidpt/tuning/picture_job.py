@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from taidpt.clip.model import ClipModel, load_clip
+from taidpt.clip.model import ClipModel, load
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.defaults import default_cache, find_source
 from taidpt.features.augmented_pictures import AugmentedPictures
@@ -33,7 +33,7 @@ class PictureTuneJob:
 
     Attributes:
         dataset, root, split: as `load_dataset` takes them; the toy world needs no root.
-        model, pretrained: as `load_clip` takes them; the toy world has its own.
+        model, pretrained: as `resolve_source` takes them; the toy world has its own.
         output: the prompts file.
         settings: the method ("coop" or "dualcoop") and its numbers.
         known: share of the labels that is known, each (picture, class) by itself.
@@ -69,12 +69,14 @@ def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
         InputError: anything about the data set, the model or the settings.
     """
     cache = job.cache or default_cache()
-    root, model, pretrained = find_source(job.dataset, job.root, job.model, job.pretrained, cache)
+    root, source = find_source(
+        job.dataset, job.root, job.model, job.pretrained, cache, job.settings.seed
+    )
     check_output(job.output, job.resume, job.restart)
     images = _images(job, root, progress)
     labels = torch.from_numpy(images.targets.astype(np.float32))
     labels = mask_labels(labels, job.known, job.settings.seed)
-    clip = load_clip(model, pretrained, job.settings.seed).to(pick_device(job.device))
+    clip = load(source).to(pick_device(job.device))
     pictures = _pictures(job, clip, images, progress)
     options = RunOptions(checkpoint_path(job.output), job.resume)
     prompts = tune_on_pictures(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from taidpt.clip.model import check_clip_source, load_clip
+from taidpt.clip.model import load, resolve_source
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
@@ -28,7 +28,7 @@ class TuneJob:
     """What to tune, from what, to where.
 
     Attributes:
-        model, pretrained: as `load_clip` takes them.
+        model, pretrained: as `resolve_source` takes them.
         tags: the tag list, or its file.
         texts: files of texts, read one after the other.
         output: the prompts file; an old one is replaced in one step at the end. None writes none.
@@ -43,7 +43,7 @@ class TuneJob:
     """
 
     model: str
-    pretrained: str
+    pretrained: str | None
     tags: Path | TagSet
     texts: tuple[Path, ...]
     output: Path | None
@@ -70,11 +70,11 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
     """
     progress = progress if is_main_process() else SilentProgress()
     _check_files(job)
-    check_clip_source(job.model, job.pretrained)
+    source = resolve_source(job.model, job.pretrained, job.settings.seed)
     device = pick_device(job.device)
     tags = job.tags if isinstance(job.tags, TagSet) else TagSet.load(job.tags)
     texts = list(_labelled(job, tags, progress))
-    clip = load_clip(job.model, job.pretrained, job.settings.seed).to(device)
+    clip = load(source).to(device)
     progress.note(
         f"{clip.name}, weights {clip.pretrained} ({clip.licence}), on {device}, "
         f"{torch.get_num_threads()} threads"

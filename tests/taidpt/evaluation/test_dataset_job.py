@@ -188,7 +188,7 @@ def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
     own = {name: context.expand(len(shuffled), -1, -1) for name, context in contexts.items()}
     shape = PromptSettings(class_specific=True)
     specific = TunedPrompts(own, shuffled, (), clip.identity(), shape)
-    with pytest.raises(InputError, match="the prompts know no unicorn: each tag has a context"):
+    with pytest.raises(InputError, match="the prompts have no unicorn: their contexts are"):
         score_method(
             "taidpt", replace(other, prompts={"taidpt": specific}, used={}, rows={}), features
         )
@@ -253,7 +253,7 @@ def test_what_a_method_needs_is_said(
     ):
         with pytest.raises(InputError, match=expected):
             score_method(name, bare, features)
-    with pytest.raises(InputError, match="needs --root, --model and --pretrained"):
+    with pytest.raises(InputError, match="needs --root and --model"):
         run_dataset_job(DatasetJob("voc2007", ("zsclip",)), SilentProgress())
 
 

@@ -143,4 +143,4 @@ def test_the_command_takes_the_prompts_shape_and_says_what_it_did(tmp_path: Path
     missing = [*command[:6], "-o", "c.st"]
     done = subprocess.run(missing, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert "'voc2007' needs --root, --model and --pretrained" in done.stderr
+    assert "'voc2007' needs --root and --model" in done.stderr
