@@ -1,7 +1,7 @@
 """Multi-label metrics over score matrices, in NumPy.
 
 Targets are 1 for positive, −1 for negative, 0 for "difficult" or unknown. TaI-DPT's authors count
-0 as negative; the VOC protocol leaves such pairs out.
+0 as negative; the VOC protocol ignores such pairs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ EMPTY_CLASS = ("skip", "zero")
 
 @dataclass(frozen=True)
 class MapSettings:
-    """Which mean average precision.
+    """The definition of mean average precision.
 
     Attributes:
-        difficult: pairs with target 0 are "negative" (the authors') or left out ("ignore", VOC's).
+        difficult: pairs with target 0 count as "negative" (the authors) or not at all ("ignore",
+            VOC).
         interpolation: "none" (Σ precision at positives / positives) or VOC2007's "11point".
-        empty_class: a class with no positive is left out ("skip") or counts as 0 ("zero").
+        empty_class: a class without positives is omitted ("skip") or counts as 0 ("zero").
     """
 
     difficult: str = "negative"
@@ -63,8 +64,8 @@ class MeanAveragePrecision:
 
     Attributes:
         value: the macro mean × 100; NaN when no class has a positive.
-        per_class: average precision of each class × 100, [C]; NaN where it has no positive.
-        empty: indices of the classes with no positive.
+        per_class: average precision of each class × 100, [C]; NaN without positives.
+        empty: indices of the classes without positives.
     """
 
     value: float
@@ -76,8 +77,8 @@ def average_precision(scores: Scores, positive: npt.NDArray[np.bool_], interpola
     """Average precision of one class, 0 to 1; NaN without a positive.
 
     Args:
-        scores: [N]; equal scores keep file order.
-        positive: which of them are positive, [N].
+        scores: [N]; equal scores keep their order.
+        positive: True for positives, [N].
         interpolation: "none" or "11point" (Everingham et al. 2010, section 3.4.1).
     """
     total = int(positive.sum())
@@ -101,9 +102,9 @@ def mean_average_precision(
     Args:
         scores: [N, C], finite.
         targets: [N, C] of 1, 0 and −1; see the module.
-        settings: which definition.
+        settings: the definition.
     Raises:
-        InputError: shapes differ, a score is NaN, a target is something else.
+        InputError: shapes differ, a score is NaN, or a target has another value.
     """
     _check(scores, targets)
     values = np.full(scores.shape[1], np.nan)
@@ -121,8 +122,8 @@ def mean_average_precision(
 class PrecisionRecall:
     """Precision, recall and F1 in percent: overall (O) and as the mean over classes (C).
 
-    A class that is never predicted has precision 0, one with no positive has recall 0, as in the
-    multi-label literature; CF1 is the harmonic mean of CP and CR.
+    A class that is never predicted has precision 0 and one without positives has recall 0, as in
+    the multi-label literature; CF1 is the harmonic mean of CP and CR.
     """
 
     overall_precision: float
@@ -145,25 +146,25 @@ def precision_recall(
     Args:
         predicted: [N, C].
         targets: [N, C]; positive where above 0.
-        classes: the classes that count, None for all.
-        difficult: pairs with target 0 are "negative" or left out ("ignore").
+        classes: indices of the classes that count, None for all.
+        difficult: pairs with target 0 count as "negative" or not at all ("ignore").
     """
     columns = slice(None) if classes is None else list(classes)
     decided, truth = predicted[:, columns], targets[:, columns] > 0
     if difficult == "ignore":
         decided = decided & (targets[:, columns] != 0)
     right = (decided & truth).sum(0).astype(float)
-    said, there = decided.sum(0), truth.sum(0)
-    precision, recall = _ratio(right, said), _ratio(right, there)
-    overall = float(_ratio(right.sum(), said.sum())), float(_ratio(right.sum(), there.sum()))
+    chosen, actual = decided.sum(0), truth.sum(0)
+    precision, recall = _ratio(right, chosen), _ratio(right, actual)
+    overall = float(_ratio(right.sum(), chosen.sum())), float(_ratio(right.sum(), actual.sum()))
     by_class = float(precision.mean()), float(recall.mean())
-    macro = float(_ratio(2 * right, said + there).mean())
+    macro = float(_ratio(2 * right, chosen + actual).mean())
     rates = (*overall, _f1(*overall), *by_class, _f1(*by_class), macro)
     return PrecisionRecall(*(100 * rate for rate in rates))
 
 
 def top_k_predictions(scores: Scores, k: int) -> npt.NDArray[np.bool_]:
-    """The k best classes of each row, [N, C]; equal scores in class order."""
+    """True for the k best classes of each row, [N, C]; ties are broken by class order."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     chosen = np.zeros(scores.shape, bool)
     np.put_along_axis(chosen, order, True, axis=1)
@@ -185,9 +186,9 @@ def _check(scores: Scores, targets: Targets) -> None:
 
 def _ratio(part: Any, whole: Any) -> npt.NDArray[np.float64]:
     whole = np.asarray(whole, float)
-    found: npt.NDArray[np.float64] = np.zeros_like(whole)
-    np.divide(part, whole, out=found, where=whole > 0)
-    return found
+    ratio: npt.NDArray[np.float64] = np.zeros_like(whole)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
 
 
 def _f1(precision: float, recall: float) -> float:

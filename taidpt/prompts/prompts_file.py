@@ -1,4 +1,4 @@
-"""Tuned prompts: the context vectors and everything needed to rebuild what they were tuned for."""
+"""Tuned prompts: the context vectors and everything needed to use them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["PROMPTS_SCHEMA", "PromptSettings", "TunedPrompts", "read_picture"]
 
 PROMPTS_SCHEMA = 1
 _KIND = "taidpt-prompts"
-# the contexts of TaI; of TaI-DPT and CoOp; of DualCoOp
+# The contexts of TaI; of TaI-DPT and CoOp; of DualCoOp.
 _SETS = ({"global"}, {"global", "local"}, {"positive", "negative"})
 
 
@@ -35,9 +35,9 @@ class PromptSettings:
     """The shape of a prompt.
 
     Attributes:
-        context_tokens: context vectors a prompt.
-        class_specific: whether each tag has its own (DualCoOp) or all share one set.
-        name_position: where the tag's name stands among them: "end", "middle", "front".
+        context_tokens: context vectors per prompt.
+        class_specific: whether each tag has its own vectors (DualCoOp) or all share one set.
+        name_position: position of the tag's name among them: "end", "middle" or "front".
     """
 
     context_tokens: int = 16
@@ -46,7 +46,7 @@ class PromptSettings:
 
     def __post_init__(self) -> None:
         if self.context_tokens < 1:
-            raise InputError(f"a prompt needs a context token at least, got {self.context_tokens}")
+            raise InputError(f"a prompt needs a context token or more, got {self.context_tokens}")
         if self.name_position not in NAME_POSITIONS:
             raise InputError(
                 f"name position {self.name_position!r}: expected one of {', '.join(NAME_POSITIONS)}"
@@ -55,19 +55,19 @@ class PromptSettings:
 
 @dataclass(frozen=True, eq=False)
 class TunedPrompts:
-    """What tuning made; `save` and `load` keep it as one safetensors file.
+    """The result of tuning; `save` and `load` keep it in one safetensors file.
 
     Attributes:
         contexts: "global" and, unless only that was tuned, "local"; DualCoOp's are "positive" and
             "negative". Float32 [n, W], or [C, n, W] where class-specific.
         tags: C tags with their synonyms.
-        thresholds: one a tag, or none.
-        probabilities: a map from score to probability a tag, as a bank has them, or none.
-        model: which CLIP: name, pretrained, weights_sha256, licence, embed_dim.
+        thresholds: one per tag, or none.
+        probabilities: a map from score to probability per tag, in a bank's form, or none.
+        model: the CLIP: name, pretrained, weights_sha256, licence, embed_dim.
         settings: the prompts' shape.
         scoring: how pictures are scored with them.
-        picture: what of a picture they were tuned on; None where they were tuned on texts.
-        provenance: free JSON: method, tuning settings, texts' hash and sources, loss history,
+        picture: how pictures were shown in tuning; None for prompts tuned on texts.
+        provenance: free JSON: method, tuning settings, hash and sources of the texts, losses,
             versions.
     """
 
@@ -100,20 +100,20 @@ class TunedPrompts:
         return tuple(tag.name for tag in self.tags)
 
     def check_model(self, clip: ClipModel) -> None:
-        """Raise InputError unless this CLIP is the one that the prompts were tuned for."""
+        """Raise InputError unless the prompts were tuned for this CLIP."""
         if clip.weights_sha256 != self.model["weights_sha256"]:
             raise InputError(
                 f"these prompts were tuned for {self.model['name']} with weights "
                 f"{self.model['pretrained']} (sha256 {self.model['weights_sha256'][:12]}…), got "
                 f"{clip.name} with {clip.pretrained} ({clip.weights_sha256[:12]}…): "
-                "give the weights they were tuned for, or tune again"
+                "use the weights they were tuned for, or tune again"
             )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, by temporary and rename.
+        """Write one safetensors file in one step.
 
         Raises:
-            InputError: the file cannot be written there.
+            InputError: the file cannot be written.
         """
         from safetensors.torch import save
 
@@ -140,10 +140,10 @@ class TunedPrompts:
 
     @classmethod
     def load(cls, path: str | Path) -> TunedPrompts:
-        """Read prompts that `save` wrote; nothing of the file is unpickled or run.
+        """Read prompts that `save` wrote; no content of the file is unpickled or executed.
 
         Raises:
-            InputError: no such file, damaged, of a newer version, or not prompts.
+            InputError: the file is missing, damaged, of a newer version, or not a prompts file.
         """
         path = Path(path)
         header, tensors = _read(path)
@@ -164,11 +164,11 @@ def _read(path: Path) -> tuple[JsonReader, dict[str, Tensor]]:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         header = JsonReader(json.loads(metadata["taidpt"]), str(path))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; `taidpt tune` makes one") from None
+        raise InputError(f"{path}: no such file; `taidpt tune` writes one") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: damaged or not a prompts file ({error}); tune again") from None
     except (KeyError, BundleError):
-        raise InputError(f"{path}: not a prompts file; `taidpt tune` makes one") from None
+        raise InputError(f"{path}: not a prompts file; `taidpt tune` writes one") from None
     return header, tensors
 
 
@@ -176,7 +176,7 @@ def _from_header(header: JsonReader, tensors: dict[str, Tensor]) -> TunedPrompts
     header.choice("kind", (_KIND,))
     if header.integer("schema") > PROMPTS_SCHEMA:
         raise InputError(
-            f"prompts schema {header.integer('schema')} is newer than this version knows "
+            f"prompts schema {header.integer('schema')} is newer than this version reads "
             f"({PROMPTS_SCHEMA}); update taidpt"
         )
     model = header.child("model")
@@ -206,13 +206,13 @@ def _maps(header: JsonReader) -> tuple[MapJson, ...]:
     """The probability maps; prompts of older versions have none."""
     if "probabilities" not in header:
         return ()
-    return tuple(found.document for found in header.children("probabilities"))
+    return tuple(row.document for row in header.children("probabilities"))
 
 
-def read_picture(found: JsonReader) -> PictureInput:
-    """What of a picture was shown, from its JSON."""
-    size = found.integer("size", least=1) if "size" in found else None
-    return PictureInput(size, found.string("resize"))
+def read_picture(reader: JsonReader) -> PictureInput:
+    """How pictures were shown in tuning, from its JSON."""
+    size = reader.integer("size", least=1) if "size" in reader else None
+    return PictureInput(size, reader.string("resize"))
 
 
 def _check_tags(tags: tuple[Tag, ...], thresholds: tuple[Threshold, ...]) -> None:

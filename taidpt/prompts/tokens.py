@@ -1,6 +1,7 @@
 """Prompts as token numbers: [start] [context vectors] [name tokens] "." [end] (section 2).
 
-A tokenizer without a start token (SigLIP's) has none here, and one that drops punctuation no stop.
+[start] is absent for a tokenizer without a start token (SigLIP's), "." for one that drops
+punctuation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from taidpt.runtime.errors import InputError
 
 __all__ = ["NAME_POSITIONS", "PromptTokens", "tokenize_prompts"]
 
-# Where a tag's name stands: behind its context vectors (the method's), amid them, before them.
+# The tag's name after its context vectors (as in the paper), among them, or before them.
 NAME_POSITIONS = ("end", "middle", "front")
 
 
@@ -26,10 +27,10 @@ class PromptTokens:
     """The prompts of C tags, all with the same number of context vectors.
 
     Attributes:
-        ids: token numbers, [C, L], `pad` behind the end; −1 − j stands for context vector j.
+        ids: token numbers, [C, L], `pad` after the end; −1 − j stands for context vector j.
         ends: position of each prompt's end token, [C].
-        shared: how many tokens from the first on are the same in every prompt; may be none.
-        pad: the token that the model's texts are filled up with.
+        shared: number of leading tokens equal in all prompts, perhaps 0.
+        pad: the model's padding token.
     """
 
     ids: Tensor
@@ -48,17 +49,17 @@ def tokenize_prompts(
 
     Args:
         names: tag names, each with at least one letter or digit.
-        context_tokens: context vectors a prompt, ≥ 1.
-        name_position: one of `NAME_POSITIONS`; "middle" puts half of the vectors behind the name.
+        context_tokens: context vectors per prompt, ≥ 1.
+        name_position: one of `NAME_POSITIONS`; "middle" puts half of the vectors after the name.
     Raises:
-        InputError: no tags, an unknown position, or a name that does not fit the model's context.
+        InputError: no tags, an unknown position, or a name too long for the model's context.
     """
     if name_position not in NAME_POSITIONS:
         raise InputError(
             f"name position {name_position!r}: expected one of {', '.join(NAME_POSITIONS)}"
         )
     if not names:
-        raise InputError("the list of tags is empty: name at least one")
+        raise InputError("the list of tags is empty: give at least one")
     before = {"end": context_tokens, "middle": context_tokens // 2, "front": 0}[name_position]
     slots = [-1 - index for index in range(context_tokens)]
     tokenizer = text_tokenizer(clip)
@@ -79,17 +80,17 @@ def tokenize_prompts(
 
 
 def _stop_tokens(tokenizer: TextTokenizer) -> list[int]:
-    """The full stop behind a word; no tokens where the model's texts are cleaned of it."""
+    """Tokens of the full stop after a word; none where the tokenizer drops punctuation."""
     return tokenizer.encode("a.")[len(tokenizer.encode("a")) :]
 
 
 def _name_tokens(
     tokenizer: TextTokenizer, name: str, stop: list[int]
 ) -> tuple[list[int], list[int]]:
-    """Tokens of a name, and of the full stop that closes the prompt.
+    """Tokens of a name, and of the full stop that ends the prompt.
 
-    They are tokenised together, as the method does, because a name that ends in punctuation
-    merges with the stop; then all of it counts as the name's.
+    They are tokenised together, as in the method, because a name that ends in punctuation merges
+    with the stop. All tokens then count as the name's.
     """
     together = tokenizer.encode(f"{name.replace('_', ' ')}.")
     if stop and together[-len(stop) :] == stop:

@@ -1,4 +1,4 @@
-"""Texts made from tags: the published templates, and sentences for users with no captions."""
+"""Texts made from tags: the published templates, and sentences for users without captions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 __all__ = ["PLAIN_TEMPLATE", "ensemble_templates", "fill", "template_texts", "texts_from_names"]
 
 PLAIN_TEMPLATE = "a photo of a {}."
-_PLAIN_COPIES = 9
+_PLAIN_COPIES = 9  # as in the authors' training texts
 
-# Wordings of our own; {} is a list of things such as "a dog, a cat and a bus".
+# {} is a list of things such as "a dog, a cat and a bus".
 _SENTENCES = (
     "a photo of {}.",
     "{} in one picture.",
@@ -30,22 +30,19 @@ _SENTENCES = (
 
 
 def ensemble_templates() -> tuple[str, ...]:
-    """The 80 ImageNet templates as OpenAI published them, `{}` for the name.
-
-    Source: Radford et al. 2021; the list is open_clip's copy of it.
-    """
+    """The 80 ImageNet templates of Radford et al. 2021, with `{}` for the name, from open_clip."""
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 
 def fill(template: str, names: Sequence[str]) -> list[str]:
-    """One text a name."""
+    """One text for each name."""
     return [template.replace("{}", name) for name in names]
 
 
 def template_texts(names: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-    """One-hot texts for each class: 9 × the plain template and the 80 ImageNet templates.
+    """Texts of each class alone: 9 × the plain template and the 80 ImageNet templates.
 
     Args:
         names: C class names.
@@ -64,23 +61,23 @@ def template_texts(names: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
 def texts_from_names(
     names: Sequence[str], count: int = 4000, seed: int = 0
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Texts for users with no captions: sentences that name one to three tags.
+    """Texts for users without captions: sentences that name one to three tags.
 
-    Every tag leads equally often; the same arguments give the same texts.
+    Every tag is drawn equally often as the first one; equal arguments give equal texts.
 
     Args:
         names: C tag names.
-        count: how many texts.
-        seed: of the choice of company, order and wording.
+        count: number of texts.
+        seed: seed of the choice of further tags, order and wording.
     Returns:
         Pairs of text and labels, ascending.
     """
     generator = random.Random(seed)
     for number in range(count):
-        leader = number % len(names)
-        company = generator.randint(0, min(2, len(names) - 1))
-        others = [index for index in range(len(names)) if index != leader]
-        chosen = [leader, *generator.sample(others, company)]
+        first = number % len(names)
+        further = generator.randint(0, min(2, len(names) - 1))
+        others = [index for index in range(len(names)) if index != first]
+        chosen = [first, *generator.sample(others, further)]
         generator.shuffle(chosen)
         things = _listed([_with_article(names[index]) for index in chosen])
         sentence = generator.choice(_SENTENCES).replace("{}", things)

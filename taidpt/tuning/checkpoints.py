@@ -1,4 +1,4 @@
-"""Where a tuning run stands, in one small file, so that a killed run goes on exactly."""
+"""The state of a tuning run in one small file, from which a killed run resumes exactly."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Checkpoint:
         tensors: contexts and momentum buffers by name.
         epoch: epoch of the next step, from 0.
         step: number of the next step in its epoch.
-        losses: mean loss of each finished epoch, then the running sum of this one.
-        run: what the run is of (model, tags, texts, settings); a resumed run must equal it.
+        losses: mean loss of each finished epoch, then the running sum of the current one.
+        run: identity of the run (model, tags, texts, settings), which a resumed run must match.
     """
 
     tensors: Mapping[str, Tensor]
@@ -38,10 +38,10 @@ class Checkpoint:
     run: Mapping[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write by temporary, fsync and rename.
+        """Write the file in one step: temporary file, fsync, rename.
 
         Raises:
-            InputError: it cannot be written there.
+            InputError: the file cannot be written.
         """
         from safetensors.torch import save
 
@@ -49,7 +49,7 @@ class Checkpoint:
             "kind": _KIND,
             "epoch": self.epoch,
             "step": self.step,
-            # hex keeps every bit, which JSON's decimals would too, but only by luck of the writer
+            # hexadecimal keeps every bit, whichever JSON writer is used
             "losses": [value.hex() for value in self.losses],
             "run": dict(self.run),
         }
@@ -64,7 +64,7 @@ class Checkpoint:
         """Read what `save` wrote.
 
         Raises:
-            InputError: missing, damaged, or something else.
+            InputError: the file is missing, damaged, or not a checkpoint.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -78,14 +78,14 @@ class Checkpoint:
             return cls(tensors, *place, losses, header.child("run").document)
         except (SafetensorError, OSError, ValueError, KeyError, BundleError) as error:
             raise InputError(
-                f"{path}: cannot go on from this checkpoint ({error}); start again with --restart"
+                f"{path}: cannot resume from this checkpoint ({error}); start again with --restart"
             ) from None
 
     def check_run(self, run: Mapping[str, Any], path: Path) -> None:
-        """Raise InputError unless the checkpoint is of this very run, naming what differs."""
+        """Raise InputError, naming the differences, unless the checkpoint belongs to this run."""
         changed = [key for key in run if self.run.get(key) != run[key]]
         if changed:
             raise InputError(
-                f"{path} is a checkpoint of another run: {', '.join(changed)} differ; give what "
-                "that run was started with, or --restart to begin anew"
+                f"{path} is a checkpoint of another run: {', '.join(changed)} differ; use the "
+                "options and files of that run, or --restart to start again"
             )

@@ -1,7 +1,7 @@
-"""How a tuning step is carried out: alone in fp32, or by Accelerate.
+"""How a tuning step runs: in one fp32 process, or through Accelerate.
 
-Accelerate comes in where mixed precision is asked for, or where its launcher (or torchrun) has
-started several processes. Each then takes its share of a batch, and gradients are averaged.
+Accelerate is used for mixed precision and where its launcher (or torchrun) started several
+processes. Each process then takes its share of a batch, and gradients are averaged.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Rows = npt.NDArray[np.int64]
 
 
 def processes() -> int:
-    """How many processes a launcher has started for this run; 1 without a launcher."""
+    """Number of processes that a launcher started for this run; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files and speaks."""
+    """Whether this process is the one that writes files and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def local_rank() -> int:
-    """This process's number on its machine, which is its GPU's."""
+    """Number of this process on its machine, and of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -45,27 +45,27 @@ class Execution:
     def prepare(
         self, step: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The step, called as before, and the optimiser as they are to be used from here on."""
+        """The step and the optimiser to use from now on; the step is called as before."""
         return step, optimizer
 
     def share(self, rows: Rows) -> Rows:
-        """What of a batch this process takes."""
+        """This process's share of a batch."""
         return rows
 
     def weight(self, own: int, whole: int) -> float:
-        """Factor on the mean loss of `own` rows that makes the processes' mean the batch's."""
+        """Factor on the mean loss of `own` rows; then the mean over processes is the batch mean."""
         return 1.0
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the loss."""
+        """Compute the gradients of the loss."""
         torch.autograd.backward(loss)
 
     def mean(self, value: Tensor) -> float:
-        """The mean of a number over the processes."""
+        """Mean of a number over the processes."""
         return float(value)
 
     def close(self) -> None:
-        """The run is over."""
+        """End the run."""
 
 
 class _Accelerated(Execution):
@@ -101,19 +101,19 @@ class _Accelerated(Execution):
         from accelerate.state import AcceleratorState
 
         self._accelerator.end_training()
-        # Accelerate keeps one state a process; a later run here may want another precision
+        # Accelerate keeps one state per process; a later run may use another precision
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def execution_of(precision: str, device: torch.device, batch: int) -> Execution:
-    """The plain way, or Accelerate where precision or the number of processes ask for it.
+    """The plain execution, or Accelerate for mixed precision or several processes.
 
     Args:
         precision: one of `PRECISIONS`.
         device: where the step runs.
-        batch: texts or pictures a step, over all processes.
+        batch: texts or pictures per step, over all processes.
     Raises:
-        InputError: fp16 without a GPU, more processes than a batch has rows.
+        InputError: fp16 without a GPU, or more processes than rows in a batch.
         MissingDependencyError: Accelerate is needed and not installed.
     """
     if processes() > batch:
@@ -122,9 +122,7 @@ def execution_of(precision: str, device: torch.device, batch: int) -> Execution:
             "raise --batch"
         )
     if precision == "fp16" and device.type == "cpu":
-        raise InputError(
-            "precision fp16 needs a GPU, whose gradients are scaled; on a CPU take bf16 or fp32"
-        )
+        raise InputError("precision fp16 needs a GPU (gradient scaling); on a CPU use bf16 or fp32")
     if precision == "fp32" and processes() == 1:
         return Execution()
     return _Accelerated(precision, device)

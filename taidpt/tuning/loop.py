@@ -1,6 +1,6 @@
-"""The loop of prompt tuning: stochastic gradient descent on contexts, stopped and gone on at will.
+"""The loop of prompt tuning: stochastic gradient descent on context vectors, with checkpoints.
 
-It knows features, labels and an objective; whether captions or pictures gave them, it does not.
+It works on features, labels and an objective, which come from captions or from pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from taidpt.tuning.settings import RunOptions, TuneSettings, learning_rate
 
 __all__ = ["FeatureSource", "Material", "Rows", "TuningLoop"]
 
+# Standard deviation of the first context vectors: that of CLIP's own token embeddings.
 _CONTEXT_DEVIATION = 0.02
+# A killed run loses at most this much work; writing a checkpoint takes milliseconds.
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 Rows = npt.NDArray[np.int64]
@@ -38,21 +40,21 @@ class FeatureSource(Protocol):
     """Features of captions or pictures, by number."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of captions or pictures."""
 
     def stream(self, epoch: int, batches: Sequence[Rows]) -> Iterator[FeatureBatch]:
-        """Those of these numbers, batch by batch; an epoch may have features of its own."""
+        """Features of these numbers, batch by batch; they may differ between epochs."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a run is tuned on.
+    """The training data of a run.
 
     Attributes:
-        count: how many captions or pictures.
-        features: gives their features; called once, when tuning begins.
-        labels: gives labels [B, C] of some of them: 1 has the tag, −1 has not, 0 unknown.
-        identity: what makes the run this run, JSON; a checkpoint's must equal it.
+        count: number of captions or pictures.
+        features: returns their features; called once, when tuning begins.
+        labels: returns the labels [B, C] of some of them: 1 has the tag, −1 has not, 0 unknown.
+        identity: identifies the run, JSON; a checkpoint's identity must equal it.
     """
 
     count: int
@@ -62,7 +64,7 @@ class Material:
 
 
 class _Step(nn.Module):
-    """A step's loss as a module: what is learned in it is seen by whoever wraps it."""
+    """The loss as an `nn.Module`, so that Accelerate can wrap it and find its parameters."""
 
     def __init__(self, loop: TuningLoop) -> None:
         super().__init__()
@@ -75,7 +77,7 @@ class _Step(nn.Module):
 
 
 class TuningLoop:
-    """Contexts (and an objective's further numbers), and where their tuning stands."""
+    """Contexts, an objective's further numbers, and the state of their tuning."""
 
     def __init__(
         self,
@@ -111,36 +113,37 @@ class TuningLoop:
         self._last = self._snapshot()
 
     def _first_contexts(self) -> dict[str, nn.Parameter]:
-        """From N(0, 0.02²), drawn on the CPU so that every device starts alike."""
+        """Drawn from N(0, 0.02²) on the CPU, so that every device starts equally."""
         shape = self.settings.prompt
         lead = (len(self.encoder),) if shape.class_specific else ()
         generator = torch.Generator().manual_seed(self.settings.seed)
-        found = {}
-        for name in self.objective.contexts:
-            values = torch.randn(
-                *lead, shape.context_tokens, self.encoder.width, generator=generator
+        size = (*lead, shape.context_tokens, self.encoder.width)
+        return {
+            name: nn.Parameter(
+                (torch.randn(*size, generator=generator) * _CONTEXT_DEVIATION).to(
+                    self.encoder.device
+                )
             )
-            values = (values * _CONTEXT_DEVIATION).to(self.encoder.device)
-            found[name] = nn.Parameter(values)
-        return found
+            for name in self.objective.contexts
+        }
 
     def _restore(self) -> None:
         path = self.options.checkpoint
         if path is None or not path.is_file():
-            raise InputError(f"{path}: no checkpoint to go on from; leave --resume away")
-        found = Checkpoint.load(path)
-        found.check_run(json.loads(json.dumps(self.material.identity)), path)
+            raise InputError(f"{path}: no checkpoint to resume from; remove --resume")
+        checkpoint = Checkpoint.load(path)
+        checkpoint.check_run(json.loads(json.dumps(self.material.identity)), path)
         for name, value in self.learned.items():
-            value.data.copy_(found.tensors[name])
-            if f"{name}.momentum" in found.tensors:
-                buffer = found.tensors[f"{name}.momentum"].to(value.device)
+            value.data.copy_(checkpoint.tensors[name])
+            if f"{name}.momentum" in checkpoint.tensors:
+                buffer = checkpoint.tensors[f"{name}.momentum"].to(value.device)
                 self.optimizer.state[value]["momentum_buffer"] = buffer
-        self.epoch, self.step = found.epoch, found.step
-        *self.losses, self.epoch_loss = found.losses
-        self.progress.note(f"going on from {path}: epoch {self.epoch + 1}, step {self.step + 1}")
+        self.epoch, self.step = checkpoint.epoch, checkpoint.step
+        *self.losses, self.epoch_loss = checkpoint.losses
+        self.progress.note(f"resuming from {path}: epoch {self.epoch + 1}, step {self.step + 1}")
 
     def _snapshot(self) -> Checkpoint:
-        """A copy of the state: an interrupt inside a step must not mix two steps."""
+        """A copy of the state, so that an interrupt inside a step cannot mix two steps."""
         tensors = {name: value.detach().cpu().clone() for name, value in self.learned.items()}
         for name, value in self.learned.items():
             buffer = self.optimizer.state[value].get("momentum_buffer")
@@ -150,11 +153,11 @@ class TuningLoop:
         return Checkpoint(tensors, self.epoch, self.step, losses, self.material.identity)
 
     def train(self) -> None:
-        """All epochs that are left; a checkpoint at each one's end and every half minute.
+        """Run the remaining epochs; write a checkpoint after each and every half minute.
 
         Raises:
-            InputError: the prompts ran away to infinity.
-            KeyboardInterrupt: the checkpoint holds the last finished step.
+            InputError: the prompts diverged to infinity.
+            KeyboardInterrupt: interrupted; the checkpoint holds the last finished step.
         """
         settings = self.settings
         self._execution = execution_of(settings.precision, self.encoder.device, settings.batch)
@@ -171,9 +174,9 @@ class TuningLoop:
                     self._save()
                     saved = time.monotonic()
         except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C or SIGTERM, not a fault of the run
+            if not isinstance(error, Exception):  # Ctrl-C or SIGTERM, not an error of the run
                 self._save()
-                self._say_how_to_go_on()
+                self._explain_resuming()
             raise
         finally:
             self._execution.close()
@@ -182,11 +185,11 @@ class TuningLoop:
         if self.options.checkpoint is not None and is_main_process():
             self._last.save(self.options.checkpoint)
 
-    def _say_how_to_go_on(self) -> None:
+    def _explain_resuming(self) -> None:
         if self.options.checkpoint is not None:
             self.progress.note(
-                f"stopped in epoch {self._last.epoch + 1}; the same command with --resume goes on "
-                f"from {self.options.checkpoint}"
+                f"stopped in epoch {self._last.epoch + 1}; the same command with --resume "
+                f"continues from {self.options.checkpoint}"
             )
 
     def _one_step(self) -> None:
@@ -208,18 +211,18 @@ class TuningLoop:
             self.epoch, self.step, self.epoch_loss = self.epoch + 1, 0, 0.0
 
     def order(self, epoch: int) -> Rows:
-        """An epoch's order of the material; it depends on seed and epoch alone."""
+        """An epoch's order of the training data, which depends on seed and epoch alone."""
         generator = np.random.default_rng([self.settings.seed, 2, epoch])
         return generator.permutation(self.material.count)
 
     def _rest_of_epoch(self) -> Iterator[tuple[Rows, FeatureBatch]]:
-        """The batches of this epoch from this step on, with their features."""
+        """The remaining batches of this epoch, with their features."""
         order, size = self.order(self.epoch), self.settings.batch
-        cut = [
+        batches = [
             self._execution.share(order[step * size :][:size])
             for step in range(self.step, self.steps)
         ]
-        return zip(cut, self.features.stream(self.epoch, cut), strict=True)
+        return zip(batches, self.features.stream(self.epoch, batches), strict=True)
 
     def _loss(self, rows: Rows, batch: FeatureBatch) -> Tensor:
         """Sum of the heads' losses on these rows, a process's share of the batch."""
@@ -230,15 +233,15 @@ class TuningLoop:
         return total * self._execution.weight(len(rows), self.settings.batch)
 
     def class_embeddings(self) -> dict[str, Tensor]:
-        """The tags in the joint space with the contexts as they are, unit rows [C, D] each."""
-        found = self.encoder(list(self.contexts.values()))
-        if not all(bool(torch.isfinite(rows).all()) for rows in found):
+        """Embeddings of the tags with the current contexts, unit rows [C, D] each."""
+        embeddings = self.encoder(list(self.contexts.values()))
+        if not all(bool(torch.isfinite(rows).all()) for rows in embeddings):
             raise InputError(
-                f"the prompts ran away to infinity in epoch {self.epoch + 1}: lower the learning "
+                f"the prompts diverged to infinity in epoch {self.epoch + 1}: lower the learning "
                 f"rate (it is {self.settings.lr:g})"
             )
-        return dict(zip(self.contexts, found, strict=True))
+        return dict(zip(self.contexts, embeddings, strict=True))
 
     def scores(self, batch: FeatureBatch, classes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each head's scores of some captions or pictures, [B, C]."""
+        """Each head's scores of a batch of captions or pictures, [B, C]."""
         return self.objective.scores(batch.to(self.encoder.device), classes, self.numbers)

@@ -1,4 +1,4 @@
-"""Losses over scores [B, C] and labels [B, C]: 1 positive, −1 negative, 0 unknown (left out)."""
+"""Losses over scores [B, C] and labels [B, C]: 1 positive, −1 negative, 0 unknown (ignored)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from taidpt.runtime.errors import InputError
 
 __all__ = ["LOSSES", "asymmetric_loss", "bce_loss", "focal_loss", "loss_by_name", "ranking_loss"]
 
-# Positive–negative pairs computed at a time; [pairs, C] stays small at 5,000 tags.
+# Positives computed at a time: [1024, C] takes 20 MB at 5,000 tags.
 _PAIR_ROWS = 1024
 
 
 def ranking_loss(scores: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
     """Batch mean of Σ over positives p and negatives n of `max(0, margin − s_p + s_n)`.
 
-    Captions have one to three positives, so the sum runs over positives [nnz, C] instead of
+    Captions have one to three positives, so the sum runs over [positives, C] instead of
     [B, C, C]. Source: Guo et al. 2023, eq. 6.
     """
     row, column = (labels > 0).nonzero(as_tuple=True)
@@ -42,9 +42,9 @@ def asymmetric_loss(
 ) -> Tensor:
     """Asymmetric loss, summed over tags, divided by the batch size.
 
-    With p = sigmoid(score): positives weigh `(1 − p)^γ⁺ · log p`, negatives
-    `p_m^γ⁻ · log(1 − p_m)` with `p_m = max(0, p − clip)`; the focusing weight has no gradient.
-    Source: Ridnik et al. 2021 (ASL), with DualCoOp's settings.
+    With p = sigmoid(score): `−(1 − p)^γ⁺ · log p` for positives and `−p_m^γ⁻ · log(1 − p_m)` with
+    `p_m = max(0, p − clip)` for negatives; the focusing weight has no gradient.
+    Source: Ridnik et al. 2021 (ASL); the default numbers are DualCoOp's.
     """
     probability = torch.sigmoid(scores)
     kept = (1.0 - probability + clip).clamp(max=1.0)  # 1 − p_m
@@ -66,8 +66,8 @@ def bce_loss(scores: Tensor, labels: Tensor) -> Tensor:
 def focal_loss(scores: Tensor, labels: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
     """Focal loss on logits, summed over tags, mean over the batch.
 
-    `−α_t (1 − p_t)^γ log p_t` with p_t = p for positives, 1 − p else, α_t alike.
-    Source: Lin et al. 2017, eq. 5.
+    `−α_t (1 − p_t)^γ log p_t` with p_t = p for positives and 1 − p for negatives, and α_t likewise.
+    Source: Lin et al. 2017, eq. 5; the default numbers are theirs.
     """
     positive = labels > 0
     log_fit = F.logsigmoid(torch.where(positive, scores, -scores))
@@ -86,7 +86,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def loss_by_name(name: str) -> Loss:
-    """A loss with its usual settings; InputError when there is none of that name."""
+    """A loss with its usual settings; InputError for an unknown name."""
     if name not in LOSSES:
         raise InputError(f"loss {name!r}: expected one of {', '.join(LOSSES)}")
     return LOSSES[name]

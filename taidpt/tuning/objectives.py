@@ -1,4 +1,4 @@
-"""What is tuned, and how a batch is scored with it: one class a family of methods."""
+"""What is tuned, and how it scores a batch: one class for each family of methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tensors = Mapping[str, Tensor]
 
 
 class Objective(ABC):
-    """Contexts by name, further learned numbers, and the scores that the loss is taken of."""
+    """Contexts by name, further learned numbers, and the scores under the loss."""
 
     @property
     @abstractmethod
@@ -27,32 +27,32 @@ class Objective(ABC):
         """Names of the contexts."""
 
     def first_numbers(self) -> dict[str, Tensor]:
-        """Learned numbers beside the contexts, at their first values."""
+        """Initial values of the learned numbers beside the contexts."""
         return {}
 
     @abstractmethod
     def scores(self, batch: FeatureBatch, classes: Tensors, numbers: Tensors) -> dict[str, Tensor]:
-        """Scores of a batch, [B, C] for each head; the loss is summed over them.
+        """Scores of a batch, [B, C] for each head; the loss is summed over the heads.
 
         Args:
-            batch: features on the device of the classes.
+            batch: features on the device of the class rows.
             classes: unit rows [C, D] for each context.
             numbers: the learned numbers.
         """
 
     @abstractmethod
     def scoring(self, numbers: Tensors) -> Scoring:
-        """How pictures are scored with the result."""
+        """How the tuned result scores pictures."""
 
 
 @dataclass(frozen=True)
 class HeadsObjective(Objective):
-    """TaI, TaI-DPT, CoOp: a global head and perhaps a local one, each with its own context.
+    """TaI, TaI-DPT and CoOp: a global head and, for some, a local one, each with its own context.
 
     Attributes:
         heads: ("global",) or ("global", "local").
-        temperature: sharpness of the local weights over what is tuned on.
-        image_temperature: the same over a picture's patches, once tuned.
+        temperature: softmax sharpness of the local head in tuning.
+        image_temperature: softmax sharpness over a picture's patches in use.
     """
 
     heads: tuple[str, ...]
@@ -64,12 +64,12 @@ class HeadsObjective(Objective):
         return self.heads
 
     def scores(self, batch: FeatureBatch, classes: Tensors, numbers: Tensors) -> dict[str, Tensor]:
-        found = {"global": global_scores(batch.pooled, classes["global"])}
+        scores = {"global": global_scores(batch.pooled, classes["global"])}
         if "local" in self.heads:
-            found["local"] = local_scores(
+            scores["local"] = local_scores(
                 batch.tokens, classes["local"], self.temperature, batch.mask
             )
-        return found
+        return scores
 
     def scoring(self, numbers: Tensors) -> Scoring:
         weight = 0.5 if "local" in self.heads else 0.0
@@ -81,8 +81,8 @@ class DualObjective(Objective):
     """DualCoOp: a positive and a negative context, the local head, both temperatures learned.
 
     Attributes:
-        log_scale, log_temperature: first values of T and T_s.
-    Source: Sun, Hu, Saenko, "DualCoOp", NeurIPS 2022; first values as its authors ran it.
+        log_scale, log_temperature: initial values of T and T_s, those of the authors.
+    Source: Sun, Hu, Saenko, "DualCoOp", NeurIPS 2022.
     """
 
     log_scale: float = 3.91

@@ -1,4 +1,4 @@
-"""Features of pictures as tuning on pictures sees them; masks for partial labels; few shots."""
+"""Picture features for tuning, masks for partial labels, and few-shot selection."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["PictureSource", "TunablePictures", "few_shots", "mask_labels"]
 
 
 class TunablePictures(FeatureSource, Protocol):
-    """Features of pictures that can be told from another set's."""
+    """Features of pictures, with a hash that identifies the set."""
 
     def sha256(self) -> str:
-        """Of whatever decides the features."""
+        """Hash of everything that determines the features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class PictureSource:
         return len(self.global_features)
 
     def batch(self, rows: npt.NDArray[np.int64]) -> FeatureBatch:
-        """Those of these numbers, in fp32."""
+        """Features of these numbers, in fp32."""
         chosen = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         pooled = self.global_features[chosen].float()
         return FeatureBatch(pooled, self.patch_features[chosen].float(), None)
@@ -50,23 +50,23 @@ class PictureSource:
     def stream(
         self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
     ) -> Iterator[FeatureBatch]:
-        """Those of these numbers, batch by batch; the same in every epoch."""
+        """Features of these numbers, batch by batch; equal in every epoch."""
         return map(self.batch, batches)
 
     def sha256(self) -> str:
-        """Of the global features: enough to tell one set of pictures from another."""
+        """Hash of the global features, which identifies the set of pictures."""
         return hashlib.sha256(self.global_features.float().cpu().numpy().tobytes()).hexdigest()
 
 
 def mask_labels(labels: Tensor, known: float, seed: int) -> Tensor:
-    """Hide labels at random, each (picture, tag) by itself, as partial-label studies do.
+    """Hide labels at random, independently per (picture, tag), as partial-label studies do.
 
     Args:
         labels: [N, C] of 1 and −1.
-        known: share that stays, above 0 and at most 1.
-        seed: of the choice.
+        known: share of known labels, above 0 and at most 1.
+        seed: seed of the random choice.
     Returns:
-        the same with 0 where hidden.
+        The labels with 0 where hidden, [N, C].
     """
     if not 0 < known <= 1:
         raise InputError(f"the share of known labels should be above 0 and at most 1, got {known}")
@@ -75,14 +75,14 @@ def mask_labels(labels: Tensor, known: float, seed: int) -> Tensor:
 
 
 def few_shots(targets: npt.NDArray[Any], shots: int, seed: int) -> npt.NDArray[np.int64]:
-    """Some pictures of each tag, drawn at random; a picture keeps all of its labels.
+    """Draw some pictures of each tag at random; a picture keeps all its labels.
 
     Args:
-        targets: [N, C]; a picture has a tag where above 0.
-        shots: how many of each tag, or all where there are fewer.
-        seed: of the choice.
+        targets: [N, C]; a picture has a tag where the value is above 0.
+        shots: pictures per tag; all of them where there are fewer.
+        seed: seed of the random choice.
     Returns:
-        the pictures' numbers in rising order, each once.
+        The pictures' indices in ascending order, each once.
     """
     generator = np.random.default_rng([seed, 4])
     chosen = []

@@ -1,7 +1,7 @@
-"""Prompts tuned on a data set's pictures, from files to a file: `taidpt tune-pictures`.
+"""Tune prompts on a data set's pictures, from files to a prompts file: `taidpt tune-pictures`.
 
-Without augmentation the pictures are encoded once and their features kept, as for evaluation; with
-it they are encoded anew in every epoch. A record says which was done.
+Without augmentation, pictures are encoded once and their features kept, as in evaluation. With
+augmentation they are encoded again in every epoch. The prompts file records which was used.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ __all__ = ["PictureTuneJob", "run_picture_job"]
 
 @dataclass(frozen=True)
 class PictureTuneJob:
-    """What to tune on which pictures.
+    """A tuning run on pictures.
 
     Attributes:
-        dataset, root, split: as `load_dataset` takes them; the toy world needs no root.
-        model, pretrained: as `resolve_source` takes them; the toy world has its own.
+        dataset, root, split: arguments of `load_dataset`; the toy world needs no root.
+        model, pretrained: arguments of `resolve_source`; the toy world has its own.
         output: the prompts file.
         settings: the method ("coop" or "dualcoop") and its numbers.
-        known: share of the labels that is known, each (picture, class) by itself.
-        shots: so many pictures of each class alone, None for all.
+        known: share of known labels, drawn independently per (picture, class).
+        shots: pictures of each class, None for all.
         augment: one of `taidpt.features.augmented_pictures.AUGMENTATIONS`, or "none".
-        cache: a folder for features, None for the user's own.
+        cache: a folder for features, None for the user's cache folder.
         store: how pictures are shown, read and kept.
-        device: "cpu", "cuda", or "auto" for a GPU where torch sees one.
-        resume, restart: what to do with an unfinished run's checkpoint.
+        device: "cpu", "cuda", or "auto" for a GPU where torch finds one.
+        resume, restart: what to do with the checkpoint of an unfinished run.
     """
 
     dataset: str
@@ -66,7 +66,7 @@ def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
     """Encode, hide labels, tune and save.
 
     Raises:
-        InputError: anything about the data set, the model or the settings.
+        InputError: the data set, the model or the settings are invalid.
     """
     cache = job.cache or default_cache()
     root, source = find_source(
@@ -91,7 +91,7 @@ def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
 
 
 def _images(job: PictureTuneJob, root: Path, progress: Progress) -> LabelledImages:
-    """The pictures to tune on; says which classes none of them shows."""
+    """The pictures to tune on; notes classes that none of them shows."""
     images = load_dataset(job.dataset, root, job.split)
     if job.shots is not None:
         images = images.subset(few_shots(images.targets, job.shots, job.settings.seed))
@@ -116,7 +116,7 @@ def _pictures(
 
 
 def _kept(stored: StoredFeatures) -> PictureSource:
-    """The features as they lie on disk; a batch becomes fp32 when it is taken."""
+    """The features as stored on disk; a batch becomes fp32 when it is read."""
     arrays = (stored.global_features, stored.patch_features)
     return PictureSource(*(torch.from_numpy(array) for array in arrays))
 

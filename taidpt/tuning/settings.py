@@ -1,4 +1,4 @@
-"""How to tune: the method, its numbers and its schedule."""
+"""Settings of tuning: the method, its numbers and its schedule."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ METHODS = ("taidpt", "tai", "coop", "dualcoop")
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How to tune; the defaults are the paper's for VOC2007 and COCO2014.
+    """Settings of tuning; the defaults are the paper's for VOC2007 and COCO2014.
 
     Attributes:
         method: "taidpt" tunes a global and a local context on texts, "tai" the global one alone;
-            "coop" both on pictures, "dualcoop" a positive and a negative one a tag on pictures.
-        epochs, batch, lr: passes over the texts, texts a step, learning rate after the first epoch.
+            "coop" tunes both on pictures, "dualcoop" a positive and a negative one per tag.
+        epochs: passes over the texts or pictures.
+        batch: texts or pictures per step.
+        lr: learning rate after the first epoch.
         warmup_lr: learning rate of the first epoch.
         momentum, weight_decay: of stochastic gradient descent.
         loss: one of `taidpt.tuning.losses.LOSSES`.
-        text_temperature: sharpness of the local weights over a caption's tokens.
-        image_temperature: the same over a picture's patches, for those who use the prompts.
-        held_out: share of the texts that is kept from training for thresholds, 0 for none.
-        seed: of the contexts' first values, the shuffling and the held-out texts.
+        text_temperature: softmax sharpness over a caption's tokens, in tuning.
+        image_temperature: softmax sharpness over a picture's patches, in use.
+        held_out: share of the texts held out of training to estimate thresholds, 0 for none.
+        seed: seed of the first contexts, the shuffling and the held-out texts.
         prompt: the prompts' shape.
         precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
     """
@@ -67,13 +69,13 @@ class TuneSettings:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What does not change the result: files and display.
+    """Options that do not change the result: files and display.
 
     Attributes:
-        checkpoint: where the run's state is kept, None for nowhere.
-        resume: go on from the checkpoint.
+        checkpoint: file of the run's state, None for none.
+        resume: continue from the checkpoint.
         cache: a folder for caption features, None to keep them in memory.
-        cache_precision: "fp32" or "fp16" (which does change the result a little).
+        cache_precision: "fp32" or "fp16" (which changes the result slightly).
         sources: names of the text files, for the record.
     """
 
@@ -85,7 +87,7 @@ class RunOptions:
 
 
 def settings_of(method: str) -> TuneSettings:
-    """A method's settings as its authors ran it (for "coop", TaI-DPT's, a smaller batch)."""
+    """A method's settings as its authors ran it ("coop": TaI-DPT's with a smaller batch)."""
     if method == "dualcoop":
         prompt = PromptSettings(class_specific=True)
         return TuneSettings(
@@ -97,7 +99,7 @@ def settings_of(method: str) -> TuneSettings:
 
 
 def learning_rate(epoch: int, settings: TuneSettings) -> float:
-    """The first epoch at the warm-up rate, then a cosine from the base rate (section 3)."""
+    """The warm-up rate in the first epoch, then a cosine from the base rate (section 3)."""
     if epoch == 0:
         return settings.warmup_lr
     return 0.5 * settings.lr * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))

@@ -1,4 +1,4 @@
-"""Tuning from files to a file: the whole of `taidpt tune` but its options."""
+"""Tune on texts, from files to a prompts file: what `taidpt tune` does."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = ["TuneJob", "check_output", "checkpoint_path", "pick_device", "run_job
 
 @dataclass(frozen=True)
 class TuneJob:
-    """What to tune, from what, to where.
+    """A tuning run on texts.
 
     Attributes:
-        model, pretrained: as `resolve_source` takes them.
+        model, pretrained: arguments of `resolve_source`.
         tags: the tag list, or its file.
-        texts: files of texts, read one after the other.
+        texts: files of texts, read in this order.
         output: the prompts file; an old one is replaced in one step at the end. None writes none.
         captions: texts in memory, read before the files.
-        from_names: add texts made from the tags' names.
+        from_names: add sentences made from the tags' names.
         settings: the method and its numbers.
-        resume: go on from the checkpoint beside the output.
-        restart: begin anew although there is one.
+        resume: continue from the checkpoint beside the output.
+        restart: start again although there is one.
         cache: a folder for caption features, None to keep them in memory.
         cache_precision: "fp32" or "fp16".
-        device: "cpu", "cuda", or "auto" for a GPU where torch sees one.
+        device: "cpu", "cuda", or "auto" for a GPU where torch finds one.
     """
 
     model: str
@@ -58,15 +58,15 @@ class TuneJob:
 
 
 def checkpoint_path(output: Path) -> Path:
-    """Where a run to this output keeps its state."""
+    """The checkpoint file of a run with this output."""
     return output.with_name(f"{output.name}.checkpoint")
 
 
 def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
-    """Tune and save; what can be wrong with the input is found before the long work.
+    """Tune and save; the input is checked before the long work.
 
     Raises:
-        InputError: anything about the files, the model or the settings.
+        InputError: the files, the model or the settings are invalid.
     """
     progress = progress if is_main_process() else SilentProgress()
     _check_files(job)
@@ -93,7 +93,7 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
 
 
 def save_prompts(prompts: TunedPrompts, output: Path) -> None:
-    """Write what a run gave and take its checkpoint away; of several processes one does."""
+    """Write a run's prompts and delete its checkpoint, in the main process alone."""
     if is_main_process():
         prompts.save(output)
         checkpoint_path(output).unlink(missing_ok=True)
@@ -101,19 +101,21 @@ def save_prompts(prompts: TunedPrompts, output: Path) -> None:
 
 def _check_files(job: TuneJob) -> None:
     if not (job.texts or job.captions or job.from_names):
-        raise InputError("no texts: give --texts FILE, or --from-names to make some from the tags")
+        raise InputError(
+            "no texts: give --texts FILE, or --from-names for sentences made from tags"
+        )
     if job.output is not None:
         check_output(job.output, job.resume, job.restart)
 
 
 def check_output(output: Path, resume: bool, restart: bool) -> None:
-    """Make sure that a prompts file can be written, and that nothing unfinished is lost.
+    """Check that a prompts file can be written and that no unfinished run is overwritten.
 
     Raises:
-        InputError: it cannot, or there is a checkpoint and nobody said what to do with it.
+        InputError: it cannot be written, or --resume or --restart is missing or misplaced.
     """
     if not output.absolute().parent.is_dir():
-        raise InputError(f"{output}: there is no folder {output.parent}; make it first")
+        raise InputError(f"{output}: there is no folder {output.parent}; create it first")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give a file name for the prompts")
     checkpoint = checkpoint_path(output)
@@ -121,27 +123,27 @@ def check_output(output: Path, resume: bool, restart: bool) -> None:
         raise InputError("--resume and --restart exclude each other: give one")
     if checkpoint.exists() and not (resume or restart):
         raise InputError(
-            f"{checkpoint} holds an unfinished run: --resume goes on with it, --restart begins anew"
+            f"{checkpoint} holds an unfinished run: --resume continues it, --restart starts again"
         )
     if resume and not checkpoint.exists():
-        raise InputError(f"{checkpoint}: no checkpoint to go on from; leave --resume away")
+        raise InputError(f"{checkpoint}: no checkpoint to resume from; remove --resume")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of "cpu", "cuda", or "auto": a GPU where torch sees one, each process its own.
+    """The device for "cpu", "cuda" or "auto" (a GPU where torch finds one), one per process.
 
     Raises:
-        InputError: a GPU is asked for and not there.
+        InputError: "cuda" without a CUDA device.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
+        raise InputError("--device cuda: torch finds no CUDA device; use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", local_rank()) if processes() > 1 else torch.device("cuda")
 
 
 def _labelled(job: TuneJob, tags: TagSet, progress: Progress) -> Iterator[LabelledText]:
-    """The texts that name a tag; says how many, and which tags none names."""
+    """The texts that name a tag; notes their number and the tags that none names."""
     if job.texts or job.captions:
         report = LabelReport(tags)
         yield from label_texts(_all_texts(job), tags, report)
@@ -165,5 +167,5 @@ def _all_texts(job: TuneJob) -> Iterator[str]:
 
 def _sources(job: TuneJob) -> tuple[str, ...]:
     memory = ("captions in memory",) if job.captions else ()
-    made = ("made from the tags' names",) if job.from_names else ()
-    return (*memory, *(file.name for file in job.texts), *made)
+    generated = ("made from the tags' names",) if job.from_names else ()
+    return (*memory, *(file.name for file in job.texts), *generated)

@@ -1,8 +1,8 @@
 """Prompt tuning on texts (TaI, TaI-DPT) and on picture features (CoOp, DualCoOp).
 
-On texts a caption plays the picture: its end token is the global feature, its tokens are the
-patches. Source: Guo et al. 2023, section 3; schedule and settings are the authors'. One loop tunes
-all methods; they differ in what they are tuned on and in their objective.
+On texts, a caption takes the place of a picture: its end token is the global feature, its tokens
+are the patches. Source: Guo et al. 2023, section 3; schedule and settings are the authors'. One
+loop tunes all methods, which differ in their training data and their objective.
 """
 
 from __future__ import annotations
@@ -58,15 +58,16 @@ def tune(
     Args:
         clip: a frozen CLIP.
         tags: C tags.
-        texts: (text, numbers of the tags it names); template texts of every tag are added.
+        texts: pairs of a text and the indices of the tags it names; template texts of every tag
+            are added.
         settings: the method ("taidpt" or "tai") and its numbers.
         options: files and display.
-        progress: told of loss and steps.
+        progress: receives loss and steps.
     Returns:
-        prompts with thresholds and probability maps from the held-out texts.
+        Prompts with thresholds and probability maps from the held-out texts.
     Raises:
-        InputError: tags that do not fit, no text that names a tag, a checkpoint of another run,
-            prompts that run away to infinity.
+        InputError: a tag too long for the model, no text that names a tag, a checkpoint of another
+            run, or diverging prompts.
         KeyboardInterrupt: interrupted; the checkpoint holds the last finished step.
     """
     settings, options = settings or TuneSettings(), options or RunOptions()
@@ -87,24 +88,24 @@ def tune_on_pictures(
     """Tune prompts on pictures with full or partial labels.
 
     Args:
-        clip: the frozen CLIP that gave the features.
+        clip: the frozen CLIP that computed the features.
         tags: C tags.
         pictures: features of N pictures.
         labels: [N, C]: 1 has the tag, −1 has not, 0 unknown.
-        settings: the method ("coop" or "dualcoop") and its numbers, as `settings_of` gives them.
+        settings: the method ("coop" or "dualcoop") and its numbers, from `settings_of`.
         options: files and display.
-        progress: told of loss and steps.
+        progress: receives loss and steps.
     Returns:
-        prompts without thresholds.
+        Prompts without thresholds.
     Raises:
-        InputError: labels of another shape or without a positive, and as `tune`.
+        InputError: labels of another shape or without a positive, or as in `tune`.
     """
     options, progress = options or RunOptions(), progress or SilentProgress()
     if settings.method not in ("coop", "dualcoop"):
         raise InputError(f"method {settings.method!r} is tuned on texts: call tune")
     if tuple(labels.shape) != (len(pictures), len(tags)) or not bool((labels > 0).any()):
         raise InputError(
-            f"labels should be [{len(pictures)}, {len(tags)}] with a 1 at least, got "
+            f"labels should be [{len(pictures)}, {len(tags)}] with at least one 1, got "
             f"{list(labels.shape)} with {int((labels > 0).sum())}"
         )
     settings = _fit_batch(settings, len(pictures), progress)
@@ -125,7 +126,7 @@ def tune_on_pictures(
 
 
 class TextRun:
-    """A tuning run on texts: what is held out, what is trained on, and the loop."""
+    """A tuning run on texts: held-out texts, training texts, and the loop."""
 
     def __init__(
         self,
@@ -143,7 +144,7 @@ class TextRun:
             raise InputError(
                 "none of the texts names a tag: check the tags' spelling or give them synonyms"
             )
-        image_encoder(clip)  # a model that could not use the prompts is refused before the work
+        image_encoder(clip)  # refuses a model that cannot use the prompts, before the work
         self.clip, self.tags, self.options, self.progress = clip, tags, options, progress
         encoder = _encoder(clip, tags, settings)
         train, held = split_held_out(
@@ -162,7 +163,7 @@ class TextRun:
         self.loop = TuningLoop(encoder, objective, material, settings, options, progress)
 
     def _identity(self, named: Sequence[LabelledText], settings: TuneSettings) -> dict[str, Any]:
-        """What makes this run this run; equal to a checkpoint's, or there is no going on."""
+        """The run's identity; resuming needs a checkpoint with the same."""
         labels = json.dumps([list(map(int, labels)) for _, labels in named])
         return {
             **_common_identity(self.clip, self.tags, settings),
@@ -177,10 +178,10 @@ class TextRun:
         }
 
     def _labels(self, texts: Sequence[LabelledText]) -> Tensor:
-        found = torch.full((len(texts), len(self.tags)), -1.0)
-        for row, (_, labels) in zip(found, texts, strict=True):
+        targets = torch.full((len(texts), len(self.tags)), -1.0)
+        for row, (_, labels) in zip(targets, texts, strict=True):
             row[list(labels)] = 1.0
-        return found
+        return targets
 
     def _encode(self, description: str, texts: Sequence[LabelledText]) -> CaptionFeatures:
         self.progress.start(description, len(texts))
@@ -193,14 +194,14 @@ class TextRun:
         )
 
     def prompts(self) -> TunedPrompts:
-        """What was tuned, with thresholds and probability maps from the held-out texts."""
+        """The tuned prompts, with thresholds and probability maps from the held-out texts."""
         texts = {**self.loop.material.identity["texts"], "sources": list(self.options.sources)}
         learned = self._from_held_out() if self.held else ()
         return _prompts(self.clip, self.tags, self.loop, learned, {"texts": texts})
 
     @torch.no_grad()
     def _from_held_out(self) -> tuple[TextTag, ...]:
-        """Thresholds and maps on scores of pictures, from the held-out texts."""
+        """Thresholds and maps for scores of pictures, from the held-out texts."""
         classes = self.loop.class_embeddings()
         features = self._encode("Held-out texts", self.held)
         parts = np.array_split(np.arange(len(features)), math.ceil(len(features) / 256))

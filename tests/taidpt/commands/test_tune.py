@@ -38,7 +38,7 @@ def job(folder: Path, **changes: object) -> TuneJob:
     return TuneJob(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def test_the_command_tunes_saves_and_says_what_it_did(inputs: Path) -> None:
+def test_command_tunes_saves_and_reports(inputs: Path) -> None:
     command = [
         *(
             sys.executable,
@@ -69,7 +69,7 @@ def test_the_command_tunes_saves_and_says_what_it_did(inputs: Path) -> None:
     assert not checkpoint_path(inputs / "street.safetensors").exists()
 
 
-def test_errors_are_one_line_and_exit_2(inputs: Path) -> None:
+def test_errors_are_one_line_with_exit_code_2(inputs: Path) -> None:
     command = [
         *(sys.executable, "-m", "taidpt", "tune", "--model", "RN5O", "--pretrained", "openai"),
         *("--tags", "tags.yaml", "--texts", "captions.txt", "-o", "street.safetensors"),
@@ -80,13 +80,13 @@ def test_errors_are_one_line_and_exit_2(inputs: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_texts_from_names_alone(inputs: Path) -> None:
+def test_tune_from_names_alone(inputs: Path) -> None:
     prompts = run_job(job(inputs, texts=(), from_names=True), SilentProgress())
     assert prompts.provenance["texts"]["sources"] == ["made from the tags' names"]
     assert prompts.provenance["texts"]["named"] == 4000
 
 
-def test_what_is_wrong_is_found_before_the_work(inputs: Path) -> None:
+def test_bad_input_is_refused_before_the_work(inputs: Path) -> None:
     (inputs / "empty.yaml").write_text("[]", "utf-8")
     (inputs / "none.txt").write_text("nothing\nhere\n", "utf-8")
     (inputs / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
@@ -103,14 +103,14 @@ def test_what_is_wrong_is_found_before_the_work(inputs: Path) -> None:
         ({"output": inputs / "folder"}, "is a folder; give a file name"),
         ({"pretrained": "openai"}, "--model toyworld --pretrained embedded"),
         ({"resume": True, "restart": True}, "exclude each other"),
-        ({"resume": True}, "no checkpoint to go on from"),
+        ({"resume": True}, "no checkpoint to resume from"),
     ]:
         with pytest.raises(InputError, match=message):
             run_job(job(inputs, **changes), SilentProgress())
     assert not (inputs / "street.safetensors").exists()
 
 
-def test_an_unfinished_run_is_never_overwritten_unasked(inputs: Path) -> None:
+def test_unfinished_run_is_not_overwritten(inputs: Path) -> None:
     class Stop(SilentProgress):
         def advance(self, count: int = 1, detail: str = "") -> None:
             if "loss" in detail:
@@ -120,7 +120,7 @@ def test_an_unfinished_run_is_never_overwritten_unasked(inputs: Path) -> None:
         run_job(job(inputs), Stop())
     checkpoint = checkpoint_path(inputs / "street.safetensors")
     assert checkpoint.is_file()
-    with pytest.raises(InputError, match="--resume goes on with it, --restart begins anew"):
+    with pytest.raises(InputError, match="--resume continues it, --restart starts again"):
         run_job(job(inputs), SilentProgress())
     resumed = run_job(job(inputs, resume=True), SilentProgress())
     assert not checkpoint.exists()
@@ -128,7 +128,7 @@ def test_an_unfinished_run_is_never_overwritten_unasked(inputs: Path) -> None:
     assert resumed.thresholds == again.thresholds
 
 
-def test_help_needs_no_torch() -> None:
+def test_help_loads_no_torch() -> None:
     code = (
         "import sys; sys.argv = ['taidpt', 'tune', '--help']\n"
         "from taidpt.cli import main\n"

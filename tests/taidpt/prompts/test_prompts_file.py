@@ -41,7 +41,7 @@ def make_prompts(**changes: Any) -> TunedPrompts:
     return TunedPrompts(**{**values, **changes})
 
 
-def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
+def test_prompts_survive_saving_and_loading(tmp_path: Path) -> None:
     prompts, path = make_prompts(), tmp_path / "street.safetensors"
     prompts.save(path)
     loaded = TunedPrompts.load(path)
@@ -78,7 +78,7 @@ def test_prompts_of_older_versions_have_no_maps(tmp_path: Path) -> None:
             lambda header: header["probabilities"][1].update(scores=[]),
             r"probabilities\[1\]: a probability map needs as many probabilities as",
         ),
-        (lambda header: header.update(schema=2), "schema 2 is newer than this version knows"),
+        (lambda header: header.update(schema=2), "schema 2 is newer than this version reads"),
         (
             lambda header: header.update(kind="taidpt-bank"),
             "'kind' should be one of taidpt-prompts",
@@ -94,7 +94,7 @@ def test_prompts_of_older_versions_have_no_maps(tmp_path: Path) -> None:
         (lambda header: header["thresholds"][0].update(off=9), "'off' should be at most"),
     ],
 )
-def test_every_part_of_the_header_is_checked(tmp_path: Path, change: Any, message: str) -> None:
+def test_invalid_header_is_refused(tmp_path: Path, change: Any, message: str) -> None:
     path = tmp_path / "prompts.safetensors"
     make_prompts().save(path)
     rewrite(path, change)
@@ -103,8 +103,8 @@ def test_every_part_of_the_header_is_checked(tmp_path: Path, change: Any, messag
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_no_prompts_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no such file; `taidpt tune` makes one"):
+def test_other_files_are_refused_by_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such file; `taidpt tune` writes one"):
         TunedPrompts.load(tmp_path / "none.safetensors")
     truncated = tmp_path / "cut.safetensors"
     make_prompts().save(truncated)
@@ -134,13 +134,13 @@ def test_impossible_prompts_are_refused(changes: dict[str, Any], message: str) -
         make_prompts(**changes)
 
 
-def test_prompts_know_their_model(resnet_clip: ClipModel) -> None:
+def test_prompts_of_another_model_are_refused(resnet_clip: ClipModel) -> None:
     make_prompts().check_model(resnet_clip)
     model = {"name": "RN50", "pretrained": "openai", "weights_sha256": "f" * 64, "licence": "MIT"}
     with pytest.raises(InputError, match=r"tuned for RN50 with weights openai .*got tiny"):
         make_prompts(model=model).check_model(resnet_clip)
 
 
-def test_prompts_cannot_be_saved_where_there_is_no_folder(tmp_path: Path) -> None:
+def test_saving_without_a_folder_gives_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write the prompts: No such file"):
         make_prompts().save(tmp_path / "nowhere" / "prompts.safetensors")

@@ -44,7 +44,7 @@ def distance(first: TunedPrompts, second: TunedPrompts) -> float:
     )
 
 
-def test_one_process_through_accelerate_is_the_plain_run(
+def test_one_accelerate_process_equals_the_plain_run(
     resnet_clip: ClipModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = tune(resnet_clip, TAGS, TEXTS, SETTINGS)
@@ -61,7 +61,7 @@ def test_one_process_through_accelerate_is_the_plain_run(
     assert found.provenance["losses"] == plain.provenance["losses"]
 
 
-def test_mixed_precision_tunes_alike(resnet_clip: ClipModel) -> None:
+def test_mixed_precision_stays_close_to_fp32(resnet_clip: ClipModel) -> None:
     plain = tune(resnet_clip, TAGS, TEXTS, SETTINGS)
     mixed = tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, precision="bf16"))
     assert all(value.dtype == torch.float32 for value in mixed.contexts.values())
@@ -71,7 +71,7 @@ def test_mixed_precision_tunes_alike(resnet_clip: ClipModel) -> None:
     assert mixed.provenance["losses"][-1] == pytest.approx(plain.provenance["losses"][-1], rel=0.02)
 
 
-def test_two_processes_are_one_run(tmp_path: Path) -> None:
+def test_two_processes_equal_one(tmp_path: Path) -> None:
     """By gloo on the CPU, each with half of every batch; one of them writes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -112,7 +112,7 @@ def test_two_processes_are_one_run(tmp_path: Path) -> None:
     assert shared.provenance["losses"] == pytest.approx(alone.provenance["losses"], rel=1e-5)
 
 
-def test_what_cannot_be_carried_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_execution_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="precision 'tf32': expected one of fp32, bf16, fp16"):
         replace(SETTINGS, precision="tf32")
     with pytest.raises(InputError, match="fp16 needs a GPU"):

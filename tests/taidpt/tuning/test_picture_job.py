@@ -41,7 +41,7 @@ def job(root: Path, method: str, **more: object) -> PictureTuneJob:
     )
 
 
-def test_prompts_from_pictures_evaluate_beside_the_others(tmp_path: Path) -> None:
+def test_prompts_from_pictures_are_evaluated_beside_other_methods(tmp_path: Path) -> None:
     write_voc(tmp_path, 2007, "trainval", OBJECTS)
     write_voc(tmp_path, 2007, "test", OBJECTS)
     jobs = [job(tmp_path, "dualcoop", known=0.5), job(tmp_path, "coop")]
@@ -107,25 +107,25 @@ def test_prompts_tuned_at_another_size_are_evaluated_at_it(tmp_path: Path) -> No
         run_dataset_job(small, SilentProgress())
 
 
-def test_an_unfinished_run_on_pictures_goes_on(tmp_path: Path) -> None:
+def test_unfinished_run_on_pictures_resumes(tmp_path: Path) -> None:
     write_voc(tmp_path, 2007, "trainval", OBJECTS)
     each = job(tmp_path, "coop", augment="cutout")
     with pytest.raises(KeyboardInterrupt):
         run_picture_job(each, InterruptAt(2))
-    with pytest.raises(InputError, match="--resume goes on with it"):
+    with pytest.raises(InputError, match="--resume continues it"):
         run_picture_job(each, SilentProgress())
     resumed = run_picture_job(replace(each, resume=True), SilentProgress())
     again = run_picture_job(each, SilentProgress())
     assert torch.equal(resumed.contexts["local"], again.contexts["local"])
 
 
-def test_the_share_of_known_labels_is_checked(tmp_path: Path) -> None:
+def test_share_of_known_labels_is_checked(tmp_path: Path) -> None:
     write_voc(tmp_path, 2007, "trainval", OBJECTS)
     with pytest.raises(InputError, match="share of known labels should be above 0"):
         run_picture_job(job(tmp_path, "dualcoop", known=0.0), SilentProgress())
 
 
-def test_the_command_takes_the_prompts_shape_and_says_what_it_did(tmp_path: Path) -> None:
+def test_command_uses_the_prompt_shape_and_reports(tmp_path: Path) -> None:
     write_voc(tmp_path, 2007, "trainval", OBJECTS)
     command = [sys.executable, "-m", "taidpt", "tune-pictures", "--dataset", "voc2007"]
     command += ["--root", str(tmp_path), "--model", "toyworld", "--pretrained", "embedded"]

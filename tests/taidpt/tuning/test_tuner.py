@@ -41,9 +41,7 @@ def assert_same(first: TunedPrompts, second: TunedPrompts) -> None:
         (PromptSettings(4, class_specific=True, name_position="middle"), 0.2),
     ],
 )
-def test_a_whole_run_equals_the_plain_way(
-    resnet_clip: ClipModel, shape: PromptSettings, lr: float
-) -> None:
+def test_run_equals_the_reference(resnet_clip: ClipModel, shape: PromptSettings, lr: float) -> None:
     settings = replace(SETTINGS, batch=32, lr=lr, held_out=0.0, prompt=shape)
     seen: list[float] = []
 
@@ -82,7 +80,7 @@ def _one_hot(labels: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("epochs", [20, 7])
-def test_the_schedule_is_the_papers(epochs: int) -> None:
+def test_schedule_equals_the_paper(epochs: int) -> None:
     settings = TuneSettings(epochs=epochs, lr=3e-3)
     for epoch in range(epochs):
         expected = plain.learning_rate(epoch, 3e-3, epochs)
@@ -102,11 +100,11 @@ def test_the_schedule_is_the_papers(epochs: int) -> None:
         (19, 2.4471742e-6),  # 1 + cos 162° is 0.04894348
     ],
 )
-def test_the_schedule_by_hand(epoch: int, expected: float) -> None:
+def test_schedule_by_hand(epoch: int, expected: float) -> None:
     assert math.isclose(learning_rate(epoch, TuneSettings()), expected, rel_tol=1e-7)
 
 
-def test_a_killed_run_goes_on_to_the_very_same_prompts(tmp_path: Path) -> None:
+def test_killed_run_resumes_to_identical_prompts(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.checkpoint"
     command = [sys.executable, "-m", "tests.taidpt.tuning.tuning_case", str(checkpoint)]
     process = subprocess.Popen(command, cwd=REPOSITORY)
@@ -145,21 +143,21 @@ class InterruptAt(SilentProgress):
 
 
 @pytest.mark.parametrize("step", [1, 30])  # in the first epoch, and amid a later one
-def test_an_interrupt_leaves_a_checkpoint_and_says_how_to_go_on(
+def test_interrupt_saves_a_checkpoint_and_explains_resuming(
     resnet_clip: ClipModel, tmp_path: Path, step: int
 ) -> None:
     checkpoint, progress = tmp_path / "run.checkpoint", InterruptAt(step)
     options = RunOptions(checkpoint=checkpoint)
     with pytest.raises(KeyboardInterrupt):
         tune(resnet_clip, TAGS, TEXTS, SETTINGS, options, progress)
-    assert "the same command with --resume goes on" in progress.notes[-1]
+    assert "the same command with --resume continues" in progress.notes[-1]
     resumed = tune(resnet_clip, TAGS, TEXTS, SETTINGS, replace(options, resume=True))
     assert_same(resumed, tune(resnet_clip, TAGS, TEXTS, SETTINGS))
 
 
-def test_a_checkpoint_of_another_run_is_refused(resnet_clip: ClipModel, tmp_path: Path) -> None:
+def test_checkpoint_of_another_run_is_refused(resnet_clip: ClipModel, tmp_path: Path) -> None:
     options = RunOptions(checkpoint=tmp_path / "run.checkpoint", resume=True)
-    with pytest.raises(InputError, match="no checkpoint to go on from"):
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
         tune(resnet_clip, TAGS, TEXTS, SETTINGS, options)
     tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, epochs=1), replace(options, resume=False))
     with pytest.raises(InputError, match=r"another run: settings differ"):
@@ -167,11 +165,11 @@ def test_a_checkpoint_of_another_run_is_refused(resnet_clip: ClipModel, tmp_path
     with pytest.raises(InputError, match=r"another run: texts differ"):
         tune(resnet_clip, TAGS, TEXTS[1:], replace(SETTINGS, epochs=1), options)
     (tmp_path / "run.checkpoint").write_bytes(b"half")
-    with pytest.raises(InputError, match="cannot go on from this checkpoint"):
+    with pytest.raises(InputError, match="cannot resume from this checkpoint"):
         tune(resnet_clip, TAGS, TEXTS, SETTINGS, options)
 
 
-def test_prompts_record_what_they_come_from(resnet_clip: ClipModel) -> None:
+def test_prompts_record_their_provenance(resnet_clip: ClipModel) -> None:
     options = RunOptions(sources=("captions.txt",))
     prompts = tune(resnet_clip, TAGS, [*TEXTS, ("nothing here", ())], SETTINGS, options)
     texts = prompts.provenance["texts"]
@@ -213,7 +211,7 @@ def test_tuning_lowers_the_loss(resnet_clip: ClipModel) -> None:
         {"name_position": "middle", "class_specific": True},
     ],
 )
-def test_other_prompt_shapes_tune(resnet_clip: ClipModel, changes: dict[str, Any]) -> None:
+def test_other_prompt_shapes_can_be_tuned(resnet_clip: ClipModel, changes: dict[str, Any]) -> None:
     shape = PromptSettings(context_tokens=4, **changes)
     prompts = tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, epochs=6, prompt=shape))
     losses = prompts.provenance["losses"]
@@ -221,23 +219,23 @@ def test_other_prompt_shapes_tune(resnet_clip: ClipModel, changes: dict[str, Any
     assert prompts.settings == shape
 
 
-def test_a_bidirectional_tower_tunes() -> None:
+def test_bidirectional_tower_can_be_tuned() -> None:
     clip = make_clip(no_causal_mask=True, custom_text=True)
     losses = tune(clip, TAGS, TEXTS, SETTINGS).provenance["losses"]
     assert losses[-1] < losses[0]
 
 
-def test_few_texts_make_one_batch_and_it_is_said(resnet_clip: ClipModel) -> None:
+def test_few_texts_make_one_batch_with_a_note(resnet_clip: ClipModel) -> None:
     progress = InterruptAt(10**9)
     tune(resnet_clip, TAGS[:1], [("a dog", (0,))], TuneSettings(epochs=1), progress=progress)
     assert any("fewer than a batch of 512" in line for line in progress.notes)
 
 
-def test_what_cannot_be_tuned_is_said(resnet_clip: ClipModel) -> None:
+def test_impossible_tuning_is_refused(resnet_clip: ClipModel) -> None:
     with pytest.raises(InputError, match="none of the texts names a tag"):
         tune(resnet_clip, TAGS, [("nothing", ()), ("here", ())], SETTINGS)
     with pytest.raises(
-        InputError, match=r"ran away to infinity in epoch \d: lower the learning rate"
+        InputError, match=r"diverged to infinity in epoch \d: lower the learning rate"
     ):
         tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, lr=1e30))
     with pytest.raises(InputError, match="expected one of taidpt, tai"):

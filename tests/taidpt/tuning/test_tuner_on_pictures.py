@@ -51,7 +51,7 @@ def small(method: str) -> TuneSettings:
     return replace(settings, epochs=10, batch=16, lr=lr, prompt=shape)
 
 
-def test_presets_are_the_published_ones() -> None:
+def test_presets_are_the_published_settings() -> None:
     dual = settings_of("dualcoop")
     assert (dual.epochs, dual.batch, dual.lr, dual.loss) == (50, 64, 2e-3, "asymmetric")
     assert dual.prompt == PromptSettings(16, class_specific=True)
@@ -82,7 +82,7 @@ def test_tuning_on_pictures_lowers_the_loss(
     assert all(row.shape == (len(TAGS), 32) for row in rows.values())
 
 
-def test_a_whole_dualcoop_run_equals_the_plain_way(
+def test_dualcoop_run_equals_the_reference(
     resnet_clip: ClipModel,
     pictures: tuple[PictureSource, torch.Tensor],
     monkeypatch: pytest.MonkeyPatch,
@@ -136,7 +136,7 @@ def test_dualcoop_scores_by_hand() -> None:
     torch.testing.assert_close(scores, torch.tensor([[expected]]))
 
 
-def test_dualcoop_learns_its_temperatures_and_starts_at_the_published(
+def test_dualcoop_learns_temperatures_from_the_published_start(
     resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor]
 ) -> None:
     source, labels = pictures
@@ -151,7 +151,7 @@ def test_dualcoop_learns_its_temperatures_and_starts_at_the_published(
     assert tuned.contexts["positive"].shape == (len(TAGS), 4, 64)
 
 
-def test_hidden_labels_teach_nothing(
+def test_hidden_labels_do_not_affect_the_prompts(
     resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor]
 ) -> None:
     source, labels = pictures
@@ -165,7 +165,7 @@ def test_hidden_labels_teach_nothing(
     assert change[2] < 0.01 * change[[0, 1, 3]].min()  # weight decay alone
 
 
-def test_an_interrupted_dualcoop_run_goes_on_exactly(
+def test_interrupted_dualcoop_run_resumes_exactly(
     resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor], tmp_path: Path
 ) -> None:
     source, labels = pictures
@@ -179,7 +179,7 @@ def test_an_interrupted_dualcoop_run_goes_on_exactly(
     assert resumed.scoring == whole.scoring
 
 
-def test_masks_hide_each_label_by_itself() -> None:
+def test_masks_hide_labels_independently() -> None:
     labels = torch.where(torch.arange(20000).view(200, 100) % 3 == 0, 1, -1)
     masked = mask_labels(labels, 0.1, seed=1)
     known = masked != 0
@@ -193,11 +193,11 @@ def test_masks_hide_each_label_by_itself() -> None:
         mask_labels(labels, 0.0, seed=1)
 
 
-def test_material_and_method_must_fit(
+def test_unfit_training_data_is_refused(
     resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor]
 ) -> None:
     source, labels = pictures
-    with pytest.raises(InputError, match=r"should be \[48, 4\] with a 1 at least, got \[47, 4\]"):
+    with pytest.raises(InputError, match=r"should be \[48, 4\] with at least one 1, got \[47, 4\]"):
         tune_on_pictures(resnet_clip, TAGS, source, labels[1:], settings_of("coop"))
     with pytest.raises(InputError, match="with 0"):
         tune_on_pictures(resnet_clip, TAGS, source, -labels.abs(), settings_of("coop"))
