@@ -1,4 +1,4 @@
-"""Commands around data sets: tune on their pictures, reproduce published results, check files."""
+"""The commands `tune-pictures`, `reproduce` and `datasets`: parse, call the library, print."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from taidpt.commands.options import (
     CACHE,
     DEVICE,
     FILE,
+    MARKDOWN_HELP,
+    MODEL_HELP,
+    PRETRAINED,
     RESUME,
+    ROOT,
     pick_picture,
     pick_settings,
     picture_options,
+    setting,
     shape_options,
     write_text,
 )
@@ -26,22 +31,41 @@ __all__ = ["datasets", "reproduce", "tune_pictures"]
 
 
 @click.command("tune-pictures")
-@click.option("--dataset", required=True, help="voc2007, coco2014, nuswide, toyworld …")
-@click.option("--root", type=FILE, help="Where the data sets lie; the toy world needs none.")
 @click.option(
-    "--split", default="train", show_default=True, help="Of the data set; LaSO's has train-2 … 10."
+    "--dataset", required=True, help="Data set: voc2007, coco2014, nuswide, toyworld and others."
 )
-@click.option("--method", type=click.Choice(["coop", "dualcoop"]), default="dualcoop")
-@click.option("--model", help="open_clip's model name, or toyworld.")
-@click.option("--pretrained", help="Weights: an open_clip tag, a file, or random.")
-@click.option("--known", type=float, default=1.0, show_default=True, help="Known labels' share.")
-@click.option("--shots", type=click.IntRange(1), help="So many pictures of each class. [all]")
+@ROOT
+@click.option(
+    "--split",
+    default="train",
+    show_default=True,
+    help="Split to tune on; LaSO's few-shot sets also have train-2 to train-10.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["coop", "dualcoop"]),
+    default="dualcoop",
+    show_default=True,
+    help="CoOp: one prompt per tag; DualCoOp: a positive and a negative one.",
+)
+@click.option("--model", help=f"{MODEL_HELP} [default: toyworld for its own data set]")
+@PRETRAINED
+@click.option(
+    "--known",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the labels that tuning sees, 0 to 1.",
+)
+@click.option(
+    "--shots", type=click.IntRange(1), help="Pictures of each class. [default: all pictures]"
+)
 @click.option(
     "--augment",
     type=click.Choice(["none", "crop", "cutout"]),
     default="none",
     show_default=True,
-    help="Change pictures each time: random crops or cutout, with AutoAugment and flips.",
+    help="Change pictures in every epoch: random crops or cutout, with AutoAugment and flips.",
 )
 @picture_options
 @click.option(
@@ -51,15 +75,15 @@ __all__ = ["datasets", "reproduce", "tune_pictures"]
     show_default=True,
     help="Seed of every random number generator.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the pictures. [50]")
-@click.option("--batch", type=click.IntRange(1), help="Pictures a step. [DualCoOp 64, CoOp 32]")
-@click.option("--lr", type=float, help="Learning rate after the first epoch. [2e-3]")
+@setting("--epochs", click.IntRange(1), "Passes over the pictures.", "50")
+@setting("--batch", click.IntRange(1), "Pictures per step.", "64; CoOp: 32")
+@setting("--lr", float, "Learning rate after the first epoch.", "2e-3")
 @shape_options
 @RESUME
 @CACHE
-@click.option("-o", "--output", required=True, type=FILE, help="Prompts file.")
+@click.option("-o", "--output", required=True, type=FILE, help="Prompts file to write.")
 def tune_pictures(method: str, **given: Any) -> None:
-    """Tune prompts on a data set's train pictures, with all or some of their labels.
+    """Tune prompts on a data set's training pictures, with all or some of their labels.
 
     \b
     DualCoOp with a tenth of the labels, as its authors ran it:
@@ -84,20 +108,40 @@ def tune_pictures(method: str, **given: Any) -> None:
 
 @click.command("reproduce")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--root", type=FILE, help="Where the data sets lie.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs.")
+@ROOT
+@click.option(
+    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs, from seed 0 on."
+)
 @CACHE
-@click.option("--without-leak", is_flag=True, help="Leave out captions of COCO's test pictures.")
 @click.option(
-    "--split", default="test", show_default=True, help="To evaluate on; the toy world has val."
+    "--without-leak",
+    is_flag=True,
+    help="Leave out captions that describe COCO's test pictures. [default: off, as in the paper]",
 )
-@click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read pictures.")
+@click.option(
+    "--split",
+    default="test",
+    show_default=True,
+    help="Split to evaluate on; the toy world also has val.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processes that read pictures; 0 reads in the main process.",
+)
 @DEVICE
-@click.option("--dry-run", is_flag=True, help="Print the plan and end.")
+@click.option("--dry-run", is_flag=True, help="Print the steps and stop.")
 @click.option(
-    "-o", "--output", type=FILE, default=Path(), help="Folder for the records NAME.json. [.]"
+    "-o",
+    "--output",
+    type=FILE,
+    default=Path(),
+    show_default=True,
+    help="Folder for one record NAME.json per result.",
 )
-@click.option("--markdown", "markdown_path", type=FILE, help="Write a table; - for stdout.")
+@click.option("--markdown", "markdown_path", type=FILE, help=MARKDOWN_HELP)
 def reproduce(
     names: tuple[str, ...],
     output: Path,
@@ -106,7 +150,7 @@ def reproduce(
     without_leak: bool,
     **given: Any,
 ) -> None:
-    """Run published results again; without a NAME, list them. 'toyworld-*' is all of a kind.
+    """Reproduce published results. Without a NAME, list them; 'toyworld-*' selects several.
 
     \b
     taidpt reproduce voc2007-taidpt --root DATA
@@ -138,13 +182,13 @@ def _reproduce(
     done = []
     for name in names:
         with BarProgress() as progress:
-            found = reproduction.reproduce(name, job, progress)
-        done.append(found)
+            result = reproduction.reproduce(name, job, progress)
+        done.append(result)
         if markdown_path != Path("-"):
-            for line in found.lines():
+            for line in result.lines():
                 click.echo(line)
         path = output / f"{name}.json"
-        found.save(path)
+        result.save(path)
         click.echo(f"record: {path}", err=True)
     write_text(markdown_path, reproduction.markdown(done))
 
@@ -156,17 +200,17 @@ def datasets() -> None:
 
 @datasets.command("check")
 @click.argument("root", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 def check(root: Path, as_json: bool) -> None:
-    """Say what is there below ROOT, what is missing, and where each file comes from."""
+    """List what ROOT holds of each data set, what is missing, and where to get it."""
     import json
 
     from taidpt.datasets import check_root
 
     checked = check_root(root)
     if as_json:
-        click.echo(json.dumps([found.to_json() for found in checked], indent=2))
+        click.echo(json.dumps([dataset.to_json() for dataset in checked], indent=2))
         return
-    for found in checked:
-        for line in found.lines():
+    for dataset in checked:
+        for line in dataset.lines():
             click.echo(line)

@@ -1,4 +1,4 @@
-"""Commands that evaluate: parse, call the library, print."""
+"""The commands `eval` and `ensemble`: parse, call the library, print."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import click
 from taidpt.commands.options import (
     CACHE,
     FILE,
+    MARKDOWN_HELP,
+    MODEL_HELP,
+    PRETRAINED,
+    ROOT,
+    TEXTS_HELP,
     pick_picture,
     pick_settings,
     picture_options,
+    setting,
     shape_options,
+    stacked,
     write_text,
 )
 
@@ -24,80 +31,108 @@ if TYPE_CHECKING:
 
 __all__ = ["ensemble", "evaluate"]
 
-_DIFFICULT = click.option(
-    "--difficult",
-    type=click.Choice(["negative", "ignore"]),
-    default="negative",
-    show_default=True,
-    help="What a target of 0 is.",
-)
-_INTERPOLATION = click.option(
-    "--interpolation",
-    type=click.Choice(["none", "11point"]),
-    default="none",
-    show_default=True,
-    help="Which average precision.",
-)
-_EMPTY_CLASS = click.option(
-    "--empty-class",
-    type=click.Choice(["skip", "zero"]),
-    default="skip",
-    show_default=True,
-    help="How a class with no positive counts.",
+_metric_options = stacked(
+    click.option(
+        "--difficult",
+        type=click.Choice(["negative", "ignore"]),
+        default="negative",
+        show_default=True,
+        help="How a target of 0 counts.",
+    ),
+    click.option(
+        "--interpolation",
+        type=click.Choice(["none", "11point"]),
+        default="none",
+        show_default=True,
+        help="Average precision over all positives, or VOC2007's at 11 recalls.",
+    ),
+    click.option(
+        "--empty-class",
+        type=click.Choice(["skip", "zero"]),
+        default="skip",
+        show_default=True,
+        help="How a class without a positive counts.",
+    ),
 )
 _MERGE_WEIGHT = click.option(
-    "--merge-weight", type=float, default=0.5, show_default=True, help="The local head's share."
+    "--merge-weight",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Share of the local head in merged scores, 0 to 1.",
 )
-
-
-# what needs a data set; saved scores have none of it to say
-_DATASET_OPTIONS = (
-    click.option("--dataset", help="A data set instead: voc2007, coco2014, nuswide, toyworld …"),
-    click.option("--root", type=FILE, help="Where the data sets lie."),
+# Options of --dataset; saved scores refuse them.
+_dataset_options = stacked(
+    click.option("--dataset", help="Data set: voc2007, coco2014, nuswide, toyworld and others."),
+    ROOT,
     click.option(
-        "--split", default="test", show_default=True, help="Of the data set; the toy world has val."
+        "--split",
+        default="test",
+        show_default=True,
+        help="Split to evaluate on; the toy world also has val.",
     ),
-    click.option("--methods", default="zsclip,clipdpt", show_default=True, help="With commas."),
-    click.option("--model", help="open_clip's model name."),
-    click.option("--pretrained", help="Weights: an open_clip tag, a file, or random."),
     click.option(
-        "--texts", multiple=True, type=FILE, help="Captions, for methods made from texts."
+        "--methods",
+        default="zsclip,clipdpt",
+        show_default=True,
+        help="Methods, separated by commas; a+b averages two.",
     ),
-    click.option("--prompts", multiple=True, type=FILE, help="Tuned prompts, by their own method."),
+    click.option("--model", help=f"{MODEL_HELP} [default: toyworld for its own data set]"),
+    PRETRAINED,
+    click.option(
+        "--texts", multiple=True, type=FILE, help=f"{TEXTS_HELP} For methods made from texts."
+    ),
+    click.option(
+        "--prompts",
+        multiple=True,
+        type=FILE,
+        help="Prompts file, for the method that tuned it. May be repeated.",
+    ),
     CACHE,
-    click.option("--seed", type=click.IntRange(0), default=0, help="Of training on --texts. [0]"),
-    click.option("--lr", type=float, help="Learning rate of tuning on --texts."),
-    click.option("--epochs", type=click.IntRange(1), help="Passes over --texts. [20]"),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Seed of tuning on --texts and of random weights.",
+    ),
+    setting("--lr", float, "Learning rate of tuning on --texts.", "the data set's own"),
+    setting("--epochs", click.IntRange(1), "Passes over --texts.", "20"),
     shape_options,
     picture_options,
-    click.option("--save-scores", type=FILE, help="A folder for METHOD.npz."),
+    click.option("--save-scores", type=FILE, help="Folder for one METHOD.npz per method."),
     click.option(
-        "--save-banks", type=FILE, help="A folder for METHOD.bank, to give to taidpt-export."
+        "--save-banks",
+        type=FILE,
+        help="Folder for one METHOD.bank per method, which taidpt-export takes.",
     ),
 )
-
-
-def _dataset_options(command: Any) -> Any:
-    for option in reversed(_DATASET_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.command("eval")
-@click.option("--scores", "score_path", type=FILE, help=".npz with targets, global and local.")
+@click.option(
+    "--scores", "score_path", type=FILE, help="Score file: .npz with targets, global and local."
+)
 @_dataset_options
 @_MERGE_WEIGHT
-@_DIFFICULT
-@_INTERPOLATION
-@_EMPTY_CLASS
-@click.option("--top-k", type=click.IntRange(1), help="Add F1 when the K best tags are taken.")
-@click.option("--threshold", type=float, help="Add F1 when all tags from this score on are taken.")
-@click.option("--per-class", is_flag=True, help="Print each class too.")
-@click.option("--plots", type=FILE, help="A folder for plots.")
-@click.option("--json", "json_path", type=FILE, help="Write everything as JSON; - for stdout.")
-@click.option("--markdown", "markdown_path", type=FILE, help="Write a table; - for stdout.")
+@_metric_options
+@click.option(
+    "--top-k", type=click.IntRange(1), help="Also print F1 of the K best tags of each picture."
+)
+@click.option(
+    "--threshold", type=float, help="Also print F1 of all tags that score at least this much."
+)
+@click.option("--per-class", is_flag=True, help="Also print each class.")
+@click.option("--plots", type=FILE, help="Folder for plots.")
+@click.option(
+    "--json",
+    "json_path",
+    type=FILE,
+    help="JSON file to write; - writes it to standard output instead of the lines.",
+)
+@click.option("--markdown", "markdown_path", type=FILE, help=MARKDOWN_HELP)
 def evaluate(score_path: Path | None, **given: Any) -> None:
-    """Evaluate saved scores with no model at all, or methods on a data set.
+    """Evaluate saved scores, without a model, or methods on a data set.
 
     \b
     taidpt eval --scores FILE.npz
@@ -115,14 +150,14 @@ def evaluate(score_path: Path | None, **given: Any) -> None:
 
 
 def _refuse_dataset_options() -> None:
-    """Saved scores were made already: an option that would have changed them must not be lost."""
+    """Refuse options that change how scores are computed: saved scores are computed already."""
     context = click.get_current_context()
-    wanted = {"score_path", "merge_weight", "difficult", "interpolation", "empty_class", "top_k"}
-    wanted |= {"threshold", "per_class", "plots", "json_path", "markdown_path"}
+    shared = {"score_path", "merge_weight", "difficult", "interpolation", "empty_class", "top_k"}
+    shared |= {"threshold", "per_class", "plots", "json_path", "markdown_path"}
     default = click.core.ParameterSource.DEFAULT
     for option in context.command.params:
         name = option.name or ""
-        if name not in wanted and context.get_parameter_source(name) != default:
+        if name not in shared and context.get_parameter_source(name) != default:
             raise click.UsageError(f"{option.opts[0]} goes with --dataset, not with --scores")
 
 
@@ -187,7 +222,7 @@ def _map_settings(given: dict[str, Any]) -> MapSettings:
 
 
 def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -> None:
-    """The lines for a reader, unless standard output is taken by --json or --markdown."""
+    """Print the lines, unless --json or --markdown writes to standard output."""
     import json
 
     json_path, markdown_path = given["json_path"], given["markdown_path"]
@@ -201,17 +236,15 @@ def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -
 @click.command("ensemble")
 @click.argument("text_scores", type=FILE)
 @click.argument("image_scores", type=FILE)
-@click.option("--rate", type=float, required=True, help="Share of the image-tuned scores, 0 to 1.")
+@click.option("--rate", type=float, required=True, help="Share of IMAGE_SCORES, 0 to 1.")
 @_MERGE_WEIGHT
-@_DIFFICULT
-@_INTERPOLATION
-@_EMPTY_CLASS
-@click.option("-o", "--output", type=FILE, help="Write the combined scores as .npz.")
+@_metric_options
+@click.option("-o", "--output", type=FILE, help="Score file to write the combination to.")
 def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -> None:
     """Combine scores of text-tuned and image-tuned prompts, and print the mAP.
 
-    Each file's merged scores are brought to 0 … 1 as a whole; then (1 − rate) of the first is added
-    to rate of the second.
+    The merged scores of each file are scaled to 0 … 1 as a whole; the combination is (1 − rate) ·
+    TEXT_SCORES + rate · IMAGE_SCORES.
     """
     from taidpt.evaluation.saved_scores import empty_note, ensemble_scores, evaluate_scores
     from taidpt.score_file import ScoreFile

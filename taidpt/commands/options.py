@@ -16,13 +16,18 @@ __all__ = [
     "CACHE",
     "DEVICE",
     "FILE",
+    "MARKDOWN_HELP",
+    "MODEL_HELP",
+    "PRETRAINED",
     "RESUME",
+    "ROOT",
     "TEXTS_HELP",
     "pick_picture",
     "pick_settings",
     "picture_options",
     "setting",
     "shape_options",
+    "stacked",
     "write_text",
 ]
 
@@ -35,7 +40,7 @@ def setting(flag: str, kind: Any, text: str, default: str) -> Callable[[Command]
     return click.option(flag, type=kind, default=None, help=f"{text} [default: {default}]")
 
 
-def _stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """One decorator that adds several options, shown in this order."""
 
     def add(command: Command) -> Command:
@@ -48,6 +53,17 @@ def _stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 TEXTS_HELP = "Captions: text, JSONL or COCO JSON, also .gz. May be repeated."
 
+MARKDOWN_HELP = "Markdown table to write; - writes it to standard output instead of the lines."
+MODEL_HELP = "open_clip's model name, a folder in open_clip's form, or toyworld."
+PRETRAINED = click.option(
+    "--pretrained",
+    help="Weights: an open_clip tag, a file, or random[:SEED]. [default: those of the model's "
+    "folder, or toyworld's]",
+)
+ROOT = click.option(
+    "--root", type=FILE, help="Folder of the data sets. [default: none, toyworld needs none]"
+)
+
 CACHE = click.option(
     "--cache", type=FILE, help="Folder where features are kept. [default: ~/.cache/taidpt]"
 )
@@ -58,13 +74,13 @@ DEVICE = click.option(
     show_default=True,
     help="Where to compute; auto takes a GPU where torch finds one.",
 )
-RESUME = _stacked(
+RESUME = stacked(
     click.option("--resume", is_flag=True, help="Continue from the checkpoint beside the output."),
     click.option("--restart", is_flag=True, help="Discard that checkpoint and start again."),
 )
 
 # The shape of the prompts and the loss, for every command that tunes.
-shape_options = _stacked(
+shape_options = stacked(
     setting(
         "--loss",
         click.Choice(["ranking", "asymmetric", "bce", "focal"]),
@@ -93,7 +109,7 @@ shape_options = _stacked(
 )
 
 # How pictures are shown to a model, for every command that encodes pictures.
-picture_options = _stacked(
+picture_options = stacked(
     click.option(
         "--size",
         type=click.IntRange(1),

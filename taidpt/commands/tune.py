@@ -10,6 +10,8 @@ import click
 from taidpt.commands.options import (
     DEVICE,
     FILE,
+    MODEL_HELP,
+    PRETRAINED,
     RESUME,
     TEXTS_HELP,
     pick_settings,
@@ -50,12 +52,8 @@ def texts(tags: Path, text_paths: tuple[Path, ...], examples: int) -> None:
 
 
 @click.command()
-@click.option("--model", required=True, help="open_clip's model name, or toyworld.")
-@click.option(
-    "--pretrained",
-    required=True,
-    help="Weights: an open_clip tag, a file, random, or embedded (toyworld).",
-)
+@click.option("--model", required=True, help=MODEL_HELP)
+@PRETRAINED
 @_TAGS
 @click.option("--texts", multiple=True, type=FILE, help=TEXTS_HELP)
 @click.option("--from-names", is_flag=True, help="Add sentences made from the tags' names.")
