@@ -50,12 +50,12 @@ COMMANDS = {
     "eval": Command(
         f"{_EVALUATE}:evaluate", "Evaluate saved scores, or methods on a data set.", "tune"
     ),
-    "ensemble": Command(f"{_EVALUATE}:ensemble", "Combine two score files.", "tune"),
+    "ensemble": Command(f"{_EVALUATE}:ensemble", "Combine two score files."),
     "tune-pictures": Command(
         f"{_DATASETS}:tune_pictures", "Tune prompts on a data set's pictures.", "datasets"
     ),
     "reproduce": Command(f"{_DATASETS}:reproduce", "Run a published result again.", "datasets"),
-    "datasets": Command(f"{_DATASETS}:datasets", "Look for the benchmark data sets.", "datasets"),
+    "datasets": Command(f"{_DATASETS}:datasets", "Look for the benchmark data sets."),
     "export": Command(f"{_EXPORT}:export", "Turn tuned prompts into a bundle.", "export"),
     "bank": Command(f"{_BANK}:bank", "Make a class bank: tags in one file.", "export"),
     "compare-banks": Command(

@@ -232,7 +232,7 @@ def _score(
 
 def _head(tagger: Tagger) -> Any:
     """A frame batch's outputs and a bank → scores [N, C]."""
-    with optional_packages("comparing banks", "tune"):
+    with optional_packages("comparing banks", "export"):
         import torch
     from taidpt.export.parity.torch_reference import head_outputs
 

@@ -170,9 +170,9 @@ def export(
 @click.help_option("-h", "--help")
 def demo(output: Path, seed: int, quiet: bool) -> None:
     """Do the whole line on the embedded toy world: tune, export, tag a video, evaluate."""
-    from taidpt.export.graph.onnx_files import require_export_packages
+    from taidpt.runtime.optional import require_extra
 
-    require_export_packages()
+    require_extra("demo", "taidpt demo")
     import dataclasses
 
     from taidpt.export.cli.printing import print_demo, progress_for
