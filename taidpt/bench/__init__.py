@@ -1,1 +1,1 @@
-"""Programs that `taidpt bench` starts in a process of their own."""
+"""Programs that `taidpt bench` runs in a process of their own."""

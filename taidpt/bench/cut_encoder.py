@@ -1,8 +1,8 @@
-"""A bundle's graph cut at its features: the bare encoder that `taidpt bench` compares with.
+"""Cuts a bundle's graph at its features: the encoder alone, which `taidpt bench` compares with.
 
     python -m taidpt.bench.cut_encoder GRAPH FRAMES OUT
 
-A process of its own, so that the runtime loads no onnx. FRAMES is the name of the graph's input.
+Runs in its own process, so that the runtime loads no onnx. FRAMES is the graph's input name.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ FEATURES = ("global_features", "patch_features")
 
 
 def cut_encoder(graph: Path, frames: str, out: Path) -> None:
-    """Write the part of a graph that leads from the frames to its unit features.
+    """Write the part of a graph from the frames to the unit features.
 
     Args:
-        graph: an ONNX file, its weights within or beside it.
+        graph: an ONNX file with its weights inside or beside it.
         frames: name of its input.
-        out: the file to write; weights lie beside it where they did before.
+        out: the file to write; its weights are placed as those of `graph`.
     Raises:
-        BundleError: the graph is not readable, or its weights lie elsewhere.
-        ValueError: it has no such input or features.
+        BundleError: the graph is unreadable, or its weights are elsewhere.
+        ValueError: the graph has no such input or features.
     """
     import onnx
 
@@ -38,7 +38,7 @@ def cut_encoder(graph: Path, frames: str, out: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Cut as the arguments say."""
+    """Run `cut_encoder` with the command line's arguments."""
     graph, frames, out = arguments
     cut_encoder(Path(graph), frames, Path(out))
 

@@ -1,9 +1,9 @@
-"""open_clip's image encoder as PyTorch runs it eagerly: what `taidpt bench` puts beside a bundle.
+"""Times open_clip's image encoder in eager PyTorch, which `taidpt bench` compares with a bundle.
 
     python -m taidpt.bench.eager_encoder RN50-quickgelu 1,8 cpu THREADS SECONDS
 
-A process of its own, so that the runtime loads no torch. The weights are random: they change the
-values and not the time. Prints a JSON object: milliseconds a frame, medians, by batch size.
+Runs in its own process, so that the runtime loads no torch. The weights are random, which does not
+change the time. Prints a JSON object: median milliseconds per frame, by batch size.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 
 __all__ = ["main", "measure"]
 
-_LEAST_ROUNDS = 3
+_LEAST_ROUNDS = 3  # the fewest of which a median is not simply the slowest or the fastest
 
 
 def measure(
     model: str, batches: list[int], device: str, threads: int, seconds: float
 ) -> dict[str, float]:
-    """Median milliseconds a frame of each batch size.
+    """Median milliseconds per frame for each batch size.
 
     Args:
         model: an open_clip name, or "toyworld".
         batches: batch sizes.
-        device: of torch, "cpu" or "cuda".
-        threads: of torch; 0 leaves them to it.
-        seconds: about how long to measure each batch size.
+        device: torch's device, "cpu" or "cuda".
+        threads: torch's CPU threads; 0 for its default.
+        seconds: approximate time per batch size.
     """
     import torch
 
@@ -37,10 +37,10 @@ def measure(
 
     if threads:
         torch.set_num_threads(threads)
-    clip = load_clip(model, "embedded" if model == EMBEDDED_MODEL else "random")
+    clip = load_clip(model, None if model == EMBEDDED_MODEL else "random")
     visual: Any = clip.model.visual
     visual.to(device)
-    found = {}
+    medians = {}
 
     def encode(frames: torch.Tensor) -> None:
         visual(frames)
@@ -57,12 +57,12 @@ def measure(
                 begun = time.perf_counter()
                 encode(frames)
                 times.append((time.perf_counter() - begun) * 1e3)
-        found[str(batch)] = statistics.median(times) / batch
-    return found
+        medians[str(batch)] = statistics.median(times) / batch
+    return medians
 
 
 def main(arguments: list[str]) -> None:
-    """Measure as the arguments say and print."""
+    """Measure with the command line's arguments and print the result."""
     model, batches, device, threads, seconds = arguments
     sizes = [int(part) for part in batches.split(",")]
     print(json.dumps(measure(model, sizes, device, int(threads), float(seconds))))

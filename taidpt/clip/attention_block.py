@@ -1,8 +1,8 @@
-"""The inside of open_clip's residual attention block, opened where the method needs it.
+"""The parts of open_clip's residual attention block.
 
-A block is `x + ls_1(attention(ln_1(x)))`, then `x + ls_2(mlp(ln_2(x)))`. Prefix sharing needs its
+A block is `x + ls_1(attention(ln_1(x)))`, then `x + ls_2(mlp(ln_2(x)))`. Prefix sharing uses its
 keys and values, the local branch of a ViT its value path, and the ONNX exporter an attention
-without torch's fused fast path: all three are built from these few lines.
+without torch's fused fast path.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def is_plain_block(block: nn.Module) -> bool:
-    """Whether this is open_clip's default block: fused q, k, v and no extra norms or scales."""
+    """Whether this is open_clip's default block: fused q, k, v, no extra norms or scales."""
     attention = getattr(block, "attn", None)
     return (
         isinstance(attention, nn.MultiheadAttention)
@@ -66,6 +66,6 @@ def close_block(block: Any, x: Tensor, attended: Tensor) -> Tensor:
 
 
 def run_block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The whole block on tokens [B, L, W], equal to calling it."""
+    """The whole block on tokens [B, L, W], equal to calling the module."""
     query, key, value = queries_keys_values(block, x)
     return close_block(block, x, attend(block, query, key, value, mask))

@@ -1,4 +1,4 @@
-"""A uniform view of open_clip's text towers, which lie in the model itself or under `.text`."""
+"""A uniform view of open_clip's text towers, found in the model itself or under `.text`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["TextTower", "text_tower"]
 
 @dataclass(frozen=True)
 class TextTower:
-    """The parts of a text transformer, and how a text's one feature is taken from its tokens.
+    """The parts of a text transformer, and how its tokens are pooled to one feature.
 
     Attributes:
         token_embedding, transformer, ln_final: open_clip's modules.
         positions: positional embedding, [context length, W].
         projection: W → D as a matrix or a linear layer, or None.
         mask: additive causal mask, [context length, context length], or None.
-        pool_type: open_clip's word: "argmax" or "eos" (the end token), "first", "last".
-        eos_id: the end token's number that "eos" looks for.
+        pool_type: open_clip's "argmax" or "eos" (the end token), "first" or "last".
+        eos_id: the end token's number, for "eos".
     """
 
     token_embedding: nn.Embedding
@@ -44,16 +44,15 @@ class TextTower:
 
     @property
     def is_causal(self) -> bool:
-        """Whether tokens see only those before them, and the feature is the end token's.
+        """Whether tokens attend only backwards and the feature is the end token's.
 
-        Then nothing behind the end matters: texts may be cut there, and a shared beginning need
-        be computed only once.
+        Then texts may be cut behind their end, and a shared beginning is computed only once.
         """
         return self.mask is not None and self.pool_type in ("argmax", "eos")
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether keys and values of a shared beginning can be handed to every text."""
+        """Whether all texts can use the keys and values of a shared beginning."""
         return self.is_causal and all(map(is_plain_block, self.transformer.resblocks))
 
     def run(self, x: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ class TextTower:
         return x @ self.projection
 
     def pooled_positions(self, ends: Tensor, length: int) -> Tensor:
-        """Where each text's feature is taken; `ends` holds the end tokens' positions, [N]."""
+        """The position of each text's pooled token; `ends` holds the end tokens' positions, [N]."""
         if self.pool_type in ("argmax", "eos"):
             return ends
         return torch.full_like(ends, 0 if self.pool_type == "first" else length - 1)
@@ -81,7 +80,7 @@ def text_tower(clip: ClipModel) -> TextTower:
     """The text tower of a CLIP.
 
     Raises:
-        InputError: a tower that takes no context vectors (Hugging Face's, CoCa's).
+        InputError: a tower that accepts no context vectors (Hugging Face's, CoCa's).
     """
     model: Any = clip.model
     tower = getattr(model, "text", model)

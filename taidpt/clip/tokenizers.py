@@ -1,7 +1,7 @@
-"""One view of open_clip's tokenizers: CLIP's own, and Hugging Face's as SigLIP's models bring them.
+"""One view of open_clip's tokenizers: CLIP's own, and Hugging Face's for SigLIP models.
 
-How a text lies among start, end and padding is not looked up but seen: a word is tokenised with and
-without them, by open_clip itself, so that prompts are laid out as the model's own texts are.
+The layout of start, end and padding is read off a word that open_clip tokenises with and without
+them, so that prompts have the layout of the model's own texts.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class TextTokenizer:
     """A tokenizer and its layout of a text: [start] text [end] [pad …].
 
     Attributes:
-        start: token numbers before every text; SigLIP has none.
-        end: the token behind every text.
-        pad: the token that fills up to the context's length; may equal `end`, as in SigLIP.
-        encode: one text → its own token numbers, cleaned as the model wants it.
+        start: token numbers before every text; none in SigLIP.
+        end: the token after every text.
+        pad: the token that fills the context; may equal `end`, as in SigLIP.
+        encode: one text → its own token numbers, cleaned as for the model.
         tokenize: texts → token numbers [N, context length], int64, cut and padded.
     """
 
@@ -43,8 +43,8 @@ class TextTokenizer:
     def whole(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token numbers [N, context length], and the position of each text's end token, [N].
 
-        The end is the first one behind the start; a text that leaves no room for any ends with the
-        context.
+        The end is the first one after the start; a text without room for an end token ends with
+        the context.
         """
         ids = torch.as_tensor(self.tokenize(list(texts)))
         hits = ids[:, len(self.start) :] == self.end
@@ -56,19 +56,19 @@ def text_tokenizer(clip: ClipModel) -> TextTokenizer:
     """The tokenizer of a CLIP.
 
     Raises:
-        InputError: a tokenizer of a layout that prompts cannot follow, or whose end token is not
-            the one that the text tower takes its feature from.
+        InputError: a tokenizer whose layout prompts cannot follow, or whose end token is not the
+            one that the text tower pools.
     """
     own: Any = clip.tokenizer
     if hasattr(own, "sot_token_id") and hasattr(own, "eot_token_id"):
         return TextTokenizer((int(own.sot_token_id),), int(own.eot_token_id), 0, own.encode, own)
-    found = _see_layout(clip)
-    _check_pooling(clip, found)
-    return found
+    tokenizer = _read_layout(clip)
+    _check_pooling(clip, tokenizer)
+    return tokenizer
 
 
-def _see_layout(clip: ClipModel) -> TextTokenizer:
-    """The layout of a Hugging Face tokenizer in open_clip's wrapping."""
+def _read_layout(clip: ClipModel) -> TextTokenizer:
+    """The layout of a Hugging Face tokenizer in open_clip's wrapper."""
     own: Any = clip.tokenizer
     if not callable(getattr(own, "tokenizer", None)):
         raise InputError(
@@ -91,7 +91,7 @@ def _see_layout(clip: ClipModel) -> TextTokenizer:
 def _bare_encoder(own: Any) -> Callable[[str], list[int]]:
     from open_clip.tokenizer import get_clean_fn
 
-    # open_clip's older wrapping for SigLIP has its cleaning written out in its call
+    # open_clip's older wrapper for SigLIP cleans inside its call and has no clean_fn
     clean = getattr(own, "clean_fn", None) or get_clean_fn("canonicalize")
 
     def encode(text: str) -> list[int]:
@@ -100,14 +100,14 @@ def _bare_encoder(own: Any) -> Callable[[str], list[int]]:
     return encode
 
 
-def _check_pooling(clip: ClipModel, found: TextTokenizer) -> None:
-    """Where a feature is taken by a token's number, that token must be the end."""
+def _check_pooling(clip: ClipModel, tokenizer: TextTokenizer) -> None:
+    """Refuse a model that pools by another token's number than the end's."""
     tower = text_tower(clip)
     own: Any = clip.tokenizer
     pooled = {"argmax": len(own.tokenizer) - 1, "eos": tower.eos_id}
-    expected = pooled.get(tower.pool_type, found.end)
-    if expected != found.end:
+    expected = pooled.get(tower.pool_type, tokenizer.end)
+    if expected != tokenizer.end:
         raise InputError(
-            f"model {clip.name}: its text tower takes a text's feature at token {expected}, "
-            f"but its tokenizer ends texts with {found.end}: the two do not belong together"
+            f"model {clip.name}: its text tower pools at token {expected}, but its tokenizer "
+            f"ends texts with {tokenizer.end}: the two are not of one model"
         )

@@ -1,4 +1,4 @@
-"""Weights of a CLIP from a file, read without running anything that the file brings along.
+"""Weights of a CLIP from a file, read without running code from the file.
 
 Safetensors and `.pt` files (restricted unpickler of torch, `weights_only=True`) are plain data.
 OpenAI's originals are TorchScript archives: a zip of code, a pickle of the module tree and raw
@@ -32,7 +32,7 @@ __all__ = [
     "state_sha256",
 ]
 
-# What the publishers state on their model pages; the note is a pointer, not legal advice.
+# Licences as stated on the publishers' model pages: pointers, not legal advice.
 _LICENCES: tuple[tuple[str, str], ...] = (
     ("openai", "MIT (OpenAI CLIP)"),
     ("laion", "MIT (LAION)"),
@@ -52,7 +52,7 @@ _UNKNOWN_LICENCE = "unknown, see the source"
 
 
 def licence_note(pretrained: str) -> str:
-    """What is known of the licence of an open_clip tag; unknown ones say so."""
+    """The licence of an open_clip tag as far as it is known."""
     for prefix, note in _LICENCES:
         if pretrained.startswith(prefix):
             return note
@@ -71,12 +71,12 @@ def state_sha256(state: dict[str, Tensor]) -> str:
 
 @contextmanager
 def plain_weights(path: Path) -> Iterator[Path]:
-    """A weight file as safetensors: itself, or a copy that is there within the block.
+    """A weight file as safetensors: the file itself, or a temporary copy within the block.
 
-    A copy is made before there is a model, so that the weights stand in memory once.
+    Open it before building the model, so that the weights are in memory only once.
 
     Raises:
-        InputError: the file is unreadable, or holds other things than tensors.
+        InputError: the file is unreadable, or holds anything but tensors.
     """
     if path.suffix == ".safetensors" and path.is_file():
         yield path
@@ -90,7 +90,7 @@ def plain_weights(path: Path) -> Iterator[Path]:
 
 
 def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a memory each, as safetensors wants them; only those that share are copied."""
+    """Tensors with separate memory, as safetensors needs; only shared ones are copied."""
     plain, seen = {}, set()
     for name, value in state.items():
         memory = value.untyped_storage().data_ptr()
@@ -101,12 +101,12 @@ def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: Path, name: Path | None = None) -> None:
-    """Load a safetensors file into an open_clip model; every weight must find its place.
+    """Load a safetensors file into an open_clip model; all weights must match.
 
     Args:
-        model: whose weights are overwritten.
+        model: its weights are overwritten.
         path: the file, see `plain_weights`.
-        name: what the user calls it.
+        name: the user's path, for errors.
     Raises:
         InputError: the file is unreadable, or not of this architecture.
     """
@@ -122,9 +122,10 @@ def load_weights(model: nn.Module, path: Path, name: Path | None = None) -> None
 
 
 def _copy_one_by_one(model: nn.Module, path: Path) -> bool:
-    """Load a file of exactly the model's own weights; False, and nothing done, for another.
+    """Load a file of exactly the model's own weights; return False for any other, unchanged.
 
-    It is opened anew for every weight: what was read of an open file counts as memory in use.
+    The file is opened again for every weight: pages read through an open file count as memory in
+    use.
     """
     own = model.state_dict()
     with _open_safetensors(path) as file:
@@ -149,7 +150,7 @@ def _open_safetensors(path: Path) -> Any:
 
 
 def _load_old_layout(model: nn.Module, path: Path) -> None:
-    """open_clip's loader knows all old layouts; of safetensors it unpickles nothing."""
+    """Load through open_clip, which converts older layouts; safetensors needs no unpickling."""
     from open_clip import load_checkpoint
 
     load_checkpoint(model, str(path), strict=True)
@@ -159,7 +160,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The state dict of a weight file: safetensors, `.pt` of plain tensors, TorchScript archive.
 
     Raises:
-        InputError: missing, unreadable, or holding other things than tensors.
+        InputError: missing, unreadable, or holding anything but tensors.
     """
     if not path.is_file():
         raise InputError(f"weights {path}: no such file")
@@ -211,7 +212,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         with archive.open(root) as stream:
             tree = _TreeUnpickler(stream, archive, root.removesuffix("data.pkl")).load()
-    # Not weights: sizes that OpenAI stored beside them, and the causal mask.
+    # Not weights: sizes stored beside them, and the causal mask.
     skipped = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
     return {
         name: value for name, value in _flatten(tree, "") if name.rpartition(".")[2] not in skipped
@@ -219,7 +220,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class _Module:
-    """A node of the archive's module tree: its attributes and no behaviour."""
+    """A node of the archive's module tree: attributes without behaviour."""
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         self.attributes = attributes
@@ -247,7 +248,7 @@ _STORAGE_DTYPES = {
 
 
 class _TreeUnpickler(pickle.Unpickler):
-    """Reads the module tree of a TorchScript archive; any other class is refused."""
+    """Reads the module tree of a TorchScript archive and refuses any other class."""
 
     def __init__(self, stream: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(stream)

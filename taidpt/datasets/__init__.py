@@ -1,6 +1,6 @@
 """Data sets in their official folder layouts, read into pictures, targets and groups of classes.
 
-`load_dataset(name, root)` knows them all; `check_root(root)` says what is there and what is not.
+`load_dataset(name, root)` reads one; `check_root(root)` lists what is there and what is missing.
 """
 
 from __future__ import annotations

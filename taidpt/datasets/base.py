@@ -1,4 +1,4 @@
-"""What every data set is read into, and how its files are found and opened."""
+"""The form of every data set in memory, and how its files are found and opened."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CLASS_FILES = {"voc2007": "voc2007.yaml", "coco2014": "coco2014.yaml", "nuswide"
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Pictures and which classes they show.
+    """Pictures and the classes that they show.
 
     Attributes:
         name: of the data set and split, such as "voc2007 test".
         tags: the C classes as prompts spell them, with our synonyms.
         ids: the official name of each picture, N of them.
-        paths: where each picture lies.
+        paths: the file of each picture.
         targets: 1 shown, −1 not shown, 0 difficult or unknown; int8 [N, C].
         groups: named groups of classes as indices, such as "head" or "unseen".
     """
@@ -88,15 +88,15 @@ def class_tags(name: str) -> TagSet:
 
 
 def find_root(root: str | Path, places: Iterable[str], marker: str, source: str) -> Path:
-    """The first of some folders below a root that holds a file or folder.
+    """The first folder below a root that contains a marker file or folder.
 
     Args:
-        root: what the user gave.
+        root: the user's folder.
         places: folders below it to look in, "." for itself.
-        marker: what has to be there.
-        source: where to get it.
+        marker: path below such a folder.
+        source: where the data set comes from.
     Raises:
-        InputError: none of them holds it.
+        InputError: no folder contains it.
     """
     base = Path(root)
     if not base.is_dir():
@@ -110,10 +110,10 @@ def find_root(root: str | Path, places: Iterable[str], marker: str, source: str)
 
 
 def find_file(folder: Path, names: Iterable[str], source: str) -> Path:
-    """The first of some files that is there.
+    """The first of these files that exists.
 
     Raises:
-        InputError: none is.
+        InputError: none exists.
     """
     paths = [folder / name for name in names]
     for path in paths:
@@ -127,7 +127,7 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file, stripped, without blank ones.
 
     Raises:
-        InputError: it is missing, not UTF-8, or holds nothing.
+        InputError: it is missing, not UTF-8, or empty.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -144,17 +144,17 @@ def read_lines(path: Path) -> list[str]:
 
 
 def require_pictures(paths: Sequence[Path], source: str) -> None:
-    """Make sure that all pictures are there, a look a folder instead of a look a file.
+    """Check that all pictures exist, by listing each folder once.
 
     Raises:
-        InputError: some are missing; how many, and the first.
+        InputError: some are missing; names their number and the first.
     """
     folders: dict[Path, set[str]] = {}
     missing = []
     for path in paths:
         if path.parent not in folders:
-            there = path.parent.iterdir() if path.parent.is_dir() else ()
-            folders[path.parent] = {entry.name for entry in there}
+            entries = path.parent.iterdir() if path.parent.is_dir() else ()
+            folders[path.parent] = {entry.name for entry in entries}
         if path.name not in folders[path.parent]:
             missing.append(path)
     if missing:

@@ -1,4 +1,4 @@
-"""What of the data sets lies below a root, what is missing, and where each file comes from."""
+"""Lists what a root holds of each data set, what is missing, and where each file comes from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class _Wanted:
     """A data set's files.
 
     Attributes:
-        places: folders below the root where it may lie.
+        places: folders below the root where it may be.
         files: patterns below that folder → how many files match in the official release.
-        source: where they come from.
+        source: where to get them.
     """
 
     places: tuple[str, ...]
@@ -117,14 +117,14 @@ _WANTED: dict[str, _Wanted] = {
 
 @dataclass(frozen=True)
 class CheckedDataset:
-    """What is there of one data set.
+    """Which files of one data set exist.
 
     Attributes:
         name: the data set.
-        folder: where it was found, or the first place looked in.
-        found: pattern → how many files match.
-        expected: pattern → how many the official release has.
-        source: where they come from.
+        folder: where it was found, or the first folder searched.
+        found: pattern → number of matching files.
+        expected: pattern → number of files in the official release.
+        source: where to get them.
     """
 
     name: str
@@ -135,7 +135,7 @@ class CheckedDataset:
 
     @property
     def complete(self) -> bool:
-        """Whether at least the official number of files is there for every pattern."""
+        """Whether every pattern matches at least the official number of files."""
         return all(self.found[pattern] >= count for pattern, count in self.expected.items())
 
     @property
@@ -145,24 +145,31 @@ class CheckedDataset:
             return "complete"
         return "in part" if any(self.found.values()) else "missing"
 
+    def state_of(self, pattern: str) -> str:
+        """The same of the files of one pattern, with "there" for all of them."""
+        found = self.found[pattern]
+        if found >= self.expected[pattern]:
+            return "there"
+        return "in part" if found else "missing"
+
     def lines(self) -> Iterator[str]:
-        """For a reader."""
+        """Lines for a terminal."""
         where = f" in {self.folder}" if self.state != "missing" else ""
         yield f"{self.name}: {self.state}{where}"
         for pattern, count in self.expected.items():
-            found = self.found[pattern]
-            if count == 1:
-                yield f"  {'there  ' if found else 'missing'}  {pattern}"
-            else:
-                state = "there  " if found >= count else "missing"
-                yield f"  {state}  {pattern} ({found:,} of {count:,})"
+            number = f" ({self.found[pattern]:,} of {count:,})" if count > 1 else ""
+            yield f"  {self.state_of(pattern):<7}  {pattern}{number}"
         if not self.complete:
             yield f"  from {self.source}"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Plain JSON values."""
         files = {
-            pattern: {"found": self.found[pattern], "expected": count}
+            pattern: {
+                "found": self.found[pattern],
+                "expected": count,
+                "state": self.state_of(pattern),
+            }
             for pattern, count in self.expected.items()
         }
         return {
@@ -178,7 +185,7 @@ def check_root(root: str | Path) -> tuple[CheckedDataset, ...]:
     """Look for every data set below a folder.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the folder does not exist.
     """
     base = Path(root)
     if not base.is_dir():
@@ -187,7 +194,7 @@ def check_root(root: str | Path) -> tuple[CheckedDataset, ...]:
 
 
 def _check(base: Path, name: str, wanted: _Wanted) -> CheckedDataset:
-    """Count in the place that holds the most kinds of files."""
+    """Count files in the folder that holds the most kinds of them."""
     counts = [
         (base / place, {pattern: _count(base / place, pattern) for pattern in wanted.files})
         for place in wanted.places

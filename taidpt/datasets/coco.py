@@ -1,7 +1,7 @@
 """COCO: <split>/ with pictures, annotations/instances_<split>.json and captions_<split>.json.
 
-Source: Lin et al. 2014. As TaI-DPT's authors evaluate it: every picture of the split counts, those
-without any object included, and crowds count as shown.
+Source: Lin et al. 2014. As in TaI-DPT's evaluation, every picture of the split counts, also those
+without any object, and crowds count as shown.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_coco(root: str | Path, split: str = "val2014") -> LabelledImages:
         root: the folder of the data sets, or of COCO itself.
         split: "val2014", "train2014", "val2017" or "train2017".
     Raises:
-        InputError: files are missing or damaged, or an annotation is of an unknown class or
+        InputError: files are missing or damaged, or an annotation names an unknown class or
             picture.
         MissingDependencyError: pycocotools is not installed.
     """
@@ -68,7 +68,7 @@ def read_coco(path: Path) -> Any:
     """A pycocotools index of an annotation file, checked.
 
     Raises:
-        InputError: the file is damaged, or an annotation is of an unknown picture or class.
+        InputError: the file is damaged, or an annotation names an unknown picture or class.
     """
     with optional_packages("reading COCO's annotations", "datasets"):
         from pycocotools.coco import COCO
@@ -96,9 +96,9 @@ def coco_captions(
 
     Args:
         path: captions_<split>.json.
-        one_a_picture: the first caption of each picture, as TaI-DPT's authors take them; else all.
-        leave_out: pictures whose captions are not wanted. With the ids of val2014, train2017's
-            captions lose those of its test pictures (about 35,500).
+        one_a_picture: only the first caption of each picture, as in TaI-DPT; else all.
+        leave_out: pictures whose captions are skipped. The ids of val2014 remove about 35,500
+            captions of test pictures from train2017.
     Raises:
         InputError: a picture has no caption, or the file is damaged.
     """

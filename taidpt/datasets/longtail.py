@@ -27,7 +27,7 @@ def load_voc_mlt(root: str | Path, split: str = "test") -> LabelledImages:
     """VOC-MLT; groups "head", "medium" and "tail".
 
     Args:
-        root: the folder that holds VOCdevkit/ and appendix/.
+        root: folder of VOCdevkit/ and appendix/.
         split: "test" or "train".
     """
     lists = _lists(root, "VOCdevkit/longtail2012")
@@ -43,7 +43,7 @@ def load_coco_mlt(root: str | Path, split: str = "test") -> LabelledImages:
     """COCO-MLT; groups "head", "medium" and "tail".
 
     Args:
-        root: the folder that holds COCO's 2017 pictures and appendix/.
+        root: folder of COCO's 2017 pictures and of appendix/.
         split: "test" or "train".
     """
     lists = _lists(root, "coco/longtail2017")
@@ -70,5 +70,5 @@ def _groups(lists: Path, classes: int) -> dict[str, tuple[int, ...]]:
         raise InputError(f"{path}: expected the groups {', '.join(_GROUPS)}")
     groups = {ours: tuple(sorted(map(int, split[key]))) for key, ours in _GROUPS.items()}
     if sorted(index for group in groups.values() for index in group) != list(range(classes)):
-        raise InputError(f"{path}: the groups do not hold each of {classes} classes once")
+        raise InputError(f"{path}: expected each of {classes} classes in exactly one group")
     return groups

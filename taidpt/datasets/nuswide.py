@@ -29,7 +29,7 @@ _SPLITS = {"test": "Test", "train": "Train"}
 
 
 def nuswide_folder(root: str | Path) -> Path:
-    """Where NUS-WIDE lies."""
+    """The folder of NUS-WIDE."""
     return find_root(root, NUS_PLACES, "Groundtruth/TrainTestLabels", NUS_SOURCE)
 
 
@@ -41,9 +41,9 @@ def load_nuswide(
     Args:
         root: the folder of the data sets, or of NUS-WIDE itself.
         split: "test" (107,859 pictures) or "train" (161,789).
-        labelled_only: leave out pictures with none of the concepts (test: 83,898 remain).
+        labelled_only: leave out pictures without any concept (83,898 of test remain).
     Raises:
-        InputError: files are missing, of different lengths, hold something else than 0 and 1, or
+        InputError: files are missing or of different lengths, contain anything but 0 and 1, or
             name an unknown concept.
     """
     if split not in _SPLITS:
@@ -74,7 +74,7 @@ def _listings(split: str) -> tuple[str, ...]:
 
 
 def _concepts(folder: Path) -> TagSet:
-    """The official list, which decides the order; every concept has to be one of ours."""
+    """The official list, which gives the order; each concept must be one of ours."""
     path = find_file(folder, ("ConceptsList/Concepts81.txt", "Concepts81.txt"), NUS_SOURCE)
     names = tuple(read_lines(path))
     known = {tag.name: tag for tag in class_tags("nuswide")}

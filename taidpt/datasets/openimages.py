@@ -1,6 +1,6 @@
-"""OpenImages' localized narratives as texts: *localized_narratives*.jsonl, a `caption` a line.
+"""OpenImages' localized narratives: *localized_narratives*.jsonl with one `caption` per line.
 
-Source: Pont-Tuset et al. 2020. TaI-DPT takes them for NUS-WIDE, at most 1,000 a class; see
+Source: Pont-Tuset et al. 2020. TaI-DPT uses them for NUS-WIDE, at most 1,000 per class; see
 `taidpt.texts.labels.balance_texts`.
 """
 
@@ -22,7 +22,7 @@ def narrative_files(root: str | Path) -> tuple[Path, ...]:
     """The files of localized narratives below a root, in name order.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
     """
     base = Path(root)
     for place in NARRATIVES_PLACES:

@@ -1,4 +1,4 @@
-"""Pictures of a data set streamed by a torch DataLoader, cropped as a device crops its frames."""
+"""Streams pictures of a data set through a torch DataLoader, cropped as on a device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PictureDataset(Dataset[Item]):
         return len(self.images)
 
     def __getitem__(self, position: int) -> Item:
-        # A copy: a picture that already has the size may come back read-only.
+        # A copy, because a picture that already has the right size may be read-only.
         frame = np.array(self.crop(read_image(self.images.paths[position])))
         return torch.from_numpy(frame), torch.from_numpy(self.images.targets[position])
 

@@ -1,4 +1,4 @@
-"""Official split files are pickles; this reads their plain values and runs nothing of theirs."""
+"""Reads the plain values of official split files, which are pickles, without running their code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["load_plain_pickle"]
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
-    """The few callables that sets and NumPy integers need."""
+    """The callables that pickled sets and NumPy integers need."""
     import _codecs
 
     import numpy as np
@@ -47,7 +47,7 @@ def load_plain_pickle(path: Path, source: str) -> Any:
         path: the file.
         source: where it comes from.
     Raises:
-        InputError: it is missing, damaged, or holds anything else.
+        InputError: it is missing, damaged, or contains anything else.
     """
     try:
         with path.open("rb") as stream:

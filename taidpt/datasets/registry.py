@@ -1,4 +1,4 @@
-"""The data sets by the name that a command takes."""
+"""The data sets by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLITS = ("test", "train")
 Root = str | Path
 
 
-# name → what reads a split of it
+# name → reader of one split
 _LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
     "voc2007": lambda root, split: load_voc(root, {"train": "trainval"}.get(split, split)),
     "coco2014": lambda root, split: load_coco(root, {"test": "val2014"}.get(split, "train2014")),
@@ -36,7 +36,7 @@ _LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
 
 DATASET_NAMES = tuple(_LOADERS)
 _EPISODES = tuple(f"train-{run}" for run in range(1, 11))
-# Only the toy world has pictures to choose settings on that are neither trained nor tested on.
+# Only the toy world has pictures for choosing settings that serve neither tuning nor testing.
 _FURTHER_SPLITS = {
     "toyworld": ("val",),
     "coco-48-17": ("unseen",),
@@ -50,11 +50,11 @@ def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledIm
 
     Args:
         name: one of DATASET_NAMES.
-        root: the folder that holds it, see `taidpt datasets check`.
+        root: its folder, see `taidpt datasets check`.
         split: "test", or "train" for methods that are tuned on pictures; the toy world has "val",
             48/17 has "unseen", and LaSO's official episodes are "train-1" to "train-10".
     Raises:
-        InputError: there is no such data set or split, or its files are missing or damaged.
+        InputError: an unknown data set or split, or missing or damaged files.
     """
     if name not in _LOADERS:
         raise InputError(f"no data set {name!r}; there are {', '.join(_LOADERS)}")

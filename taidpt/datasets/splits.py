@@ -1,7 +1,7 @@
 """COCO's splits of classes: LaSO's 64/16 with its few-shot episodes, and 48 seen / 17 unseen.
 
 Sources: Alfassy et al. 2019 (LaSO), whose repository's `data_for_augmentation/` holds the episodes;
-Bansal et al. 2018 for 48/17, in the files that DualCoOp (Sun et al. 2022) gives out.
+Bansal et al. 2018 for 48/17, in the files published with DualCoOp (Sun et al. 2022).
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ class Episode:
     """A few pictures of each novel class.
 
     Attributes:
-        images: the pictures of the episode, each once, with all 80 classes' targets.
+        images: the pictures of the episode, each once, with targets of all 80 classes.
         novel: indices of the 16 novel classes.
-        shots: rows of `images` for each novel class, at least as many as the episode's shots where
-            the official file gives them.
+        shots: novel class → rows of `images`, as the official file gives them.
     """
 
     images: LabelledImages
@@ -62,7 +61,7 @@ def load_laso(root: str | Path, shots: int = 1, run: int = 1) -> Episode:
         shots: 1 or 5.
         run: 1 to 10.
     Raises:
-        InputError: a file is missing or does not fit COCO's train2014.
+        InputError: a file is missing or does not match COCO's train2014.
     """
     name = f"{shots}shotRun{run}ClassIdxDict.pkl"
     path = find_root(root, LASO_PLACES, name, LASO_SOURCE) / name
@@ -84,7 +83,7 @@ def load_laso(root: str | Path, shots: int = 1, run: int = 1) -> Episode:
 
 
 def load_laso_split(root: str | Path, split: str = "test", shots: int = 1) -> LabelledImages:
-    """The 16 novel classes alone: an episode's pictures to train on, or val2014 to test on.
+    """Only the 16 novel classes: an episode's pictures for training, or val2014 for testing.
 
     Args:
         root: as `load_laso`.
@@ -116,13 +115,13 @@ def _check_episode(chosen: Any, pictures: int, path: Path) -> None:
 def load_coco_zero_shot(root: str | Path, split: str = "test") -> LabelledImages:
     """COCO with 48 seen and 17 unseen classes; groups "seen" and "unseen".
 
-    The classes are those of the official files alone, in COCO's order.
+    Only the classes of the official files occur, in COCO's order.
 
     Args:
-        root: the folder that holds COCO with the official files among its annotations.
+        root: folder of COCO, with the official files among its annotations.
         split: "train" (seen classes), "test" (seen and unseen) or "unseen".
     Raises:
-        InputError: a file is missing or does not fit.
+        InputError: a file is missing or does not match COCO.
     """
     if split not in _ZERO_SHOT_FILES:
         raise InputError(f"48/17 has the splits {', '.join(_ZERO_SHOT_FILES)}, got {split!r}")
@@ -175,5 +174,5 @@ def _zero_shot_columns(coco: Any, used: list[int], path: Path) -> dict[int, int]
     for category, index in zip(categories, used, strict=True):
         name = coco.cats[category].get("name", names[index])
         if name != names[index]:
-            raise InputError(f"{path}: class {name!r} stands where {names[index]!r} should")
+            raise InputError(f"{path}: class {name!r} at the place of {names[index]!r}")
     return {category: column for column, category in enumerate(categories)}

@@ -1,8 +1,8 @@
-"""The embedded toy world as a data set like any other.
+"""The embedded toy world as a data set.
 
 "test" is the held-out set that ships in the package. "val" and "train" are other scenes over the
-same kinds of backgrounds, rendered on first use (which needs the emoji font): settings are
-chosen on "val", prompts are tuned on "train" where a method needs pictures.
+same kinds of backgrounds, rendered on first use (which needs the emoji font). "val" is for choosing
+settings, "train" for tuning prompts on pictures.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from taidpt.toyworld import assets
 
 __all__ = ["load_toyworld"]
 
-# split → first number of its scenes' seeds (1 and 2 are the model's own and the held-out set's, 3
-# the video's), and how many pictures every tag has at least
+# split → seed of its scenes (1 and 2 belong to the model and the held-out set, 3 to the video), and
+# the fewest pictures of each tag
 _RENDERED = {"train": (4, 20), "val": (5, 20)}
 _INDEX = "labels.json"
 
 
 def load_toyworld(root: str | Path, split: str = "test") -> LabelledImages:
-    """The pictures of a split, unpacked or rendered below a folder (made when it is not there).
+    """The pictures of a split, unpacked or rendered below a folder, which is created if missing.
 
     Args:
-        root: any folder; the pictures go to toyworld-heldout/, -train/ or -val/ in it.
+        root: any folder; pictures go to toyworld-heldout/, -train/ or -val/ in it.
         split: "test", "train" or "val".
     Raises:
-        InputError: another split.
+        InputError: an unknown split.
         MissingDependencyError: "train" or "val" without the emoji font.
     """
     if split == "test":
@@ -72,7 +72,7 @@ def _unpack(folder: Path) -> list[dict[str, Any]]:
 
 
 def _render(folder: Path, split: str) -> list[dict[str, Any]]:
-    """Render a split once; its index is written last, so that a broken run begins anew."""
+    """Render a split once; its index is written last, so that a stopped run starts again."""
     index = folder / _INDEX
     if not index.is_file():
         from taidpt.toyworld.drawing.heldout_pictures import choose_scenes, encode_webp

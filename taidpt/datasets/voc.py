@@ -27,12 +27,12 @@ VOC_SOURCE = "http://host.robots.ox.ac.uk/pascal/VOC/"
 
 
 def voc_places(year: int) -> tuple[str, ...]:
-    """Where VOC of a year may lie below a root."""
+    """Folders below a root where VOC of a year may be."""
     return (f"VOCdevkit/VOC{year}", f"VOC{year}", ".")
 
 
 def voc_folder(root: str | Path, year: int = 2007) -> Path:
-    """Where VOC of a year lies: in VOCdevkit/VOC<year>, in VOC<year>, or at the root itself."""
+    """The folder of VOC of a year: VOCdevkit/VOC<year>, VOC<year>, or the root itself."""
     return find_root(root, voc_places(year), "ImageSets/Main", VOC_SOURCE)
 
 
@@ -45,7 +45,7 @@ def load_voc(
         root: the folder of the data sets, of VOCdevkit, or of the year itself.
         split: a file in ImageSets/Main: "test", "trainval", "train" or "val".
         year: 2007, or 2012 for the long-tailed training set.
-        ids: the pictures to read instead of the split's own list.
+        ids: pictures to read instead of the split's list.
     Raises:
         InputError: files are missing or damaged, or an annotation names an unknown class.
     """

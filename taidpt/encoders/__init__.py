@@ -1,1 +1,1 @@
-"""Image towers with a local branch: one module a kind of tower."""
+"""Image towers with a local branch: one module per kind of tower."""

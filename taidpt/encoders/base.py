@@ -1,8 +1,8 @@
-"""What every image encoder gives: a global feature, and a feature a patch in the joint space.
+"""Base class of image encoders: a global feature and one feature per patch, in the joint space.
 
-One rule defines the local branch of all towers: whatever mixes positions last is left out, and
-everything behind it is kept. The last attention (a block's, or a pooling's) gives each patch its
-own value instead of a mixture; an average over cells gives each cell.
+One rule defines the local branch of every tower: skip the last operation that mixes positions, and
+keep everything after it. The last attention (of a block or of the pooling) passes on each patch's
+own value instead of a mixture; an average over cells passes on each cell.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["ImageEncoder", "UnsupportedTowerError"]
 
 
 class UnsupportedTowerError(InputError):
-    """An image tower that has no local branch here; the message names the part that is unknown."""
+    """An image tower without a local branch here; the message names the unsupported part."""
 
 
 class ImageEncoder(nn.Module, ABC):
-    """Normalised pictures → global and patch features, neither of unit length.
+    """Normalised pictures → global and patch features, not normalised.
 
     Subclasses hold `visual`, open_clip's image tower.
 
     Attributes:
-        any_size: whether pictures may have another size than the model's own.
+        any_size: whether pictures of other sizes than the model's own are accepted.
     """
 
     any_size = False
@@ -53,11 +53,11 @@ class ImageEncoder(nn.Module, ABC):
 
     def zero_shot_features(self, images: Tensor) -> Tensor:
         """CLIP's own image features [B, D], positional embedding included: the baseline."""
-        found = self.visual(images)
-        return torch.as_tensor(found[0] if isinstance(found, tuple) else found)
+        features = self.visual(images)
+        return torch.as_tensor(features[0] if isinstance(features, tuple) else features)
 
     def check_size(self, images: Tensor) -> None:
-        """Raise InputError for pictures of another size than a tower with fixed positions takes."""
+        """Raise InputError unless the pictures have the size of the tower's positions."""
         expected = tuple(self.visual.image_size)
         height, width = images.shape[-2:]
         if (height, width) != expected:

@@ -1,6 +1,6 @@
-"""The local branch: a feature a patch, in CLIP's space, for every image tower that is known.
+"""Chooses the encoder with a local branch for an image tower.
 
-An architecture enters by `register_local_branch`; callers only ever see `image_encoder`.
+`register_local_branch` adds an architecture; callers use `image_encoder`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Builder = Callable[[Any], ImageEncoder]
 
 
 def _timm_encoder(visual: Any) -> ImageEncoder:
-    """timm's trunks: transformers of tokens, or maps of cells."""
+    """The encoder of a timm trunk: a transformer of tokens, or a map of cells."""
     if type(visual.trunk).__name__ in TRANSFORMERS:
         return TimmVitEncoder(visual)
     return TimmConvEncoder(visual)
@@ -49,7 +49,7 @@ _BUILDERS: dict[str, Builder] = {
 
 
 def register_local_branch(architecture: str) -> Callable[[Builder], Builder]:
-    """Give an image tower's class (by its name) a local branch; decorates its builder."""
+    """Decorate the builder of the encoder for an image tower's class, given by its name."""
 
     def add(builder: Builder) -> Builder:
         _BUILDERS[architecture] = builder
@@ -68,7 +68,7 @@ def image_encoder(clip: ClipModel) -> ImageEncoder:
 
 
 def tower_encoder(visual: Any, name: str) -> ImageEncoder:
-    """The same for an image tower by itself, of the model called `name`."""
+    """The image encoder of a single tower; `name` is the model's name in errors."""
     try:
         builder = _BUILDERS.get(type(visual).__name__)
         if builder is None:
@@ -81,14 +81,14 @@ def tower_encoder(visual: Any, name: str) -> ImageEncoder:
 
 
 def at_size(clip: ClipModel, size: int) -> ClipModel:
-    """The same model for pictures of another size; zero-shot features stay those of its own size.
+    """The same model for pictures of another size, without zero-shot features.
 
     Raises:
-        InputError: its positions are of one size.
+        InputError: the model's positions fit its own size alone.
     """
     if size != clip.image_size and not image_encoder(clip).any_size:
         raise InputError(
-            f"model {clip.name} takes {clip.image_size} × {clip.image_size} pixels alone, got "
-            f"{size}: only CLIP's ResNets, MobileCLIP's FastViT and ConvNeXt take any size"
+            f"model {clip.name} takes only {clip.image_size} × {clip.image_size} pixels, got "
+            f"{size}: CLIP's ResNets and timm's convolutional networks take any size"
         )
     return replace(clip, image_size=size)

@@ -1,4 +1,4 @@
-"""Attention pooling by one learnt query, with what a constant query makes superfluous left out."""
+"""Attention pooling by one learned query, precomputed as far as a constant query allows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ __all__ = ["OneQueryPool"]
 class OneQueryPool(nn.Module):
     """Multi-head attention of one constant query over tokens, and each token's own value.
 
-    `(W_k x)·q = x·(W_kᵀ q)`: the query meets the key's weights before any picture comes, so that no
-    key is computed; the key's bias is the same for every token and leaves the softmax as it is.
-    What follows (output projection, norm, MLP) is the caller's, for the mixture and for values
-    alike.
+    `(W_k x)·q = x·(W_kᵀ q)`: the query is multiplied into the key's weights once, so no key is
+    computed. The key's bias is equal for all tokens and cancels in the softmax. The caller applies
+    output projection, norm and MLP to the mixture and to the values.
 
     Args:
         query: projected, biased, [E].
@@ -28,7 +27,7 @@ class OneQueryPool(nn.Module):
         heads: number of heads.
     """
 
-    asked: Tensor
+    key_query: Tensor
 
     def __init__(
         self, query: Tensor, key: Tensor, value: tuple[Tensor, Tensor | None], heads: int
@@ -36,7 +35,7 @@ class OneQueryPool(nn.Module):
         super().__init__()
         size = len(query) // heads
         by_head = query.double().view(heads, 1, size) @ key.double().view(heads, size, -1)
-        self.register_buffer("asked", (by_head[:, 0] * size**-0.5).to(key.dtype))  # [heads, W]
+        self.register_buffer("key_query", (by_head[:, 0] * size**-0.5).to(key.dtype))  # [heads, W]
         self.value = nn.Linear(key.shape[1], len(query), bias=value[1] is not None)
         self.value.weight = nn.Parameter(value[0], requires_grad=False)
         if value[1] is not None:
@@ -46,14 +45,14 @@ class OneQueryPool(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B, L, W] → the mixture [B, E] and all values [B, L, E]."""
         values: Tensor = self.value(tokens)
-        weights = torch.matmul(self.asked, tokens.transpose(1, 2)).softmax(dim=-1)  # [B, h, L]
+        weights = torch.matmul(self.key_query, tokens.transpose(1, 2)).softmax(dim=-1)  # [B, h, L]
         split = values.reshape(*values.shape[:2], self.heads, -1).transpose(1, 2)  # [B, h, L, d]
         mixed = torch.matmul(weights[:, :, None], split)
         return mixed.flatten(1), values
 
     @classmethod
     def from_open_clip(cls, pooler: Any) -> OneQueryPool:
-        """Of open_clip's AttentionalPooler, which uses only its first query's answer."""
+        """From open_clip's AttentionalPooler, of which only the first query's result is used."""
         attention = pooler.attn
         query = pooler.ln_q(pooler.query[:1])[0]
         biases = attention.in_proj_bias.chunk(3)
@@ -62,12 +61,12 @@ class OneQueryPool(nn.Module):
         else:
             names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
             weights = tuple(getattr(attention, name) for name in names)
-        asked = F.linear(query, weights[0], biases[0])
-        return cls(asked, weights[1], (weights[2], biases[2]), attention.num_heads)
+        projected = F.linear(query, weights[0], biases[0])
+        return cls(projected, weights[1], (weights[2], biases[2]), attention.num_heads)
 
     @classmethod
     def from_timm(cls, pool: Any) -> OneQueryPool:
-        """Of timm's AttentionPoolLatent (the multi-head attention pooling of SigLIP)."""
+        """From timm's AttentionPoolLatent (the attention pooling of SigLIP)."""
         if pool.latent_len != 1 or not isinstance(pool.k_norm, nn.Identity):
             raise UnsupportedTowerError("its attention pooling has several queries or key norms")
         query = pool.q_norm(pool.q(pool.latent[0, 0]).view(pool.num_heads, -1)).flatten()

@@ -1,4 +1,4 @@
-"""What of a picture a model is shown: at which size, and whether a crop or the whole."""
+"""Size and crop of the pictures that a model encodes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class PictureInput:
     """How a picture becomes a model's square input.
 
     Attributes:
-        size: side in pixels, None for the model's own (TaI-DPT's 224; DualCoOp's is 448).
-        resize: "crop" (short side to the size, then the centre, as a device does it) or "whole"
-            (both sides to the size, as DualCoOp's authors test).
+        size: side in pixels, None for the model's own (TaI-DPT uses 224, DualCoOp 448).
+        resize: "crop" resizes the short side and crops the centre, as on a device; "whole"
+            resizes both sides, as DualCoOp's authors test.
     """
 
     size: int | None = None
@@ -44,19 +44,19 @@ class PictureInput:
         """The model at this size.
 
         Raises:
-            InputError: it takes no other size than its own.
+            InputError: the model accepts only its own size.
         """
         return clip if self.size is None else at_size(clip, self.size)
 
     def preprocess(self, clip: ClipModel) -> Crop:
-        """Frame → uint8 RGB [S, S, 3], S the size of a model that `model` gave."""
+        """A function from a frame to uint8 RGB [S, S, 3]; S is the size of a model from `model`."""
         side = clip.image_size
         crop = Preprocessor(InputSpec(side, side, clip.mean, clip.std))
         return crop if self.resize == "crop" else lambda frame: crop(_squeezed(frame, side))
 
 
 def _squeezed(frame: npt.NDArray[Any], side: int) -> npt.NDArray[np.uint8]:
-    """Both sides to `side`, bicubic and antialiased, whatever the aspect."""
+    """Both sides resized to `side`, bicubic and antialiased, ignoring the aspect."""
     from PIL import Image
 
     bicubic = Image.Resampling.BICUBIC

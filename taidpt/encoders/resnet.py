@@ -13,12 +13,12 @@ __all__ = ["ResNetEncoder"]
 
 
 class ResNetEncoder(ImageEncoder):
-    """CLIP's ModifiedResNet with attention pooling freed of its positional embedding.
+    """CLIP's ModifiedResNet with attention pooling without its positional embedding.
 
-    Global: the mean cell asks, mean and cells answer; without positions any input size works.
-    One query lets keys and values stay unprojected: `(W_k x)·q = x·(W_kᵀ q)` and
-    `Σ a W_v x = W_v Σ a x`, the key's bias is the same for every cell and leaves the softmax as it
-    is. Equal to the plain form up to rounding, without its two E × E products a cell.
+    Global: the mean cell is the query over itself and all cells; without positions any input size
+    works. With one query, keys and values need no projection: `(W_k x)·q = x·(W_kᵀ q)` and
+    `Σ a W_v x = W_v Σ a x`; the key's bias is equal for all cells and cancels in the softmax. This
+    equals the plain form up to rounding and saves two E × E products per cell.
     Local: `c_proj(v_proj(cell))`, folded into one 1 × 1 convolution.
     Source: Guo et al. 2023, section 3.3.
     """
@@ -54,8 +54,8 @@ class ResNetEncoder(ImageEncoder):
         width, heads = tokens.shape[-1], pool.num_heads
         size = width // heads
         query = pool.q_proj(mean[:, 0]).unflatten(-1, (heads, size)).transpose(0, 1)  # [h, B, d]
-        asked = torch.matmul(query, pool.k_proj.weight.unflatten(0, (heads, size)))  # [h, B, E]
-        logits = torch.matmul(asked.transpose(0, 1), tokens.transpose(1, 2)) * size**-0.5
+        key_query = torch.matmul(query, pool.k_proj.weight.unflatten(0, (heads, size)))  # [h, B, E]
+        logits = torch.matmul(key_query.transpose(0, 1), tokens.transpose(1, 2)) * size**-0.5
         mixed = torch.matmul(logits.softmax(dim=-1), tokens).transpose(0, 1)  # [h, B, E]
         value = pool.v_proj.weight.unflatten(0, (heads, size)).transpose(1, 2)  # [h, E, d]
         joined = torch.matmul(mixed, value).transpose(0, 1).flatten(1) + pool.v_proj.bias

@@ -21,11 +21,11 @@ _POOLS = ("token", "avg", "map")
 class TimmVitEncoder(ImageEncoder):
     """A timm transformer behind open_clip's TimmModel.
 
-    Pooled by a class token or by the mean, its patches take the value path of the last block, as
-    those of open_clip's own ViTs do (MaskCLIP, Zhou, Loy, Dai, ECCV 2022, section 3).
-    Pooled by attention ("map": SigLIP, Perception Encoder), they take the value path of that
-    pooling instead: each patch's own value, then output projection, norm and MLP. This is what
-    MaskCLIP does with the attention pooling of CLIP's ResNets; for this pooling it is our choice.
+    Trunks pooled by a class token or by the mean use the value path of the last block for patches,
+    as open_clip's own ViTs do (MaskCLIP: Zhou, Loy, Dai, ECCV 2022, section 3). Trunks pooled by
+    attention ("map": SigLIP, Perception Encoder) use the value path of that pooling: each patch's
+    own value, then output projection, norm and MLP. MaskCLIP does the same with the attention
+    pooling of CLIP's ResNets; applying it to this pooling is our choice.
     """
 
     def __init__(self, visual: Any) -> None:
@@ -49,7 +49,7 @@ class TimmVitEncoder(ImageEncoder):
         return self._by_last_block(last, x, extra)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Tokens [B, L, W], and what each block takes beside them: where the tokens lie."""
+        """Tokens [B, L, W], and the positional arguments that each block takes."""
         trunk = self.visual.trunk
         x = trunk.patch_embed(images)
         kind = type(trunk).__name__
@@ -68,9 +68,11 @@ class TimmVitEncoder(ImageEncoder):
         assert self.last_value is not None
         first = trunk.num_prefix_tokens
         entered = x if _norms_behind(last) else last.norm1(x)
-        # Of the last block only what pooling looks at is computed: one token, or the patches.
-        asked = slice(0, 1) if trunk.global_pool == "token" else slice(first, None)
-        whole = trunk.norm(_close(last, x[:, asked], last.attn(entered, **extra)[:, asked]))
+        # The last block computes only the tokens that pooling uses: the first, or the patches.
+        pooled_tokens = slice(0, 1) if trunk.global_pool == "token" else slice(first, None)
+        whole = trunk.norm(
+            _close(last, x[:, pooled_tokens], last.attn(entered, **extra)[:, pooled_tokens])
+        )
         pooled = whole[:, 0] if trunk.global_pool == "token" else whole.mean(dim=1)
         patches = _close(last, x[:, first:], self.last_value(entered[:, first:]))
         return self._project(pooled), self._project(trunk.norm(patches))
@@ -88,7 +90,7 @@ class TimmVitEncoder(ImageEncoder):
         return self._project(self._leave_pool(mixed)), self._project(self._leave_pool(patches))
 
     def _leave_pool(self, x: Tensor) -> Tensor:
-        """What stands behind the attention in the pooling."""
+        """The part of the pooling after its attention."""
         pool = self.visual.trunk.attn_pool
         x = pool.proj(x)
         return x if pool.mlp is None else x + pool.mlp(pool.norm(x))
@@ -104,7 +106,7 @@ class TimmVitEncoder(ImageEncoder):
 
 
 class _ValuePath(nn.Module):
-    """A timm attention in which each token keeps its own value: [B, L, W] → [B, L, W]."""
+    """A timm attention that passes on each token's own value: [B, L, W] → [B, L, W]."""
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
@@ -145,7 +147,7 @@ def _scaled(block: Any, index: int, x: Tensor) -> Tensor:
 
 
 def _check(trunk: Any) -> None:
-    """Refuse what the value path would not be exact for."""
+    """Refuse trunks whose value path would not be exact."""
     attention = trunk.blocks[-1].attn
     kind = type(trunk.blocks[-1]).__name__
     if kind not in _BLOCKS:

@@ -21,14 +21,14 @@ __all__ = ["VitEncoder"]
 
 
 class VitEncoder(ImageEncoder):
-    """open_clip's VisionTransformer; patches take the value path of the last attention.
+    """open_clip's VisionTransformer; patches use the value path of the last attention.
 
     In the last block each patch keeps its own value instead of a mixture over all tokens (the
-    attention map becomes the identity); residual, MLP, final norm and projection stay. Plain
-    last-layer patch tokens align badly with text, these do not.
+    attention map becomes the identity); residual, MLP, final norm and projection stay. Unlike the
+    plain patch tokens of the last layer, these align with text.
     Source: Zhou, Loy, Dai, "Extract Free Dense Labels from CLIP" (MaskCLIP), ECCV 2022, section 3.
-    With attentional pooling (CoCa's towers) the last attention is the pooling's, and it is there
-    that each patch keeps its own value, as in MaskCLIP's form for CLIP's ResNets.
+    With attentional pooling (CoCa's towers) the last attention is that of the pooling, and the
+    same is done there, as MaskCLIP does for CLIP's ResNets.
     """
 
     def __init__(self, visual: Any) -> None:
@@ -53,10 +53,10 @@ class VitEncoder(ImageEncoder):
             return self._by_custom_block(last, x)
         query, key, value = queries_keys_values(last, x)
         patches = close_block(last, x[:, 1:], value[:, 1:])
-        # Of the last block only what pooling looks at is computed: one token, or all for "avg".
-        asked = slice(0, 1) if self.visual.pool_type == "tok" else slice(None)
-        mixed = attend(last, query[:, asked], key, value, None)
-        return self._project(self._pool(close_block(last, x[:, asked], mixed))), self._project(
+        # The last block computes only the tokens that pooling uses: the first, or all for "avg".
+        pooled = slice(0, 1) if self.visual.pool_type == "tok" else slice(None)
+        mixed = attend(last, query[:, pooled], key, value, None)
+        return self._project(self._pool(close_block(last, x[:, pooled], mixed))), self._project(
             self.visual.ln_post(patches)
         )
 
@@ -77,7 +77,7 @@ class VitEncoder(ImageEncoder):
         return self._project(pooled), self._project(patches)
 
     def _by_custom_block(self, last: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled or normed attention: a row of one token attends to itself, whatever the scales."""
+        """Scaled or normed attention: a sequence of one token attends to itself alone."""
         alone = last(x[:, 1:].flatten(0, 1)[:, None])
         patches = alone.unflatten(0, (-1, x.shape[1] - 1))[:, :, 0]
         return self._project(self._pool(last(x))), self._project(self.visual.ln_post(patches))

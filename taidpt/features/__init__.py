@@ -1,1 +1,1 @@
-"""What frozen towers give, computed once: prompts, captions, pictures."""
+"""Features of frozen towers, computed once: of prompts, captions and pictures."""

@@ -1,8 +1,8 @@
-"""Train pictures that change a little each time they are seen, as features for tuning.
+"""Features of training pictures that are augmented anew in every epoch.
 
-Random crops or cutout, AutoAugment and flips by torchvision, streamed by a DataLoader and encoded
-batch by batch. A picture's change depends on seed, epoch and picture alone, so that a run that was
-stopped goes on as it would have.
+torchvision applies random crops or cutout, AutoAugment and flips; a DataLoader streams the
+pictures, which are encoded batch by batch. An augmentation depends only on seed, epoch and picture,
+so that a stopped run resumes as it would have continued.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taidpt.runtime.sources.picture_files import read_image
 __all__ = ["AUGMENTATIONS", "AugmentedPictures", "augmentation"]
 
 AUGMENTATIONS = ("crop", "cutout")
-_STREAM = 3  # 2 is the order's
+_STREAM = 3  # number of this random stream; 2 is the order of pictures
 Change = Callable[[Tensor], Tensor]
 Position = tuple[int, int]
 
@@ -38,11 +38,12 @@ def augmentation(kind: str, side: int) -> Change:
     """Picture uint8 [3, H, W] → uint8 [3, side, side], by torch's random numbers.
 
     Args:
-        kind: "crop": a random resized crop; "cutout": the whole picture resized, and a rectangle
-            of up to a quarter of it blanked. Both then flip and apply ImageNet's AutoAugment.
+        kind: "crop" for a random resized crop; "cutout" for the whole picture resized, with a
+            rectangle of 2 to 25 % of its area blanked. Both then flip and apply ImageNet's
+            AutoAugment.
         side: in pixels.
     Raises:
-        InputError: another kind.
+        InputError: an unknown kind.
     """
     from torchvision.transforms import InterpolationMode, v2
 
@@ -53,20 +54,20 @@ def augmentation(kind: str, side: int) -> Change:
     }
     if kind not in first:
         raise InputError(f"augmentation {kind!r}: expected one of {', '.join(AUGMENTATIONS)}")
-    found: Change = v2.Compose([*first[kind], v2.RandomHorizontalFlip(), v2.AutoAugment()])
-    return found
+    change: Change = v2.Compose([*first[kind], v2.RandomHorizontalFlip(), v2.AutoAugment()])
+    return change
 
 
 @dataclass(frozen=True, eq=False)
 class AugmentedPictures:
-    """N pictures, encoded anew each time with other changes.
+    """N pictures, augmented differently and encoded in every epoch.
 
     Attributes:
-        clip: the model, at the size that pictures are brought to.
+        clip: the model, at the size of the augmented pictures.
         images: N pictures.
         kind: one of AUGMENTATIONS.
-        seed: of the changes.
-        workers: processes that read and change pictures, 0 for none.
+        seed: of the augmentations.
+        workers: processes that read and augment pictures; 0 for the main process.
     """
 
     clip: ClipModel
@@ -79,7 +80,7 @@ class AugmentedPictures:
         return len(self.images)
 
     def sha256(self) -> str:
-        """Of the pictures' names and sizes and what is done to them."""
+        """SHA-256 over names and sizes of the pictures and their augmentation."""
         digest = hashlib.sha256(f"{self.kind} {self.clip.image_size} {self.seed}\n".encode())
         for name, path in zip(self.images.ids, self.images.paths, strict=True):
             digest.update(f"{name}\0{path.stat().st_size}\n".encode())
@@ -88,7 +89,7 @@ class AugmentedPictures:
     def stream(
         self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
     ) -> Iterator[FeatureBatch]:
-        """Pictures of these numbers, batch by batch, as this epoch changes them."""
+        """Features of these pictures, batch by batch, as augmented in this epoch."""
         positions = [[(epoch, int(row)) for row in rows] for rows in batches]
         change = augmentation(self.kind, self.clip.image_size)
         changed = _ChangedPictures(self.images, change, self.seed)

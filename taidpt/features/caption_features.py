@@ -1,4 +1,4 @@
-"""Captions as tuning sees them: every token's feature, encoded once and kept without padding."""
+"""Features of captions for tuning: one per token, encoded once and stored without padding."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class FeatureBatch:
     """Features of B captions, padded to the longest; or of B pictures.
 
     Attributes:
-        pooled: the end token's feature (or what the model pools), unit rows, [B, D].
-        tokens: each token's or patch's feature, unit rows, [B, L, D], zero where there is none.
-        mask: True where a token is, [B, L]; None where all are.
+        pooled: the pooled feature (of the end token in CLIP), unit rows, [B, D].
+        tokens: each token's or patch's feature, unit rows, [B, L, D], zero at padding.
+        mask: True at tokens, False at padding, [B, L]; None without padding.
     """
 
     pooled: Tensor
@@ -43,14 +43,14 @@ class FeatureBatch:
     mask: Tensor | None
 
     def to(self, device: torch.device) -> FeatureBatch:
-        """The same on a device."""
+        """The batch on a device."""
         mask = None if self.mask is None else self.mask.to(device)
         return FeatureBatch(self.pooled.to(device), self.tokens.to(device), mask)
 
 
 @dataclass(frozen=True)
 class CaptionFeatures:
-    """Features of N captions, all tokens in one flat array.
+    """Features of N captions, with all tokens in one flat array.
 
     Attributes:
         tokens: float32 or float16, [Σ lengths, D].
@@ -66,27 +66,27 @@ class CaptionFeatures:
         return len(self.pooled)
 
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> FeatureBatch:
-        """The features of these captions, in fp32 on the CPU."""
+        """Features of these captions, in fp32 on the CPU."""
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         place = np.arange(int(lengths.max()))
         mask = place < lengths[:, None]
         flat = np.where(mask, self.offsets[rows][:, None] + place, 0)
         tokens = torch.from_numpy(self.tokens[flat].astype(np.float32, copy=False))
-        there = torch.from_numpy(mask)
-        tokens[~there] = 0.0
+        is_token = torch.from_numpy(mask)
+        tokens[~is_token] = 0.0
         pooled = torch.from_numpy(self.pooled[rows].astype(np.float32, copy=False))
-        return FeatureBatch(pooled, tokens, there)
+        return FeatureBatch(pooled, tokens, is_token)
 
     def stream(
         self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
     ) -> Iterator[FeatureBatch]:
-        """The features of these captions, batch by batch; the same in every epoch."""
+        """Features of these captions, batch by batch; the same in every epoch."""
         return map(self.batch, batches)
 
 
 def texts_sha256(texts: Sequence[str]) -> str:
-    """SHA-256 over texts in their order; each is closed by a byte that UTF-8 never has."""
+    """SHA-256 over texts in order, each followed by a byte that never occurs in UTF-8."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\xff")
@@ -100,13 +100,13 @@ def encode_captions(
     precision: str = "fp32",
     progress: Progress | None = None,
 ) -> CaptionFeatures:
-    """Encode captions once, or take them from the cache.
+    """Encode captions, or read their features from the cache.
 
     Args:
-        texts: captions, at least one; what exceeds the model's context is cut, as CLIP does.
-        cache: a folder that keeps features on disk by model and texts; None keeps them in memory.
-        precision: "fp32" or "fp16", of what is kept; fresh features go through it too, so that a
-            run that finds the cache filled and one that fills it see the same numbers.
+        texts: captions, at least one; each is cut to the model's context, as in CLIP.
+        cache: folder that stores features by model and texts; None keeps them in memory.
+        precision: "fp32" or "fp16" of stored features; fresh features are rounded in the same
+            way, so that a run with a filled cache gives the same numbers.
         progress: called with the number of captions done since the last call.
     Raises:
         InputError: no texts, an unknown precision, a cache that cannot be written.
@@ -142,7 +142,7 @@ def _fill(
     folder: Path,
     progress: Progress | None,
 ) -> None:
-    """Encode into a temporary folder beside the final one, then rename it."""
+    """Encode into a temporary folder beside the final one, and rename it at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
@@ -172,10 +172,10 @@ def _encode(
     for part in token_features(clip, ids, ends):
         rows = part.rows.numpy()
         pooled[rows] = part.pooled.cpu().numpy()
-        there = torch.arange(part.tokens.shape[1], device=clip.device) < part.lengths[:, None]
+        is_token = torch.arange(part.tokens.shape[1], device=clip.device) < part.lengths[:, None]
         counts = part.lengths.cpu().numpy()
         first = np.repeat(offsets[rows] - np.cumsum(counts) + counts, counts)
-        tokens[first + np.arange(counts.sum())] = part.tokens[there].cpu().numpy()
+        tokens[first + np.arange(counts.sum())] = part.tokens[is_token].cpu().numpy()
         if progress is not None:
             progress(len(rows))
     return CaptionFeatures(tokens, pooled, offsets)

@@ -1,7 +1,7 @@
-"""Features of a data set's pictures, computed once and kept on disk; a broken run goes on.
+"""Features of a data set's pictures, computed once and stored on disk; a stopped run resumes.
 
-A folder a model, preprocessing and list of pictures: NumPy files of their final size and
-`state.json` with how many pictures are done. The arrays are flushed before the count moves.
+Each combination of model, preprocessing and pictures has a folder with NumPy files of their final
+size and `state.json` with the number of pictures done, updated after the arrays are flushed.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["StoreSettings", "StoredFeatures", "store_features"]
 
 _FORMAT = 2
 _ARRAYS = ("global_features", "patch_features")  # and "zero_shot" at the model's own size
-_SAVE_SECONDS = 20.0
+_SAVE_SECONDS = 20.0  # the most work that a killed run loses
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How features are computed and kept.
+    """How features are computed and stored.
 
     Attributes:
         precision: "fp16" or "fp32" on disk.
-        batch: pictures a step.
-        workers: processes that read pictures, 0 for none.
-        picture: what of each picture the model is shown.
+        batch: pictures per step.
+        workers: processes that read pictures; 0 for the main process.
+        picture: size and crop of the pictures.
     """
 
     precision: str = "fp16"
@@ -60,7 +60,7 @@ class StoredFeatures:
     """Unit rows of N pictures, on disk.
 
     Attributes:
-        zero_shot, global_features: [N, D]; patch_features: [N, P, D]; as `PictureFeatures` says.
+        zero_shot, global_features: [N, D]; patch_features: [N, P, D]; as in `PictureFeatures`.
     """
 
     zero_shot: npt.NDArray[Any] | None
@@ -71,7 +71,7 @@ class StoredFeatures:
         return len(self.global_features)
 
     def batches(self, size: int = 256) -> Iterator[PictureFeatures]:
-        """In fp32, so many pictures at a time."""
+        """Features in fp32, `size` pictures at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             zero_shot = None if self.zero_shot is None else _fp32(self.zero_shot[part])
@@ -86,14 +86,14 @@ def store_features(
     settings: StoreSettings | None = None,
     progress: Progress | None = None,
 ) -> StoredFeatures:
-    """Compute the features of a data set, or go on where an earlier run ended, or read them.
+    """Read the features of a data set; compute those that are not stored yet.
 
     Args:
         clip: the model.
         images: N pictures.
-        cache: a folder for features of any model and data set.
-        settings: precision and batch.
-        progress: told of pictures done.
+        cache: folder for features of any model and data set.
+        settings: how to compute and store them.
+        progress: reports pictures done.
     Raises:
         InputError: no pictures, a picture cannot be read, or the cache is damaged.
     """
@@ -114,7 +114,7 @@ def _fp32(array: npt.NDArray[Any]) -> torch.Tensor:
 
 
 def _key(clip: ClipModel, images: LabelledImages, settings: StoreSettings) -> str:
-    """Tells models, preprocessing, and pictures (by name and size) apart."""
+    """Folder name that depends on model, preprocessing, and names and sizes of the pictures."""
     identity = [_FORMAT, clip.name, clip.weights_sha256, clip.image_size, settings.precision]
     identity.append(settings.picture.resize)
     digest = hashlib.sha256(json.dumps([*identity, clip.mean, clip.std]).encode())
@@ -130,7 +130,7 @@ def _done(folder: Path) -> int:
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError, OSError):
-        raise InputError(f"{path}: damaged; delete {folder} to compute it anew") from None
+        raise InputError(f"{path}: damaged; delete {folder} to compute it again") from None
 
 
 def _fill(
@@ -165,7 +165,7 @@ def _fill(
 def _allocate(
     folder: Path, features: PictureFeatures, count: int, done: int, precision: str
 ) -> dict[str, npt.NDArray[Any]]:
-    """The arrays, opened for writing; those of a broken run as they are."""
+    """The arrays opened for writing; those of a stopped run keep their content."""
     names = _ARRAYS if features.zero_shot is None else ("zero_shot", *_ARRAYS)
     if done:
         return {name: _open(folder, name, "r+") for name in names}
@@ -180,12 +180,12 @@ def _allocate(
 
 
 def _open(folder: Path, name: str, mode: Any = "c") -> npt.NDArray[Any]:
-    # "c": read when used, and torch may wrap it without a warning; the file stays as it is.
+    # "c" reads lazily and lets torch wrap the array without a warning; the file is not changed.
     path = folder / f"{name}.npy"
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: {error}; delete {folder} to compute it anew") from None
+        raise InputError(f"{path}: {error}; delete {folder} to compute it again") from None
     return array
 
 

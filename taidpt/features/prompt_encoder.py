@@ -1,12 +1,12 @@
-"""Texts in the joint space: class embeddings from prompts or templates, captions token by token.
+"""Texts in the joint space: class embeddings of prompts or templates, captions token by token.
 
-Exact accelerations of the plain way (section 5 of the method):
-- a causal tower never looks back from the end token, so prompts and captions are cut there;
-- the shared beginning of all prompts (start and context vectors) runs once a context, and its keys
-  and values serve every class, so that only name tokens are computed a class;
-- of the last block, and of norm and projection, only end tokens are computed;
+Four accelerations that give the same result as encoding whole prompts (section 5 of the method):
+- in a causal tower nothing after the end token matters, so prompts and captions are cut there;
+- the shared beginning of all prompts (start and context vectors) is encoded once per context; its
+  keys and values are used by every class, so that only name tokens are computed per class;
+- the last block, norm and projection are computed for end tokens only;
 - captions never change, so they are encoded once.
-Towers that are not causal, or built of other blocks, take the plain path.
+Towers that are not causal, or built of other blocks, encode whole prompts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ __all__ = [
     "tokenize_texts",
 ]
 
-# Name tokens computed at once; more are cut into parts of a quarter that recompute their forward
-# pass in the backward pass, so that 5,000 tags need less memory than these.
+# Name tokens computed at once. More are cut into parts of a quarter of this, which recompute their
+# forward pass in the backward pass, so that 5,000 tags need less memory than 8,192 tokens at once.
 _TOKENS_A_PART = 8192
+# Captions encoded at once, in order of length, which bounds memory.
 _TEXTS_A_BATCH = 256
 
 Prefix = list[tuple[Tensor, Tensor]]
@@ -75,10 +76,10 @@ class PromptEncoder:
         return self._tower.positions.device
 
     def __call__(self, contexts: Sequence[Tensor]) -> list[Tensor]:
-        """Embed every tag once with each context.
+        """Embed every tag with each context.
 
         Args:
-            contexts: each [n, W], shared by all tags, or each [C, n, W], one a tag.
+            contexts: each [n, W], shared by all tags, or [C, n, W], one per tag.
         Returns:
             unit rows [C, D] for each context.
         """
@@ -87,7 +88,7 @@ class PromptEncoder:
             found = self._by_prefix(torch.stack(list(contexts)))
         else:
             found = torch.stack([self._plainly(context) for context in contexts])
-        # in fp32 also where autocast gave less: scores are differences of such rows
+        # fp32 even under autocast: scores depend on small differences of these rows
         return list(F.normalize(found[:, self._place].float(), dim=-1))
 
     def _by_prefix(self, contexts: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class PromptEncoder:
         return _in_parts(embed, self._parts(self._ends - self._tokens.shared + 1), contexts, *flat)
 
     def _run_prefix(self, contexts: Tensor) -> Prefix:
-        """Keys and values, [G, P, W] each, of the shared beginning in every block."""
+        """Keys and values of the shared beginning in every block, [G, P, W] each."""
         tower, shared = self._tower, self._tokens.shared
         x = _embed(tower, self._ids[:1, :shared], contexts) + tower.positions[:shared]
         x = x[:, 0]
@@ -118,7 +119,7 @@ class PromptEncoder:
         return pairs
 
     def _run_names(self, prefix: Prefix, contexts: Tensor, low: int, high: int) -> Tensor:
-        """Embeddings [G, high − low, D] of a run of classes; their tokens lie in one flat row."""
+        """Embeddings [G, high − low, D] of a run of classes; their tokens form one flat row."""
         tower, shared = self._tower, self._tokens.shared
         spans = _equal_lengths((self._ends[low:high] + 1 - shared).tolist())
         ids, positions = [], []
@@ -134,7 +135,7 @@ class PromptEncoder:
         return tower.project(torch.as_tensor(tower.ln_final(x)))
 
     def _plainly(self, context: Tensor) -> Tensor:
-        """Embeddings [C, D] by running whole prompts, cut at the last end where that is exact."""
+        """Embeddings [C, D] of whole prompts, cut at the last end token where that is exact."""
         tower = self._tower
         width = self._ids.shape[1] if tower.is_causal else len(tower.positions)
         ids = F.pad(self._ids, (0, width - self._ids.shape[1]), value=self._tokens.pad)
@@ -152,9 +153,9 @@ class PromptEncoder:
         return _in_parts(embed, self._parts(torch.full_like(self._ends, width)), context)[0]
 
     def _parts(self, lengths: Tensor) -> list[tuple[int, int]]:
-        """One run of all classes where they are few; else runs that keep a quarter as much."""
+        """One run of all classes where they are few, else runs of a quarter of the limit."""
         most = self._tokens_a_part
-        if int(lengths.sum()) > most:  # a second forward pass is due anyway: small parts are free
+        if int(lengths.sum()) > most:  # recomputed anyway, so small parts cost nothing
             most = max(1, most // 4)
         parts, low, total = [], 0, 0
         for index, length in enumerate(lengths.tolist()):
@@ -168,7 +169,7 @@ class PromptEncoder:
 def _in_parts(
     embed: Callable[..., Tensor], parts: list[tuple[int, int]], *inputs: Tensor
 ) -> Tensor:
-    """Embed part by part, [G, C, D]; several parts trade a second forward pass for memory."""
+    """Embed part by part, [G, C, D]; several parts recompute their forward pass."""
     if len(parts) == 1:
         return embed(*parts[0], *inputs)
     found = [checkpoint(embed, low, high, *inputs, use_reentrant=False) for low, high in parts]
@@ -180,7 +181,7 @@ def _embed(tower: TextTower, ids: Tensor, contexts: Tensor) -> Tensor:
 
     Args:
         ids: [N, L]; −1 − j is context vector j.
-        contexts: shared ones [G, n, W], or one a row [1, N, n, W].
+        contexts: shared [G, n, W], or one per row [1, N, n, W].
     Returns:
         [G, N, L, W].
     """
@@ -207,7 +208,7 @@ def _equal_lengths(lengths: list[int]) -> list[tuple[int, int, int]]:
 
 
 def _end_rows(spans: list[tuple[int, int, int]], device: torch.device) -> Tensor:
-    """Where the end tokens lie in the flat row."""
+    """Positions of the end tokens in the flat row."""
     rows, offset = [], 0
     for start, stop, length in spans:
         count = stop - start
@@ -226,7 +227,7 @@ def _attend_spans(
     """Attention of name tokens [G, T, W] over the shared beginning and their own class.
 
     Returns:
-        [G, T, W], or [G, C, W] for the end tokens alone; before the output projection.
+        [G, T, W], or [G, C, W] with `ends_only`; before the output projection.
     """
     query, key, value = queries_keys_values(block, x)
     found, offset = [], 0
@@ -242,19 +243,19 @@ def _attend_spans(
 
 
 def _attend_shared(heads: int, own: list[Tensor], prefix: tuple[Tensor, Tensor]) -> Tensor:
-    """Causal attention of [G, C, S, W] over a beginning [G, P, W] that all C share.
+    """Causal attention of [G, C, S, W] over a beginning [G, P, W] shared by all C.
 
     The beginning's logits are one product for all classes instead of C copies of its keys.
     """
     query, key, value = (_heads(part, heads) for part in own)  # [G, h, C, S, d]
     first_key, first_value = (_heads(part, heads) for part in prefix)  # [G, h, P, d]
-    asked = query.shape[3]
+    queries = query.shape[3]
     query = query * query.shape[-1] ** -0.5
     shape = (*query.shape[:4], -1)
     first = (query.flatten(2, 3) @ first_key.transpose(-1, -2)).reshape(shape)
     second = query @ key.transpose(-1, -2)
-    if asked > 1:  # a single one is the end token, which sees its whole class
-        later = torch.ones(asked, asked, dtype=torch.bool, device=query.device).triu(1)
+    if queries > 1:  # a single one is the end token, which attends to its whole class
+        later = torch.ones(queries, queries, dtype=torch.bool, device=query.device).triu(1)
         second = second.masked_fill(later, float("-inf"))
     weights = torch.cat([first, second], dim=-1).softmax(dim=-1)
     before, among = weights[..., : first.shape[-1]], weights[..., first.shape[-1] :]
@@ -277,10 +278,10 @@ def class_embeddings(
 
     Args:
         names: C tag names.
-        contexts: by name (as "global" and "local"), [n, W] or [C, n, W].
-        name_position: where the tag's name stands in its prompt.
+        contexts: name ("global", "local") → [n, W] or [C, n, W].
+        name_position: position of the tag's name in its prompt.
     Returns:
-        unit rows [C, D] under the same names.
+        name → unit rows [C, D].
     """
     lengths = {context.shape[-2] for context in contexts.values()}
     if len(lengths) != 1:
@@ -296,8 +297,7 @@ def plain_class_embeddings(
 ) -> Tensor:
     """Class embeddings from templates with `{}` for the name, averaged over templates.
 
-    Each text's feature is brought to unit length first, and the mean again, as CLIP's prompt
-    ensembling does.
+    As in CLIP's prompt ensembling, each text's feature is normalised, and then their mean.
 
     Returns:
         unit rows, [C, D].
@@ -321,7 +321,7 @@ def tokenize_texts(clip: ClipModel, texts: Sequence[str]) -> tuple[Tensor, Tenso
     """Token numbers [N, context length], and the position of each text's end token, [N].
 
     Raises:
-        InputError: no texts, or a tokenizer that is not known.
+        InputError: no texts, or an unsupported tokenizer.
     """
     if not texts:
         raise InputError("no texts to encode: the list is empty")
@@ -334,7 +334,7 @@ class EncodedTexts(NamedTuple):
     Attributes:
         rows: which texts these are, [B].
         pooled: their features, unit rows, [B, D].
-        tokens: every token's feature, unit rows, [B, L, D]; meaningless from `lengths` on.
+        tokens: every token's feature, unit rows, [B, L, D]; undefined from `lengths` on.
         lengths: tokens of each text, start and end included, [B].
     """
 

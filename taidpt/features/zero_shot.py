@@ -1,4 +1,4 @@
-"""What tuned prompts have to beat: CLIP as it comes, with templates for prompts."""
+"""Zero-shot CLIP with templates: the baseline of tuned prompts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taidpt.scores import global_scores, local_scores, merged_scores
 
 __all__ = ["PictureFeatures", "encode_pictures", "normalised", "zero_shot_scores"]
 
-_PICTURES_A_BATCH = 64
+_BATCH = 64  # pictures encoded at once, which bounds memory; the result does not depend on it
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PictureFeatures:
     Attributes:
         zero_shot: the model's own picture feature, positional embedding included, [N, D]; None at
             another size than the model's own, which its positions do not fit.
-        global_features: the global feature that prompts are scored with, [N, D].
+        global_features: the feature that prompts are scored against, [N, D].
         patch_features: [N, P, D].
     """
 
@@ -51,8 +51,8 @@ def encode_pictures(
     """
     encoder = image_encoder(clip)
     parts: list[tuple[Tensor, ...]] = []
-    for start in range(0, len(crops), _PICTURES_A_BATCH):
-        pixels = torch.from_numpy(np.stack(list(crops[start : start + _PICTURES_A_BATCH])))
+    for start in range(0, len(crops), _BATCH):
+        pixels = torch.from_numpy(np.stack(list(crops[start : start + _BATCH])))
         images = normalised(clip, pixels.permute(0, 3, 1, 2))
         found = encoder(images)
         if images.shape[-1] == _own_size(clip):
@@ -65,7 +65,7 @@ def encode_pictures(
 
 
 def normalised(clip: ClipModel, pixels: Tensor) -> Tensor:
-    """Pixels uint8 [B, 3, S, S] as the image tower takes them, on its device."""
+    """Pixels uint8 [B, 3, S, S], normalised for the image tower, on its device."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (clip.mean, clip.std))
     return ((pixels.float() / 255 - mean) / std).to(clip.device)
 
@@ -84,13 +84,13 @@ def zero_shot_scores(
     templates: Sequence[str],
     temperature: float = 40.0,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Scores with templates in the place of prompts.
+    """Scores with templates instead of prompts.
 
     Args:
-        clip: the model that made the features.
+        clip: the model of the features.
         features: of N pictures.
         names: C tags.
-        templates: one or several, each with `{}`.
+        templates: one or more, each with `{}` for the name.
         temperature: sharpness of the local weights.
     Returns:
         "zero_shot" (plain zero-shot CLIP), "global", "local" and "merged" (CLIP-DPT), each [N, C].

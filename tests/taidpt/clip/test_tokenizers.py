@@ -145,7 +145,7 @@ def test_a_name_that_does_not_fit_is_named(build: Callable[[str], ClipModel]) ->
     [
         ({"side": "left"}, {}, _LAST, "does not lay out texts as start, text, one end token"),
         ({}, {"tokenizer_mode": "clips"}, _LAST, "does not lay out texts as start, text"),
-        ({}, {}, {"pool_type": "argmax"}, "takes a text's feature at token .* ends texts with 1"),
+        ({}, {}, {"pool_type": "argmax"}, "pools at token .* ends texts with 1"),
         ({}, {}, {"pool_type": "eos", "eos_id": 2}, "at token 2, but its tokenizer ends .* with 1"),
         ({}, {}, {"embed_cls": True}, "prompts cannot be tuned on its text tower"),
     ],

@@ -104,7 +104,7 @@ def test_only_models_without_positions_take_another_size(
     found = encode_pictures(sized, np.zeros((1, 64, 64, 3), np.uint8))
     assert found.zero_shot is None
     assert found.patch_features.shape == (1, 4, 32)
-    with pytest.raises(InputError, match="takes 48 × 48 pixels alone, got 64"):
+    with pytest.raises(InputError, match="takes only 48 × 48 pixels, got 64"):
         PictureInput(64).model(vit_clip)
     assert PictureInput(48).model(vit_clip).image_size == 48
 
