@@ -13,7 +13,7 @@ import numpy.typing as npt
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 
-__all__ = ["LOG", "Frame", "Selector", "Source", "SourceOptions", "comma"]
+__all__ = ["LOG", "Frame", "PartlyReadError", "Selector", "Source", "SourceOptions", "comma"]
 
 LOG = logging.getLogger("taidpt.runtime")
 
@@ -98,6 +98,13 @@ class SourceOptions:
             raise InputError(f"roi should be x,y,width,height, got {comma(self.roi)}")
 
 
+class PartlyReadError(InputError):
+    """Some of a source's pictures could not be read; all others have been yielded.
+
+    Tagging treats it as a warning; measurements that need every picture treat it as an error.
+    """
+
+
 class Selector:
     """Decides for each frame, before it is converted, whether it is used."""
 
@@ -139,15 +146,29 @@ class Source(Closing):
     dropped = 0
     total: int | None = None
 
+    def open(self) -> None:
+        """Open files and devices, and learn `total`; may be called twice.
+
+        Iterating does this too. Sources of a list are opened when their turn comes.
+
+        Raises:
+            InputError: the source cannot be opened.
+        """
+
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames, in order."""
+        """Yield the frames, in order; the source is open."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Release files and devices; may be called twice."""
 
     def __iter__(self) -> Iterator[Frame]:
-        return self.frames()
+        """Open, yield all frames, and close."""
+        try:
+            self.open()
+            yield from self.frames()
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

@@ -1,103 +1,121 @@
-"""Any GStreamer pipeline as a source: a `gst-launch-1.0` child whose frames come by a pipe.
+"""Any GStreamer pipeline as a source: a `gst-launch-1.0` child whose frames arrive by a pipe.
 
-It needs no Python binding, so it gives a Jetson's hardware decoder and CSI cameras to any Python:
+It needs no Python binding, so any Python can use a Jetson's hardware decoder and CSI cameras:
 `gst:nvarguscamerasrc ! nvvidconv ! video/x-raw,width=1280,height=720`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
 from typing import Any
 
-from taidpt.runtime.errors import MissingDependencyError
-from taidpt.runtime.redact import redact
+from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.sources.address import Address
 from taidpt.runtime.sources.base import Source, SourceOptions
-from taidpt.runtime.sources.live_stream import LiveSource, ReconnectPolicy
-from taidpt.runtime.sources.video_file import import_av
+from taidpt.runtime.sources.live_stream import LiveSource
+from taidpt.runtime.sources.video_file import VideoSource, import_av
 
-__all__ = ["GStreamerSource", "launch_command", "open_pipeline"]
+__all__ = ["Pipeline", "launch_command", "open_pipeline"]
 
 # Matroska carries size and times of raw frames through a pipe; Y4M would lose the times.
 _TAIL = "! videoconvert ! video/x-raw,format=I420 ! matroskamux streamable=true ! fdsink fd=1"
+# How long a child may take to end by itself, for instance to release a camera.
 _KILL_AFTER_S = 2.0
+# Pipelines that read files: elements by name, and `uri=` of a file.
+_FILE = re.compile(
+    r"""(?:^|[\s!])(?:filesrc|multifilesrc|splitfilesrc|splitmuxsrc)\b|\buri\s*=\s*["']?file:""",
+    re.IGNORECASE,
+)
 
 
-def launch_command(text: str) -> list[str]:
-    """The child's command line for `gst:PIPELINE`."""
-    pipeline = text.removeprefix("gst:").strip().rstrip("!").strip()
-    return ["gst-launch-1.0", "-q", *shlex.split(pipeline), *shlex.split(_TAIL)]
+def launch_command(pipeline: str) -> list[str]:
+    """The child's command line for a pipeline.
+
+    Raises:
+        InputError: a quotation mark is not closed.
+    """
+    try:
+        elements = shlex.split(pipeline.rstrip().rstrip("!"))
+    except ValueError as error:
+        raise InputError(f"gst: the pipeline cannot be read: {error}") from None
+    return ["gst-launch-1.0", "-q", *elements, *shlex.split(_TAIL)]
 
 
-class GStreamerSource(LiveSource):
-    """A pipeline's frames; the child is started again when it ends in error."""
+def open_pipeline(address: Address, options: SourceOptions) -> Source:
+    """Open a pipeline: one that reads files is a video that ends, any other is live.
 
-    def __init__(
-        self, text: str, options: SourceOptions, policy: ReconnectPolicy | None = None
-    ) -> None:
-        """Start the pipeline.
+    Raises:
+        MissingDependencyError: gst-launch-1.0 is not installed.
+        InputError: the pipeline does not start.
+    """
+    if shutil.which("gst-launch-1.0") is None:
+        raise MissingDependencyError(
+            f"{address.name}: needs gst-launch-1.0; on Debian, Ubuntu and a Jetson: "
+            "apt install gstreamer1.0-tools gstreamer1.0-plugins-good"
+        )
+    pipeline = Pipeline(launch_command(address.text))
+    if _FILE.search(address.text):
+        return PipelineFile(address, options, pipeline)
+    return PipelineStream(address, options, pipeline)
+
+
+class Pipeline:
+    """The child process of a pipeline; it is started again after every `end`."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Any:
+        """Start the child and open its frames as a PyAV container.
 
         Raises:
-            MissingDependencyError: gst-launch-1.0 is not installed.
-            InputError: the pipeline does not start.
+            OSError: it ends at once; the message is the child's own.
         """
-        if shutil.which("gst-launch-1.0") is None:
-            raise MissingDependencyError(
-                f"{redact(text)}: needs gst-launch-1.0; on Debian, Ubuntu and a Jetson: "
-                "apt install gstreamer1.0-tools gstreamer1.0-plugins-good"
-            )
-        self._command = launch_command(text)
-        self._child: subprocess.Popen[bytes] | None = None
-        super().__init__(text, options, policy, self._start)
-
-    def close(self) -> None:
-        """End the child, which also ends a read that waits for it."""
-        super().close()
-        self._end_child()
-
-    def _start(self) -> Any:
-        self._end_child()
+        self.end()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         child = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is for us; the child is ended in order
+            start_new_session=True,  # Ctrl-C is for this process, which ends the child in order
         )
-        self._child = child
-        assert child.stdout is not None  # asked for in the line above
+        self.child = child
+        assert child.stdout is not None  # requested by PIPE
         try:
             return import_av().open(child.stdout, format="matroska")
         except Exception as error:
-            raise OSError(self._complaint(child) or str(error)) from None
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_KILL_AFTER_S)
+            raise OSError(self.complaint() or str(error)) from None
 
-    def _has_ended(self) -> bool:
-        """A pipeline that came to its own end is done; one that failed is started again."""
-        child = self._child
-        if child is None:
+    def has_ended(self) -> bool:
+        """Whether the pipeline came to its own end, in contrast to failing."""
+        if self.child is None:
             return True
         try:
-            return child.wait(_KILL_AFTER_S) == 0
+            return self.child.wait(_KILL_AFTER_S) == 0
         except subprocess.TimeoutExpired:
             return False
 
-    def _complaint(self, child: subprocess.Popen[bytes]) -> str:
-        """The first error line of a child that did not start."""
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_KILL_AFTER_S)
+    def complaint(self) -> str:
+        """The child's first error line, or an empty text."""
         self._errors.seek(0)
         text = self._errors.read(10_000).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         wrong = [line for line in lines if "ERROR" in line or "erroneous" in line] or lines
         return wrong[0] if wrong else ""
 
-    def _end_child(self) -> None:
-        child, self._child = self._child, None
+    def end(self) -> None:
+        """End the child, which also ends a read that waits for it; may be called twice."""
+        child, self.child = self.child, None
         if child is None:
             return
         child.terminate()
@@ -109,6 +127,38 @@ class GStreamerSource(LiveSource):
         self._errors.close()
 
 
-def open_pipeline(text: str, options: SourceOptions) -> Source:
-    """Open `gst:PIPELINE`."""
-    return GStreamerSource(text, options)
+class PipelineStream(LiveSource):
+    """A live pipeline; it is started again if it ends in an error."""
+
+    def __init__(self, address: Address, options: SourceOptions, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        try:
+            super().__init__(address, options, None, pipeline.start, pipeline.has_ended)
+        except BaseException:
+            pipeline.end()
+            raise
+
+    def close(self) -> None:
+        """End the stream and its child."""
+        super().close()
+        self.pipeline.end()
+
+
+class PipelineFile(VideoSource):
+    """A pipeline that reads files: no frame is dropped, and its end is the end."""
+
+    def __init__(self, address: Address, options: SourceOptions, pipeline: Pipeline) -> None:
+        super().__init__(address, options, pipeline.start)
+        self.pipeline = pipeline
+
+    def close(self) -> None:
+        """Close the video and end its child."""
+        super().close()
+        self.pipeline.end()
+
+    def _refuse_cut_file(self, count: int) -> None:
+        if not self.pipeline.has_ended():
+            raise InputError(
+                f"{self.name}: the pipeline failed after {count} frames, which were used: "
+                f"{self.pipeline.complaint() or 'it gave no reason'}"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,112 +11,159 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import Source, SourceOptions
-from taidpt.runtime.sources.combined import RegionSource
+from taidpt.runtime.sources.address import Address, Kind, parse_address
+from taidpt.runtime.sources.base import LOG, Source, SourceOptions
+from taidpt.runtime.sources.combined import MergedSource, RegionSource
 from taidpt.runtime.sources.pictures import ArraySource, ImageSource
 
-__all__ = ["open_source"]
+__all__ = ["list_sources", "open_source"]
+
+# fmt: off
+_VIDEO_SUFFIXES = frozenset([
+    ".265", ".3gp", ".asf", ".avi", ".flv", ".h264", ".h265", ".hevc", ".m2ts", ".m4v", ".mjpeg",
+    ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm",
+    ".wmv", ".y4m",
+])
+# fmt: on
+# Names of left-out files that a warning gives as examples: enough to see what kind they are.
+_EXAMPLES = 3
 
 
 def open_source(
     spec: str | Path | npt.NDArray[Any] | Iterable[npt.NDArray[Any]],
     options: SourceOptions | None = None,
 ) -> Source:
-    """Open whatever the user named.
+    """Open whatever the user names.
 
     Args:
-        spec: a picture, a folder of pictures, a video file; a stream's URL (rtsp, http, …), a
-            camera (/dev/video0), or a GStreamer pipeline (`gst:v4l2src ! videoconvert`); or one
-            array [H, W, 3], a batch [N, H, W, 3], or an iterable of arrays.
-        options: which frames are wanted, and which part of them.
+        spec: a picture, a video file, or a folder of them; `-` or a FIFO, from which a picture or
+            a video is read; a stream's URL (rtsp, http, …), a camera (/dev/video0), or a GStreamer
+            pipeline (`gst:v4l2src ! videoconvert`); or one array [H, W, 3], a batch
+            [N, H, W, 3], or an iterable of arrays.
+        options: which frames are used, and which part of them.
     Raises:
         InputError: there is no such thing, or it cannot be opened as any of these.
     """
     options = options or SourceOptions()
-    source = _open_any(spec, options)
+    if isinstance(spec, (str, Path)):
+        sources = list_sources([str(spec)], options)
+        source = sources[0] if len(sources) == 1 else MergedSource(sources, 1)
+    elif isinstance(spec, np.ndarray):
+        source = _with_roi(ArraySource(spec if spec.ndim == 4 else spec[None], options), options)
+    elif isinstance(spec, Iterable):
+        source = _with_roi(ArraySource(spec, options), options)
+    else:
+        raise InputError(f"cannot take frames from {type(spec).__qualname__}")
+    source.open()
+    return source
+
+
+def list_sources(texts: Sequence[str], options: SourceOptions) -> list[Source]:
+    """The sources of a list of texts, each opened only when its turn comes.
+
+    Every text is looked at now: whether it exists, and what it is. Streams and cameras are opened,
+    because whether they are live is known only then. Several pictures are one source; a folder is
+    its pictures and its videos.
+
+    Raises:
+        InputError: a text names nothing, or a stream or camera cannot be opened.
+    """
+    from taidpt.runtime.sources.picture_files import is_image
+
+    addresses = [parse_address(text) for text in texts]
+    files = [Path(address.text) for address in addresses if address.kind is Kind.FILE]
+    if 1 < len(files) == len(addresses) and all(map(is_image, files)):
+        return [_with_roi(ImageSource(f"{len(files)} pictures", files, options), options)]
+    sources: list[Source] = []
+    try:
+        for address in addresses:
+            sources += _sources_of(address, options)
+    except BaseException:
+        for source in sources:
+            source.close()
+        raise
+    return [_with_roi(source, options) for source in sources]
+
+
+def _with_roi(source: Source, options: SourceOptions) -> Source:
     return source if options.roi is None else RegionSource(source, options.roi)
 
 
-def _open_any(spec: Any, options: SourceOptions) -> Source:
-    if isinstance(spec, (str, Path)):
-        return _open_text(str(spec), options)
-    if isinstance(spec, np.ndarray):
-        return ArraySource(spec if spec.ndim == 4 else spec[None], options)
-    if isinstance(spec, Iterable):
-        return ArraySource(spec, options)
-    raise InputError(f"cannot take frames from {type(spec).__qualname__}")
-
-
-def _open_text(text: str, options: SourceOptions) -> Source:
-    if text.startswith("gst:"):
+def _sources_of(address: Address, options: SourceOptions) -> list[Source]:
+    if address.kind is Kind.FOLDER:
+        return _folder(Path(address.text), options)
+    if address.kind in (Kind.FILE, Kind.PIPE):
+        return [_file(address, options)]
+    if address.kind is Kind.PIPELINE:
         from taidpt.runtime.sources.gstreamer_pipeline import open_pipeline
 
-        return open_pipeline(text, options)
-    if "://" in text or text.startswith("/dev/video"):
-        return _open_url(text, options)
-    return _open_path(text, options)
-
-
-def _open_url(text: str, options: SourceOptions) -> Source:
-    from taidpt.runtime.redact import redact
-    from taidpt.runtime.sources.live_stream import LiveSource, is_live_url
-
-    if text.startswith("file://"):
-        return _open_path(text.removeprefix("file://"), options)
-    if not is_live_url(text):
-        raise InputError(f"{redact(text)}: unknown scheme; try rtsp://, http://, file:// or a path")
-    source = LiveSource(text, options)
-    if not source.finite:
-        return source
-    source.close()
+        return [open_pipeline(address, options)]
+    from taidpt.runtime.sources.live_stream import LiveSource
     from taidpt.runtime.sources.video_file import VideoSource
 
-    return VideoSource(text, options)
+    source = LiveSource(address, options)
+    if not source.finite:
+        return [source]
+    source.close()
+    return [VideoSource(address, options)]
 
 
-def _open_path(text: str, options: SourceOptions) -> Source:
-    if not text:
-        raise InputError("a source has no name; give a picture, a folder, a video or a stream")
-    path = Path(text)
-    if os.path.isdir(path):  # noqa: PTH112 - Path's raises where a folder above may not be searched
-        return ImageSource(text, _pictures(path, options.recursive), options)
-    try:
-        with path.open("rb") as stream:
-            empty = not stream.read(1)
-    except FileNotFoundError:
-        raise InputError(f"{text}: no such file or folder") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{text}: cannot be opened: {_reason(error)}") from None
-    if empty:
-        raise InputError(f"{text}: the file is empty")
-    return _open_file(path, options)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _open_file(path: Path, options: SourceOptions) -> Source:
+def _file(address: Address, options: SourceOptions) -> Source:
     from taidpt.runtime.sources.picture_files import is_image
 
-    if is_image(path):
-        return ImageSource(str(path), [path], options)
+    if address.kind is Kind.FILE and is_image(Path(address.text)):
+        return ImageSource(address.name, [Path(address.text)], options)
     from taidpt.runtime.sources.video_file import VideoSource
 
-    return VideoSource(str(path), options)
+    return VideoSource(address, options)
 
 
-def _pictures(folder: Path, recursive: bool) -> list[Path]:
-    from taidpt.runtime.sources.picture_files import IMAGE_SUFFIXES
+def _folder(folder: Path, options: SourceOptions) -> list[Source]:
+    """The pictures of a folder as one source, then each of its videos."""
+    from taidpt.runtime.sources.picture_files import is_image
+    from taidpt.runtime.sources.video_file import VideoSource
 
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    try:
-        paths = sorted(
-            path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        )
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {_reason(error)}") from None
-    if not paths:
-        hint = "" if recursive else "; --recursive looks into its folders"
-        raise InputError(f"{folder}: no pictures in this folder{hint}")
-    return paths
+    files, left_out = _walk(folder, options.recursive)
+    pictures, videos, others = [], [], []
+    for path in files:
+        if is_image(path):
+            pictures.append(path)
+        elif path.suffix.lower() in _VIDEO_SUFFIXES:
+            videos.append(path)
+        else:
+            others.append(path.name)
+    _warn_of_left_out(folder, {"files that are not pictures or videos": others, **left_out})
+    sources: list[Source] = [ImageSource(str(folder), pictures, options)] if pictures else []
+    sources += [VideoSource(Address(Kind.FILE, str(path)), options) for path in videos]
+    if not sources:
+        hint = "" if options.recursive else "; --recursive looks into its folders"
+        raise InputError(f"{folder}: no pictures or videos in this folder{hint}")
+    return sources
+
+
+def _walk(folder: Path, recursive: bool) -> tuple[list[Path], dict[str, list[str]]]:
+    """The files of a folder, sorted, and the names of folders that are not looked into."""
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}")
+
+    files: list[Path] = []
+    linked: list[str] = []
+    inner: list[str] = []
+    for top, folders, names in os.walk(folder, onerror=fail):
+        files += [path for name in names if (path := Path(top, name)).is_file()]
+        linked += [name for name in folders if Path(top, name).is_symlink()]
+        if not recursive:
+            inner = [name for name in folders if name not in linked]
+            folders.clear()
+    return sorted(files), {"linked folders": linked, "folders, without --recursive": inner}
+
+
+def _warn_of_left_out(folder: Path, left_out: Mapping[str, Sequence[str]]) -> None:
+    parts = []
+    for what, names in left_out.items():
+        if names:
+            more = ", …" if len(names) > _EXAMPLES else ""
+            parts.append(f"{len(names)} {what} ({', '.join(sorted(names)[:_EXAMPLES])}{more})")
+    if parts:
+        LOG.warning("%s: left out: %s", folder, "; ".join(parts))

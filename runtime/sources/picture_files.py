@@ -1,7 +1,10 @@
-"""Picture files → frames, through Pillow: orientation, palettes, 16 bits, bombs, truncation."""
+"""Picture files → frames, with Pillow: orientation, palettes, 16 bits, limits, truncation."""
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,62 +19,126 @@ if TYPE_CHECKING:
 
 __all__ = ["IMAGE_SUFFIXES", "is_image", "read_image"]
 
-IMAGE_SUFFIXES = frozenset(
-    [".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"]
+_LOG = logging.getLogger("taidpt.runtime")
+
+# Formats that Pillow decodes itself. Others start programs (EPS starts Ghostscript), open a window
+# to old decoders, or accept any bytes.
+_FORMATS = (
+    *("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000"),
+    *("TGA", "HEIF"),  # HEIF only with a plug-in of its own
 )
-# Not Pillow's own guess: some formats have no signature, and then any bytes may be one of those.
+# fmt: off
+IMAGE_SUFFIXES = frozenset([
+    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k",
+    ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png",
+    ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+])
+# fmt: on
+# First bytes of pictures whose names have another suffix. Not Pillow's own guess: some formats
+# have no signature, and accept any bytes.
 _SIGNATURES = (
-    b"\x89PNG\r\n\x1a\n",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"BM",
-    b"II*\x00",
-    b"MM\x00*",
-    b"P5\n",
-    b"P6\n",
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*"),
+    *(b"P5\n", b"P6\n", b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),
 )
+_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 _DIRECT = ("RGB", "RGBA", "L")
+# Memory for one picture: Pillow holds 4 bytes a pixel and the array 3 or 4. A quarter of the
+# machine's memory leaves room for the model and the next picture, which is read ahead.
+_BYTES_A_PIXEL = 8
+_SHARE_OF_MEMORY = 4
+# Rows that are converted at a time: bands of up to 4 MB, so that the copy costs no memory.
+_BAND_BYTES = 1 << 22
 
 
 def read_image(path: str | Path) -> npt.NDArray[Any]:
     """Read a picture as a frame, turned upright by its EXIF orientation.
 
+    The first picture of a file with several (animations, pages) is used, with a warning.
+
     Returns:
-        uint8 [H, W, 3], [H, W, 4] (alpha kept for the resize) or [H, W]; uint16 [H, W] for
+        uint8 [H, W, 3], [H, W, 4] (alpha is kept for the resize) or [H, W]; uint16 [H, W] for
         16-bit grey.
     Raises:
-        InputError: not there, not a picture, truncated, or too large to be safe.
+        InputError: missing, not a picture, truncated, or too large for this machine's memory.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            # Pillow warns at 89 and refuses at 179 million pixels; the refusal is enough
+            # Pillow warns from 89 million pixels on; `_check_size` refuses by memory instead
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_formats()) as image:
+                _check_size(image, path)
+                _warn_of_others(image, path)
                 image.load()
-                return _pixels(ImageOps.exif_transpose(image), path)
+                ImageOps.exif_transpose(image, in_place=True)
+                return _pixels(image, path)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too many pixels to open safely: {error}") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture of a known format{_emptiness(path)}") from None
+        raise InputError(f"{path}: not a picture of a known format{_unknown_hint(path)}") from None
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except MemoryError:
+        raise InputError(f"{path}: not enough memory to read the picture") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as a picture: {error}") from None
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats that this Pillow has; `Image.open` fails on names that it does not have."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
 def is_image(path: Path) -> bool:
-    """Whether a file is a picture: by its suffix, or by its first bytes when it has another."""
+    """Whether a file is a picture, by its suffix or else by its first bytes."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
+    return _is_signature(_head(path))
+
+
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            head = stream.read(12)
+            return stream.read(12)
     except OSError:
-        return False
-    return head.startswith(_SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+        return b""
+
+
+def _is_signature(head: bytes) -> bool:
+    return (
+        head.startswith(_SIGNATURES)
+        or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+        or (head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS)
+    )
+
+
+def _check_size(image: Image, path: Path) -> None:
+    """Refuse a picture that would need more than its share of the memory."""
+    memory = _memory_bytes()
+    limit = memory // (_SHARE_OF_MEMORY * _BYTES_A_PIXEL)
+    if image.width * image.height > limit:
+        raise InputError(
+            f"{path}: {image.width}x{image.height} is too many pixels to open safely: this machine "
+            f"has {memory / 1e9:.1f} GB of memory, which allows {limit / 1e6:.0f} million pixels"
+        )
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _warn_of_others(image: Image, path: Path) -> None:
+    """Say that animations and further pages are not used; an MPO's second picture is a preview."""
+    count = getattr(image, "n_frames", 1)
+    if count > 1 and image.format != "MPO":
+        what = "page" if image.format == "TIFF" else "frame"
+        _LOG.warning("%s: has %d %ss; the first one is used", path, count, what)
 
 
 def _pixels(image: Image, path: Path) -> npt.NDArray[Any]:
@@ -80,10 +147,22 @@ def _pixels(image: Image, path: Path) -> npt.NDArray[Any]:
         return _deep_grey(np.asarray(image), path)
     if mode == "F":
         raise InputError(f"{path}: a float picture; save it with 8 or 16 bits a channel")
-    if mode in _DIRECT:
-        return np.asarray(image)
-    has_alpha = mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    if mode not in _DIRECT:
+        has_alpha = mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info
+        image = image.convert("RGBA" if has_alpha else "RGB")
+    return _as_array(image)
+
+
+def _as_array(image: Image) -> npt.NDArray[np.uint8]:
+    """The same as `np.asarray(image)`, which holds two more copies of the picture."""
+    channels = len(image.getbands())
+    shape = (image.height, image.width) if channels == 1 else (image.height, image.width, channels)
+    array = np.empty(shape, np.uint8)
+    step = max(_BAND_BYTES // max(image.width * channels, 1), 1)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return array
 
 
 def _deep_grey(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint16]:
@@ -92,5 +171,10 @@ def _deep_grey(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint16]:
     return values.astype(np.uint16)
 
 
-def _emptiness(path: Path) -> str:
-    return " (the file is empty)" if path.stat().st_size == 0 else ""
+def _unknown_hint(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return " (the file is empty)"
+    head = _head(path)
+    if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
+        return " (HEIF or AVIF, which this Pillow cannot read); save it as JPEG or PNG"
+    return ""

@@ -10,7 +10,14 @@ from typing import Any
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import LOG, Frame, Selector, Source, SourceOptions
+from taidpt.runtime.sources.base import (
+    LOG,
+    Frame,
+    PartlyReadError,
+    Selector,
+    Source,
+    SourceOptions,
+)
 
 __all__ = ["ArraySource", "ImageSource"]
 
@@ -18,17 +25,16 @@ __all__ = ["ArraySource", "ImageSource"]
 class ImageSource(Source):
     """Picture files, in the order given.
 
-    One that cannot be read is named in the log and passed over; at the end that is an InputError.
-    A single picture fails at once.
+    A picture that cannot be read is a warning in the log, and the others are read. At the end
+    that is a PartlyReadError, or an InputError if no picture could be read.
 
     Attributes:
-        wanted: the pictures that it will give, but for those that cannot be read.
+        wanted: the pictures that will be read.
     """
 
     def __init__(self, name: str, paths: list[Path], options: SourceOptions) -> None:
         self.name = name
-        self._paths = paths
-        self._selector = Selector(options)
+        self._every = options.every
         self.wanted = tuple(paths[:: options.every])
         self.total = len(self.wanted)
 
@@ -36,28 +42,26 @@ class ImageSource(Source):
         """Read the pictures one by one."""
         from taidpt.runtime.sources.picture_files import read_image
 
-        unread: list[str] = []
-        for index, path in enumerate(self._paths):
-            if not self._selector.wants(index, None):
-                continue
+        unread: list[InputError] = []
+        for number, path in enumerate(self.wanted):
             try:
                 image = read_image(path)
             except InputError as error:
-                if len(self._paths) == 1:
+                if self.total == 1:
                     raise
                 LOG.warning("passed over: %s", error)
-                unread.append(str(path))
+                unread.append(error)
                 continue
-            yield Frame(image, None, index, str(path))
+            yield Frame(image, None, number * self._every, str(path))
         if unread:
-            raise InputError(
-                f"{self.name}: {len(unread)} of {len(self._paths)} pictures could not be read, "
-                f"the first is {unread[0]}; the others were used"
-            )
+            what = f"{self.name}: {len(unread)} of {self.total} pictures could not be read"
+            if len(unread) == self.total:
+                raise InputError(f"{what}, the first is {unread[0]}")
+            raise PartlyReadError(f"{what}, the first is {unread[0]}; the others were used")
 
 
 class ArraySource(Source):
-    """Arrays from an iterable, taken in the thread that asks for them."""
+    """Arrays from an iterable, read in the thread that asks for them."""
 
     name = "array"
     threaded = False
@@ -70,7 +74,7 @@ class ArraySource(Source):
             self.total = -(-len(arrays) // options.every)  # type: ignore[arg-type]
 
     def frames(self) -> Iterator[Frame]:
-        """Number the arrays, and time them when the options give a rate."""
+        """Number the arrays, with times if the options give a rate."""
         for index, array in enumerate(self._arrays):
             time_s = None if self._fps is None else index / self._fps
             if self._selector.wants(index, time_s):

@@ -8,6 +8,7 @@ frames that were read before it.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, In
 from taidpt.runtime.measuring.profile import Profile
 from taidpt.runtime.preprocess.preprocessor import U8Array
 from taidpt.runtime.results import TagResult, Vocabulary
-from taidpt.runtime.sources.base import Frame, Source, SourceOptions
+from taidpt.runtime.sources.base import Frame, PartlyReadError, Source, SourceOptions
 from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.stages import Prefetch
 from taidpt.runtime.stream.moment import Moment
@@ -32,6 +33,8 @@ from taidpt.runtime.stream.still_frames import FrameChange, StillFilter
 from taidpt.runtime.top_k import refuse_top
 
 __all__ = ["FrameTagger", "Stream", "StreamInput", "StreamSettings", "open_stream"]
+
+_LOG = logging.getLogger("taidpt.runtime")
 
 StreamInput = str | Path | Source | npt.NDArray[Any] | Iterable[npt.NDArray[Any]]
 
@@ -224,6 +227,9 @@ class Stream(Closing):
             try:
                 frame = next(frames)
             except StopIteration:
+                return
+            except PartlyReadError as error:  # each picture has its own line in the log already
+                _LOG.warning("%s", error)
                 return
             read_s = time.perf_counter() - begun
             self.profile.add("decode", read_s if frame.decode_s is None else frame.decode_s)

@@ -26,9 +26,8 @@ from taidpt.runtime.sinks.subtitles import SubtitleSink
 from taidpt.runtime.sinks.webhook import open_webhook
 from taidpt.runtime.sources.base import Source
 from taidpt.runtime.sources.combined import MergedSource
-from taidpt.runtime.sources.open import open_source
-from taidpt.runtime.sources.picture_files import IMAGE_SUFFIXES
-from taidpt.runtime.sources.pictures import ImageSource
+from taidpt.runtime.sources.open import list_sources
+from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tag.bank_watcher import BankWatcher
 from taidpt.runtime.tag.checks import check_bank_options, check_sources, check_targets
@@ -69,12 +68,21 @@ def run_tag(job: TagJob) -> None:
         check_targets(outputs.targets, outputs.heatmap, tagger)
         sinks = _open_sinks(outputs, tagger, stack, resume) or [PersonSink(outputs.top, live)]
         stop = stack.enter_context(_StopOnSigterm())
+        failures: list[InputError] = []
         for source in sources:
             if stop.requested:
                 break
-            stream = stack.enter_context(Stream(tagger, source, _stream_settings(job)))
-            with _profiled(stream) if job.profile else contextlib.nullcontext():
-                _run_source(stream, sinks, stop, _open_state(job, stream))
+            with contextlib.ExitStack() as turn:
+                stream = turn.enter_context(Stream(tagger, source, _stream_settings(job)))
+                if job.profile:
+                    turn.enter_context(_profiled(stream))
+                failure = _run_source(stream, sinks, stop, _open_state(job, stream))
+            if failure is not None:
+                failures.append(failure)
+                if len(sources) > 1:
+                    _LOG.warning("ended: %s", failure)
+        if failures:
+            raise failures[0]
 
 
 @contextlib.contextmanager
@@ -136,19 +144,20 @@ def _open_tagger(job: TagJob) -> Tagger:
 
 
 def _open_sources(job: TagJob, stack: contextlib.ExitStack) -> list[Source]:
-    """Open all sources before a result is written.
+    """All sources, none of which is open but streams and cameras, and a single file.
 
-    Several pictures (`*.jpg`) form one source. Several sources are merged when one of them is
-    live, or when the batch has room for more than one and no overlay is written.
+    Several sources are merged when one of them is live, or when the batch has room for more than
+    one and no overlay is written.
     """
-    paths = [Path(text) for text in job.sources]
-    if len(paths) > 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
-        return [ImageSource(f"{len(paths)} pictures", paths, job.source)]
-    sources = [stack.enter_context(open_source(text, job.source)) for text in job.sources]
+    sources = list_sources(job.sources, job.source)
+    for source in sources:
+        stack.callback(source.close)
     live = any(source.live for source in sources)
     at_once = job.stream.batch if job.outputs.overlay is None else 1
     if len(sources) > 1 and (live or at_once > 1):
         return [MergedSource(sources, None if live else at_once)]
+    if len(sources) == 1:
+        sources[0].open()  # a file that cannot be read fails before an output is written
     return sources
 
 
@@ -162,11 +171,17 @@ def _open_state(job: TagJob, stream: Stream) -> StateFile | None:
 
 def _run_source(
     stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm, state: StateFile | None
-) -> None:
+) -> InputError | None:
+    """Tag one source; return the error that ended it, which does not end the others."""
     stop.stream = stream
+    failures: list[InputError] = []
+    try:
+        stream.source.open()
+    except InputError as error:
+        return error
     try:
         with FrameProgress(stream.source) as progress:
-            for moment in stream:
+            for moment in _moments(stream, failures):
                 with stream.profile.timed("sinks"):
                     for sink in sinks:
                         sink.write(moment)
@@ -187,6 +202,15 @@ def _run_source(
             _LOG.warning("%s: %d frames dropped", stream.source.name, stream.dropped)
         if stream.stills is not None:
             _LOG.info("%s: %s", stream.source.name, stream.stills.counts)
+    return failures[0] if failures else None
+
+
+def _moments(stream: Stream, failures: list[InputError]) -> Iterator[Moment]:
+    """Yield the moments of a stream; append the error that ends it. Sinks fail elsewhere."""
+    try:
+        yield from stream
+    except InputError as error:
+        failures.append(error)
 
 
 class _StopOnSigterm:

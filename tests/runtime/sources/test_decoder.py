@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from taidpt.runtime.sources.base import SourceOptions
-from taidpt.runtime.sources.deinterlace import deinterlaced
+from taidpt.runtime.sources.decoder import deinterlaced
 from taidpt.runtime.sources.open import open_source
 from tests.runtime.videos import colour_frame, interlaced_video, moving_bar
 

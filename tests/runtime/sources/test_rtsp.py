@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.sources.address import parse_address
 from taidpt.runtime.sources.base import Frame, SourceOptions
 from taidpt.runtime.sources.live_stream import LiveSource, ReconnectPolicy
 from tests.runtime.sources.test_live_stream import free_port
@@ -77,7 +78,9 @@ def test_a_camera_that_goes_and_comes_back_is_seen_again(
     threads, files = threading.active_count(), open_files()
     with caplog.at_level(logging.WARNING, "taidpt.runtime"):
         with rtsp_server(port):
-            source = LiveSource(f"rtsp://127.0.0.1:{port}/cam", SourceOptions(), QUICK)
+            source = LiveSource(
+                parse_address(f"rtsp://127.0.0.1:{port}/cam"), SourceOptions(), QUICK
+            )
             numbered = iter(source)
             frames.extend(itertools.islice(numbered, 25))
         for restart in (1, 2):
@@ -106,7 +109,7 @@ def test_a_password_opens_the_camera_and_is_told_to_nobody(
     with rtsp_server(port, "guard", "s3cret"):
         wrong = f"rtsp://guard:hunter2@127.0.0.1:{port}/cam"
         with pytest.raises(InputError, match=r"rtsp://\*\*\*@127") as caught:
-            LiveSource(wrong, SourceOptions(), QUICK)
+            LiveSource(parse_address(wrong), SourceOptions(), QUICK)
         assert "hunter2" not in str(caught.value)
         right = f"rtsp://guard:s3cret@127.0.0.1:{port}/cam"
         command = [sys.executable, "-m", "taidpt", "tag", str(bundle_path), right]
