@@ -52,7 +52,8 @@ class OverlaySink(Sink):
         try:
             Path(path).open("wb").close()  # PyAV would fail only at the first frame
             options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-            self._container = self._av.open(self._path, "w", options=options)
+            # the prefix keeps FFmpeg from reading a protocol before a colon in the name
+            self._container = self._av.open(f"file:{self._path}", "w", options=options)
         except (OSError, ValueError) as error:
             raise InputError(f"{self._path}: cannot be written as a video: {error}") from None
 
