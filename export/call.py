@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taidpt.export.classes.banked_classes import BankedClasses
 from taidpt.export.engines import in_bundle
 from taidpt.export.engines.in_bundle import EngineResult
 from taidpt.export.graph.resize import FrameInput
@@ -18,6 +17,7 @@ from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.progress import open_progress
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 
 if TYPE_CHECKING:
     from taidpt.prompts.prompts_file import TunedPrompts
@@ -27,6 +27,7 @@ __all__ = ["add_engine", "export_bundle"]
 StrPath = str | os.PathLike[str]
 
 
+@optional_packages("taidpt.export_bundle", "export")
 def export_bundle(
     prompts: StrPath | TunedPrompts | ClassBank,
     output: StrPath | None = None,
@@ -76,6 +77,7 @@ def export_bundle(
         MissingDependencyError: an optional package is not installed.
     """
     from taidpt.export import exporter
+    from taidpt.export.classes.banked_classes import BankedClasses
 
     if output is None:
         if not isinstance(prompts, str | os.PathLike):
@@ -103,6 +105,7 @@ def export_bundle(
         return exporter.export_bundle(classes, Path(output), options, shown)
 
 
+@optional_packages("taidpt.add_engine")
 def add_engine(
     bundle: StrPath,
     precision: str = "fp16",

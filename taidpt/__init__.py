@@ -34,4 +34,5 @@ __getattr__, __dir__ = lazy_names(
         "export.call": ("add_engine", "export_bundle"),
         "runtime": ("Bundle", "ClassBank", "TaidptError", "Tagger", "open_source", "read_image"),
     },
+    extras={"tuning.call": "tune"},
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from taidpt.progress import open_progress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 from taidpt.texts.tags import TagSet
 from taidpt.tuning.settings import TuneSettings
 from taidpt.tuning.text_job import TuneJob, run_job
@@ -20,6 +21,7 @@ StrPath = str | os.PathLike[str]
 _PATH = (str, os.PathLike)
 
 
+@optional_packages("taidpt.tune", "tune")
 def tune(
     tags: StrPath | Iterable[str],
     texts: StrPath | Iterable[StrPath] = (),

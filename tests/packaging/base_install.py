@@ -48,11 +48,14 @@ class BaseInstall:
     ) -> subprocess.CompletedProcess[str]:
         """Run `taidpt …` or `taidpt-export …`, as the installed commands do."""
         main = "export_main" if words[0] == "taidpt-export" else "main"
-        code = f"from taidpt.cli import {main}; {main}()"
+        return self.run_python(f"from taidpt.cli import {main}; {main}()", *words[1:], cwd=cwd)
+
+    def run_python(self, code: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run `python -c CODE WORDS` in the environment."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"XDG_STATE_HOME": str(cwd / "state"), "XDG_CACHE_HOME": str(cwd / "cache")}
         return subprocess.run(
-            [str(self._python), "-c", code, *words[1:]],
+            [str(self._python), "-c", code, *words],
             cwd=cwd,
             env=environment,
             capture_output=True,

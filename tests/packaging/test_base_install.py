@@ -186,6 +186,30 @@ def test_command_of_the_base_install_works(base: BaseInstall, template: Path, wo
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("call", "install"),
+    [
+        ("tune(['dog'], captions=['a dog'], model='toyworld', pretrained='embedded')", "[tune]"),
+        ("export_bundle('street.safetensors')", "[export]"),
+        ("add_engine('fixed.taidpt', 'fp16')", "onnx"),
+        ("Tagger.load('street.taidpt').bank.add('dog', prompts='templates')", "[tune]"),
+    ],
+)
+def test_python_call_names_its_extra(
+    base: BaseInstall, home: Path, call: str, install: str
+) -> None:
+    code = (
+        "import taidpt\n"
+        f"try: taidpt.{call}\n"
+        "except taidpt.runtime.MissingDependencyError as error: print(error, end='')"
+    )
+    done = base.run_python(code, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "which is not installed: pip install " in done.stdout
+    assert done.stdout.count("\n") == 0
+    assert install in done.stdout.partition("pip install")[2]
+
+
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_documented_line_on_the_base_install(
     base: BaseInstall, home: Path, line: DocumentedLine

@@ -29,8 +29,10 @@ ALLOWED = {
 # Where the folders and modules of a room stand: a line imports what stands above it, and itself.
 ORDER = {
     "runtime": """
-        errors closing redact stages lazy
-        storage measuring events optional
+        errors closing redact stages
+        optional
+        lazy
+        storage measuring events
         sources
         bank
         bundle
