@@ -251,14 +251,14 @@ def open_session(
     `literal` runs each node as it stands: ONNX Runtime 1.32 fuses fp8 Q/DQ nodes into nonsense.
     `lean` holds no second copy of the weights in an order that multiplies faster.
     """
-    import onnxruntime
+    from taidpt.runtime.backends.onnx_runtime import import_onnxruntime, quiet_options
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    ort = import_onnxruntime()
+    options = quiet_options(ort)
     if threads is not None:
         options.intra_op_num_threads = threads
     if literal:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if isinstance(model, (str, Path)):
@@ -266,7 +266,10 @@ def open_session(
         source: str | bytes = str(model)
     else:
         source = model.SerializeToString()
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    session: onnxruntime.InferenceSession = ort.InferenceSession(
+        source, options, providers=["CPUExecutionProvider"]
+    )
+    return session
 
 
 def run_graph(

@@ -11,7 +11,7 @@ from taidpt.runtime.backends import AUTO, DEVICES
 from taidpt.runtime.backends.base import Backend, BackendOptions
 from taidpt.runtime.backends.onnx_runtime import OnnxRuntimeBackend
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError
+from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
 
 __all__ = ["Device", "open_backend"]
 
@@ -62,6 +62,11 @@ def open_backend(bundle: Bundle, options: BackendOptions) -> tuple[Backend, Devi
             break
         except (BackendError, MissingDependencyError) as error:
             passed_over[device] = str(error)
+        except BundleError as error:
+            # a damaged engine does not keep the graph from running; a graph is run on the CPU too
+            if not device.startswith("tensorrt") or not bundle.is_current():
+                raise
+            passed_over[device] = str(error)
     else:
         chosen = _described(_open(bundle, options, AUTO[-1]), passed_over)
     _log(chosen[1])
@@ -73,9 +78,10 @@ def _try(bundle: Bundle, options: BackendOptions, device: str) -> Backend:
     if device.startswith("tensorrt"):
         if not any(name.endswith(".engine") for name in bundle.manifest.files):
             raise BackendError(_NO_ENGINE)
-        from taidpt.runtime.backends.engine_files import list_engines
+        from taidpt.runtime.backends.engine_files import read_engines
 
-        if not list_engines(bundle, device):
+        engines, damaged = read_engines(bundle)
+        if not damaged and all(engine.flavour != device for engine in engines):
             raise BackendError(_NO_ENGINE)
     return _open(bundle, options, device)
 

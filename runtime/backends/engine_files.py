@@ -27,6 +27,7 @@ __all__ = [
     "choose_engine",
     "fingerprint",
     "list_engines",
+    "read_engines",
 ]
 
 ENGINES = "engines"
@@ -112,14 +113,28 @@ def fingerprint(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def read_engines(bundle: Bundle) -> tuple[list[EngineFile], dict[str, BundleError]]:
+    """The engines of a bundle, and the faults of those with a damaged key, by name."""
+    engines: list[EngineFile] = []
+    damaged: dict[str, BundleError] = {}
+    for name in bundle.manifest.files:
+        if name.startswith(f"{ENGINES}/") and name.endswith(".engine"):
+            try:
+                engines.append(_read(bundle, name))
+            except BundleError as error:
+                damaged[name] = error
+    return engines, damaged
+
+
 def list_engines(bundle: Bundle, flavour: str | None = None) -> list[EngineFile]:
     """The engines of a bundle, of one flavour or all.
 
     Raises:
-        BundleError: an engine has no key, or a key that does not match its name.
+        BundleError: an engine has no key, or a key that is damaged or does not match its name.
     """
-    names = [name for name in bundle.manifest.files if name.startswith(f"{ENGINES}/")]
-    engines = [_read(bundle, name) for name in names if name.endswith(".engine")]
+    engines, damaged = read_engines(bundle)
+    for error in damaged.values():
+        raise error
     return [engine for engine in engines if flavour in (None, engine.flavour)]
 
 
@@ -127,34 +142,49 @@ def choose_engine(bundle: Bundle, machine: Machine, name: str | None = None) -> 
     """The engine of this flavour that may run here; the fastest of several.
 
     Args:
+        bundle: the bundle of the engines.
+        machine: this machine.
         name: of the engine to take; None chooses.
     Raises:
-        BackendError: there is none, or all are stale; the message says how to build one.
+        BackendError: there is none, or all are stale or damaged; the message says how to build
+            one.
     """
-    every = list_engines(bundle, machine.flavour)
-    engines = [engine for engine in every if name in (None, engine.name)]
-    title = TITLES[machine.flavour]
+    every, damaged = read_engines(bundle)
+    engines = [
+        engine
+        for engine in every
+        if engine.flavour == machine.flavour and name in (None, engine.name)
+    ]
     advice = f"build one here: taidpt-export {bundle.path} --engine fp16"
     if machine.flavour != "tensorrt":
         advice += f" --flavour {machine.flavour}"
-    if not engines:
-        raise BackendError(f"{bundle.path}: the bundle has no {title} engine; {advice}")
     faults = {engine.name: engine.faults(bundle, machine) for engine in engines}
     fresh = [engine for engine in engines if not faults[engine.name]]
-    if not fresh:
-        shown = "; ".join(f"{name} is stale: {', '.join(why)}" for name, why in faults.items())
-        raise BackendError(f"{bundle.path}: {shown}; {advice}")
-    return min(fresh, key=lambda engine: _PREFERENCE.index(engine.precision))
+    if fresh:
+        return min(fresh, key=lambda engine: _PREFERENCE.index(engine.precision))
+    reasons = [f"{name} is stale: {', '.join(why)}" for name, why in faults.items()]
+    reasons += [str(error) for key, error in damaged.items() if name in (None, key)]
+    why = "; ".join(reasons) or f"the bundle has no {TITLES[machine.flavour]} engine"
+    raise BackendError(f"{bundle.path}: {why}; {advice}")
 
 
 def _read(bundle: Bundle, name: str) -> EngineFile:
     path = bundle.file(name.removesuffix(".engine") + ".json")
-    key = JsonReader(parse_object(path.read_bytes(), str(path)), str(path))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
+    key = JsonReader(parse_object(data, str(path)), str(path))
     if fingerprint(key.document) not in name:
         raise BundleError(f"{path}: describes another engine than {name}; build the engine again")
-    engine = EngineFile(name, key)
+    key.choice("flavour", tuple(FLAVOURS))
     key.choice("precision", _PREFERENCE)
-    return engine
+    for required in ("version", "architecture", "graph_sha256"):
+        key.string(required)
+    for flag in ("version_compatible", "hardware_compatible"):
+        if flag in key:
+            key.boolean(flag)
+    return EngineFile(name, key)
 
 
 def _graph_sha256(bundle: Bundle, graph: str) -> str:

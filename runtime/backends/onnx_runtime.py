@@ -18,6 +18,7 @@ from taidpt.runtime.backends.base import (
     Outputs,
     ProviderSpec,
 )
+from taidpt.runtime.backends.outputs import GraphForm, TensorForm
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.bundle.onnx_weights import check_external_data
 from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
@@ -25,7 +26,7 @@ from taidpt.runtime.errors import BackendError, BundleError, InputError, Missing
 if TYPE_CHECKING:
     from taidpt.runtime.preprocess.device_frames import DeviceFrames
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["OnnxRuntimeBackend", "import_onnxruntime", "quiet_options"]
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -33,7 +34,9 @@ _PROVIDERS = {
     "ort-tensorrt": "TensorrtExecutionProvider",
 }
 _DEVICES = {provider: device for device, provider in _PROVIDERS.items()}
-_ERRORS_ONLY = 3  # severity level of ONNX Runtime's logger
+# Severity level of ONNX Runtime's loggers. Its errors reach us as exceptions, so the coloured lines
+# that it prints for them would only repeat ours.
+_FATAL_ONLY = 4
 # Largest batch of the engines that the TensorRT provider builds; an engine's memory grows with it.
 _LARGEST_BATCH = 8
 
@@ -52,7 +55,7 @@ class OnnxRuntimeBackend:
             BackendError: the device or provider is missing or does not start.
             BundleError: ONNX Runtime refuses the graph, or it differs from the manifest.
         """
-        ort = _import_onnxruntime()
+        ort = import_onnxruntime()
         wanted = options.providers
         if wanted is None:
             wanted = _providers_of(device, bundle)
@@ -62,8 +65,10 @@ class OnnxRuntimeBackend:
         self._provider = _check_used(self._session, wanted)
         self._version = str(ort.__version__)
         self._input = bundle.manifest.input.name
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        _check_graph(self._session, bundle)
+        self._form = GraphForm(bundle)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._form.check_declared("graph", _declared(inputs), _declared(outputs))
+        self._outputs = list(self._form.outputs)
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -89,10 +94,12 @@ class OnnxRuntimeBackend:
             if isinstance(frames, np.ndarray):
                 values = session.run(self._outputs, {self._input: frames, **bank})
             else:
-                values = _run_bound(session, self._input, frames, bank)
+                values = _run_bound(session, self._input, self._outputs, frames, bank)
         except Exception as error:  # onnxruntime's errors have no public base class
             raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
-        return dict(zip(self._outputs, values, strict=True))
+        outputs = dict(zip(self._outputs, values, strict=True))
+        self._form.check_outputs(outputs, len(frames), bank)
+        return outputs
 
     def new_session(self, graph: Path) -> Any:
         """A session of another graph with the same options, for comparison.
@@ -121,25 +128,40 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The package, with its process-wide logger silenced: errors arrive as exceptions.
+
+    Raises:
+        MissingDependencyError: the package is not installed or does not load.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
             f"onnxruntime cannot be loaded ({error}); pip install onnxruntime"
         ) from None
+    onnxruntime.set_default_logger_severity(_FATAL_ONLY)
     return onnxruntime
 
 
-def _run_bound(session: Any, name: str, frames: DeviceFrames, bank: BankInputs) -> Any:
+def quiet_options(ort: Any) -> Any:
+    """Session options without a log."""
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _FATAL_ONLY
+    return settings
+
+
+def _run_bound(
+    session: Any, name: str, outputs: Sequence[str], frames: DeviceFrames, bank: BankInputs
+) -> Any:
     """Run GPU frames in place; the outputs are copied to host memory."""
     binding = session.io_binding()
     shape = list(frames.shape)
     binding.bind_input(name, "cuda", frames.device, np.uint8, shape, frames.address)
     for other, values in bank.items():
         binding.bind_cpu_input(other, values)
-    for output in session.get_outputs():
-        binding.bind_output(output.name)
+    for output in outputs:
+        binding.bind_output(output)
     session.run_with_iobinding(binding)
     return binding.copy_outputs_to_cpu()
 
@@ -201,8 +223,7 @@ def _check_available(ort: Any, providers: Sequence[ProviderSpec]) -> None:
 
 
 def _open(ort: Any, model: Path, providers: Sequence[ProviderSpec], options: BackendOptions) -> Any:
-    settings = ort.SessionOptions()
-    settings.log_severity_level = _ERRORS_ONLY
+    settings = quiet_options(ort)
     if options.threads is not None:
         if options.threads < 1:
             raise InputError(f"threads should be at least 1, got {options.threads}")
@@ -229,26 +250,14 @@ def _check_used(session: Any, wanted: Sequence[ProviderSpec]) -> str:
     return used
 
 
-def _check_graph(session: Any, bundle: Bundle) -> None:
-    spec = bundle.manifest.input
-    inputs = {value.name: value for value in session.get_inputs()}
-    outputs = {value.name: list(value.shape) for value in session.get_outputs()}
-    where = bundle.path
-    for name in bundle.manifest.graph.inputs:
-        if name not in inputs:
-            raise BundleError(f"{where}: the graph has no input {name!r}; export it again")
-    shape = list(inputs[spec.name].shape)
-    if inputs[spec.name].type != "tensor(uint8)" or shape[1:] != list(spec.frame_shape):
-        raise BundleError(
-            f"{where}: the graph takes {inputs[spec.name].type} {shape}, the manifest says uint8 "
-            f"[N, {', '.join(map(str, spec.frame_shape))}]; export it again"
-        )
-    for name in bundle.manifest.graph.outputs:
-        if name not in outputs:
-            raise BundleError(f"{where}: the graph has no output {name!r}; export it again")
-    tags = outputs["scores"][-1] if "scores" in outputs else None
-    if isinstance(tags, int) and tags != len(bundle.names):
-        raise BundleError(f"{where}: the graph scores {tags} tags, not {len(bundle.names)}")
+def _declared(values: Sequence[Any]) -> dict[str, TensorForm]:
+    """Inputs or outputs of a session; what is no tensor keeps ONNX Runtime's name of its type."""
+    return {value.name: TensorForm(_dtype(value.type), tuple(value.shape)) for value in values}
+
+
+def _dtype(kind: str) -> str:
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def _provider_name(provider: ProviderSpec) -> str:

@@ -13,10 +13,11 @@ from taidpt.runtime.backends.cuda_driver import CudaDriver
 from taidpt.runtime.backends.engine_files import TITLES, Machine, choose_engine
 from taidpt.runtime.backends.engine_runner import EngineRunner
 from taidpt.runtime.backends.gpu import gpu_architecture
+from taidpt.runtime.backends.outputs import GraphForm, TensorForm
 from taidpt.runtime.backends.tensorrt_library import LoadedEngine, import_tensorrt, load_engine
 from taidpt.runtime.backends.trusted_engines import read_trusted
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import BackendError, BundleError, InputError
+from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.preprocess.device_frames import DeviceFrames
 
 __all__ = ["TensorRTBackend"]
@@ -41,6 +42,7 @@ class TensorRTBackend:
         self._title = f"{TITLES[flavour]} {trt.__version__} ({file.precision} engine)"
         self._frames = bundle.manifest.input.name
         self._frame_shape = bundle.manifest.input.frame_shape
+        self._form = GraphForm(bundle)
         self._bank = NO_BANK
         self._runner: EngineRunner | None = None
         self._engine: LoadedEngine | None = None
@@ -48,7 +50,8 @@ class TensorRTBackend:
         self._cuda = CudaDriver()
         try:
             self._engine = load_engine(trt, data, file)
-            _check(self._engine, bundle)
+            sides = (_declared(self._engine, inputs) for inputs in (True, False))
+            self._form.check_declared("engine", *sides)
             if bundle.manifest.graph.bank == "constant":
                 self._runner = self._new_runner(self._engine, NO_BANK)
         except BaseException:
@@ -79,11 +82,14 @@ class TensorRTBackend:
                 self._use(engine, bank)
             assert self._runner is not None  # set by `_use`
             if isinstance(frames, DeviceFrames):
-                return self._run_device(self._runner, frames)
-            most = self._runner.most
-            begins = range(0, len(frames), most)
-            parts = [self._runner.run(frames[begin : begin + most]) for begin in begins]
-        return parts[0] if len(parts) == 1 else _joined(parts)
+                outputs = self._run_device(self._runner, frames)
+            else:
+                most = self._runner.most
+                begins = range(0, len(frames), most)
+                parts = [self._runner.run(frames[begin : begin + most]) for begin in begins]
+                outputs = parts[0] if len(parts) == 1 else _joined(parts)
+        self._form.check_outputs(outputs, len(frames), bank)
+        return outputs
 
     def close(self) -> None:
         """Free the graphs, contexts, engine and memory; may be called twice."""
@@ -125,23 +131,13 @@ class TensorRTBackend:
         return runner.run_device(frames.address, len(frames), frames.stream)
 
 
-def _check(engine: LoadedEngine, bundle: Bundle) -> None:
-    """Compare the engine with the manifest."""
-    graph = bundle.manifest.graph
-    for kind, wanted in (("input", graph.inputs), ("output", graph.outputs)):
-        missing = set(wanted) - set(engine.names(kind == "input"))
-        if missing:
-            raise BundleError(
-                f"{bundle.path}: the engine has no {kind} {', '.join(sorted(missing))}; build it "
-                "again"
-            )
-    shape, dtype = engine.form_of(bundle.manifest.input.name)
-    expected = bundle.manifest.input.frame_shape
-    if dtype != np.uint8 or shape[1:] != expected:
-        raise BundleError(
-            f"{bundle.path}: the engine takes {dtype} {list(shape)}, the manifest says uint8 "
-            f"[N, {', '.join(map(str, expected))}]; build it again"
-        )
+def _declared(engine: LoadedEngine, inputs: bool) -> dict[str, TensorForm]:
+    """Inputs or outputs of an engine; its batches are those of its profile."""
+    forms = {name: engine.form_of(name) for name in engine.names(inputs)}
+    return {
+        name: TensorForm(str(dtype), [None if size < 0 else size for size in (-1, *shape[1:])])
+        for name, (shape, dtype) in forms.items()
+    }
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from taidpt.runtime.bundle.base import MANIFEST_FILE, BundleBase
 from taidpt.runtime.errors import BundleError
 
 __all__ = ["check_external_data", "data_name", "external_locations"]
@@ -37,10 +38,11 @@ def data_name(graph: str) -> str:
 
 
 def check_external_data(graph: Path) -> None:
-    """Check that a graph refers to no file but its data file beside it.
+    """Check that a graph refers to no file but its data file beside it, listed in the manifest.
 
     Raises:
-        BundleError: it names another file, its data file is a link, or it is no ONNX file.
+        BundleError: it names another file, its data file is a link or not listed in the manifest
+            beside it, or it is no ONNX file.
     """
     allowed = data_name(graph.name)
     for location in set(external_locations(graph)):
@@ -53,6 +55,12 @@ def check_external_data(graph: Path) -> None:
         if beside.is_symlink() or not beside.is_file():
             raise BundleError(
                 f"{beside}: the graph's weights must be a plain file there; export the bundle again"
+            )
+        manifest = graph.with_name(MANIFEST_FILE)
+        if manifest.is_file() and allowed not in BundleBase.read(graph.parent).manifest.files:
+            raise BundleError(
+                f"{beside}: holds weights of the graph, and {MANIFEST_FILE} does not list it with "
+                "its size and hash; export the bundle again"
             )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from taidpt.runtime.backends.buffers import ALIGNMENT, TensorSpec, plan_buffers
-from taidpt.runtime.backends.engine_files import Machine, choose_engine, list_engines
-from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.backends.engine_files import Machine, choose_engine, fingerprint, list_engines
+from taidpt.runtime.bundle.bundle import Bundle, BundleWriter
 from taidpt.runtime.errors import BackendError, BundleError, MissingDependencyError
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.stub_driver import add_stub_engine
@@ -81,6 +84,44 @@ def test_a_description_of_another_engine_is_refused(bundle: Path) -> None:
     described.write_bytes(with_other[:20])
     with pytest.raises(BundleError, match="not valid JSON"):
         list_engines(loaded)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: key.pop("flavour"),
+        lambda key: key.update(flavour="fast"),
+        lambda key: key.update(precision=16),
+        lambda key: key.update(version=None),
+        lambda key: key.update(architecture=["sm_87"]),
+        lambda key: key.pop("graph_sha256"),
+        lambda key: key.update(version_compatible="yes"),
+    ],
+)
+def test_a_damaged_key_ends_neither_auto_nor_other_engines(
+    bundle: Path, change: Callable[[dict[str, Any]], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Strangers can write a key whose fingerprint is right and whose values are not."""
+    engine = add_stub_engine(bundle)
+    key = json.loads(engine.with_suffix(".json").read_bytes())
+    change(key)
+    name = f"engines/tensorrt-fp32-{fingerprint(key)}"
+    with BundleWriter(bundle, base=bundle) as writer:
+        writer.remove(engine.relative_to(bundle).as_posix())
+        writer.remove(engine.with_suffix(".json").relative_to(bundle).as_posix())
+        writer.write(f"{name}.engine", b"no engine")
+        writer.write(f"{name}.json", json.dumps(key).encode())
+        writer.commit()
+    loaded = Bundle.load(bundle)
+    with pytest.raises(BackendError, match=rf"{name}\.json: .*; build one here") as caught:
+        choose_engine(loaded, HERE)
+    assert "\n" not in str(caught.value)
+    with Tagger.load(bundle) as tagger:
+        assert tagger.device.name in ("cpu", "cuda")
+        assert set(tagger.device.passed_over) >= {"tensorrt", "tensorrt-rtx"}
+    assert "device auto: not tensorrt" in caplog.text
+    add_stub_engine(bundle, precision="fp16")
+    assert choose_engine(Bundle.load(bundle), HERE).precision == "fp16"
 
 
 def test_what_is_missing_is_told_one_by_one(

@@ -11,8 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from taidpt.runtime.bundle.bundle import BANK_FILE, BundleWriter
 from taidpt.runtime.bundle.onnx_weights import check_external_data, external_locations
 from taidpt.runtime.errors import BundleError
+from taidpt.runtime.tagger.tagger import Tagger
+from tests.runtime.tiny import TinySpec, tiny_graph, tiny_manifest
 
 NAME = "model.onnx"
 
@@ -67,6 +70,25 @@ def test_the_file_beside_must_be_there_and_no_link(tmp_path: Path) -> None:
     beside.unlink()
     beside.write_bytes(bytes(16))
     check_external_data(path)
+
+
+def test_the_file_beside_must_be_listed_in_the_manifest(tmp_path: Path) -> None:
+    spec = TinySpec()
+    model = tiny_graph(spec, spec.bank())
+    model.graph.initializer.append(outside("model.onnx.data"))
+    folder = tmp_path / "b.taidpt"
+    with BundleWriter(folder) as writer:
+        writer.write(NAME, model.SerializeToString())
+        spec.bank().save(writer.path(BANK_FILE))
+        writer.commit(tiny_manifest(spec, spec.bank()))
+    (folder / "model.onnx.data").write_bytes(bytes(16))
+    with pytest.raises(BundleError, match=r"manifest\.json does not list it") as caught:
+        Tagger.load(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+    with BundleWriter(folder, base=folder) as writer:
+        writer.write("model.onnx.data", bytes(16))
+        writer.commit()
+    check_external_data(folder / NAME)
 
 
 def test_a_graph_that_holds_its_weights_passes(tmp_path: Path) -> None:

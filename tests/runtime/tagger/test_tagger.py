@@ -172,7 +172,10 @@ def test_graphs_that_do_not_fit_their_manifest(tmp_path: Path) -> None:
     path = write_bundle(
         tmp_path / "b.taidpt", tiny_graph(other, other.bank()).SerializeToString(), spec
     )
-    with pytest.raises(BundleError, match="scores 2 tags, not 5"):
+    with pytest.raises(
+        BundleError,
+        match=r"'scores' is float32 \[N, 2\], the manifest",
+    ):
         Tagger.load(path, device="cpu")
     wide = TinySpec(width=32)
     path = write_bundle(
