@@ -23,6 +23,7 @@ from taidpt.runtime.storage.atomic import sha256_of
 __all__ = [
     "BuiltEngine",
     "build_engine",
+    "builder_flags",
     "engine_key",
     "find_flavour",
     "free_memory",
@@ -96,9 +97,25 @@ def engine_key(graph: Path, options: EngineOptions, flavour: str, version: str) 
         "architecture": options.target or gpu_architecture() or "unknown",
         "graph_sha256": sha256_of(*files),
         **settings,
+        "builder_flags": builder_flags(flavour, options),
         "batch": list(options.batch),
         **({} if plugin is None else {PLUGIN_KEY: plugin}),
     }
+
+
+def builder_flags(flavour: str, options: EngineOptions) -> dict[str, bool]:
+    """Flags of the builder that differ from its defaults: name → on or off."""
+    flags: dict[str, bool] = {}
+    if flavour == "tensorrt-rtx":
+        # the runtime records CUDA graphs, for which an engine must not allocate memory itself
+        flags["REQUIRE_USER_ALLOCATION"] = True
+        if options.precision == "fp32":
+            flags["TF32"] = False  # on by default: it keeps 10 of 23 mantissa bits in products
+    if options.version_compatible:
+        flags["VERSION_COMPATIBLE"] = True
+    if options.dla is not None:
+        flags["GPU_FALLBACK"] = True
+    return flags
 
 
 def build_engine(
@@ -265,11 +282,9 @@ def _make_builder(trt: Any, logger: Any) -> Any:
 def _configure(trt: Any, builder: Any, config: Any, options: EngineOptions) -> None:
     workspace = options.workspace or default_workspace()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
-    if trt.__name__ == FLAVOURS["tensorrt-rtx"]:
-        # the runtime records CUDA graphs, for which an engine may take no memory of its own
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    if options.version_compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    flavour = next(name for name, package in FLAVOURS.items() if package == trt.__name__)
+    for name, on in builder_flags(flavour, options).items():
+        (config.set_flag if on else config.clear_flag)(getattr(trt.BuilderFlag, name))
     if options.hardware_compatible:
         level = trt.HardwareCompatibilityLevel
         config.hardware_compatibility_level = level.AMPERE_PLUS
@@ -278,7 +293,6 @@ def _configure(trt: Any, builder: Any, config: Any, options: EngineOptions) -> N
             raise InputError(f"DLA core {options.dla}: this device has {builder.num_DLA_cores}")
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if options.target is not None:
         _set_target(trt, config, options.target)
 
