@@ -16,6 +16,7 @@ from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle
 from taidpt.runtime.errors import BackendError, BundleError
 from taidpt.runtime.storage.atomic import sha256_of
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = [
     "ENGINES",
@@ -171,7 +172,7 @@ def choose_engine(bundle: Bundle, machine: Machine, name: str | None = None) -> 
 def _read(bundle: Bundle, name: str) -> EngineFile:
     path = bundle.file(name.removesuffix(".engine") + ".json")
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
     key = JsonReader(parse_object(data, str(path)), str(path))

@@ -16,6 +16,7 @@ from typing import Any
 from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.storage.atomic import hold_lock, write_atomically
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = ["is_trusted", "read_trusted", "record_path", "trust"]
 
@@ -40,7 +41,7 @@ def trust(path: Path) -> str:
     """
     record = record_path()
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_regular(path)).hexdigest()
         record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with hold_lock(record.parent):
             files = _read_record()
@@ -68,7 +69,7 @@ def read_trusted(path: Path, trust_engine: bool = False) -> bytes:
         InputError: the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     if not (trust_engine or is_trusted(data)):
@@ -83,7 +84,7 @@ def _read_record() -> dict[str, Any]:
     record = record_path()
     try:
         status = record.stat()
-        data = record.read_bytes()
+        data = read_regular(record)
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.errors import BundleError
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = ["MANIFEST_FILE", "BundleBase"]
 
@@ -39,7 +40,7 @@ class BundleBase:
         """
         file = path / MANIFEST_FILE
         try:
-            data = file.read_bytes()
+            data = read_regular(file)
         except OSError as error:
             raise BundleError(f"{file}: cannot be read: {error.strerror}") from None
         return cls(path, data, Manifest.from_bytes(data, str(file)))
@@ -47,7 +48,7 @@ class BundleBase:
     def is_current(self) -> bool:
         """Whether the manifest is unchanged since; calibration, for example, writes thresholds."""
         try:
-            return (self.path / MANIFEST_FILE).read_bytes() == self.data
+            return read_regular(self.path / MANIFEST_FILE) == self.data
         except OSError:
             return False
 

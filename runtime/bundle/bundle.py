@@ -33,6 +33,7 @@ from taidpt.runtime.bundle.writer import (
 )
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import hold_lock, sha256_of, write_atomically
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = [
     "BANK_FILE",
@@ -208,7 +209,7 @@ def _identity(folder: Path) -> Identity | None:
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         raise BundleError(
             f"{folder}: not a bundle, it has no {MANIFEST_FILE}; make one with taidpt-export"

@@ -14,7 +14,14 @@ from taidpt.runtime.bundle.base import MANIFEST_FILE, BundleBase
 from taidpt.runtime.bundle.manifest import FileEntry, Manifest, check_file_name
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.storage.atomic import exchange, fsync_folder, hold_lock, sha256_of, try_lock
+from taidpt.runtime.storage.atomic import (
+    exchange,
+    fsync_folder,
+    hold_lock,
+    sha256_of,
+    try_lock,
+    write_atomically,
+)
 
 __all__ = ["MANIFEST_FILE", "BundleWriter", "is_being_replaced", "recover_bundle"]
 
@@ -113,7 +120,7 @@ class BundleWriter(Closing):
         whole = dataclasses.replace(manifest or self.base, files=files)
         data = whole.to_bytes()
         Manifest.from_bytes(data, f"{self.target} (its new manifest)")
-        _write_flushed(self.folder / MANIFEST_FILE, data)
+        write_atomically(self.folder / MANIFEST_FILE, data)
         return whole
 
     def commit(self, manifest: Manifest | None = None) -> Manifest:
@@ -216,14 +223,6 @@ def _flush_files(folder: Path) -> dict[str, FileEntry]:
         name = path.relative_to(folder).as_posix()
         files[name] = FileEntry(path.stat().st_size, sha256_of(path))
     return files
-
-
-def _write_flushed(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fsync_folder(path.parent)
 
 
 def _swap(folder: Path, target: Path) -> None:

@@ -6,14 +6,20 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from io import BufferedWriter
 from pathlib import Path
 
 __all__ = ["exchange", "fsync_folder", "hold_lock", "sha256_of", "try_lock", "write_atomically"]
 
 # From linux/fcntl.h and linux/fs.h: paths are relative to the working folder; swap two names.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# Temporaries in folders that this process has written to: folder → name of the target → paths.
+_LEFTOVERS: dict[Path, dict[str, list[Path]]] = {}
+_TEMPORARY = re.compile(r"\.(.+)\.tmp-[0-9a-f]{8}", re.DOTALL)
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
@@ -47,17 +53,68 @@ def write_atomically(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():  # a rename would replace /dev/stdout by a file
         path.write_bytes(data)
         return
-    temporary = path.with_name(f".{path.name}.tmp-{os.urandom(4).hex()}")
+    _remove_leftovers(path)
+    temporary, stream = _open_temporary(path)
     try:
-        with temporary.open("wb") as stream:
+        with stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+            if sys.platform == "win32":
+                stream.close()  # open files cannot be renamed there, and there are no locks
+            temporary.replace(path)  # still locked, so that no writer takes it for a leftover
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def _open_temporary(path: Path) -> tuple[Path, BufferedWriter]:
+    """A new sibling that this process has locked, as a sign that its writer is alive."""
+    while True:
+        temporary = path.with_name(f".{path.name}.tmp-{os.urandom(4).hex()}")
+        stream = temporary.open("xb")
+        # between opening and locking, another writer may have removed it as a leftover
+        if _lock(stream.fileno(), wait=False) is not False and temporary.exists():
+            return temporary, stream
+        stream.close()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporaries of killed writers of this name; those of running ones are locked.
+
+    A folder is listed once in a process, as some folders get thousands of files.
+    """
+    if path.parent not in _LEFTOVERS:
+        found: dict[str, list[Path]] = defaultdict(list)
+        for sibling in path.parent.iterdir():
+            match = _TEMPORARY.fullmatch(sibling.name)
+            if match:
+                found[match[1]].append(sibling)
+        _LEFTOVERS[path.parent] = found
+    for leftover in _LEFTOVERS[path.parent].pop(path.name, ()):
+        with contextlib.suppress(OSError), leftover.open("rb") as stream:
+            if _lock(stream.fileno(), wait=False):
+                leftover.unlink()
+
+
+def _lock(descriptor: int, wait: bool) -> bool | None:
+    """Lock a file or folder until it is closed.
+
+    Returns:
+        Whether it is locked now; None if the system or the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        return None
+    return True
 
 
 def exchange(first: Path, second: Path) -> bool:
@@ -91,31 +148,24 @@ def try_lock(folder: Path) -> int | None:
         A descriptor to close, or None if another process holds the lock, or the system has no
         such locks (Windows).
     """
-    try:
-        import fcntl
-    except ImportError:
+    if sys.platform == "win32":
         return None
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    if _lock(descriptor, wait=False):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 @contextlib.contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
     """Wait for a folder's lock and hold it inside the `with`; no lock on Windows."""
-    try:
-        import fcntl
-    except ImportError:
+    if sys.platform == "win32":
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

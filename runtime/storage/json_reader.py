@@ -38,6 +38,8 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
         document = _parse_with_care(text) if _NEEDS_CARE.search(text) else _parse(text)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not valid JSON ({error}); export the bundle again") from None
+    except MemoryError:
+        raise BundleError(f"{where}: {len(data)} bytes of JSON do not fit into memory") from None
     if not isinstance(document, dict):
         raise BundleError(f"{where}: expected a JSON object, got {type(document).__name__}")
     return document

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.regular_file import open_regular
 
 __all__ = ["TensorFile"]
 
@@ -46,7 +47,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         """
         self._path = path
         try:
-            self._stream = path.open("rb")
+            self._stream = open_regular(path)
         except IsADirectoryError:
             raise InputError(
                 f"{path}: expected a bank, one file as `taidpt bank -o` writes it, found a folder; "
@@ -98,7 +99,13 @@ class TensorFile(AbstractContextManager["TensorFile"]):
             raise self._damaged(str(error)) from None
 
     def _read(self, place: _Place) -> npt.NDArray[Any]:
-        array = np.empty(place.shape, place.kind)
+        try:
+            array = np.empty(place.shape, place.kind)
+        except MemoryError:
+            raise BundleError(
+                f"{self._path}: a tensor of {place.size / 1e9:.1f} GB does not fit into memory; "
+                "use a bank of fewer tags"
+            ) from None
         try:
             self._stream.seek(place.begin)
             whole = not array.size or self._stream.readinto(array.data.cast("B")) == place.size

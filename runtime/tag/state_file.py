@@ -14,6 +14,7 @@ from typing import Any
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import rebase_state
 from taidpt.runtime.storage.outputs import write_output
+from taidpt.runtime.storage.regular_file import read_regular
 from taidpt.runtime.stream.stream import Stream
 
 __all__ = ["StateFile"]
@@ -64,7 +65,7 @@ class StateFile:
 
     def _load(self) -> None:
         try:
-            document = json.loads(self._path.read_bytes())
+            document = json.loads(read_regular(self._path))
             away_s = max(self._wall_clock() - float(document["wall_s"]), 0.0)
             sources: Mapping[str, Any] = document["sources"]
             if document["schema"] > _SCHEMA:
