@@ -1,8 +1,9 @@
-"""The GPU suite's frame, which needs no GPU: parts that die, hang or fail, and the table."""
+"""The benchmark programs without a GPU: parts that die, hang or fail, their names, the table."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu_suite, gpu_table
+from benchmarks import harness, kernels
 from tests.support import REPOSITORY
 
-# Stands for gpu_parts: PART names on the command line are done.
+# Stands for a program's process: names on the command line are done.
 CHILD = """
 import json, os, sys, time
 names = ["first", "dies", "second", "hangs", "fails", "last"]
@@ -52,12 +53,12 @@ MACHINE = {
 
 
 def test_a_part_that_dies_or_hangs_takes_no_other_with_it(tmp_path: Path) -> None:
-    record = gpu_suite.Record(dict(MACHINE), tmp_path / "gpu.json")
+    record = harness.Record(dict(MACHINE), tmp_path / "gpu.json")
 
     def command(seconds: float, done: list[str]) -> list[str]:
         return [sys.executable, "-c", CHILD, str(seconds), *done]
 
-    gpu_suite.run_parts(command, 120.0, record, part_limit_s=5.0)
+    harness.run_parts(command, 120.0, record, part_limit_s=5.0)
     stored: dict[str, Any] = json.loads((tmp_path / "gpu.json").read_text())
     tests = stored["tests"]
     assert list(tests) == ["first", "dies", "second", "hangs", "fails"]
@@ -70,20 +71,19 @@ def test_a_part_that_dies_or_hangs_takes_no_other_with_it(tmp_path: Path) -> Non
 
 
 def test_a_suite_that_cannot_begin_says_so(tmp_path: Path) -> None:
-    record = gpu_suite.Record(dict(MACHINE), tmp_path / "gpu.json")
-    gpu_suite.run_parts(lambda *_: [sys.executable, "-c", "raise SystemExit(3)"], 30.0, record)
+    record = harness.Record(dict(MACHINE), tmp_path / "gpu.json")
+    harness.run_parts(lambda *_: [sys.executable, "-c", "raise SystemExit(3)"], 30.0, record)
     found = record.content["tests"]["start"]["failed"]
     assert found == ["no part began: the process ended with 3"]
 
 
-def test_it_needs_pytorch_and_triton_alone() -> None:
-    """A bare machine has no package index: nothing of ours that is not in the checkout."""
+def test_kernels_and_tuning_need_pytorch_and_triton_alone() -> None:
+    """A lent machine has no package index: nothing but these two and the checkout."""
     blocked = ("click", "open_clip", "safetensors", "onnx", "onnxruntime", "av", "PIL", "tqdm")
     program = (
         "import sys\n"
-        f"for name in {(*blocked, 'pytest')}: sys.modules[name] = None\n"
-        "import benchmarks.gpu_suite, benchmarks.gpu_table, benchmarks.gpu_parts\n"
-        "import benchmarks.backward_parts\n"
+        f"for name in {(*blocked, 'pytest', 'numpy')}: sys.modules[name] = None\n"
+        "import benchmarks.harness, benchmarks.kernels, benchmarks.tuning\n"
         "import taidpt.kernels.local_similarity.torch_op\n"
     )
     done = subprocess.run(
@@ -92,50 +92,84 @@ def test_it_needs_pytorch_and_triton_alone() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_backward_parts_say_where_there_is_no_gpu() -> None:
-    torch = pytest.importorskip("torch")
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    command = [sys.executable, "benchmarks/backward_parts.py"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("backward parts: not run (")
+PARTS = {
+    "kernels": {"gradients", "cross product", "plugin, driven", "latency B1 P49 C80 D1024"},
+    "tuning": {"B64 P20 C100 D512 as it is"},
+    "engines": {"whole bundle", "banks by size", "swaps of a bank"},
+    "stream": {"parity with the CPU", "rates"},
+}
+
+
+@pytest.mark.parametrize("program", PARTS)
+def test_programs_list_their_parts(program: str) -> None:
+    """Without a GPU, a TensorRT or a bundle; `--help` is the same parser."""
+    for option in ("--list", "--help"):
+        command = [sys.executable, f"benchmarks/{program}.py", option]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        if option == "--list":
+            assert set(done.stdout.splitlines()) >= PARTS[program]
+        else:
+            assert "--only" in done.stdout
+
+
+def test_a_program_runs_its_part_on_a_cpu(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    command = [sys.executable, "benchmarks/kernels.py", "--only", "gradients"]
+    done = subprocess.run(
+        [*command, "--output", str(record)],
+        cwd=REPOSITORY,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored = json.loads(record.read_text("utf-8"))
+    assert list(stored) == ["machine", "tests", "rows", "not_run"]
+    assert stored["tests"]["gradients"]["run"] == stored["tests"]["gradients"]["cases"] == 18
+    assert stored["tests"]["gradients"]["failed"] == []
 
 
 def test_the_documents_hold_the_newest_runs() -> None:
-    table = gpu_table.markdown(gpu_table.newest())
-    documents = {path.name: path.read_text("utf-8") for path in gpu_table.DOCUMENTS}
+    table = kernels.markdown(kernels.newest())
+    documents = {path.name: path.read_text("utf-8") for path in kernels.DOCUMENTS}
     for name, document in documents.items():
-        current = gpu_table.replaced(document, table)
-        assert current == document, f"{name}: python benchmarks/gpu_table.py --write"
-    assert any(gpu_table.BEGIN in document for document in documents.values())
+        current = kernels.replaced(document, table)
+        assert current == document, f"{name}: python benchmarks/kernels.py --write"
+    assert any(kernels.BEGIN in document for document in documents.values())
 
 
-def test_the_table_tells_what_was_measured_and_what_was_missed(tmp_path: Path) -> None:
-    assert "not run" in gpu_table.markdown(gpu_table.newest(tmp_path))
+def test_the_table_shows_what_was_measured_and_what_was_missed(tmp_path: Path) -> None:
+    assert "not run" in kernels.markdown(kernels.newest(tmp_path))
     older = {"machine": {**MACHINE, "date": "2025-01-01"}, "tests": {}, "rows": [], "not_run": []}
     newer = {"machine": MACHINE, "tests": {}, "rows": [ROW], "not_run": []}
     for name, record in (("gpu-a.json", newer), ("gpu-b.json", older)):
         (tmp_path / name).write_text(json.dumps(record))
-    text = gpu_table.markdown(gpu_table.newest(tmp_path))
+    text = kernels.markdown(kernels.newest(tmp_path))
     assert text.count("NVIDIA Test") == 1
     assert "| 1.500 | 1.000 | 67% | not run | not run | 1.0 | – |" in text
     assert "missed: times_compiled >= 1.2" in text
 
 
-def test_every_row_of_the_issue_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_of_the_table_is_planned_on_a_gpu() -> None:
     """Names only; nothing is run."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("triton")
-    from benchmarks import gpu_parts
-
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    names = [part.name for part in gpu_parts.parts(lambda: 1000.0)]
+    program = (
+        "import torch; torch.cuda.is_available = lambda: True\n"
+        "import argparse; from benchmarks import kernels\n"
+        "options = argparse.Namespace(only='', plugin=None, driver=None)\n"
+        "print(*(part.name for part in kernels.parts(options)), sep='\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    names = done.stdout.splitlines()
     assert len(set(names)) == len(names)
-    for classes in (1000, 4585, 20000):
-        for batch in (1, 8, 64):
-            for what in ("forward", "backward"):
-                assert f"{what} B{batch} P196 C{classes} D1024" in names
-    assert {"forward B64 P256 C20000 D1024", "tuning B512 P20 C5000 D1024"} <= set(names)
-    assert {"latency B1 P49 C80 D1024", "latency B1 P196 C80 D1024"} <= set(names)
-    assert {"cross product", "gradients", "tile candidates", "pytest"} <= set(names)
+    for record in kernels.newest():
+        rows = {row["name"] for row in record["rows"]}
+        assert rows
+        assert rows <= set(names)
+    assert {"cross product", "gradients", "compile, opcheck, graph", "pytest"} <= set(names)
