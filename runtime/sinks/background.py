@@ -17,6 +17,8 @@ from taidpt.runtime.stream.moment import Moment
 __all__ = ["BackgroundSender", "EventSender", "SendPolicy"]
 
 _LOG = logging.getLogger("taidpt.runtime")
+# An answer's status line may be 64 KiB of anything; a log line needs its beginning.
+_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,16 @@ class BackgroundSender:
 
         Args:
             name: the receiver's name in the log, without credentials.
-            send: sends one record, or raises OSError.
+            send: sends one record, or raises: any exception is a failed try.
             policy: how long records wait.
         """
         self.name = name
         self.sent = self.lost = self.failures = 0
         self._send, self._policy = send, policy or SendPolicy()
         self._waiting: deque[dict[str, Any]] = deque()
+        self._in_hand = False
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._abandoned = False
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -89,8 +92,9 @@ class BackgroundSender:
             self._changed.notify()
         self._thread.join(self._policy.drain_s + 1.0)
         with self._changed:
-            self.lost += len(self._waiting)
+            self.lost += len(self._waiting) + self._in_hand
             self._waiting.clear()
+            self._abandoned = True
         if self.lost or self.failures:
             _LOG.warning(
                 "%s: %d sent, %d lost, %d tries failed",
@@ -105,15 +109,14 @@ class BackgroundSender:
         while (record := self._next()) is not None:
             try:
                 self._send(record)
-            except OSError as error:
-                self.failures += 1
+            except Exception as error:  # whatever a peer or a library does wrong, records wait
                 self._put_back(record)
                 if self.failures == 1:
-                    _LOG.warning("%s: %s; trying again", self.name, " ".join(str(error).split()))
+                    _LOG.warning("%s: %s; trying again", self.name, _describe(error))
                 self._pause(pause_s)
                 pause_s = min(pause_s * 2, self._policy.longest_pause_s)
             else:
-                self.sent += 1
+                self._count_sent()
                 pause_s = self._policy.first_pause_s
 
     def _next(self) -> dict[str, Any] | None:
@@ -122,10 +125,21 @@ class BackgroundSender:
                 self._changed.wait()
             if not self._waiting or time.monotonic() >= self._deadline:
                 return None
+            self._in_hand = True
             return self._waiting.popleft()
+
+    def _count_sent(self) -> None:
+        with self._changed:
+            self._in_hand = False
+            if not self._abandoned:
+                self.sent += 1
 
     def _put_back(self, record: dict[str, Any]) -> None:
         with self._changed:
+            self.failures += 1
+            self._in_hand = False
+            if self._abandoned:
+                return
             if len(self._waiting) >= self._policy.most_waiting:
                 self.lost += 1
             else:
@@ -137,6 +151,12 @@ class BackgroundSender:
         with self._changed:
             while (now := time.monotonic()) < min(end, self._deadline):
                 self._changed.wait(min(end, self._deadline, now + 0.5) - now)
+
+
+def _describe(error: Exception) -> str:
+    """One line; the errors of some libraries have no text."""
+    text = " ".join(str(error).split())[:_LONGEST_REASON]
+    return text if isinstance(error, OSError) and text else f"{type(error).__name__} {text}".strip()
 
 
 class EventSender(Sink):

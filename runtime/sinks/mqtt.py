@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,10 @@ from taidpt.runtime.sinks.background import BackgroundSender, EventSender, SendP
 __all__ = ["open_mqtt"]
 
 _TOPIC = "taidpt/events"
+# As long as a webhook may take.
 _ACKNOWLEDGED_S = 5.0
+# MQTT writes the length of a topic in two bytes; a letter has at most four.
+_LONGEST_TOPIC = 65_535 // 4
 
 
 class _Broker:
@@ -24,36 +28,47 @@ class _Broker:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise InputError(f"{redact(url)}: expected mqtt://host[:port][/topic]")
+        expected = "--mqtt: expected mqtt://[user:password@]host[:port][/topic]"
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+            host = (parts.hostname or "").encode("idna").decode()
+            self._topic = unquote(parts.path.strip("/"), errors="strict") or _TOPIC
+        except ValueError:  # its text may repeat a password
+            raise InputError(f"{expected}, with a port from 1 to 65535 and UTF-8") from None
+        if parts.scheme not in ("mqtt", "mqtts") or not host or port == 0:
+            raise InputError(expected)
+        if parts.query or parts.fragment or url.endswith(("?", "#")):
+            raise InputError(f"{expected}; a password's ? and # are written %3F and %23")
+        if any(letter in self._topic for letter in "+#\0") or len(self._topic) > _LONGEST_TOPIC:
+            raise InputError(f"{expected}; the topic needs to be one topic, without + and #")
         self._paho = _import_paho()
-        self._parts, self._host = parts, parts.hostname
+        self._parts, self._host = parts, host
         self._secure = parts.scheme == "mqtts"
-        self._port = parts.port or (8883 if self._secure else 1883)
-        self._topic = unquote(parts.path.strip("/")) or _TOPIC
+        self._port = port or (8883 if self._secure else 1883)
         self._client: Any = None
 
     def send(self, record: dict[str, Any]) -> None:
-        """Publish one record and wait for its acknowledgement; OSError without one."""
+        """Publish one record and wait for its acknowledgement; raises without one."""
         try:
             if self._client is None:
                 self._client = self._connect()
-            payload = json.dumps(record, ensure_ascii=False)
+            payload = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")
             message = self._client.publish(self._topic, payload, qos=1)
             message.wait_for_publish(_ACKNOWLEDGED_S)
             if not message.is_published():
                 raise ConnectionError("the broker did not acknowledge in time")
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception:
             self.close()
-            raise ConnectionError(str(error)) from None
+            raise
 
     def close(self) -> None:
         """Disconnect."""
         client, self._client = self._client, None
         if client is not None:
-            client.disconnect()
-            client.loop_stop()
+            with contextlib.suppress(Exception):  # the connection is given up in any case
+                client.disconnect()
+                client.loop_stop()
 
     def _connect(self) -> Any:
         client = self._paho.Client(self._paho.CallbackAPIVersion.VERSION2)
