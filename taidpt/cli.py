@@ -18,6 +18,7 @@ from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.optional import missing_package, optional_packages
 from taidpt.runtime.redact import redact
 from taidpt.runtime.storage.stdout import ignore_broken_pipe
+from taidpt.watchdog import end_process, watch_signals
 
 __all__ = ["COMMANDS", "cli", "export_main", "main"]
 
@@ -145,9 +146,11 @@ def _run(command: click.Command, name: str, extra: str = "") -> NoReturn:
     """Run a command and end the process with the documented exit code.
 
     0 done, 1 a check failed, 2 bad input or usage, 3 no engine, 130 interrupted, 143 terminated
-    before the end; a stream that SIGTERM drained, or that nobody reads any more, ends with 0.
+    before the end; a stream that SIGTERM drained, or that nobody reads any more, ends with 0. What
+    does not react to these signals ends with 130 or 143 at the second one, or 10 seconds later.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
+    watch_signals()
     if sys.stderr is None:  # closed with `2>&-`; what would be said there is said to nobody
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
@@ -166,6 +169,9 @@ def _run(command: click.Command, name: str, extra: str = "") -> NoReturn:
         code = _say(f"error: {error}", error.exit_code)
     except BrokenPipeError:
         code = 0
+    except MemoryError as error:
+        asked = f" ({error})" if str(error) else ""
+        code = _say(f"error: out of memory{asked}; close other programs, or use smaller inputs", 2)
     except OSError as error:
         if not _is_stdouts(error):
             raise
@@ -202,7 +208,7 @@ def _leave(code: int) -> NoReturn:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    end_process(code)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ ORDER = {
         aot
     """,
     "taidpt": """
-        progress metrics score_transforms texts toyworld
+        progress watchdog metrics score_transforms texts toyworld
         score_file scores clip
         datasets encoders bench
         prompts
