@@ -1,33 +1,113 @@
-"""User names and passwords out of URLs, before they reach a log, an error or an output."""
+"""Removes user names, passwords and keys from URLs and pipelines, in any text that is shown.
+
+Where a text can be read in two ways, the reading that hides more counts: `rtsp://a:9/b@c` may be
+a path of the host `a`, or a password `9/b`. Not every reading is covered: a password with an @, a
+blank and a whole URL in it looks like two URLs.
+"""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["redact"]
+__all__ = ["encoding_hint", "host_only", "redact"]
 
-# GStreamer's elements take both as properties: `rtspsrc user-id=joe user-pw=secret`
-_PROPERTIES = re.compile(
-    r"(?P<key>\b(?:user-id|user-pw|proxy-id|proxy-pw|username|user|password|passphrase)\s*=\s*)"
-    r"(?:\"[^\"]*\"|'[^']*'|[^\s&#!,;]+)",
-    re.IGNORECASE,
+_START = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/{1,3}")  # FFmpeg also writes `rtsp:/host`
+# Within a URL that has a password, another URL begins only behind one of these.
+_BOUNDARY = re.compile(r"(?<=[\s'\"(<,;])[A-Za-z][A-Za-z0-9+.\-]*:/{1,3}")
+_USER = re.compile(r"[^/\s:@\[]*")
+_AT = re.compile(r"@(?=[\w\[%.\-])")
+_PORT = re.compile(r":\d+(?=[/?#\s'\"]|$)")
+_SURE_HOST = re.compile(r"localhost|(?=.*\.)[\w.\-]+")
+_HOST_LIKE = re.compile(r"\[|[\w\-]+(?:\.[\w\-]+|[:/?])")
+# Names of secrets in queries, and of GStreamer's properties: any name that contains one of these.
+_SECRET = (
+    r"[\w.\-]*(?:pass|pas\b|psw|pw|token|secret|key|auth|sig|cred|user|usr|login|account|"
+    r"stream-?id|session|jwt|bearer|otp|hmac|proxy-id)[\w.\-]*"
 )
-# a password with an unescaped slash; what follows a host's colon would be a port, of digits alone
-_UNESCAPED = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*:/+)[^/?#\s:@\[]*:(?!\d*[/?#])[^\s]*@")
-# a URL whose scheme was forgotten
-_BARE = re.compile(r"(?<![\w./\-])[^/?#\s:@'\"]+:[^/?#\s:@]+@(?=[\w.\-]+[:/])")
-# everything between the scheme and the last @ before the path; a password may hold an @ itself
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)[^/?#\s]*@")
-_QUERY_SECRETS = re.compile(
-    r"(?P<key>[?&](?:pass(?:word)?|pwd|token|key|secret|user(?:name)?|auth)=)[^&#\s]*",
-    re.IGNORECASE,
+# Each pattern's group `hide` is replaced.
+_PATTERNS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # a URL whose scheme was forgotten
+        r"(?<![\w./\-])(?P<hide>[^/?#\s:@'\"]+:(?!/)[^\s@'\"]+)@(?=[\w.\-]+[:/])",
+        rf"[?&#;]{_SECRET}=(?P<hide>[^&\s'\"]*)",
+        r"\b(?:Bearer|Basic)\s+(?P<hide>[\w.~+/=\-]{6,})",
+        # properties of GStreamer, quoted in any of a shell's ways
+        rf"(?:^|(?<=[\s!])){_SECRET}\s*=\s*(?P<hide>\"[^\"]*\"|'[^']*'|(?:\\.|[^\s\"'\\])+)",
+        rf"(?P<quote>[\"']){_SECRET}=(?P<hide>(?:(?!(?P=quote)).)*)",
+    )
 )
+# The last part of an RTMP path is the key with which a stream is published.
+_RTMP_KEY = re.compile(r"(\brtmp[a-z]*:/{1,3}(?!/)[^/\s'\"]*/[^/\s'\"?]+/)[^\s'\"]+", re.IGNORECASE)
+_RESERVED = re.compile(r"[/?#@\s]|%(?![0-9A-Fa-f]{2})")
 
 
 def redact(text: str) -> str:
-    """The text with the credentials of every URL and pipeline in it replaced by three stars."""
-    hidden = _CREDENTIALS.sub(r"\g<scheme>***@", text)
-    hidden = _UNESCAPED.sub(r"\g<scheme>***@", hidden)
-    hidden = _BARE.sub("***@", hidden)
-    hidden = _QUERY_SECRETS.sub(r"\g<key>***", hidden)
-    return _PROPERTIES.sub(r"\g<key>***", hidden)
+    """Replace the credentials of every URL and pipeline in a text by three stars."""
+    spans = [match.span("hide") for pattern in _PATTERNS for match in pattern.finditer(text)]
+    position = 0
+    while (match := _START.search(text, position)) is not None:
+        position = match.end()
+        credentials = _credentials(_url_part(text, position))
+        if credentials:
+            spans.append((position, position + len(credentials) - 1))
+            position += len(credentials)
+    parts: list[str] = []
+    shown = 0
+    for start, end in sorted(spans):
+        if start > shown or not parts:
+            parts += [text[shown:start], "***"]
+        shown = max(shown, end)
+    return _RTMP_KEY.sub(r"\1***", "".join([*parts, text[shown:]]))
+
+
+def host_only(url: str) -> str:
+    """A webhook's address for logs: scheme, host and port, because its path is often a key."""
+    hidden = redact(url)
+    match = re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#\s]*", hidden)
+    return hidden if match is None else match[0]
+
+
+def encoding_hint(url: str) -> str:
+    """What to do about a password with reserved characters; empty for URLs without one."""
+    match = _START.match(url)
+    credentials = _credentials(url[match.end() :]) if match else ""
+    if not _RESERVED.search(credentials[:-1]):
+        return ""
+    return (
+        "; write special characters of a password percent-encoded: # is %23, / is %2F, ? is %3F, "
+        "@ is %40, a blank is %20, % is %25"
+    )
+
+
+def _url_part(text: str, start: int) -> str:
+    """What may belong to a URL: all up to the next URL, or to the end of the line.
+
+    Before a complete pair of user and password, another URL is taken for a part of the password.
+    """
+    line, _, _ = text[start:].partition("\n")
+    for boundary in _BOUNDARY.finditer(line):
+        if _AT.search(line, 0, boundary.start()):
+            return line[: boundary.start()]
+    return line
+
+
+def _credentials(rest: str, has_user: bool = False) -> str:
+    """What stands before the host in the part of a URL behind `scheme://`, with its @.
+
+    With `has_user` a user name with an @ was there already, such as the `joe` of joe@site.com.
+    """
+    user = _USER.match(rest)
+    assert user is not None  # the pattern matches an empty text
+    end = user.end()
+    if rest[end : end + 1] == "@":
+        return rest[: end + 1] + _credentials(rest[end + 1 :], has_user=True)
+    if rest[end : end + 1] != ":":
+        return ""
+    ats = [match.start() for match in _AT.finditer(rest, end)]
+    if not ats:
+        return ""
+    is_port = _PORT.match(rest, end) is not None and not has_user
+    if is_port and _SURE_HOST.fullmatch(user[0]) and not _HOST_LIKE.match(rest, ats[-1] + 1):
+        return ""
+    return rest[: ats[-1] + 1]

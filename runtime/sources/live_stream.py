@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.redact import redact
+from taidpt.runtime.redact import encoding_hint, redact
 from taidpt.runtime.sources.address import Address, Kind, ffmpeg_url
 from taidpt.runtime.sources.base import Frame, Selector, Source, SourceOptions
 from taidpt.runtime.sources.decoder import Decoder, find_video
@@ -143,7 +143,8 @@ class LiveSource(Source):
         self._running = False
         self._container: Any = self._try_open()
         if isinstance(self._container, Exception):
-            raise InputError(f"{self.name}: cannot be opened: {self._reason(self._container)}")
+            reason = self._reason(self._container) + encoding_hint(address.text)
+            raise InputError(f"{self.name}: cannot be opened: {reason}")
 
     @property
     def finite(self) -> bool:
