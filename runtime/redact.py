@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["encoding_hint", "host_only", "redact"]
+__all__ = ["encoding_hint", "redact"]
 
 _START = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/{1,3}")  # FFmpeg also writes `rtsp:/host`
 # Within a URL that has a password, another URL begins only behind one of these.
@@ -59,13 +59,6 @@ def redact(text: str) -> str:
             parts += [text[shown:start], "***"]
         shown = max(shown, end)
     return _RTMP_KEY.sub(r"\1***", "".join([*parts, text[shown:]]))
-
-
-def host_only(url: str) -> str:
-    """A webhook's address for logs: scheme, host and port, because its path is often a key."""
-    hidden = redact(url)
-    match = re.match(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#\s]*", hidden)
-    return hidden if match is None else match[0]
 
 
 def encoding_hint(url: str) -> str:
