@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from taidpt.export.graph.large_weights import (
     hide_matrices,
     put_back,
-    read_stub,
-    read_weights,
     save_program,
 )
 from taidpt.export.graph.onnx_files import (
@@ -136,7 +134,9 @@ def write_encoder(encoder: nn.Module, spec: EncoderInput, opset: int, folder: Pa
     path = folder / "encoder.onnx"
     module = FrameEncoder(encoder, spec).eval()
     _export(module, spec, opset, path)
-    model = read_stub(path)
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
     path.write_bytes(
         finish_graph(lower_opset(model) if opset < _LEAST_EXPORTED else model).SerializeToString(
             deterministic=True
@@ -153,9 +153,12 @@ def clean_encoder(path: Path, spec: EncoderInput) -> onnx.ModelProto:
     Raises:
         ParityError: the clean-up changed what the graph computes.
     """
+    import onnx
+
     frames = _noise(spec)
     before = run_graph(path, frames, lean=True)
-    cleaned = finish_graph(_prefix_names(_clean(read_stub(path), path.parent)))
+    stub = onnx.load(path, load_external_data=False)
+    cleaned = finish_graph(_prefix_names(_clean(stub, path.parent)))
     path.write_bytes(cleaned.SerializeToString(deterministic=True))
     _require_equal(before, run_graph(path, frames, lean=True))
     return cleaned
@@ -189,9 +192,10 @@ def _export(module: nn.Module, spec: EncoderInput, opset: int, path: Path) -> No
 def _clean(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """onnxslim on the graph without its large matrices, which it would copy many times over."""
     import onnxslim
+    from onnx.external_data_helper import load_external_data_for_model
 
     hidden = hide_matrices(model)
-    read_weights(model, folder)
+    load_external_data_for_model(model, str(folder))
     with _quiet():
         cleaned: onnx.ModelProto = onnxslim.slim(model)
     put_back(cleaned, hidden)

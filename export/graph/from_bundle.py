@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taidpt.export.graph.onnx_files import RAW_GLOBAL, RAW_PATCHES
+from taidpt.export.graph.onnx_files import RAW_GLOBAL, RAW_PATCHES, finish_graph
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.bundle.onnx_weights import check_external_data
 from taidpt.runtime.errors import BundleError, InputError
@@ -18,13 +18,14 @@ __all__ = ["encoder_of", "fp32_bundle", "load_graph", "require_onnx"]
 
 
 def require_onnx() -> None:
-    """Say in one line that `onnx` is missing.
+    """Check that what changes a graph is installed.
 
     Raises:
-        MissingDependencyError: it is.
+        MissingDependencyError: onnx or onnx_ir is missing.
     """
     with optional_packages("changing a graph"):
-        import onnx  # noqa: F401
+        import onnx
+        import onnx_ir  # noqa: F401
 
 
 def fp32_bundle(path: Path) -> Bundle:
@@ -68,42 +69,25 @@ def encoder_of(bundle: Bundle) -> onnx.ModelProto:
     Raises:
         BundleError: the graph was not written by this exporter.
     """
-    import onnx
+    import onnx_ir
 
     path = bundle.file(bundle.manifest.graph.file)
-    model = load_graph(path)
-    graph = model.graph
-    nodes = [node for node in graph.node if node.name.startswith("encoder/")]
-    made = {name for node in nodes for name in node.output}
-    if not {RAW_GLOBAL, RAW_PATCHES} <= made:
-        raise BundleError(f"{path}: holds no encoder that can be taken out; export it again")
-    needed = {name for node in nodes for name in node.input}
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    known = {value.name: value for value in graph.value_info}
-    outputs = [_output(known, name, bundle) for name in (RAW_GLOBAL, RAW_PATCHES)]
-    frames = [value for value in graph.input if value.name == bundle.manifest.input.name]
-    alone = onnx.helper.make_graph(nodes, "taidpt", frames, outputs, weights)
-    alone.value_info.extend(value for name, value in known.items() if name in made)
-    return onnx.helper.make_model(
-        alone,
-        opset_imports=[entry for entry in model.opset_import if entry.domain == ""],
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-    )
-
-
-def _output(
-    known: dict[str, onnx.ValueInfoProto], name: str, bundle: Bundle
-) -> onnx.ValueInfoProto:
-    import onnx
-
-    if name in known:
-        return known.pop(name)
+    whole = onnx_ir.from_proto(load_graph(path))
+    try:
+        alone = onnx_ir.convenience.extract(
+            whole.graph, [bundle.manifest.input.name], [RAW_GLOBAL, RAW_PATCHES]
+        )
+    except ValueError:
+        raise BundleError(
+            f"{path}: holds no encoder that can be taken out; export it again"
+        ) from None
     info = bundle.manifest.model
     patches = info.grid[0] * info.grid[1]
-    shapes: dict[str, list[int | str]] = {
-        RAW_GLOBAL: ["batch", info.embed_dim],
-        RAW_PATCHES: ["batch", patches, info.embed_dim],
-    }
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shapes[name])
+    shapes: tuple[list[int | str], ...] = (
+        ["batch", info.embed_dim],
+        ["batch", patches, info.embed_dim],
+    )
+    for output, shape in zip(alone.outputs, shapes, strict=True):
+        output.dtype = output.dtype or onnx_ir.DataType.FLOAT
+        output.shape = output.shape or onnx_ir.Shape(shape)
+    return finish_graph(onnx_ir.to_proto(onnx_ir.Model(alone, ir_version=whole.ir_version)))

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import gc
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "hide_matrices",
-    "lies_beside",
-    "move_weights",
     "put_back",
-    "read_stub",
-    "read_weights",
     "return_memory",
     "save_program",
-    "weight_bytes",
 ]
 
-_LARGE = 1 << 20  # bytes; smaller weights stay in the graph while it is worked on
-_SMALL = 1024  # bytes; smaller weights never leave it
-_PAGE = 4096  # a weight begins at a multiple of it in the file, so that it can be mapped
+# Bytes. Smaller weights stay in the graph while it is worked on: an encoder has hundreds of them,
+# which together are less than one large one.
+_LARGE = 1 << 20
 _TAKE_MATRICES = ("MatMul", "Gemm")
 
 
@@ -89,35 +83,10 @@ def _turned(tensor: Any) -> Any:
     return onnx_ir.LazyTensor(make, dtype=tensor.dtype, shape=onnx_ir.Shape([columns, rows]))
 
 
-def read_stub(path: Path) -> onnx.ModelProto:
-    """A graph whose weights beside it are only named."""
-    import onnx
-
-    return onnx.load(path, load_external_data=False)
-
-
-def lies_beside(tensor: onnx.TensorProto) -> bool:
-    """Whether a weight is only named in its graph."""
-    return bool(tensor.data_location == tensor.EXTERNAL)
-
-
-def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the weights that lie beside a graph."""
-    return sum(
-        int(_place(tensor)["length"]) for tensor in model.graph.initializer if lies_beside(tensor)
-    )
-
-
-def read_weights(model: onnx.ModelProto, folder: Path) -> None:
-    """Read all weights that lie in `folder` into the graph."""
-    from onnx.external_data_helper import load_external_data_for_model
-
-    load_external_data_for_model(model, str(folder))
-
-
 def hide_matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     """Make inputs of the matrices that lie beside a graph and are only multiplied by."""
     from onnx import TensorProto, helper
+    from onnx.external_data_helper import uses_external_data
 
     graph = model.graph
     seen = {
@@ -125,7 +94,7 @@ def hide_matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     }
     hidden = []
     for tensor in list(graph.initializer):
-        if lies_beside(tensor) and len(tensor.dims) == 2 and tensor.name not in seen:
+        if uses_external_data(tensor) and len(tensor.dims) == 2 and tensor.name not in seen:
             kept = TensorProto()
             kept.CopyFrom(tensor)
             hidden.append(kept)
@@ -143,55 +112,6 @@ def put_back(model: onnx.ModelProto, hidden: list[onnx.TensorProto]) -> None:
         graph.input.remove(value)
     used = {name for node in graph.node for name in node.input}
     graph.initializer.extend(tensor for tensor in hidden if tensor.name in used)
-
-
-def move_weights(model: onnx.ModelProto, folder: Path, target: Path) -> None:
-    """Write all but the smallest weights into one file, `target`, and only name them in the graph.
-
-    Args:
-        model: changed in place.
-        folder: where the weights lie that it only names now.
-        target: the file; its folder is to be the graph's.
-    """
-    with target.open("wb") as out:
-        for tensor in model.graph.initializer:
-            if not lies_beside(tensor) and len(tensor.raw_data) < _SMALL:
-                continue
-            out.write(bytes(-out.tell() % _PAGE))
-            start = out.tell()
-            for block in _blocks(tensor, folder):
-                out.write(block)
-            tensor.ClearField("raw_data")
-            _name_place(tensor, target.name, start, out.tell() - start)
-
-
-def _name_place(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    from onnx import StringStringEntryProto
-
-    place = {"location": location, "offset": str(offset), "length": str(length)}
-    del tensor.external_data[:]
-    tensor.external_data.extend(StringStringEntryProto(key=key, value=place[key]) for key in place)
-    tensor.data_location = tensor.EXTERNAL
-
-
-def _place(tensor: onnx.TensorProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in tensor.external_data}
-
-
-def _blocks(tensor: onnx.TensorProto, folder: Path) -> Iterator[bytes]:
-    if not lies_beside(tensor):
-        yield tensor.raw_data
-        return
-    place = _place(tensor)
-    left = int(place["length"])
-    with (folder / place["location"]).open("rb") as source:
-        source.seek(int(place.get("offset", "0")))
-        while left:
-            block = source.read(min(left, _LARGE))
-            if not block:
-                raise OSError(f"the weights in {place['location']} are cut off")
-            yield block
-            left -= len(block)
 
 
 def return_memory() -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.graph.large_weights import lies_beside, move_weights, read_weights, weight_bytes
 from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
 from taidpt.runtime.errors import BackendError, InputError, TaidptError
 from taidpt.runtime.optional import require_extra
@@ -31,16 +30,19 @@ __all__ = [
     "describe_opset",
     "finish_graph",
     "lower_opset",
-    "name_nodes",
     "one_line_on_disk",
     "open_session",
     "require_export_packages",
     "run_graph",
     "save_graph",
-    "sort_nodes",
 ]
 
-_LARGEST_FILE = 512_000_000  # bytes; protobuf ends at 2 GB, and reading one takes three times it
+# Bytes of weights. Protobuf files end at 2 GB, and reading one takes three times its size. Larger
+# graphs keep their weights in a file beside them, where each weight of more than a kilobyte begins
+# on a page, so that it can be mapped into memory.
+_LARGEST_FILE = 512_000_000
+_SMALL = 1024
+_PAGE = 4096
 IR_VERSION = 10  # onnxruntime 1.23, the newest for Python 3.10 (JetPack 6), refuses 12 and newer
 OPSETS = (17, 18, 19, 20)
 _CHANGED_IN_18 = ("GroupNormalization", "LpPool", "Mish", "Pad", "Resize", "ScatterND")
@@ -76,61 +78,15 @@ def count_ops(model: onnx.ModelProto) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
-def name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node a name of its own: converters skip or spoil unnamed nodes without a word."""
-    taken: set[str] = set()
-    for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"{node.op_type}_{index}"
-        taken.add(node.name)
-
-
-def sort_nodes(model: onnx.ModelProto) -> None:
-    """Put the nodes into an order in which each comes after those whose outputs it takes.
-
-    Raises:
-        ValueError: there is no such order.
-    """
-    graph = model.graph
-    known = {"", *(v.name for v in graph.input), *(t.name for t in graph.initializer)}
-    waiting = list(graph.node)
-    placed: list[onnx.NodeProto] = []
-    while waiting:
-        ready = [node for node in waiting if known.issuperset(_needs(node))]
-        if not ready:
-            raise ValueError(f"the graph has a cycle or a missing input at {waiting[0].name}")
-        # one node more at a time keeps the order that is there wherever it is valid already
-        first = ready[0]
-        position = waiting.index(first)
-        run = position
-        while run < len(waiting) and known.issuperset(_needs(waiting[run])):
-            known.update(waiting[run].output)
-            run += 1
-        placed += waiting[position:run]
-        del waiting[position:run]
-    del graph.node[:]
-    graph.node.extend(placed)
-
-
-def _needs(node: onnx.NodeProto) -> set[str]:
-    needed = set(node.input)
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            made = {name for inner in attribute.g.node for name in inner.output}
-            made |= {tensor.name for tensor in attribute.g.initializer}
-            for inner in attribute.g.node:
-                needed |= _needs(inner) - made
-    return needed
-
-
 def check_graph(model: onnx.ModelProto) -> None:
     """ONNX's own full check: structure, types and shapes of all nodes.
 
     Graphs whose weights lie beside them are checked when `save_graph` writes them.
     """
     import onnx
+    from onnx.external_data_helper import uses_external_data
 
-    beside = any(map(lies_beside, model.graph.initializer))
+    beside = any(map(uses_external_data, model.graph.initializer))
     if not beside and model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
         onnx.checker.check_model(model, full_check=True)
 
@@ -173,8 +129,16 @@ def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
 def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """Strip what differs from run to run, set version and producer, name, sort and check.
 
-    Exporters leave source paths and stack traces in the metadata of nodes; a bundle carries none.
+    Exporters leave source paths and stack traces in the metadata of nodes; a bundle has none.
+    Every node needs a unique name: converters skip or damage unnamed nodes without an error.
+
+    Args:
+        model: changed in place; use the returned graph.
     """
+    import onnx_ir
+    from onnx_ir.passes import Sequential
+    from onnx_ir.passes.common import NameFixPass, TopologicalSortPass
+
     from taidpt import __version__
 
     graph = model.graph
@@ -188,10 +152,10 @@ def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     model.producer_name = "taidpt"
     model.producer_version = __version__
     graph.name = "taidpt"
-    name_nodes(model)
-    sort_nodes(model)
-    check_graph(model)
-    return model
+    ordered = Sequential(NameFixPass(), TopologicalSortPass())(onnx_ir.from_proto(model)).model
+    finished: onnx.ModelProto = onnx_ir.to_proto(ordered)
+    check_graph(finished)
+    return finished
 
 
 @contextmanager
@@ -213,15 +177,16 @@ def one_line_on_disk(target: str | Path) -> Iterator[None]:
 def save_graph(model: onnx.ModelProto, path: Path, folder: Path | None = None) -> None:
     """Write a graph; weights beyond half a gigabyte go into `NAME.onnx.data` beside it.
 
-    The weights of such a graph are moved: the one in memory is left without them. Files that stand
-    there are replaced, never written into: they may be links.
+    Existing files are replaced, never written into: they may be links.
 
     Args:
-        model: the graph.
+        model: the graph; external weights that fit into the file are read into it.
         path: its file.
-        folder: where the weights lie that are only named in it.
+        folder: where the external weights of `model` are.
     """
     import onnx
+    import onnx_ir
+    from onnx.external_data_helper import load_external_data_for_model
 
     beside = path.with_name(data_name(path.name))
     for old in (path, beside):
@@ -230,14 +195,23 @@ def save_graph(model: onnx.ModelProto, path: Path, folder: Path | None = None) -
         stub = folder / path.name
         stub.write_bytes(model.SerializeToString(deterministic=True))
         onnx.checker.check_model(str(stub), full_check=True)  # reads no weights
-    whole = model.ByteSize() + weight_bytes(model) < _LARGEST_FILE
-    if not whole:
-        move_weights(model, folder or path.parent, beside)
-    elif folder is not None:
-        read_weights(model, folder)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    if not whole:
+    weights = onnx_ir.from_proto(model)
+    onnx_ir.external_data.set_base_dir(weights.graph, folder or path.parent)
+    sizes = [value.const_value.nbytes for value in weights.graph.initializers.values()]
+    if sum(sizes) >= _LARGEST_FILE:
+        onnx_ir.save(
+            weights,
+            path,
+            external_data=beside.name,
+            size_threshold_bytes=_SMALL,
+            alignment=_PAGE,
+            align_threshold=_SMALL,
+        )
         onnx.checker.check_model(str(path), full_check=True)
+        return
+    if folder is not None:
+        load_external_data_for_model(model, str(folder))
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def open_session(

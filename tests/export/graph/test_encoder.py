@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from taidpt.export.graph.encoder import FrameEncoder, export_encoder
-from taidpt.export.graph.onnx_files import count_ops, name_nodes, run_graph, sort_nodes
+from taidpt.export.graph.onnx_files import count_ops, finish_graph, run_graph
 from taidpt.runtime.errors import BackendError, InputError
 from tests.export.conftest import small_encoder, small_graph, small_input
 
@@ -115,15 +115,13 @@ def test_encoder_that_pytorch_cannot_export() -> None:
         export_encoder(Branching(), small_input())
 
 
-def test_sort_and_names() -> None:
+def test_nodes_are_sorted_and_named_apart() -> None:
     helper = onnx.helper
     first = helper.make_node("Neg", ["x"], ["a"])
     second = helper.make_node("Abs", ["a"], ["b"], name="n")
     third = helper.make_node("Neg", ["b"], ["y"], name="n")
     value = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in ("x", "y")]
     graph = helper.make_graph([third, second, first], "g", value[:1], value[1:])
-    model = helper.make_model(graph)
-    name_nodes(model)
-    sort_nodes(model)
+    model = finish_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
     assert [node.output[0] for node in model.graph.node] == ["a", "b", "y"]
     assert len({node.name for node in model.graph.node}) == 3
