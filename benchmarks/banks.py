@@ -28,7 +28,7 @@ import onnxruntime
 import torch
 from tagger_overhead import alternate, make_bundle
 
-from taidpt.export.replace_head import rehead
+from taidpt.export.replace_head import replace_head
 from taidpt.progress import SilentProgress
 from taidpt.runtime import ClassBank, Tagger, Threshold
 
@@ -159,7 +159,7 @@ def main() -> None:
         paths = {}
         for top_k in (None, options.top_k):
             out = folder / f"{top_k}.taidpt"
-            paths[top_k] = rehead(fixed, out, "input", top_k, SilentProgress()).path
+            paths[top_k] = replace_head(fixed, out, "input", top_k, SilentProgress()).path
         load = {"device": "cpu", "threads": options.threads}
         with Tagger.load(paths[None], **load) as everything:
             swaps = measure_swaps(everything, folder, options.repeats)

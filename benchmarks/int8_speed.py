@@ -23,7 +23,7 @@ from taidpt.export.graph.from_bundle import encoder_of
 from taidpt.export.graph.onnx_files import open_session
 from taidpt.export.parity.reference_pictures import frame_maker
 from taidpt.export.precision.activation_ranges import calibration_frames
-from taidpt.export.precision.quantise import Quantiser, recipe_for
+from taidpt.export.precision.quantise import Quantiser, scheme_for
 from taidpt.runtime import Bundle
 from taidpt.toyworld import assets
 
@@ -37,7 +37,7 @@ def sessions(model: str, threads: int) -> tuple[dict[str, onnxruntime.InferenceS
         bundle = Bundle.load(random_bundle(Path(name), model))
         encoder, spec = encoder_of(bundle), bundle.manifest.input
     frames = calibration_frames(assets.video_path(), frame_maker(spec))[:16]
-    low = Quantiser(encoder, frames, recipe_for("int8", for_cpu=True), "MinMax").quantise()
+    low = Quantiser(encoder, frames, scheme_for("int8", for_cpu=True), "MinMax").quantise()
     graphs = {"fp32": encoder, "int8": low}
     return {name: open_session(graph, threads) for name, graph in graphs.items()}, spec.height
 

@@ -26,9 +26,9 @@ from taidpt.clip.model import load_clip
 from taidpt.export.demo.run import DEMO_SETTINGS
 from taidpt.export.exporter import ExportOptions, export_bundle, write_bundle
 from taidpt.export.parity.graph_outputs import graph_outputs
-from taidpt.export.parity.labelled_pictures import Labelled
+from taidpt.export.parity.labelled_pictures import LabelledPictures
 from taidpt.export.parity.reference_pictures import Picture
-from taidpt.export.precision.half import RUN_LITERALLY
+from taidpt.export.precision.half import runs_literally
 from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
@@ -78,15 +78,15 @@ def random_bundle(folder: Path, model: str) -> Path:
     return write_bundle(prompts, clip, out, ExportOptions(force=True), SilentProgress()).path
 
 
-def heldout(bundle: Bundle) -> Labelled:
+def heldout(bundle: Bundle) -> LabelledPictures:
     """The toy world's held-out pictures, with labels in the order of the bundle's tags."""
     images, labels, names = load_heldout()
     columns = [names.index(name) for name in bundle.names]
     pictures = tuple(Picture(str(row), image) for row, image in enumerate(images))
-    return Labelled(pictures, labels[:, columns] == 1)
+    return LabelledPictures(pictures, labels[:, columns] == 1)
 
 
-def measure(path: Path, precision: str, labelled: Labelled | None) -> dict[str, Any]:
+def measure(path: Path, precision: str, labelled: LabelledPictures | None) -> dict[str, Any]:
     """One row of the table."""
     request = EngineRequest(EngineOptions(precision), assets.video_path(), force=True)
     try:
@@ -107,7 +107,7 @@ def measure(path: Path, precision: str, labelled: Labelled | None) -> dict[str, 
     }
     if labelled is not None and report["outputs"]:
         pixels = [picture.pixels for picture in labelled.pictures]
-        graph, literal = bundle.file(variant.file), precision in RUN_LITERALLY
+        graph, literal = bundle.file(variant.file), runs_literally(precision)
         found = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank, literal)
         row["map"] = labelled.percent(found["scores"])
     return row

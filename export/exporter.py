@@ -37,7 +37,7 @@ from taidpt.export.parity.reference_pictures import (
     heldout_pictures,
     rgb_of,
 )
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
 from taidpt.export.parity.torch_reference import TorchReference
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -204,7 +204,7 @@ def _write(
         progress.advance()
         if not options.force:
             parity.require()
-        stored = Expectations.choose(pictures, expected)
+        stored = StoredAnswers.choose(pictures, expected)
         writer.write(EXPECTATIONS_FILE, stored.to_bytes())
         writer.write(PARITY_FILE, parity.to_bytes())
 

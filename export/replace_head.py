@@ -1,6 +1,6 @@
-"""A bundle made again with another head: its bank as an input, or only the best scores out.
+"""A bundle made again with another head: its bank as an input, or only the best scores as output.
 
-The encoder and its weights stay; nothing here needs PyTorch.
+The encoder and its weights stay. Nothing here needs PyTorch.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from taidpt.export.graph.head import append_head, graph_info
 from taidpt.export.graph.onnx_files import save_graph
 from taidpt.export.parity.centred_cosine import ExportResult, Sides, compare
 from taidpt.export.parity.graph_outputs import graph_outputs
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
 from taidpt.export.precision.half import bound_of
 from taidpt.progress import Progress
 from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, Bundle, BundleWriter
 from taidpt.runtime.tagger.active_bank import bundle_bank
 from taidpt.runtime.top_k import floor_scores, refuse_top
 
-__all__ = ["rehead"]
+__all__ = ["replace_head"]
 
 
-def rehead(
+def replace_head(
     path: Path, out: Path, bank_as: str, top_k: int | None, progress: Progress, force: bool = False
 ) -> ExportResult:
     """Write a bundle of the same encoder, tags and thresholds with another head.
 
     Args:
-        path: the bundle; its engines and graphs of other precisions are not taken over.
+        path: the bundle; its engines and graphs of other precisions are not copied.
         out: the new bundle's folder.
         bank_as: "constant" or "input".
-        top_k: how many best scores of each frame come out; None for all.
-        force: write it even when it disagrees with the stored answers of PyTorch.
+        top_k: how many best scores of each frame are returned; None for all.
+        force: write it even when its outputs are out of bounds.
     Raises:
         InputError: the bundle returns only its best scores, or the bank does not fit.
         BundleError: the bundle was not written by this exporter.
-        ParityError: the new graph gives other scores; nothing was written.
+        ParityError: the new graph is out of bounds; nothing was written.
     """
     require_onnx()
     bundle = Bundle.load(path).require_whole()
@@ -75,7 +75,7 @@ def rehead(
         return ExportResult(writer.target, writer.commit(changed), parity)
 
 
-def _expectations(bundle: Bundle, top_k: int | None) -> Expectations:
-    stored = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+def _expectations(bundle: Bundle, top_k: int | None) -> StoredAnswers:
+    stored = StoredAnswers.load(bundle.file(EXPECTATIONS_FILE))
     scores = np.asarray(floor_scores(stored.outputs["scores"], top_k), np.float32)
-    return Expectations(stored.pictures, {**stored.outputs, "scores": scores})
+    return StoredAnswers(stored.pictures, {**stored.outputs, "scores": scores})

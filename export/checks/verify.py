@@ -1,6 +1,6 @@
 """`taidpt verify`: every way to run a bundle, side by side, on real pictures.
 
-The truth is PyTorch where it is installed and the weights can be loaded, else the answers of
+The reference is PyTorch where it is installed and the weights can be loaded, else the outputs of
 PyTorch that are stored in the bundle. Nothing here needs torch.
 """
 
@@ -18,10 +18,10 @@ import numpy.typing as npt
 from taidpt.export.engines.outputs import engine_outputs
 from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
 from taidpt.export.parity.graph_outputs import Arrays, Pixels, crop_spec, graph_outputs
-from taidpt.export.parity.labelled_pictures import Labelled, read_labels
+from taidpt.export.parity.labelled_pictures import LabelledPictures, read_labels
 from taidpt.export.parity.reference_pictures import Picture, camera_frames, folder_pictures, rgb_of
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
-from taidpt.export.precision.half import PRECISIONS, RUN_LITERALLY, RUNNABLE_ON_CPU, bound_of
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
+from taidpt.export.precision.half import PRECISIONS, RUNNABLE_ON_CPU, bound_of, runs_literally
 from taidpt.runtime.backends.engine_files import TITLES, list_engines
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import (
@@ -35,8 +35,9 @@ from taidpt.runtime.top_k import floor_scores
 
 __all__ = ["Agreement", "VerifyOptions", "VerifyReport", "verify"]
 
-_TOP = 5
-# Points of mAP that may be lost, by precision.
+_TOP = 5  # tags compared by rank, as many as people read of a frame
+# Points of mAP that may be lost, by precision: rounding alone moves mAP by less than 0.1 point, and
+# half a point is what the project accepts for a graph of a quarter of the size.
 MAP_DROPS = {"fp32": 0.1, "fp16": 0.1, "bf16": 0.5, "int8": 0.5, "fp8": 0.5}
 
 
@@ -59,13 +60,13 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One candidate beside the truth.
+    """One candidate compared with the reference.
 
     Attributes:
         name: what ran, as "model.fp16.onnx on onnxruntime 1.23.2".
         precision: of the graph.
-        report: centred cosines, or None where it was not run here or broke.
-        reason: why it was not, or how it broke.
+        report: centred cosines; None where it was not run here or failed.
+        reason: why it was not run, or how it failed.
         broke: whether it can run here, and failed.
         top5: share of the five best tags in common.
         on: share of on/off decisions in common.
@@ -83,7 +84,7 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
-        """Whether all bounds hold; what was not run has not failed."""
+        """Whether all bounds hold. A candidate that was not run here has not failed."""
         if self.report is None:
             return not self.broke
         lost = self.map_drop is not None and self.map_drop > MAP_DROPS[self.precision]
@@ -116,10 +117,10 @@ class VerifyReport:
     candidates: tuple[Agreement, ...] = field(default=())
 
     def require(self) -> None:
-        """Go on only when nothing that ran failed.
+        """Raise if a candidate that ran is out of bounds, or failed.
 
         Raises:
-            ParityError: naming what failed.
+            ParityError: names them.
         """
         failed = [candidate.name for candidate in self.candidates if not candidate.passed]
         if failed:
@@ -152,21 +153,23 @@ def verify(path: Path, options: VerifyOptions) -> VerifyReport:
     truth, pictures, expected = _truth(bundle, options)
     labels = read_labels(options.labels, pictures, bundle.names) if options.labels else None
     pixels = [picture.pixels for picture in pictures]
-    found = []
+    agreements = []
     for candidate in _candidates(bundle, options):
         outputs = _outputs(candidate, pixels)
         if isinstance(outputs, Agreement):
-            found.append(outputs)
+            agreements.append(outputs)
             continue
         sides = Sides(truth, candidate.name, tuple(picture.name for picture in pictures))
         report = compare(expected, outputs, sides, bound_of(candidate.precision))
-        found.append(_agreement(bundle, candidate.precision, report, (expected, outputs), labels))
-    return VerifyReport(str(path), truth, len(pictures), tuple(found))
+        agreements.append(
+            _agreement(bundle, candidate.precision, report, (expected, outputs), labels)
+        )
+    return VerifyReport(str(path), truth, len(pictures), tuple(agreements))
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A way to run the bundle: its name, precision, and the call; None is not possible here."""
+    """A way to run the bundle: name, precision, and the call, or None where it cannot run here."""
 
     name: str
     precision: str
@@ -174,20 +177,20 @@ class _Candidate:
 
 
 def _outputs(candidate: _Candidate, pixels: Sequence[Pixels]) -> Arrays | Agreement:
-    """What it gives, or why it gives nothing: TensorRT's own absence is no failure."""
-    nothing = partial(Agreement, candidate.name, candidate.precision, None)
+    """Its outputs, or why there are none. A missing TensorRT is no failure."""
+    no_outputs = partial(Agreement, candidate.name, candidate.precision, None)
     if candidate.run is None:
-        return nothing("needs TensorRT")
+        return no_outputs("needs TensorRT")
     try:
         return candidate.run(pixels)
     except (BackendError, MissingDependencyError) as error:
-        return nothing(str(error))
+        return no_outputs(str(error))
     except ParityError as error:
-        return nothing(str(error), broke=True)
+        return no_outputs(str(error), broke=True)
 
 
 def _candidates(bundle: Bundle, options: VerifyOptions) -> Iterator[_Candidate]:
-    """Graphs of the bundle by precision, then its engines."""
+    """The bundle's graphs by precision, then its engines."""
     import onnxruntime
 
     where = f"onnxruntime {onnxruntime.__version__} (CPU)"
@@ -206,11 +209,12 @@ def _candidates(bundle: Bundle, options: VerifyOptions) -> Iterator[_Candidate]:
 
 def _run_graph(bundle: Bundle, name: str, precision: str, pixels: Sequence[Pixels]) -> Arrays:
     graph, spec = bundle.file(name), bundle.manifest.input
+    literal = runs_literally(precision, for_cpu=name == bundle.manifest.graph.file)
     try:
-        return graph_outputs(graph, spec, pixels, bundle.bank, precision in RUN_LITERALLY)
+        return graph_outputs(graph, spec, pixels, bundle.bank, literal)
     except TaidptError:
         raise
-    except Exception as error:  # ONNX Runtime's own errors share no class
+    except Exception as error:  # ONNX Runtime's errors have no common class
         reason = " ".join(str(error).split())[:200]
         raise ParityError(f"{graph}: ONNX Runtime cannot run it: {reason}") from error
 
@@ -218,7 +222,7 @@ def _run_graph(bundle: Bundle, name: str, precision: str, pixels: Sequence[Pixel
 def _truth(
     bundle: Bundle, options: VerifyOptions
 ) -> tuple[str, list[Picture], Mapping[str, npt.NDArray[Any]]]:
-    """What is right, on which pictures."""
+    """The reference: its name, its pictures, its outputs for them."""
     own = folder_pictures(options.images) if options.images else []
     own = camera_frames(own, bundle.manifest.input)
     if own and len(own) < 2:
@@ -227,7 +231,7 @@ def _truth(
         expected = _from_torch(bundle, own, options)
         if expected is not None:
             return expected
-    stored = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+    stored = StoredAnswers.load(bundle.file(EXPECTATIONS_FILE))
     if not own:
         return "PyTorch (stored in the bundle)", list(stored.pictures), stored.outputs
     outputs = _run_graph(bundle, bundle.manifest.graph.file, "fp32", [p.pixels for p in own])
@@ -241,7 +245,7 @@ def _from_torch(
 
     if find_spec("torch") is None or find_spec("open_clip") is None:
         if options.torch == "yes":
-            raise InputError("PyTorch is asked for and not installed: pip install 'taidpt[tune]'")
+            raise InputError("--torch yes: PyTorch is not installed: pip install 'taidpt[tune]'")
         return None
     from taidpt.clip.model import load_clip
     from taidpt.encoders.local_branch import image_encoder
@@ -261,7 +265,7 @@ def _from_torch(
     reference = TorchReference(
         image_encoder(clip), crop_spec(bundle.manifest.input), bundle.bank, bundle.manifest.scoring
     )
-    pictures = own or list(Expectations.load(bundle.file(EXPECTATIONS_FILE)).pictures)
+    pictures = own or list(StoredAnswers.load(bundle.file(EXPECTATIONS_FILE)).pictures)
     seen = [rgb_of(picture.pixels, bundle.manifest.input) for picture in pictures]
     outputs = reference.outputs(seen)
     outputs["scores"] = floor_scores(outputs["scores"], bundle.manifest.graph.top_k)
@@ -273,7 +277,7 @@ def _agreement(
     precision: str,
     report: ParityReport,
     outputs: tuple[Mapping[str, npt.NDArray[Any]], Arrays],
-    labels: Labelled | None,
+    labels: LabelledPictures | None,
 ) -> Agreement:
     truth, found = outputs[0]["scores"], outputs[1]["scores"]
     thresholds = np.array([tag.threshold.on for tag in bundle.manifest.tags])

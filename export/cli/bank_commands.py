@@ -1,4 +1,4 @@
-"""The command line of class banks: parse, call the library, print."""
+"""The commands `bank` and `compare-banks`: parse, call the library, print."""
 
 from __future__ import annotations
 
@@ -16,32 +16,37 @@ _TEXTS = click.option(
     type=_PATH,
     multiple=True,
     metavar="FILE",
-    help="Captions, for centroids and linear; may be given several times.",
+    help="File of captions, for centroids and linear. May be given several times.",
 )
 _PRETRAINED = click.option(
-    "--pretrained", metavar="FILE", help="The weights, where they lie elsewhere now."
+    "--pretrained",
+    metavar="FILE",
+    help="File of the weights. [default: the one that the source names]",
 )
 
 
 @click.command()
 @click.argument("source", type=_PATH, metavar="PROMPTS|BUNDLE")
-@click.option("-o", "--output", type=_PATH, required=True, help="The file to write.")
+@click.option("-o", "--output", type=_PATH, required=True, help="The bank file to write.")
 @click.option(
-    "--tags", metavar="NAMES|FILE", help='Other tags: "forklift, hard hat", a tags.yaml or .txt.'
+    "--tags",
+    metavar="NAMES|FILE",
+    help='Other tags: "forklift, hard hat", a tags.yaml or a .txt. [default: the source\'s own]',
 )
 @click.option(
     "--from",
     "choice",
     type=_CHOICES,
-    help="What makes the --tags: the PROMPTS' contexts (default), templates, or captions.",
+    help="What the rows of --tags are made from. [default: prompts where there are some, else "
+    "templates]",
 )
 @_TEXTS
 @_PRETRAINED
 @click.help_option("-h", "--help")
 def bank(source: Path, output: Path, **options: Any) -> None:
-    """Write the class bank of tuned PROMPTS or of a BUNDLE as one file, or one of other --tags.
+    """Write the class bank of tuned PROMPTS or of a BUNDLE, or a bank of other --tags.
 
-    A graph or an engine whose bank is an input takes any such file, without a rebuild:
+    A bundle whose bank is an input takes any such file, without a rebuild:
     taidpt tag BUNDLE SOURCE --bank FILE. The --tags need PyTorch and the model's weights.
     """
     from taidpt.export.classes.bank_job import BankRequest, make_bank
@@ -57,16 +62,44 @@ def bank(source: Path, output: Path, **options: Any) -> None:
 @click.command()
 @click.argument("bundle", type=_PATH)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--bank", "banks", type=_PATH, multiple=True, metavar="FILE", help="A bank.")
-@click.option("--tags", metavar="NAMES|FILE", help="Make a bank of these names in every way.")
-@click.option("--prompts", type=_PATH, help="Tuned prompts, whose contexts the --tags get too.")
+@click.option(
+    "--bank",
+    "banks",
+    type=_PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Bank file, or a bundle. May be given several times.",
+)
+@click.option(
+    "--tags",
+    metavar="NAMES|FILE",
+    help="Make banks of these tags, one for each way that is possible.",
+)
+@click.option("--prompts", type=_PATH, metavar="FILE", help="Tuned prompts for --tags.")
 @_TEXTS
 @_PRETRAINED
-@click.option("--calibrate", is_flag=True, help="Set all thresholds from these very frames.")
-@click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
-@click.option("--max-frames", "most", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option("--top", type=click.IntRange(min=1), default=3, help="Least tags in a cell.")
-@click.option("--show", type=click.IntRange(min=0), default=20, help="Frames in the table.")
+@click.option("--calibrate", is_flag=True, help="Set all thresholds from these frames.")
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Use each N-th frame."
+)
+@click.option(
+    "--max-frames",
+    "most",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Frames at most.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Tags in a cell, at least.",
+)
+@click.option(
+    "--show", type=click.IntRange(min=0), default=20, show_default=True, help="Frames in the table."
+)
 @click.option("--html", type=_PATH, metavar="FILE", help="Write a page with the pictures.")
 @click.option("--json", "json_path", type=_PATH, metavar="FILE", help="Write everything as JSON.")
 @click.help_option("-h", "--help")
@@ -75,8 +108,8 @@ def compare_banks(
 ) -> None:
     """Show side by side what several banks would tag on the frames of SOURCE.
 
-    BUNDLE's encoder sees the frames; its own bank may be a constant. Banks are files (--bank), or
-    made here of --tags: from templates, from --prompts, from --texts.
+    BUNDLE's encoder runs on the frames; its own bank may be a constant. Banks are files (--bank),
+    or made from --tags with templates, --prompts or --texts.
     """
     from taidpt.export.checks.compare_banks import CompareJob
     from taidpt.export.checks.compare_banks import compare_banks as compare

@@ -10,107 +10,148 @@ import click
 __all__ = ["demo", "doctor", "export", "verify"]
 
 
+_PATH = click.Path(path_type=Path)
+
+
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="PROMPTS|BUNDLE")
+@click.argument("source", type=_PATH, metavar="PROMPTS|BUNDLE")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    help="The bundle to write, NAME.taidpt; the default is the prompts' name beside them.",
+    type=_PATH,
+    help="The bundle to write, NAME.taidpt. [default: PROMPTS with the ending .taidpt]",
 )
 @click.option(
     "--engine",
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "fp8"]),
-    help="Add an engine of this precision; on a machine with TensorRT, and no PyTorch needed.",
+    help="Add an engine of this precision. Needs TensorRT, not PyTorch. [default: no engine]",
 )
-@click.option("--batch", default="1,1,8", show_default=True, help="Engine: least,usual,largest.")
-@click.option("--workspace", metavar="SIZE", help="Engine: scratch memory, such as 2G.")
+@click.option(
+    "--batch",
+    default="1,1,8",
+    show_default=True,
+    help="Engine: least,usual,largest number of frames in a batch.",
+)
+@click.option(
+    "--workspace",
+    metavar="SIZE",
+    help="Engine: scratch memory, such as 2G. [default: half of the free memory, at most 4G]",
+)
 @click.option(
     "--calibrate",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="PATH",
-    help="Pictures or a video like those it will see, for int8 and fp8.",
+    help="Pictures or a video like those to be tagged, which int8 and fp8 need.",
 )
 @click.option(
     "--max-map-drop",
     type=float,
     metavar="POINTS",
-    help="Points of mAP that a precision may lose, with --labels; layers stay in fp32 until then.",
+    help="Points of mAP that int8 and fp8 may lose, with --labels; the layers that lose most stay "
+    "in fp32. [default: no bound]",
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="FILE",
-    help='What the pictures of --images show, {"a.jpg": ["dog"]}, for --max-map-drop.',
+    help='Tags of the pictures of --images, for --max-map-drop: {"a.jpg": ["dog"]}.',
 )
 @click.option(
     "--flavour",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "cpu"]),
     default="auto",
     show_default=True,
-    help="Engine: which builder; cpu makes another bundle (-o) with an int8 graph.",
+    help="Engine: the builder; cpu writes another bundle (-o) with an int8 graph for CPUs.",
 )
-@click.option("--target", metavar="SM", help="Engine: sm_86 and the like (TensorRT-RTX only).")
-@click.option("--dla", type=int, metavar="CORE", help="Engine: on a deep learning accelerator.")
-@click.option("--version-compatible", is_flag=True, help="Engine: runs on later TensorRTs.")
-@click.option("--hardware-compatible", is_flag=True, help="Engine: runs on other GPUs.")
+@click.option(
+    "--target",
+    metavar="SM",
+    help="Engine: GPU architecture such as sm_86, TensorRT-RTX only. [default: this machine's]",
+)
+@click.option(
+    "--dla",
+    type=int,
+    metavar="CORE",
+    help="Engine: deep learning accelerator core of a Jetson. Experimental. [default: none]",
+)
+@click.option(
+    "--version-compatible",
+    is_flag=True,
+    help="Engine: also runs on later versions of TensorRT. Experimental.",
+)
+@click.option(
+    "--hardware-compatible", is_flag=True, help="Engine: also runs on other GPUs. Experimental."
+)
 @click.option(
     "--jetpack5",
     is_flag=True,
-    help="Add a plain graph for TensorRT 8.5 and print its trtexec line.",
+    help="Add a graph for TensorRT 8.5 and print its trtexec command. Experimental.",
 )
 @click.option(
     "--score-transform",
     type=click.Choice(["none", "center", "log_softmax"]),
-    help="What is done to a picture's scores over its tags.",
+    help="Transform of a picture's scores over its tags. [default: that of PROMPTS]",
 )
-@click.option("--merge-weight", type=float, help="Share of the local score, 0 to 1.")
-@click.option("--temperature", type=float, help="Sharpness of the local weights over patches.")
+@click.option(
+    "--merge-weight",
+    type=float,
+    help="Share of the local score in the merged score, 0 to 1. [default: that of PROMPTS]",
+)
+@click.option(
+    "--temperature",
+    type=float,
+    help="Sharpness of the local weights over patches, above 0. [default: that of PROMPTS]",
+)
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 17 to 20.")
 @click.option(
     "--bank",
     type=click.Choice(["constant", "input"]),
     default="constant",
     show_default=True,
-    help="Whether the class embeddings are stored in the graph or fed to it.",
+    help="Class embeddings: a constant of the graph, or an input of it.",
 )
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Return each frame's K best scores in place of all: for thousands of tags.",
+    help="Return only each frame's K best scores, for thousands of tags. [default: all]",
 )
 @click.option(
-    "--frame", metavar="WxH", help="The camera's frame size: resize and crop go into the graph."
+    "--frame",
+    metavar="WxH",
+    help="Frame size of the camera, in pixels; puts resize and crop into the graph. [default: both "
+    "outside]",
 )
 @click.option(
     "--frame-format",
     type=click.Choice(["rgb", "nv12"]),
-    help="With --frame: what the frames are; NV12 is what a Jetson's decoder gives.  [rgb]",
+    help="With --frame: pixel format; a Jetson's decoder gives NV12. [default: rgb]",
 )
 @click.option(
     "--frame-matrix",
     type=click.Choice(["bt601", "bt709"]),
-    help="Of NV12: its colours; BT.709 is HD video, BT.601 older.  [bt709]",
+    help="NV12: colour matrix; HD video has BT.709, older video BT.601. [default: bt709]",
 )
 @click.option(
     "--frame-range",
     type=click.Choice(["limited", "full"]),
-    help="Of NV12: whether luma uses 16 to 235, as video does, or all bytes.  [limited]",
+    help="NV12: range of luma, 16 to 235 (limited, as in video) or 0 to 255. [default: limited]",
 )
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="DIR",
-    help="Your own pictures for the parity check and --engine's gate, beside the built-in ones.",
+    help="Your own pictures for the parity check and --engine's gate. [default: built-in ones]",
 )
-@click.option("--pretrained", metavar="FILE", help="The weights, where they lie elsewhere now.")
+@click.option(
+    "--pretrained", metavar="FILE", help="File of the weights. [default: the one that PROMPTS name]"
+)
 @click.option(
     "--parity-bound",
     type=float,
     default=0.999,
     show_default=True,
-    help="Least centred cosine with PyTorch.",
+    help="Least centred cosine with PyTorch, 0.999 to 1.",
 )
 @click.option("--force", is_flag=True, help="Write the bundle even when a check fails.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -119,22 +160,22 @@ __all__ = ["demo", "doctor", "export", "verify"]
 def export(
     context: click.Context, /, source: Path, output: Path | None, quiet: bool, **options: Any
 ) -> None:
-    """Turn tuned PROMPTS into a bundle that runs without PyTorch, or give a BUNDLE an engine.
+    """Turn tuned PROMPTS into a bundle that runs without PyTorch, or add an engine to a BUNDLE.
 
     PROMPTS may be a class bank too. With -o, a BUNDLE is made again with --bank input or --top-k.
 
-    The result is compared with PyTorch on reference pictures; a bundle that disagrees is not
-    written (exit code 1). An engine that cannot be built here ends with exit code 3, after
-    everything portable was written.
+    The result is compared with PyTorch on reference pictures. A bundle that disagrees is not
+    written (exit code 1). If an engine cannot be built here, the exit code is 3, and everything
+    portable is written. Experimental options have never run on the device they are for.
     """
     from taidpt.export.cli.printing import progress_for
     from taidpt.export.cli.steps import (
         cpu_step,
         engine_step,
         export_step,
+        head_step,
         jetpack5_step,
         read_options,
-        rehead_step,
     )
     from taidpt.export.graph.onnx_files import one_line_on_disk
 
@@ -149,7 +190,7 @@ def export(
         if not source.is_dir():
             export_step(source, bundle, settings, progress)
         elif output is not None:
-            rehead_step(source, output, settings, progress)
+            head_step(source, output, settings, progress)
         if options["jetpack5"]:
             jetpack5_step(bundle, options["batch"], options["force"])
         if request is not None:
@@ -160,16 +201,22 @@ def export(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     default=Path("taidpt-demo"),
     show_default=True,
     help="Folder for the prompts, the bundle, the tags and the page.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the tuning.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of every random number generator in tuning.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.help_option("-h", "--help")
 def demo(output: Path, seed: int, quiet: bool) -> None:
-    """Do the whole line on the embedded toy world: tune, export, tag a video, evaluate."""
+    """Run every step on the embedded toy world: tune, export, tag a video, evaluate."""
     from taidpt.runtime.optional import require_extra
 
     require_extra("demo", "taidpt demo")
@@ -184,35 +231,36 @@ def demo(output: Path, seed: int, quiet: bool) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=_PATH)
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="DIR",
-    help="Real pictures to compare on, beside none: the ones stored in the bundle.",
+    help="Pictures to compare on. [default: those stored in the bundle]",
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="FILE",
-    help='What the pictures show, {"a.jpg": ["dog"]}, for the change of mAP.',
+    help='Tags of the pictures of --images, to measure mAP: {"a.jpg": ["dog"]}.',
 )
 @click.option(
     "--torch",
     type=click.Choice(["auto", "yes", "no"]),
     default="auto",
     show_default=True,
-    help="Whether PyTorch is the truth, or the answers stored in the bundle.",
+    help="Compare with PyTorch (yes), with its outputs stored in the bundle (no), or with PyTorch "
+    "where it is installed (auto).",
 )
 @click.option(
-    "--trust-engine", is_flag=True, help="Run engines that this machine has no record of."
+    "--trust-engine", is_flag=True, help="Also run engines that this machine did not build."
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the report.")
+@click.option("--json", "json_path", type=_PATH, metavar="FILE", help="Write the report as JSON.")
 @click.help_option("-h", "--help")
 def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
-    """Check a BUNDLE's files, and that all that can run here gives PyTorch's tags.
+    """Check a BUNDLE's files, and compare every graph and engine that runs here with PyTorch.
 
-    Ends with 1 when anything is past its bounds. Needs no PyTorch.
+    The exit code is 1 if anything is out of bounds. PyTorch is not needed.
     """
     from taidpt.export.checks.verify import VerifyOptions
     from taidpt.export.checks.verify import verify as run_verify
@@ -224,13 +272,13 @@ def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("bundle", type=_PATH, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.help_option("-h", "--help")
 def doctor(bundle: Path | None, as_json: bool) -> None:
-    """Show what this machine has and lacks, and whether a BUNDLE's engines are fresh.
+    """Show what is installed on this machine, and whether a BUNDLE's engines are current.
 
-    The exit code is 1 where the bundle or one of its engines is at fault.
+    The exit code is 1 if the bundle or one of its engines is damaged or stale.
     """
     from taidpt.export.checks.doctor import examine, examine_bundle
     from taidpt.export.cli.printing import print_findings

@@ -98,7 +98,7 @@ def precision_lines(parity: dict[str, Any], request: EngineRequest) -> list[str]
         lines.append(f"  mAP on the labelled pictures: {-notes['map_drop']:+.2f} points")
     elif request.max_map_drop is not None:
         lines.append("  mAP was not measured: --labels FILE says what pictures show")
-    if "layers" in notes and request.judges_itself:
+    if "layers" in notes and request.gate_overlaps_calibration:
         lines.append(
             "  judged on pictures that it was calibrated on, which flatters it: give others "
             "(--images DIR)"

@@ -22,12 +22,12 @@ __all__ = [
     "cpu_step",
     "engine_step",
     "export_step",
+    "head_step",
     "jetpack5_step",
     "parse_batch",
     "parse_frame",
     "parse_size",
     "read_options",
-    "rehead_step",
 ]
 
 ENGINE_OPTIONS = (
@@ -227,13 +227,13 @@ def export_step(source: Path, output: Path, settings: dict[str, Any], progress: 
     print_result(export_bundle(source, output, ExportOptions(**settings), progress))
 
 
-def rehead_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
+def head_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
     """Bundle → another bundle of it with another head, and what is to be said about it."""
     from taidpt.export.cli.printing import print_result
-    from taidpt.export.replace_head import rehead
+    from taidpt.export.replace_head import replace_head
 
     how = settings["bank"], settings["top_k"], progress, settings["force"]
-    print_result(rehead(source, output, *how))
+    print_result(replace_head(source, output, *how))
 
 
 def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> None:

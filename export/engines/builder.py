@@ -1,4 +1,4 @@
-"""Engines: TensorRT and TensorRT-RTX behind one builder, named by everything they depend on."""
+"""Build engines with TensorRT or TensorRT-RTX, and name them by everything they depend on."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
     "require_flavour",
 ]
 
-_LEAST_VERSION = (10, 3)
-_LARGEST_DEFAULT = 4 << 30
+_LEAST_VERSION = (10, 3)  # the oldest that builds strongly typed engines of these graphs
+_LARGEST_DEFAULT = 4 << 30  # bytes; tactics for these graphs need far less
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialised engine and the key that it is only good for."""
+    """A serialised engine, and the key of all that it depends on."""
 
     data: bytes
     key: Mapping[str, Any]
@@ -50,10 +50,10 @@ class BuiltEngine:
 
 
 def find_flavour(options: EngineOptions) -> str | None:
-    """Which builder is installed, TensorRT first; None when the wanted one is not."""
+    """The installed builder, TensorRT before TensorRT-RTX; None if the wanted one is missing."""
     candidates = tuple(FLAVOURS) if options.flavour == "auto" else (options.flavour,)
     if options.flavour == "auto" and options.target is not None:
-        candidates = ("tensorrt-rtx",)  # the other builds for the GPU that it runs on alone
+        candidates = ("tensorrt-rtx",)  # TensorRT builds for the GPU that it runs on
     for flavour in candidates:
         if importlib.util.find_spec(FLAVOURS[flavour]) is not None:
             return flavour
@@ -64,7 +64,7 @@ def require_flavour(options: EngineOptions) -> str:
     """The builder that is installed.
 
     Raises:
-        EngineNotBuiltError: the wanted one is not.
+        EngineNotBuiltError: the wanted one is not installed.
     """
     flavour = find_flavour(options)
     if flavour is None:
@@ -74,12 +74,12 @@ def require_flavour(options: EngineOptions) -> str:
 
 
 def installed_version(flavour: str) -> str:
-    """The version of a builder that is installed; it is imported for that."""
+    """The version of an installed builder, which is imported for it."""
     return str(_import(flavour).__version__)
 
 
 def engine_key(graph: Path, options: EngineOptions, flavour: str, version: str) -> dict[str, Any]:
-    """What an engine of this graph depends on, here and now.
+    """All that an engine of this graph depends on, on this machine.
 
     Raises:
         BackendError: the plugin library that the environment names is not there.
@@ -125,16 +125,16 @@ def build_engine(
     progress: Progress | None = None,
     timing_cache: bytes = b"",
 ) -> BuiltEngine:
-    """Build an engine from a graph whose types say its precision.
+    """Build an engine from a strongly typed graph.
 
     Args:
         graph: an ONNX file with its head; input `frames` with a dynamic batch.
-        options: see there.
-        log: where the builder's whole log goes.
+        options: of the builder.
+        log: the file for the builder's whole log.
         progress: told about the builder's phases.
         timing_cache: of an earlier build.
     Raises:
-        EngineNotBuiltError: nothing here can build it, or the builder refused; its first error.
+        EngineNotBuiltError: no builder is here, or it refused; with its first error.
         BackendError: the plugin library that the environment names cannot be used.
     """
     flavour = require_flavour(options)
@@ -150,13 +150,16 @@ def build_engine(
 
 
 def _check_flavour(flavour: str, options: EngineOptions) -> None:
-    """TensorRT-RTX takes some settings without a word and builds the same engine."""
+    """TensorRT-RTX accepts some settings of TensorRT and ignores them."""
     if flavour != "tensorrt-rtx":
         return
     for name in ("dla", "version_compatible", "hardware_compatible"):
         if getattr(options, name) not in (None, False):
             option = name.replace("_", "-")
-            raise InputError(f"--{option} is for TensorRT, and TensorRT-RTX would build the engine")
+            raise InputError(
+                f"--{option} needs TensorRT; the builder found here is TensorRT-RTX (choose "
+                "another with --flavour tensorrt)"
+            )
 
 
 def _import(flavour: str) -> Any:
@@ -176,7 +179,7 @@ def _import(flavour: str) -> Any:
 
 
 def _link_rtx_library() -> None:
-    """The parser asks for the library without its version and ends the process if there is none."""
+    """Link the library without its version: the parser aborts the process where that is missing."""
     spec = importlib.util.find_spec("tensorrt_rtx_libs")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in map(Path, folders):
@@ -195,7 +198,7 @@ def _link_rtx_library() -> None:
 
 def _make_logger(trt: Any, path: Path) -> Any:
     class FileLogger(trt.ILogger):  # type: ignore[misc]  # a class of an untyped package
-        """Writes all lines to a file and keeps the first error for the user."""
+        """Write all lines to a file, and keep the first error for the user."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -216,7 +219,7 @@ def _make_logger(trt: Any, path: Path) -> Any:
 
 def _make_monitor(trt: Any, progress: Progress) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a class of an untyped package
-        """Shows the builder's outermost phases; an exception here would be lost in C++."""
+        """Show the builder's outermost phases."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -257,25 +260,24 @@ def _build(
     monitor = _make_monitor(trt, progress or SilentProgress())
     config.progress_monitor = monitor
     config.add_optimization_profile(_profile(builder, network, options))
-    # TensorRT-RTX times nothing while it builds
+    # TensorRT-RTX measures no timings while it builds
     timed = trt.__name__ == "tensorrt"
     cache = _use_timing_cache(config, timing_cache) if timed else None
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         reason = logger.first_error or "the builder gave no reason, see its log"
         raise EngineNotBuiltError(f"{graph}: the engine was not built: {reason}")
-    kept = bytes(cache.serialize()) if cache is not None else b""
-    return bytes(engine), kept
+    return bytes(engine), bytes(cache.serialize()) if cache is not None else b""
 
 
 def _make_builder(trt: Any, logger: Any) -> Any:
     try:
         return trt.Builder(logger)
-    except TypeError:  # pybind's word for a null pointer: the library said why in its log, or not
+    except TypeError:  # pybind's error for a null pointer; the reason may be in the log
         reason = logger.first_error or "it needs a GPU and its driver here"
         raise EngineNotBuiltError(
-            f"TensorRT {trt.__version__} gives no builder: {reason}; `taidpt doctor` shows what is "
-            "missing"
+            f"TensorRT {trt.__version__} has no builder here: {reason}; `taidpt doctor` shows "
+            "what is missing"
         ) from None
 
 
@@ -313,17 +315,17 @@ def _set_target(trt: Any, config: Any, target: str) -> None:
 def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
-    taken, given = (
+    input_shapes, output_shapes = (
         {tensor.name: tuple(tensor.shape) for tensor in side} for side in (inputs, outputs)
     )
     profile = builder.create_optimization_profile()
-    for name, sizes in profile_shapes(taken, given, options.batch).items():
+    for name, sizes in profile_shapes(input_shapes, output_shapes, options.batch).items():
         profile.set_shape(name, *sizes)
     return profile
 
 
 def _use_timing_cache(config: Any, data: bytes) -> Any:
-    """Timings of earlier builds; a cache of another version or GPU is refused, and made anew."""
+    """Use the timings of earlier builds, unless they are of another version or GPU."""
     cache = config.create_timing_cache(data)
     if cache is None:
         cache = config.create_timing_cache(b"")
@@ -334,15 +336,15 @@ def _use_timing_cache(config: Any, data: bytes) -> Any:
 
 
 def default_workspace() -> int:
-    """Half of the memory that is free now, 4 GiB at most: a Jetson shares it with all else."""
+    """Half of the free memory, at most 4 GiB: on a Jetson all programs share it."""
     return min(free_memory() // 2, _LARGEST_DEFAULT)
 
 
 def free_memory() -> int:
-    """Bytes that programs can have now, caches included.
+    """Bytes that programs can allocate now, caches included.
 
     Raises:
-        BackendError: this system does not say.
+        BackendError: this system has no /proc/meminfo.
     """
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()

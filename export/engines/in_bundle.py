@@ -1,4 +1,4 @@
-"""Engines in a bundle: named by all they depend on, stale ones replaced."""
+"""Engines in a bundle: built, run once, stored by name; stale ones are replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taidpt.export.engines.builder import (
 )
 from taidpt.export.engines.outputs import engine_outputs
 from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
 from taidpt.export.precision.half import bound_of
 from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.precision.variant import Variant, add_precision
@@ -45,9 +45,9 @@ class EngineResult:
 
     Attributes:
         path: where it is.
-        key: what it was built of and for.
-        fresh: False when it stood there already.
-        verified: whether it was run, and gave PyTorch's answers (or was forced).
+        key: the graph, options, versions and GPU that it was built for.
+        fresh: False when it was in the bundle already.
+        verified: whether it was run and compared with PyTorch's outputs.
         reason: why it was not run.
     """
 
@@ -63,15 +63,15 @@ def add_engine(path: Path, request: EngineRequest, progress: Progress) -> Engine
 
     Raises:
         InputError: calibration is missing or too small.
-        ParityError: the graph would not give PyTorch's tags (unless forced).
-        EngineNotBuiltError: no TensorRT here, or its builder refused; the bundle holds
-            everything portable then.
+        ParityError: the graph or the engine is out of bounds, unless forced.
+        EngineNotBuiltError: no TensorRT here, or its builder refused; the bundle has everything
+            portable.
     """
     return engine_of(add_precision(path, request, progress), request, progress)
 
 
 def engine_of(variant: Variant, request: EngineRequest, progress: Progress) -> EngineResult:
-    """Build an engine from a bundle's graph, which `add_precision` gave.
+    """Build an engine from the graph that `add_precision` gave.
 
     Raises:
         EngineNotBuiltError: as above.
@@ -82,17 +82,17 @@ def engine_of(variant: Variant, request: EngineRequest, progress: Progress) -> E
         flavour = _possible_flavour(request.options)
     except EngineNotBuiltError as error:
         raise EngineNotBuiltError(
-            f"{error}, so no engine was built; {bundle.path} holds everything else: on the device "
+            f"{error}, so no engine was built; {bundle.path} has everything else: on the device "
             f"run `{request.command(bundle.path)}`"
         ) from None
     key = engine_key(graph, request.options, flavour, installed_version(flavour))
     name = f"{ENGINES}/{flavour}-{key['precision']}-{fingerprint(key)}.engine"
-    there = _there_already(bundle, name, key, request.force)
-    return there or _store(bundle, _build(bundle, graph, request, progress), request.force)
+    existing = _existing(bundle, name, key, request.force)
+    return existing or _store(bundle, _build(bundle, graph, request, progress), request.force)
 
 
 def _possible_flavour(options: EngineOptions) -> str:
-    """The builder that is here and has a GPU to build for."""
+    """The installed builder, which has a GPU to build for."""
     flavour = require_flavour(options)
     if options.target is None and gpu_architecture() is None:
         other = " (or name one: --target sm_89)" if flavour == "tensorrt-rtx" else ""
@@ -100,13 +100,13 @@ def _possible_flavour(options: EngineOptions) -> str:
     return flavour
 
 
-def _there_already(
+def _existing(
     bundle: Bundle, name: str, key: Mapping[str, Any], force: bool
 ) -> EngineResult | None:
-    """The same engine, checked and trusted already; what a stranger built is built here again.
+    """The same engine, if this machine built and checked it. Engines of others are built again.
 
     Raises:
-        ParityError: it failed its check and is there because of --force.
+        ParityError: it failed its check and was kept because of --force.
     """
     report = name.removesuffix(".engine") + ".parity.json"
     path = bundle.path / name
@@ -116,7 +116,7 @@ def _there_already(
     notes = reader.child("notes")
     if not reader.boolean("passed") and not force:
         raise ParityError(
-            f"{path} failed its check when it was built and is there because of --force"
+            f"{path} failed its check when it was built and was kept because of --force"
         )
     return EngineResult(path, key, False, notes.boolean("verified"), notes.string("reason"))
 
@@ -137,19 +137,19 @@ def _build(bundle: Bundle, graph: Path, request: EngineRequest, progress: Progre
 
 
 def timing_cache_path() -> Path:
-    """Where tactics' timings are kept from build to build, outside every bundle."""
+    """The file of the builder's timings, shared by all builds on this machine."""
     from taidpt.runtime.backends.trusted_engines import record_path
 
     return record_path().parent / "timing.cache"
 
 
 def _store(bundle: Bundle, built: BuiltEngine, force: bool) -> EngineResult:
-    """Run the engine where that is possible, and put it into the bundle only if it passes.
+    """Run the engine where that is possible, and store it only if it passes.
 
-    Engines of an earlier graph, TensorRT or setting of the same precision make room.
+    It replaces engines of the same flavour and precision from other graphs, versions or options.
 
     Raises:
-        ParityError: it does not give PyTorch's answers; the bundle is as before.
+        ParityError: its outputs are out of bounds; the bundle is as before.
     """
     name = f"{ENGINES}/{built.name}.engine"
     stale = f"{ENGINES}/{built.key['flavour']}-{built.key['precision']}-"
@@ -164,15 +164,15 @@ def _store(bundle: Bundle, built: BuiltEngine, force: bool) -> EngineResult:
         if not force:
             report.require()
         writer.write(f"{ENGINES}/{built.name}.parity.json", report.to_bytes())
-        trust(writer.folder / name)  # before it can be seen: an engine in place may be run
+        trust(writer.folder / name)  # before others can see it
         writer.commit()
     verified = bool(report.notes["verified"])
     return EngineResult(bundle.path / name, built.key, True, verified, report.notes["reason"])
 
 
 def _checked(bundle: Bundle, name: str) -> ParityReport:
-    """The engine against PyTorch's stored answers; unverified where it cannot run here."""
-    expected = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+    """The engine against PyTorch's stored outputs; unverified where it cannot run here."""
+    expected = StoredAnswers.load(bundle.file(EXPECTATIONS_FILE))
     engine = next(engine for engine in list_engines(bundle) if engine.name == name)
     names = tuple(picture.name for picture in expected.pictures)
     sides = Sides("PyTorch, stored in the bundle", name, names)
@@ -180,7 +180,6 @@ def _checked(bundle: Bundle, name: str) -> ParityReport:
     try:
         found = engine_outputs(bundle, engine, pixels, trust_engine=True)
     except (BackendError, MissingDependencyError) as error:
-        notes = {"verified": False, "reason": f"not run here: {error}"}
-        return ParityReport(sides.reference, sides.candidate, names, (), 0.0, (), notes)
+        return ParityReport.not_run(sides, {"reason": f"not run here: {error}"})
     report = compare(expected.outputs, found, sides, bound_of(engine.precision))
     return dataclasses.replace(report, notes={"verified": True, "reason": ""})

@@ -1,7 +1,8 @@
-"""A graph for JetPack 5 (Xavier, TensorRT 8.5), which our Python package does not run on.
+"""A graph for JetPack 5 (Xavier, TensorRT 8.5), on which this Python package does not run.
 
-TensorRT 8.5 knows no model-local functions, no LayerNormalization, and opset 17 at most: functions
-are inlined, norms are spelled out. It has weak typing, so trtexec's --fp16 chooses the precision.
+Experimental: no engine was ever built from it on such a device. TensorRT 8.5 has no model-local
+functions, no LayerNormalization, and at most opset 17, so functions and norms are inlined. It is
+weakly typed: trtexec's --fp16 chooses the precision.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ _TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 
 
 def add_jetpack5_graph(path: Path, force: bool = False) -> onnx.ModelProto:
-    """Add a plain graph to a bundle, compared with PyTorch's stored answers like any other.
+    """Add a plain graph to a bundle, compared with PyTorch's stored outputs like any other.
 
     Returns:
         The graph.
     Raises:
-        InputError, BundleError: the bundle cannot be used for it.
-        ParityError: it gives other scores, and `force` is False; nothing was changed.
+        InputError, BundleError: the bundle cannot be used.
+        ParityError: its outputs are out of bounds, and `force` is False; nothing was changed.
     """
     bundle = fp32_bundle(path)
     graph = jetpack5_graph(load_graph(bundle.file(MODEL_FILE)))
@@ -42,7 +43,7 @@ def add_jetpack5_graph(path: Path, force: bool = False) -> onnx.ModelProto:
     with BundleWriter(path, base=path) as writer:
         save_graph(graph, writer.path(JETPACK5_FILE))
         if not force:
-            gate.require(gate.report(writer.folder / JETPACK5_FILE), None)
+            gate.judge(writer.folder / JETPACK5_FILE)
         writer.commit()
     return graph
 
@@ -70,7 +71,7 @@ def jetpack5_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The types of all values, constants too: spelling a norm out asks for those of its inputs."""
+    """Add the types of all values, constants too: inlining a norm needs those of its inputs."""
     from onnx import helper, shape_inference
 
     typed = shape_inference.infer_shapes(model)
@@ -84,18 +85,18 @@ def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def trtexec_line(name: str, model: onnx.ModelProto, batch: tuple[int, int, int]) -> str:
-    """What to run on the device, in the bundle's folder.
+    """The command to run on the device, in the bundle's folder.
 
     Args:
         name: the graph's file.
         model: the graph.
         batch: least, usual and largest number of frames.
     """
-    taken, given = (
+    input_shapes, output_shapes = (
         {v.name: tuple(dim.dim_value for dim in v.type.tensor_type.shape.dim) for v in side}
         for side in (model.graph.input, model.graph.output)
     )
-    profile = profile_shapes(taken, given, batch)
+    profile = profile_shapes(input_shapes, output_shapes, batch)
     options = [
         f"{option}={','.join(f'{key}:' + 'x'.join(map(str, s[i])) for key, s in profile.items())}"
         for i, option in enumerate(("--minShapes", "--optShapes", "--maxShapes"))

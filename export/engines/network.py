@@ -1,4 +1,4 @@
-"""A graph read by TensorRT's parser, with the plugins of the library that the user names."""
+"""Read a graph with TensorRT's parser and the plugins of the user's library."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from taidpt.runtime.optional import optional_packages
 
 __all__ = ["network_flags", "parse_graph"]
 
-_STRONGLY_TYPED_ALWAYS = 11  # TensorRT 11 ignores the flag: nothing else is left
-_PLUGIN_WINS = (10, 7)  # before, TensorRT's parser takes a node's function where it has one
+_STRONGLY_TYPED_ALWAYS = 11  # TensorRT 11 has no other networks, and ignores the flag
+_PLUGIN_WINS = (10, 7)  # older parsers prefer a node's function to its plugin
 
 
 def network_flags(trt: Any) -> int:
-    """For a network whose types are the graph's own."""
+    """Flags of a strongly typed network."""
     if trt.__name__ == "tensorrt" and _version(trt)[0] >= _STRONGLY_TYPED_ALWAYS:
         return 0
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
 def parse_graph(trt: Any, parser: Any, network: Any, graph: Path, plugins: Path | None) -> None:
-    """Fill the network that a parser was made for; the parser must live until it is built.
+    """Parse a graph into a network. The parser must exist until the engine is built.
 
     Args:
         trt: the package.
@@ -32,8 +32,8 @@ def parse_graph(trt: Any, parser: Any, network: Any, graph: Path, plugins: Path 
         graph: an ONNX file whose external data was checked.
         plugins: the library whose plugins are registered, or None.
     Raises:
-        EngineNotBuiltError: the parser refuses the graph, or takes none of the plugins.
-        MissingDependencyError: this TensorRT needs a graph without functions, and no onnx is here.
+        EngineNotBuiltError: the parser refuses the graph, or uses none of the plugins.
+        MissingDependencyError: this TensorRT needs a graph without functions, and onnx is missing.
     """
     if plugins is not None and trt.__name__ == "tensorrt" and _version(trt) < _PLUGIN_WINS:
         parsed = parser.parse(_without_functions(graph), os.fspath(graph))
@@ -44,8 +44,8 @@ def parse_graph(trt: Any, parser: Any, network: Any, graph: Path, plugins: Path 
         raise EngineNotBuiltError(f"{graph}: TensorRT cannot read the graph: {first}")
     if plugins is not None and not _has_plugin(network):
         raise EngineNotBuiltError(
-            f"{graph}: TensorRT {trt.__version__} takes no plugin of {plugins} for it; unset "
-            f"{PLUGIN_VARIABLE} to build the engine without"
+            f"{graph}: TensorRT {trt.__version__} uses no plugin of {plugins} for it; unset "
+            f"{PLUGIN_VARIABLE} to build the engine without plugins"
         )
 
 

@@ -1,4 +1,4 @@
-"""An engine of a bundle, run by the runtime's own backend, for comparison with the truth."""
+"""Run an engine of a bundle with the runtime's own backend, to compare it with the reference."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def engine_outputs(
 
     Args:
         bundle: holds the engine.
-        engine: which one.
+        engine: one of its engines.
         pictures: uint8 RGB [H, W, 3] of any size.
-        trust_engine: run one that this machine has no record of: it was built just now.
+        trust_engine: also run one that this machine did not record as its own.
     Raises:
-        BackendError, MissingDependencyError: it cannot run here, or is stale; says why.
+        BackendError, MissingDependencyError: it cannot run here, or is stale.
         BundleError: it is not of this bundle's graph.
-        ParityError: it loads here, and fails when it runs.
+        ParityError: it loads here and fails when it runs.
     """
     from taidpt.runtime.backends.tensorrt_engine import TensorRTBackend
 

@@ -1,4 +1,4 @@
-"""Which shapes an engine is built for: least, usual and largest of each input."""
+"""The shapes that an engine is built for: least, usual and largest of each input."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ __all__ = ["Shape", "profile_shapes"]
 
 Shape = tuple[int, ...]
 _FRAMES = "frames"
+# Tags of a bank that is an input. TensorRT optimises for the usual number, COCO's 80; its scratch
+# memory grows with the largest.
 _USUAL_TAGS = 80
-_MOST_TAGS = 8192  # of a bank that is an input; scratch memory grows with it
+_MOST_TAGS = 8192
 
 
 def profile_shapes(
@@ -20,8 +22,8 @@ def profile_shapes(
     """Batch sizes for the frames, numbers of tags for a bank that is an input.
 
     Args:
-        inputs: shapes by name; the first dimension of each is free.
-        outputs: shapes by name; a graph that returns the K best scores takes no fewer tags.
+        inputs: shapes by name; the first dimension of each is dynamic.
+        outputs: shapes by name; a graph with top-k K needs at least K tags.
         batch: least, usual and largest number of frames.
     Returns:
         Three shapes for each input.

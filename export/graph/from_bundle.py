@@ -24,7 +24,7 @@ def require_onnx() -> None:
         MissingDependencyError: onnx or onnx_ir is missing.
     """
     with optional_packages("changing a graph"):
-        import onnx
+        import onnx  # noqa: F401
         import onnx_ir  # noqa: F401
 
 

@@ -1,4 +1,4 @@
-"""What a device computes, for comparison with the truth: nothing here needs PyTorch."""
+"""What a device computes, for comparison with the reference. Nothing here needs PyTorch."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["BATCH", "Arrays", "Pixels", "crop_spec", "graph_outputs"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]
-BATCH = 5  # of which twelve pictures are no multiple: a graph with a frozen batch shows
+BATCH = 5  # twelve pictures are no multiple of it, so a graph with a fixed batch size fails
 
 
 def crop_spec(spec: InputSpec) -> InputSpec:
-    """What the encoder itself takes, behind a resize that is baked into the graph."""
+    """The input of the encoder itself, behind a resize that is part of the graph."""
     if spec.baked_resize is None:
         return spec
     height, width = spec.baked_resize.crop
@@ -46,11 +46,11 @@ def graph_outputs(
     Args:
         graph: the whole graph with its head.
         spec: of the manifest.
-        pictures: uint8 RGB [H, W, 3] of any size; with a baked resize, frames of its size.
-        bank: fed to a graph whose bank is an input.
+        pictures: uint8 RGB [H, W, 3] of any size; frames of its size for a graph with a resize.
+        bank: for a graph whose bank is an input.
         literal: without ONNX Runtime's fusions; see `open_session`.
     Returns:
-        Its outputs by name; "scores" also of a graph that returns only the best, see `expand_top`.
+        Outputs by name. "scores" is filled in for a graph with top-k, see `expand_top`.
     """
     preprocess = Preprocessor(spec)
     session = open_session(graph, literal=literal)
@@ -61,9 +61,9 @@ def graph_outputs(
     for start in range(0, len(pictures), BATCH):
         frames = preprocess.batch(list(pictures[start : start + BATCH]))
         parts.append(session.run(names, {spec.name: frames, **fixed}))
-    found = {
+    outputs = {
         name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)
     }
-    if "scores" not in found and bank is not None:
-        found["scores"], _ = expand_top(found, len(bank.names))
-    return found
+    if "scores" not in outputs and bank is not None:
+        outputs["scores"], _ = expand_top(outputs, len(bank.names))
+    return outputs

@@ -15,12 +15,12 @@ from taidpt.export.parity.reference_pictures import Picture
 from taidpt.metrics import mean_average_precision
 from taidpt.runtime.errors import InputError
 
-__all__ = ["Labelled", "read_labels"]
+__all__ = ["LabelledPictures", "read_labels"]
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """Pictures as the graph's frames, and which tag each shows, bool [N, C]."""
+class LabelledPictures:
+    """Pictures as the graph's frames, and which tags each shows, bool [N, C]."""
 
     pictures: tuple[Picture, ...]
     positive: npt.NDArray[np.bool_]
@@ -30,11 +30,11 @@ class Labelled:
         return mean_average_precision(scores, np.where(self.positive, 1, -1)).value
 
 
-def read_labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -> Labelled:
-    """Read `{"picture.jpg": ["dog", …], …}`; names are as in the folder of pictures.
+def read_labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -> LabelledPictures:
+    """Read `{"picture.jpg": ["dog", …], …}`, with names as in the folder of pictures.
 
     Raises:
-        InputError: it is no such file, a picture is missing in it, or it knows none of the tags.
+        InputError: it cannot be read, lacks a picture, or has none of the tags.
     """
     try:
         document = json.loads(path.read_text("utf-8"))
@@ -50,4 +50,4 @@ def read_labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -
     positive = np.array([[name in rows[p.name] for name in names] for p in pictures], bool)
     if not positive.any():
         raise InputError(f"{path}: names none of the bundle's tags, such as {names[0]!r}")
-    return Labelled(tuple(pictures), positive)
+    return LabelledPictures(tuple(pictures), positive)

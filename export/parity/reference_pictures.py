@@ -1,4 +1,4 @@
-"""Reference pictures for the parity gate: generated always, shipped and own where there are."""
+"""Reference pictures of the parity gate: generated ones, shipped ones, and the user's."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
+# Every picture costs a run of PyTorch and one of the graph, and the worst one decides: a few
+# shipped pictures and a sample of the user's are enough.
 _HELDOUT = 8
 _MOST_OWN = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture, uint8 RGB [H, W, 3] or NV12 [H · 3/2, W], and what to call it in a report."""
+    """A picture, uint8 RGB [H, W, 3] or NV12 [H · 3/2, W], and its name in reports."""
 
     name: str
     pixels: Pixels
@@ -41,8 +43,8 @@ class Picture:
 def generated_pictures(side: int) -> list[Picture]:
     """Twelve pictures of varied content, the same at every call.
 
-    Colours lean to every side, so that swapped channels show; most hold detail finer than a
-    pixel of the model, so that a resize without antialiasing shows; sizes and shapes vary.
+    Colours differ between channels, so that swapped channels show. Most have detail finer than a
+    pixel of the model, so that a resize without antialiasing shows. Sizes and shapes vary.
 
     Args:
         side: of the model's input, in pixels; the pictures are 1.1 to 3 times as large.
@@ -58,7 +60,7 @@ def generated_pictures(side: int) -> list[Picture]:
 
 
 def heldout_pictures() -> list[Picture]:
-    """Some of the shipped model's held-out pictures; none where they are not installed."""
+    """Some of the toy world's held-out pictures; none where they are not installed."""
     from taidpt.toyworld import assets
     from taidpt.toyworld.heldout import load_heldout
 
@@ -73,10 +75,10 @@ def heldout_pictures() -> list[Picture]:
 
 
 def folder_pictures(folder: Path, limit: int | None = _MOST_OWN) -> list[Picture]:
-    """The user's own pictures: those of a folder, by name, evenly spaced when there are many.
+    """The pictures of a folder, by name; `limit` evenly spaced ones when there are more.
 
     Raises:
-        InputError: no such folder, no picture in it, or one that cannot be read.
+        InputError: there is no such folder, no picture in it, or one that cannot be read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of pictures")
@@ -91,10 +93,10 @@ def folder_pictures(folder: Path, limit: int | None = _MOST_OWN) -> list[Picture
 
 
 def camera_frames(pictures: Sequence[Picture], spec: InputSpec) -> list[Picture]:
-    """The same pictures as a camera would give them to a graph that resizes itself.
+    """The pictures as frames of the camera that the graph takes.
 
-    They are brought to the frame's size, what does not fit its shape cut off, and to NV12 where
-    the graph takes that. Pictures of a graph without a resize are given back as they are.
+    For a graph with a resize inside, they are scaled and cropped to the frame's size, and converted
+    to NV12 where the graph takes that. For other graphs they are returned unchanged.
     """
     if spec.baked_resize is None:
         return list(pictures)
@@ -113,14 +115,14 @@ def camera_frame(pixels: Pixels, spec: InputSpec) -> Pixels:
 
 
 def frame_maker(spec: InputSpec) -> Callable[[Pixels], Pixels]:
-    """What turns any picture into the graph's input, whatever its size."""
+    """The function that turns a picture of any size into the graph's input."""
     if spec.baked_resize is None:
         return Preprocessor(spec)
     return lambda pixels: camera_frame(_rgb(to_u8(pixels)), spec)
 
 
 def rgb_of(frame: Pixels, spec: InputSpec) -> Pixels:
-    """What PyTorch gets to see of a frame: RGB [H, W, 3]."""
+    """A frame as PyTorch takes it: RGB [H, W, 3]."""
     return nv12_to_rgb(frame, *spec.colours) if spec.format == NV12 else frame
 
 
@@ -139,7 +141,7 @@ def _grid(height: int, width: int) -> tuple[Values, Values]:
 
 
 def _cloud(height: int, width: int, generator: np.random.Generator) -> Values:
-    """Coloured noise of all sizes, strongest in the large ones, as photographs are."""
+    """Coloured noise of all sizes, strongest in the large ones, as in photographs."""
     total = np.zeros((height, width, 3))
     cells = 2
     while cells <= max(height, width):
@@ -160,7 +162,7 @@ def _tinted(tint: tuple[float, float, float]) -> Callable[..., Values]:
 
 
 def _checkers(height: int, width: int, generator: np.random.Generator) -> Values:
-    """Cells of one pixel and a half, fading to two sides: aliases to blotches without a filter."""
+    """Cells of one pixel and a half, fading to two sides: blotches without antialiasing."""
     rows, columns = np.mgrid[0:height, 0:width]
     cells = (rows * 2 // 3 + columns * 2 // 3) % 2
     fade = np.linspace(0, 1, width)[None, :, None] * np.linspace(1, 0.3, height)[:, None, None]
@@ -168,7 +170,7 @@ def _checkers(height: int, width: int, generator: np.random.Generator) -> Values
 
 
 def _zone_plate(height: int, width: int, generator: np.random.Generator) -> Values:
-    """Rings that grow finer to the rim."""
+    """Rings that become finer towards the rim."""
     rows, columns = _grid(height, width)
     distance = (rows - 0.5) ** 2 + (columns - 0.4) ** 2
     rings = 0.5 + 0.5 * np.cos(distance * max(height, width) * 1.6)
@@ -176,7 +178,7 @@ def _zone_plate(height: int, width: int, generator: np.random.Generator) -> Valu
 
 
 def _stripes(height: int, width: int, generator: np.random.Generator) -> Values:
-    """Fine stripes over a cloud; alone, they average to a flat grey whose rounding would decide."""
+    """Fine stripes over a cloud. Alone they average to one grey, where rounding decides."""
     rows, columns = np.mgrid[0:height, 0:width]
     fine = ((rows + columns * 2) % 5 < 2)[:, :, None] * np.array([0.15, 0.25, 0.4])
     return np.asarray(_cloud(height, width, generator) * np.array([0.3, 0.3, 0.6]) + fine)

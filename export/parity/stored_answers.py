@@ -1,6 +1,6 @@
-"""What a bundle should compute, stored in it: a few pictures and PyTorch's answers to them.
+"""Pictures and PyTorch's outputs for them, stored in the bundle.
 
-With them a device that has no PyTorch can still check its engine against PyTorch.
+With them a device without PyTorch can still compare its engine with PyTorch.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import numpy.typing as npt
 from taidpt.export.parity.reference_pictures import Picture
 from taidpt.runtime.errors import BundleError
 
-__all__ = ["EXPECTATIONS_FILE", "Expectations"]
+__all__ = ["EXPECTATIONS_FILE", "StoredAnswers"]
 
 EXPECTATIONS_FILE = "expectations.safetensors"
 OUTPUTS = ("scores", "global_scores", "local_scores", "global_features", "patch_features")
+# Eight pictures keep the file within a few megabytes; of camera frames beyond 3 MiB, half as many.
 _STORED = 8
-_LARGE = 3 << 20  # bytes of a picture: camera frames are stored more sparingly
+_LARGE = 3 << 20
 _PICTURE = "picture/"
 
 
 @dataclass(frozen=True, eq=False)
-class Expectations:
-    """Pictures of full size, and the outputs that PyTorch gave for them, a row a picture."""
+class StoredAnswers:
+    """Pictures of full size, and PyTorch's outputs for them, a row per picture."""
 
     pictures: tuple[Picture, ...]
     outputs: Mapping[str, npt.NDArray[Any]]
@@ -36,8 +37,8 @@ class Expectations:
     @classmethod
     def choose(
         cls, pictures: Sequence[Picture], outputs: Mapping[str, npt.NDArray[Any]]
-    ) -> Expectations:
-        """A few of the shippable pictures: never the user's own."""
+    ) -> StoredAnswers:
+        """A few of the generated and shipped pictures, never the user's own."""
         free = [i for i, p in enumerate(pictures) if p.name.startswith(("generated/", "heldout/"))]
         large = max(pictures[row].pixels.size for row in free) > _LARGE
         rows = free[:: max(1, -(-len(free) // (_STORED // 2 if large else _STORED)))]
@@ -45,7 +46,7 @@ class Expectations:
         return cls(tuple(pictures[row] for row in rows), chosen)
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file: pictures as PNG, patch features in fp16 (3e-4 is plenty)."""
+        """As a safetensors file: pictures as PNG, patch features in fp16, whose 3e-4 is enough."""
         from safetensors.numpy import save
 
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -57,8 +58,8 @@ class Expectations:
         return bytes(save(arrays))
 
     @classmethod
-    def load(cls, path: Path) -> Expectations:
-        """Read a file of what `to_bytes` gave.
+    def load(cls, path: Path) -> StoredAnswers:
+        """Read what `to_bytes` wrote.
 
         Raises:
             BundleError: it is damaged.
@@ -92,5 +93,5 @@ def _from_png(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     with Image.open(io.BytesIO(data.tobytes()), formats=["PNG"]) as image:
-        # grey is NV12, whose planes lie one above the other
+        # grey is NV12, whose planes are stacked
         return np.asarray(image if image.mode == "L" else image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""The truth of parity: PyTorch in fp32 behind open_clip's own transform."""
+"""The reference of the parity gate: PyTorch in fp32 with open_clip's own transform."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MATRICES = ("global_embeddings", "local_embeddings")
 
 @dataclass(frozen=True)
 class TorchReference:
-    """PyTorch in fp32 with open_clip's transform: the truth that an export must keep.
+    """PyTorch in fp32 with open_clip's transform, which an export must reproduce.
 
     Attributes:
         encoder: normalised pictures → raw global and patch features.
-        spec: size, colours and resize, as the manifest says them.
+        spec: size, colours and resize, from the manifest.
         bank, scoring: the head.
     """
 

@@ -1,4 +1,4 @@
-"""Calibration: the user's frames, and the ranges that the encoder's activations take on them."""
+"""Calibration: the user's frames, and the ranges of the encoder's activations on them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.export.parity.reference_pictures import frame_maker
+from taidpt.export.precision.request import EngineRequest
 from taidpt.progress import Progress
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LEAST_FRAMES", "Frames", "activation_ranges", "calibration_frames"]
+__all__ = ["Frames", "activation_ranges", "calibration_frames", "requested_frames"]
 
 Frames = npt.NDArray[np.uint8]
-LEAST_FRAMES = 8
+# Ranges settle within a few dozen frames; below eight a single unusual one decides them. More than
+# 128 only take time, which is why a longer video is sampled. Batches are small because the
+# calibrator keeps every activation of a batch in memory.
+_LEAST_FRAMES = 8
 _MOST_FRAMES = 128
 _BATCH = 4
+
+
+def requested_frames(bundle: Bundle, request: EngineRequest) -> Frames:
+    """The calibration frames of a request, as the bundle's graph takes them.
+
+    Raises:
+        InputError: none were given, or they cannot be used.
+    """
+    if request.calibrate is None:
+        raise InputError(
+            f"{request.options.precision} needs pictures or a video like those it will see: "
+            "--calibrate PATH"
+        )
+    return calibration_frames(request.calibrate, frame_maker(bundle.manifest.input))
 
 
 def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frames]) -> Frames:
@@ -48,9 +68,9 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
             seen += 1
             if len(kept) == 2 * _MOST_FRAMES:
                 kept, step = kept[::2], step * 2
-    if len(kept) < LEAST_FRAMES:
+    if len(kept) < _LEAST_FRAMES:
         raise InputError(
-            f"{source}: calibration needs at least {LEAST_FRAMES} frames, got {len(kept)}; a few "
+            f"{source}: calibration needs at least {_LEAST_FRAMES} frames, got {len(kept)}; a few "
             "dozen that look like what the camera sees are best"
         )
     rows = np.linspace(0, len(kept) - 1, min(len(kept), _MOST_FRAMES)).round().astype(int)
@@ -59,13 +79,13 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
 
 @contextlib.contextmanager
 def _whole_pictures() -> Iterator[None]:
-    """Tagging goes on without a broken picture; ranges measured on the rest would hide it."""
+    """Refuse a broken picture: tagging skips it, but ranges measured on the rest would hide it."""
     try:
         yield
     except InputError as error:
         reason = str(error).partition("; the others")[0]
-        mend = "" if "no such file" in reason else "mend or remove it, "
-        raise InputError(f"calibration: {reason}; {mend}nothing was made") from None
+        advice = "" if "no such file" in reason else "repair or remove it, "
+        raise InputError(f"calibration: {reason}; {advice}nothing was made") from None
 
 
 def activation_ranges(
@@ -76,14 +96,14 @@ def activation_ranges(
     symmetric: bool,
     progress: Progress,
 ) -> Any:
-    """What each tensor around the named operators takes on, by ONNX Runtime's calibrators.
+    """The range of each tensor around the named operators, by ONNX Runtime's calibrators.
 
     Args:
         encoder: fp32.
         frames: as `calibration_frames` gives them.
         method: "MinMax", or "Percentile" (99.999 % of the values).
         ops: operators by type.
-        symmetric: ranges with zero in the middle.
+        symmetric: whether zero is the middle of each range.
         progress: told about each batch.
     Returns:
         ONNX Runtime's `TensorsData`.
@@ -105,7 +125,6 @@ def activation_ranges(
             extra_options={"symmetric": symmetric},
         )
         for start in starts:
-            # one batch at a time: the calibrator keeps every activation of what it is given
             calibrator.collect_data(
                 _OneBatch(encoder.graph.input[0].name, frames[start : start + _BATCH])
             )
@@ -114,11 +133,11 @@ def activation_ranges(
 
 
 class _OneBatch:
-    """A batch in the form in which ONNX Runtime's calibrators read."""
+    """One batch as the data reader that ONNX Runtime's calibrators take."""
 
     def __init__(self, name: str, frames: Frames) -> None:
-        self._waiting: dict[str, Frames] | None = {name: frames}
+        self._batch: dict[str, Frames] | None = {name: frames}
 
     def get_next(self) -> dict[str, Frames] | None:
-        batch, self._waiting = self._waiting, None
+        batch, self._batch = self._batch, None
         return batch

@@ -8,14 +8,13 @@ from pathlib import Path
 from taidpt.export.graph.from_bundle import fp32_bundle, require_onnx
 from taidpt.export.graph.onnx_files import save_graph
 from taidpt.export.parity.centred_cosine import ParityReport
-from taidpt.export.parity.reference_pictures import frame_maker
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE
-from taidpt.export.precision.activation_ranges import calibration_frames
+from taidpt.export.precision.activation_ranges import requested_frames
+from taidpt.export.precision.conversion import convert
+from taidpt.export.precision.gate import gate_for
 from taidpt.export.precision.request import EngineRequest
-from taidpt.export.precision.variant import convert, gate_for
 from taidpt.progress import Progress
 from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, BundleWriter
-from taidpt.runtime.errors import InputError
 
 __all__ = ["write_cpu_bundle"]
 
@@ -34,22 +33,15 @@ def write_cpu_bundle(
         InputError, BundleError: the bundle or the calibration cannot be used.
         ParityError: below the bounds, unless forced; nothing was written.
     """
-    if request.calibrate is None:
-        raise InputError("int8 needs pictures or a video like those it will see: --calibrate PATH")
     require_onnx()
     bundle = fp32_bundle(path)
-    frames = calibration_frames(request.calibrate, frame_maker(bundle.manifest.input))
+    frames = requested_frames(bundle, request)
     gate = gate_for(bundle, request)
     graph, notes = convert(bundle, frames, gate, progress, for_cpu=True)
-    notes = {**notes, "calibration_frames": len(frames)}
+    notes["calibration_frames"] = len(frames)
     with BundleWriter(out) as writer:
         save_graph(graph, writer.path(MODEL_FILE))
-        drop = gate.map_drop(writer.folder / MODEL_FILE)
-        if drop is not None:
-            notes["map_drop"] = drop
-        report = gate.report(writer.folder / MODEL_FILE, notes)
-        if not request.force:
-            gate.require(report, drop)
+        report = gate.judge(writer.folder / MODEL_FILE, notes, request.force)
         for name in (BANK_FILE, EXPECTATIONS_FILE):
             writer.write(name, bundle.file(name).read_bytes())
         writer.write(PARITY_FILE, report.to_bytes())

@@ -1,4 +1,4 @@
-"""Which layers low precision harms most, and how many of them must stay in fp32."""
+"""Which layers lose most in low precision, and how many of them must stay in fp32."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["KeptLayer", "Quantised", "quantise_until", "rank_layers"]
 
 @dataclass(frozen=True)
 class KeptLayer:
-    """A layer that stayed in fp32, and what it alone would have lost.
+    """A layer that stayed in fp32, and the loss that it alone would have caused.
 
     Attributes:
         name: the node's.
-        loss: one less the mean centred cosine of the worst output, with this layer alone in low
+        loss: one minus the mean centred cosine of the worst output, with only this layer in low
             precision.
     """
 
@@ -32,9 +32,13 @@ class KeptLayer:
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """A quantised encoder and the layers that stayed in fp32 because they were too sensitive.
+    """A quantised encoder.
 
-    `layers` counts all that could have been quantised; `holds` is whether the gate held.
+    Attributes:
+        model: its graph.
+        kept: layers that stayed in fp32 because they were too sensitive.
+        layers: number of layers that could have been quantised.
+        holds: whether the gate held.
     """
 
     model: onnx.ModelProto
@@ -46,7 +50,7 @@ class Quantised:
 def rank_layers(
     quantiser: Quantiser, loss_of: Callable[[onnx.ModelProto], float], progress: Progress
 ) -> list[KeptLayer]:
-    """Quantise each layer alone; the most harmed first."""
+    """Quantise each layer alone, and sort layers by their loss, largest first."""
     progress.start("Measuring each layer alone", len(quantiser.products))
     measured = []
     for name in quantiser.products:
@@ -69,8 +73,8 @@ def quantise_until(
         loss_of: a quantised encoder → how far it is from fp32.
         progress: told about each layer.
     Returns:
-        The one with the fewest layers in fp32 that holds. Layers that hold half of the weights
-        may go back, at least one; where that is not enough, none holds, and that one is given.
+        The encoder with the fewest layers in fp32 that passes. Layers with up to half of all
+        weights may go back, at least one; where that is not enough, `holds` is False.
     """
     layers = len(quantiser.products)
     model = quantiser.quantise()
@@ -80,8 +84,8 @@ def quantise_until(
     most = max(_within_half(quantiser, ranking), 1)
 
     def with_kept(count: int) -> tuple[onnx.ModelProto, bool]:
-        made = quantiser.quantise(kept=[layer.name for layer in ranking[:count]])
-        return made, holds(made)
+        quantised = quantiser.quantise(kept=[layer.name for layer in ranking[:count]])
+        return quantised, holds(quantised)
 
     fails, count = 0, 1
     model, good = with_kept(count)
@@ -99,10 +103,10 @@ def quantise_until(
 
 
 def _within_half(quantiser: Quantiser, ranking: list[KeptLayer]) -> int:
-    """How many of the most sensitive layers hold half of all weights or less together.
+    """How many of the most sensitive layers have at most half of all weights together.
 
-    Weights are counted, not layers: depthwise convolutions are many, sensitive, and next to nothing
-    of the whole.
+    Weights are counted, not layers: depthwise convolutions are many and sensitive, and have few
+    weights.
     """
     weights = quantiser.weights
     half = sum(weights.values()) / 2

@@ -1,10 +1,11 @@
 """int8 and fp8 by ONNX Runtime's static quantisation: Q/DQ nodes around products of the encoder.
 
-The head comes later and stays fp32. Weights are symmetric, a scale a channel for int8. For
-TensorRT, activations are symmetric (it knows no zero point), biases stay in floating point (it
-reads no int32 DequantizeLinear), and only what goes into a product is rounded, not what comes out
-of it, which rounds each activation once instead of twice. For ONNX Runtime on the CPU activations
-are unsigned, as its VNNI kernels want them, and whole chains of operators stay in eight bits.
+The head comes later and stays fp32. Weights are symmetric, with a scale per channel for int8.
+
+For TensorRT, activations are symmetric (it has no zero point) and biases stay in floating point (it
+reads no int32 DequantizeLinear). Only inputs of products are rounded, not their outputs, so each
+activation is rounded once instead of twice. For ONNX Runtime on the CPU, activations are unsigned,
+as its VNNI kernels need them, and whole chains of operators stay in eight bits.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from taidpt.runtime.errors import BackendError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["METHODS", "Quantiser", "Recipe", "recipe_for"]
+__all__ = ["METHODS", "QuantisationScheme", "Quantiser", "scheme_for"]
 
 METHODS = ("Percentile", "MinMax")
 _PRODUCTS = ("Conv", "MatMul", "Gemm")
-# ONNX Runtime itself carries eight bits on through Add and AveragePool where both sides have them.
+# ONNX Runtime itself keeps eight bits through Add and AveragePool where both sides have them.
 _CHAINED = ("Relu",)
 _LARGEST_FP8 = 448.0  # of E4M3FN
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantisationScheme:
     """How a precision is quantised.
 
     Attributes:
         low: ONNX Runtime's name of the weights' and activations' type.
-        for_cpu: unsigned activations and chains, for ONNX Runtime's CPU provider.
+        for_cpu: unsigned activations and chains of operators, for ONNX Runtime's CPU provider.
     """
 
     low: str = "QInt8"
@@ -59,9 +60,11 @@ class Recipe:
         return self.low == "QFLOAT8E4M3FN"
 
 
-def recipe_for(precision: str, for_cpu: bool = False) -> Recipe:
-    """The recipe of "int8" or "fp8"."""
-    return Recipe("QFLOAT8E4M3FN") if precision == "fp8" else Recipe(for_cpu=for_cpu)
+def scheme_for(precision: str, for_cpu: bool = False) -> QuantisationScheme:
+    """The scheme of "int8" or "fp8"."""
+    if precision == "fp8":
+        return QuantisationScheme("QFLOAT8E4M3FN")
+    return QuantisationScheme(for_cpu=for_cpu)
 
 
 class Quantiser:
@@ -71,7 +74,7 @@ class Quantiser:
         self,
         encoder: onnx.ModelProto,
         frames: Frames,
-        recipe: Recipe,
+        scheme: QuantisationScheme,
         method: str = METHODS[0],
         progress: Progress | None = None,
     ) -> None:
@@ -80,102 +83,102 @@ class Quantiser:
         Args:
             encoder: fp32, not changed.
             frames: uint8 [N, *frame shape].
-            recipe: int8 or fp8, for TensorRT or the CPU.
-            method: how ranges follow from values, one of `METHODS`; fp8 takes the largest values.
+            scheme: int8 or fp8, for TensorRT or the CPU.
+            method: how ranges follow from values, one of `METHODS`; fp8 always takes "MinMax".
             progress: told about the calibration.
         Raises:
             BackendError: ONNX Runtime cannot calibrate this encoder.
         """
-        self.recipe = recipe
-        self.method = "MinMax" if recipe.is_fp8 else method
-        with _told(f"calibrate this encoder for {recipe.low}"):
-            self.encoder = _prepared(encoder, recipe)
+        self.scheme = scheme
+        self.method = "MinMax" if scheme.is_fp8 else method
+        with _quiet_tool(f"calibrate this encoder for {scheme.low}"):
+            self.encoder = _prepared(encoder, scheme)
             self._ranges = activation_ranges(
                 self.encoder,
                 frames,
                 self.method,
-                recipe.ops,
-                not recipe.for_cpu,
+                scheme.ops,
+                not scheme.for_cpu,
                 progress or SilentProgress(),
             )
-        self._overrides = _fp8_scales(self.encoder, self._ranges) if recipe.is_fp8 else {}
+        self._overrides = _fp8_scales(self.encoder, self._ranges) if scheme.is_fp8 else {}
         self.weights = dict(_worthwhile(self.encoder))
-        """Elements of each product's weights that may be quantised."""
+        """Number of weights of each product that may be quantised."""
 
     @property
     def products(self) -> tuple[str, ...]:
-        """Names of the products that may be quantised, as they come."""
+        """Names of the products that may be quantised, in the graph's order."""
         return tuple(self.weights)
 
     def quantise(self, kept: Sequence[str] = (), only: Sequence[str] = ()) -> onnx.ModelProto:
         """The encoder with Q/DQ nodes.
 
         Args:
-            kept: products to leave in fp32.
-            only: products to quantise; empty means all worthwhile ones but those of `kept`.
+            kept: products that stay in fp32.
+            only: products to quantise; empty means all but those of `kept`.
         """
         import onnx
         from onnxruntime import quantization as ort
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-        recipe = self.recipe
-        low = ort.QuantType[recipe.low]
+        scheme = self.scheme
+        low = ort.QuantType[scheme.low]
         model = onnx.ModelProto()
         model.CopyFrom(self.encoder)
         options: dict[str, Any] = {
-            "ActivationSymmetric": not recipe.for_cpu,
+            "ActivationSymmetric": not scheme.for_cpu,
             "WeightSymmetric": True,
-            "QuantizeBias": recipe.for_cpu,
+            "QuantizeBias": scheme.for_cpu,
             "TensorQuantOverrides": dict(self._overrides),
         }
-        if not recipe.for_cpu:
+        if not scheme.for_cpu:
             options["OpTypesToExcludeOutputQuantization"] = list(_PRODUCTS)
-        with _told(f"quantise this encoder to {recipe.low}"):
+        with _quiet_tool(f"quantise this encoder to {scheme.low}"):
             quantizer = QDQQuantizer(
                 model,
-                per_channel=not recipe.is_fp8,
+                per_channel=not scheme.is_fp8,
                 reduce_range=False,
                 weight_qType=low,
-                activation_qType=ort.QuantType.QUInt8 if recipe.for_cpu else low,
+                activation_qType=ort.QuantType.QUInt8 if scheme.for_cpu else low,
                 tensors_range=self._ranges,
                 nodes_to_quantize=list(only),
                 nodes_to_exclude=[*kept, *self._never()],
-                op_types_to_quantize=list(recipe.ops),
+                op_types_to_quantize=list(scheme.ops),
                 extra_options=options,
             )
             quantizer.quantize_model()
         return finish_graph(quantizer.model.model)
 
     def _never(self) -> list[str]:
-        """Products that are not worth it, and on the CPU all that is done to raw pixels."""
+        """Products that gain nothing, and for the CPU also those that take raw pixels."""
         graph = self.encoder.graph
         skipped = [
             node.name
             for node in graph.node
             if node.op_type in _PRODUCTS and node.name not in self.weights
         ]
-        return skipped if not self.recipe.for_cpu else [*skipped, *_on_pixels(graph)]
+        return skipped if not self.scheme.for_cpu else [*skipped, *_on_pixels(graph)]
 
 
-def _prepared(encoder: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
-    """With the type of every tensor, which the tool needs, in an opset that knows the low type."""
+def _prepared(encoder: onnx.ModelProto, scheme: QuantisationScheme) -> onnx.ModelProto:
+    """The encoder with the type of every tensor, in an opset that has the low type."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 
     model = save_and_reload_model_with_shape_infer(encoder)
-    if recipe.is_fp8 and model.opset_import[0].version < 19:
+    if scheme.is_fp8 and model.opset_import[0].version < 19:
         from onnxruntime.quantization.quantize import update_opset_version
 
-        model = update_opset_version(model, QuantType[recipe.low])
+        model = update_opset_version(model, QuantType[scheme.low])
     return model
 
 
 def _worthwhile(encoder: onnx.ModelProto) -> Iterator[tuple[str, int]]:
-    """Products with weights that see many positions, and how many elements their weights have.
+    """Products that are worth quantising, and how many weights each has.
 
-    Not those of two activations (attention), nor of a single row a picture, which cost little time
-    and, at the end of the encoder, much accuracy; nor stacks of matrices, for which ONNX Runtime
-    has no kernel with a scale a channel; nor the resize, which counts grey levels.
+    Left out: products of two activations (attention); of one row per picture, which cost little
+    time and, at the end of the encoder, much accuracy; stacks of matrices, for which ONNX Runtime
+    has no kernel with a scale per channel; and the resize, which counts grey levels.
     """
     graph = encoder.graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -192,7 +195,7 @@ def _worthwhile(encoder: onnx.ModelProto) -> Iterator[tuple[str, int]]:
 
 
 def _is_flattened(known: dict[str, Any], node: onnx.NodeProto) -> bool:
-    """Whether rows of [rows, D] are pictures times positions: their number is then no plain N."""
+    """Whether the rows of [rows, D] are pictures × positions, so that their number is not N."""
     first = known[node.output[0]].dim[0]
     return bool(first.dim_param and any(sign in first.dim_param for sign in "*+"))
 
@@ -206,10 +209,10 @@ def _on_pixels(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _fp8_scales(encoder: onnx.ModelProto, ranges: Any) -> dict[str, list[dict[str, Any]]]:
-    """Scales that put the largest value at fp8's largest, as TensorRT's own tools choose them.
+    """Scales that map the largest value to fp8's largest, as TensorRT's own tools choose them.
 
-    ONNX Runtime's own rule matches standard deviations and clips what lies beyond 4.5 of them:
-    on the toy world it gave a mean centred cosine of 0.75, this one 0.98.
+    ONNX Runtime's rule matches standard deviations and clips values beyond 4.5 of them. On the toy
+    world it gave a mean centred cosine of 0.75; this rule gives 0.98.
     """
     from ml_dtypes import float8_e4m3fn
     from onnx import numpy_helper
@@ -237,8 +240,8 @@ def _fp8_scales(encoder: onnx.ModelProto, ranges: Any) -> dict[str, list[dict[st
 
 
 @contextlib.contextmanager
-def _told(task: str) -> Iterator[None]:
-    """The tool's chatter kept off the screen, its many kinds of errors as one of ours."""
+def _quiet_tool(task: str) -> Iterator[None]:
+    """Silence ONNX Runtime's tools, and turn their many kinds of errors into one of ours."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

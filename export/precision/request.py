@@ -22,12 +22,12 @@ class EngineOptions:
 
     Attributes:
         precision: of the graph; the engine is strongly typed and follows it.
-        batch: least, usual and largest batch.
-        workspace: bytes of scratch memory; None takes half of what is free, 4 GiB at most.
+        batch: least, usual and largest number of frames.
+        workspace: bytes of scratch memory; None takes half of the free memory, at most 4 GiB.
         flavour: "auto", "tensorrt" or "tensorrt-rtx"; "cpu" is int8 for ONNX Runtime.
-        target: "sm_86" and the like, TensorRT-RTX only; None is the GPU of this machine.
-        dla: core of the deep learning accelerator, with the GPU for what it cannot do; or None.
-        version_compatible, hardware_compatible: slower engines that outlive a TensorRT or GPU.
+        target: GPU architecture such as "sm_86", TensorRT-RTX only; None is this machine's GPU.
+        dla: core of the deep learning accelerator, with the GPU for what it cannot run; or None.
+        version_compatible, hardware_compatible: slower engines for later TensorRTs, other GPUs.
     """
 
     precision: str = "fp16"
@@ -61,15 +61,15 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What is asked for.
+    """A precision or an engine, and the pictures for it.
 
     Attributes:
-        options: precision, batch, workspace and the rest of the builder's.
+        options: of the builder.
         calibrate: the user's pictures or video, for int8 and fp8.
         force: keep a graph that fails its parity check.
-        labels: what pictures show, a JSON file; with it mAP is measured.
-        images: pictures for the gate, beside the stored ones; those of `labels` too, which are of
-            `calibrate` when None.
+        labels: a JSON file of what pictures show; mAP is measured with it.
+        images: further pictures for the gate, those of `labels` among them; None takes the labelled
+            pictures from `calibrate`.
         max_map_drop: points of mAP that may be lost.
     """
 
@@ -89,16 +89,16 @@ class EngineRequest:
             raise InputError(f"--labels {self.labels}: where are its pictures? --images DIR")
 
     @property
-    def judges_itself(self) -> bool:
-        """Whether the user's pictures that judge are those that ranges are measured on."""
-        judges = self.images or (self.calibrate if self.labels else None)
-        if judges is None or self.calibrate is None:
+    def gate_overlaps_calibration(self) -> bool:
+        """Whether the gate's pictures overlap the calibration's, which flatters the result."""
+        gate = self.images or (self.calibrate if self.labels else None)
+        if gate is None or self.calibrate is None:
             return False
-        one, other = judges.resolve(), self.calibrate.resolve()
+        one, other = gate.resolve(), self.calibrate.resolve()
         return one.is_relative_to(other) or other.is_relative_to(one)
 
     def command(self, bundle: Path) -> str:
-        """The command that does the engine step of this request on another machine."""
+        """The command that builds this request's engine on another machine."""
         parts = ["taidpt-export", str(bundle), "--engine", self.options.precision]
         defaults = EngineOptions()
         if self.options.batch != defaults.batch:
@@ -119,5 +119,5 @@ class EngineRequest:
 
 
 def variant_file(precision: str) -> str:
-    """A bundle's graph of a precision: `model.onnx` is fp32, `model.fp16.onnx` lies beside it."""
+    """File name of a precision's graph: `model.onnx` for fp32, else such as `model.fp16.onnx`."""
     return MODEL_FILE if precision == "fp32" else f"model.{precision}.onnx"

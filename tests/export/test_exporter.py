@@ -19,7 +19,7 @@ from PIL import Image
 from taidpt.clip.model import load_clip
 from taidpt.export.exporter import ExportOptions, ExportResult, export_bundle, write_bundle
 from taidpt.export.graph.resize import FrameInput
-from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, Expectations
+from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Bundle, Tagger
@@ -100,7 +100,7 @@ def test_parity_and_expectations_are_in_the_bundle(exported: ExportResult) -> No
     parity = json.loads(bundle.file("parity.json").read_text())
     assert parity["passed"] is True
     assert parity["outputs"]["patch_features"]["minimum"] > 0.999
-    expected = Expectations.load(bundle.file(EXPECTATIONS_FILE))
+    expected = StoredAnswers.load(bundle.file(EXPECTATIONS_FILE))
     assert len(expected.pictures) >= 4
     with Tagger.load(exported.path) as tagger:
         scores = tagger.tag_batch([picture.pixels for picture in expected.pictures]).scores
@@ -178,7 +178,7 @@ def test_own_pictures_count(tmp_path: Path, prompts_file: Path) -> None:
     out = tmp_path / "a.taidpt"
     result = export_bundle(prompts_file, out, ExportOptions(images=folder))
     assert {"0.png", "1.png", "grey.png"} <= set(result.parity.pictures)
-    stored = Expectations.load(out / EXPECTATIONS_FILE)
+    stored = StoredAnswers.load(out / EXPECTATIONS_FILE)
     assert not any(picture.name.endswith(".png") for picture in stored.pictures)
     (folder / "broken.png").write_bytes(b"\x89PNG")
     with pytest.raises(InputError, match=r"broken\.png"):

@@ -24,7 +24,7 @@ from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision.half import to_half
 from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.precision.variant import add_precision
-from taidpt.export.replace_head import rehead
+from taidpt.export.replace_head import replace_head
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.bank.class_bank import Threshold
@@ -91,7 +91,7 @@ def test_five_thousand_tags_are_scored_and_the_best_come_out() -> None:
 
 
 def test_the_runtime_marks_what_is_only_a_bound(whole: Path, tmp_path: Path) -> None:
-    best = rehead(whole, tmp_path / "best.taidpt", "constant", 2, QUIET)
+    best = replace_head(whole, tmp_path / "best.taidpt", "constant", 2, QUIET)
     assert best.parity.passed
     assert verify(best.path, VerifyOptions(torch="no")).candidates[0].passed
     picture = generated_pictures(48)[0].pixels
@@ -127,7 +127,7 @@ def test_a_constant_bundle_becomes_one_that_takes_any_bank(whole: Path, tmp_path
     copy = Bundle.load(shutil.copytree(whole, tmp_path / "copy.taidpt"))
     copy.with_manifest(dataclasses.replace(bundle.manifest, tags=tags))
     add_precision(copy.path, EngineRequest(EngineOptions("fp16")), QUIET)
-    made = rehead(copy.path, tmp_path / "any.taidpt", "input", None, QUIET)
+    made = replace_head(copy.path, tmp_path / "any.taidpt", "input", None, QUIET)
     again = Bundle.load(made.path)
     assert again.manifest.graph.bank == "input"
     assert again.bank.thresholds[0].source == "calibrated"  # what was learned goes along

@@ -16,7 +16,7 @@ from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import open_session, save_graph
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision.kept_layers import quantise_until
-from taidpt.export.precision.quantise import Quantiser, recipe_for
+from taidpt.export.precision.quantise import Quantiser, scheme_for
 from taidpt.export.precision.request import EngineOptions
 from taidpt.progress import SilentProgress
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
@@ -33,7 +33,7 @@ def frames() -> np.ndarray:
 
 @cache
 def quantiser(family: str, precision: str, for_cpu: bool = False) -> Quantiser:
-    return Quantiser(small_graph(family), frames(), recipe_for(precision, for_cpu), "MinMax")
+    return Quantiser(small_graph(family), frames(), scheme_for(precision, for_cpu), "MinMax")
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
@@ -165,4 +165,4 @@ def test_layers_with_half_of_the_weights_may_go_back(heavy: str, kept: str) -> N
 
 def test_what_cannot_be_calibrated_is_one_line() -> None:
     with pytest.raises(BackendError, match="ONNX Runtime cannot calibrate this encoder for QInt8"):
-        Quantiser(small_graph("vit"), frames()[:, :5], recipe_for("int8"))
+        Quantiser(small_graph("vit"), frames()[:, :5], scheme_for("int8"))

@@ -25,9 +25,10 @@ from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision import gate
 from taidpt.export.precision.cpu_bundle import write_cpu_bundle
+from taidpt.export.precision.gate import gate_for
 from taidpt.export.precision.half import to_half
 from taidpt.export.precision.request import EngineOptions, EngineRequest
-from taidpt.export.precision.variant import add_precision, gate_for
+from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
