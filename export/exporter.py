@@ -1,4 +1,4 @@
-"""The whole export as one readable function: tuned prompts or a class bank in, a bundle out."""
+"""The whole export as one function: tuned prompts or a class bank in, a bundle out."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _PACKAGES = ("torch", "open_clip_torch", "onnx", "onnxscript", "onnxslim", "onnx
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export; None takes what the prompts say.
+    """How to export; None takes the prompts' own setting.
 
     Attributes:
         score_transform: "none", "center" or "log_softmax" over a picture's tags.
@@ -76,13 +76,13 @@ class ExportOptions:
         temperature: sharpness of the local weights over patches.
         opset: 17 to 20.
         bank: "constant" in the graph, or its "input".
-        top_k: how many best scores of each frame come out; None for all.
-        frame: what a camera gives, whose colours and resize go into the graph; None leaves
-            them outside.
+        top_k: number of best scores to return for each frame; None for all.
+        frame: camera frames whose colour conversion and resize go into the graph; None leaves
+            both outside.
         images: a folder of the user's own pictures for the parity gate.
-        pretrained: weights to load instead of those that the prompts name (same hash).
-        parity_bound: least centred cosine with PyTorch, 0.999 or stricter.
-        force: write the bundle even when parity fails; its parity.json says so.
+        pretrained: another source of the same weights (same hash).
+        parity_bound: least centred cosine with PyTorch, 0.999 or more.
+        force: write the bundle even when parity fails; parity.json records it.
     """
 
     score_transform: str | None = None
@@ -113,12 +113,12 @@ def export_bundle(
 
     Args:
         prompts: the file that `taidpt tune` wrote or a class bank's, or either in memory.
-        out: the bundle's folder; a bundle that stands there is replaced in one step.
+        out: the bundle's folder; an existing bundle is replaced in one step.
         options: defaults are the prompts' own.
         progress: told about each stage.
     Raises:
-        InputError: something of the user's is missing, damaged or does not fit.
-        ParityError: the bundle would not give PyTorch's results; nothing was written.
+        InputError: an input is missing, damaged, or does not fit.
+        ParityError: the outputs differ from PyTorch's; nothing was written.
     """
     options, progress = options or ExportOptions(), progress or SilentProgress()
     source = None
@@ -147,7 +147,7 @@ def write_bundle(
     progress: Progress,
     source: dict[str, str] | None = None,
 ) -> ExportResult:
-    """The export of prompts and a model that are in memory; `export_bundle` says the rest."""
+    """`export_bundle` for prompts and a model in memory."""
     return _write(prompts, lambda: clip, out, options, progress, source)
 
 
@@ -159,7 +159,7 @@ def _write(
     progress: Progress,
     source: dict[str, str] | None,
 ) -> ExportResult:
-    """The export. A model that only `load` knows of is let go part by part: each is large."""
+    """The export. A model that `load` returns is released part by part, as each is large."""
     own = folder_pictures(options.images) if options.images else []
     scoring = _scoring(prompts, options)
     clip = load()

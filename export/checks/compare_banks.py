@@ -1,6 +1,6 @@
-"""`taidpt compare-banks`: what each of several banks would tag on the user's own frames.
+"""`taidpt compare-banks`: what several banks would tag on the user's own frames.
 
-One pass of a bundle's encoder gives every frame's features; each bank scores those.
+A bundle's encoder runs once per frame; each bank scores its features.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 __all__ = ["CompareJob", "Comparison", "Seen", "compare_banks"]
 
-_SHOWN_WIDTH = 240
+_SHOWN_WIDTH = 240  # pixels of a picture on the page: twenty of them stay below a megabyte
 Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class CompareJob:
-    """What to compare on what.
+    """Banks, and the frames to compare them on.
 
     Attributes:
-        bundle: whose encoder sees the frames; its bank may be a constant.
+        bundle: the encoder; its bank may be a constant.
         sources: pictures, folders, videos.
         banks: bank files.
-        tags: names to make banks of, as `BankRequest`; None makes none.
-        prompts: a prompts file for these names; None leaves that choice out.
-        texts: captions for the choices that are made of them.
-        pretrained: the weights, where they lie elsewhere than the bundle says.
-        calibrate: set every bank's thresholds from these very frames.
-        every, most: take each N-th frame, and how many at most.
-        keep_pictures: whether small pictures are kept for a page.
+        tags: names to make banks of, as for `BankRequest`; None makes none.
+        prompts: a prompts file for these names, or None.
+        texts: captions, for the choices that use them.
+        pretrained: another source of the weights than the one that the bundle names.
+        calibrate: set every bank's thresholds from these frames.
+        every, most: use each N-th frame, and at most this many.
+        keep_pictures: whether to keep small pictures for a page.
     """
 
     bundle: Path
@@ -63,12 +63,13 @@ class CompareJob:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What is known of the frames.
+    """The frames that were scored.
 
     Attributes:
-        frames: their names. videos: which video each is of, "" for pictures.
-        pictures: small JPEGs, where they were asked for.
-        problem: of a source that gave less than it holds, to be raised once these were shown.
+        frames: their names.
+        videos: the video of each, "" for pictures.
+        pictures: small JPEGs, if `keep_pictures`.
+        problem: the error of a source that ended early, to be raised after the result is shown.
     """
 
     frames: tuple[str, ...]
@@ -82,7 +83,7 @@ class Comparison:
     """Banks by name, and their scores of the frames, each [N, C of that bank].
 
     Attributes:
-        calibrated: what these frames say of each bank's tags, by the bank; empty where unasked.
+        calibrated: calibration of each bank on these frames; empty without `calibrate`.
     """
 
     seen: Seen
@@ -92,7 +93,7 @@ class Comparison:
     calibrated: Mapping[str, Calibration] = field(default_factory=dict)
 
     def unsure(self, bank: str) -> frozenset[str]:
-        """Tags whose thresholds these frames are too few, or too much alike, to tell."""
+        """Tags for whose thresholds these frames are too few or too similar."""
         tags = self.calibrated[bank].tags if self.calibrated else ()
         return frozenset(tag.name for tag in tags if tag.sureness == "low")
 
@@ -102,7 +103,7 @@ class Comparison:
         return np.asarray(self.scores[bank] >= thresholds)
 
     def tags_of(self, bank: str, row: int, top: int) -> list[tuple[str, float, bool]]:
-        """A frame's tags that are on, best first, and behind them others up to `top` in all."""
+        """A frame's tags that are on, best first, then others until there are `top`."""
         scores, on = self.scores[bank][row], self.on(bank)[row]
         order = np.lexsort((-scores, ~on))
         names = self.banks[bank].names
@@ -111,7 +112,7 @@ class Comparison:
 
     @property
     def tag_names(self) -> tuple[str, ...]:
-        """All banks' tags, in the order in which they first occur."""
+        """All banks' tags, in order of first occurrence."""
         return tuple(dict.fromkeys(name for bank in self.banks.values() for name in bank.names))
 
     def to_json(self) -> dict[str, Any]:
@@ -151,12 +152,12 @@ def compare_banks(job: CompareJob) -> Comparison:
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
-        InputError: a bank does not fit the bundle, there is nothing to compare, or no frame came.
+        InputError: a bank does not fit the bundle, there is no bank, or there is no frame.
     """
     from taidpt.runtime.tagger.tagger import Tagger
 
     if not job.banks and job.tags is None:
-        raise InputError("nothing to compare: give --bank FILE, or --tags with names")
+        raise InputError("nothing to compare: give --bank FILE, or --tags NAMES")
     with Tagger.load(job.bundle) as tagger:
         banks, notes = _collect(job, tagger)
         sources = _open_sources(job, tagger)
@@ -177,7 +178,7 @@ def _collect(job: CompareJob, tagger: Tagger) -> tuple[dict[str, ClassBank], tup
     banks: dict[str, ClassBank] = {}
     for path in job.banks:
         if path.name in banks:
-            raise InputError(f"two banks are called {path.name}; rename one")
+            raise InputError(f"two banks have the name {path.name}; rename one")
         banks[path.name] = _read_bank(path)
     notes: list[str] = []
     if job.tags is not None:
@@ -225,13 +226,15 @@ def _score(
             pictures += [_small(frame) for frame in group]
     problem = next(iter(problems), None)
     if not names:
-        raise problem or InputError("no frame came; give pictures, a folder or a video")
+        raise problem or InputError(
+            "the sources have no frames: give pictures, a folder or a video"
+        )
     scores = {name: np.concatenate(found) for name, found in parts.items()}
     return Seen(tuple(names), tuple(videos), tuple(pictures), problem), scores
 
 
 def _head(tagger: Tagger) -> Any:
-    """A frame batch's outputs and a bank → scores [N, C]."""
+    """The function from a batch's outputs and a bank to scores [N, C]."""
     with optional_packages("comparing banks", "export"):
         import torch
     from taidpt.export.parity.torch_reference import head_outputs

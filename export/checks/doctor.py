@@ -1,4 +1,4 @@
-"""`taidpt doctor`: what this machine has and lacks, each lack with the command that mends it."""
+"""`taidpt doctor`: what this machine has, and for what is missing the command that installs it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = ["Finding", "examine", "examine_bundle"]
 _JETSON = Path("/etc/nv_tegra_release")
 _PATIENCE_S = 10.0
 _REINSTALL = "pip install --force-reinstall onnxruntime"
-# which number is the fastest mode differs from board to board
+# the number of the fastest mode differs from board to board
 _FASTEST = "grep POWER_MODEL /etc/nvpmodel.conf, then sudo nvpmodel -m the ID of MAXN"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the screen.
+    """One line of the table.
 
     Attributes:
-        what: the part.
-        state: what was found.
-        good: True, False for a fault, None for something that is merely not there.
-        mend: the command or page that mends it.
+        what: the part that was examined.
+        state: its version or state.
+        good: True, False for a fault, None for something optional that is missing.
+        mend: the command or page that helps.
     """
 
     what: str
@@ -49,7 +49,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything about this machine. A part that cannot be asked is reported, not raised."""
+    """All findings about this machine. A failed check is a finding, never an exception."""
     checks: tuple[Callable[[], Finding], ...] = (
         _python,
         _jetpack,
@@ -62,7 +62,9 @@ def examine() -> list[Finding]:
         lambda: _package(
             "PyTorch", "torch", "pip install 'taidpt[tune]' (only to tune and export)"
         ),
-        lambda: _package("onnx", "onnx", "pip install onnx (only to change a graph's precision)"),
+        lambda: _package(
+            "onnx", "onnx", "pip install onnx onnx-ir (only to change a graph's precision)"
+        ),
         _decoder,
         _memory,
         _power,
@@ -71,7 +73,7 @@ def examine() -> list[Finding]:
 
 
 def examine_bundle(path: Path) -> list[Finding]:
-    """A bundle's state and the freshness of its engines."""
+    """The state of a bundle and its engines."""
     try:
         bundle = Bundle.load(path)
         changed = bundle.verify_hashes()
@@ -85,7 +87,7 @@ def examine_bundle(path: Path) -> list[Finding]:
 
 
 def _devices(bundle: Bundle) -> list[Finding]:
-    """What `device="auto"` takes for this bundle here, and why not the better ones."""
+    """The device that `auto` takes for this bundle, and why it passes over faster ones."""
     from taidpt.runtime.backends.base import BackendOptions
     from taidpt.runtime.backends.choice import open_backend
 
@@ -146,7 +148,7 @@ def _jetpack() -> Finding:
 
 
 def _install_nvidia(otherwise: str) -> str:
-    """A Jetson has driver, CUDA and TensorRT from its own packages, and no others fit."""
+    """On a Jetson, driver, CUDA and TensorRT come from JetPack's packages alone."""
     return "sudo apt install nvidia-jetpack" if _JETSON.is_file() else otherwise
 
 
@@ -157,7 +159,7 @@ def _install_driver() -> str:
 def _gpu() -> Finding:
     architecture = gpu_architecture()
     if architecture is None:
-        return Finding("GPU", "none that the driver knows", None, _install_driver())
+        return Finding("GPU", "none found by the driver", None, _install_driver())
     return Finding("GPU", architecture)
 
 
@@ -173,7 +175,7 @@ def _driver() -> Finding:
 
 
 def _onnxruntime() -> Finding:
-    """The two packages overwrite each other's files; whichever came last wins, or neither works."""
+    """The two packages overwrite each other's files: the last one wins, or none works."""
     plain, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
     if plain and gpu:
         mend = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
@@ -188,7 +190,7 @@ def _providers() -> Finding:
         import onnxruntime
 
         providers = onnxruntime.get_available_providers()
-    except Exception as error:  # a broken install fails in many ways, and that is what is asked
+    except Exception as error:  # a broken install fails in many ways
         return Finding("providers", f"onnxruntime does not load: {error}", False, _REINSTALL)
     return Finding(
         "providers", ", ".join(name.removesuffix("ExecutionProvider") for name in providers)

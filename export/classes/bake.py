@@ -1,4 +1,4 @@
-"""Tuned prompts → class bank: the text tower runs once here, and never again."""
+"""Tuned prompts → class bank: the only place where the text tower runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def bake(prompts: Classes, clip: ClipModel) -> ClassBank:
     """The class bank of tuned prompts, with their scale (4 unless learned) and bias 0 a tag.
 
     Args:
-        prompts: a bank stays as it is. Where only the global prompt was tuned (TaI), it serves
-            the local head as well; of DualCoOp's two, the positive one weighs patches, and
-            positive minus negative is what they are weighed for.
-        clip: the model that they were tuned for.
+        prompts: a bank is returned unchanged. A tuned global prompt alone (TaI) is used for both
+            heads. Of DualCoOp's two prompts, the positive one weighs patches, and the difference
+            of both is scored on them.
+        clip: the model for which they were tuned.
     Raises:
         InputError: it is another model.
     """

@@ -23,14 +23,14 @@ _LISTS = (".yaml", ".yml", ".txt")
 
 @dataclass(frozen=True)
 class BankRequest:
-    """What a bank is made of.
+    """Sources of a bank.
 
     Attributes:
         source: a prompts file, or a bundle's folder.
         tags: names with commas between them, or a tags.yaml or .txt; None keeps the source's own.
-        choice: one of `tag_bank.CHOICES`; None takes the prompts where there are some.
-        texts: captions, for the choices that are made of them.
-        pretrained: the weights, where they lie elsewhere than the source says.
+        choice: one of `bank_maker.CHOICES`; None takes the prompts where there are some.
+        texts: captions, for the choices that use them.
+        pretrained: another source of the weights than the one that the source names.
     """
 
     source: Path
@@ -41,10 +41,10 @@ class BankRequest:
 
 
 def make_bank(request: BankRequest, output: Path) -> tuple[ClassBank, list[str]]:
-    """Write a bank: of new names by the text tower, of prompts as tuned, of a bundle as it is.
+    """Write a bank: of new names, of tuned prompts, or of a bundle.
 
     Returns:
-        The bank, and lines that the user should read.
+        The bank, and notes for the user.
     Raises:
         InputError: the source is neither prompts nor a bundle, the tags or texts cannot be used,
             or the output cannot be written.
@@ -66,7 +66,7 @@ def read_tags(text: str) -> TagSet:
     """Tags of a command line: a file of them, or names with commas between them.
 
     Raises:
-        InputError: the file cannot be read, or a name is empty or there twice.
+        InputError: the file cannot be read, or a name is empty or repeated.
     """
     from taidpt.texts.tags import TagSet
 
@@ -76,7 +76,7 @@ def read_tags(text: str) -> TagSet:
 
 
 def open_maker(request: BankRequest) -> BankMaker:
-    """The text tower of a source's model; loads it.
+    """Load the text tower of a source's model.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
@@ -103,7 +103,7 @@ def open_maker(request: BankRequest) -> BankMaker:
 
 def _own_tags(request: BankRequest) -> ClassBank:
     if request.choice is not None or request.texts:
-        raise InputError("--from and --texts make banks of names: give --tags too")
+        raise InputError("--from and --texts are for banks of new names: give --tags too")
     if request.source.is_dir():
         return bundle_bank(Bundle.load(request.source))
     return _baked(request.source, request.pretrained)

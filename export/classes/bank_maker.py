@@ -1,11 +1,11 @@
-"""Tags from their names alone: what a text tower makes of them, with tuned prompts or without.
+"""Banks of tags from their names, by a text tower, with tuned prompts or without.
 
 | choice | rows |
 |---|---|
-| `prompts` | tuned contexts that all tags share, around the new names |
+| `prompts` | the tuned contexts that all tags share, around the new names |
 | `templates`, `templates80` | "a photo of a {}.", or the 80 ImageNet templates |
 | `centroids` | the mean of the captions that name a tag; the template where none does |
-| `linear` | a linear classifier on captions, begun at the template |
+| `linear` | a linear classifier on captions, initialised with the template |
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _NEED_TEXTS = ("centroids", "linear")
 
 @dataclass(eq=False)
 class BankMaker:
-    """A text tower, and what it can make tags of.
+    """A text tower, and the sources of its banks.
 
     Attributes:
         clip: the model.
         scoring: how pictures are scored with the banks.
         prompts: tuned prompts, or None.
         texts: files of captions.
-        notes: what the user should know of the banks made, a line each.
+        notes: for the user, on the banks that were made.
     """
 
     clip: ClipModel
@@ -61,7 +61,7 @@ class BankMaker:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What can be made with what is given."""
+        """The choices for which all sources are there."""
         given = {"prompts": self.prompts is not None and not self.prompts.settings.class_specific}
         return tuple(
             name
@@ -73,10 +73,10 @@ class BankMaker:
         """A bank of some tags.
 
         Args:
-            tags: any; those of the prompts keep the thresholds that they were tuned with.
+            tags: any; tags of the prompts keep their thresholds.
             choice: one of `CHOICES`.
         Raises:
-            InputError: what the choice is made from is not given, or does not carry over.
+            InputError: a source of the choice is missing, or is specific to other tags.
         """
         if choice not in CHOICES:
             raise InputError(f"--from {choice}: expected one of {', '.join(CHOICES)}")
@@ -96,8 +96,8 @@ class BankMaker:
             raise InputError("--from prompts: give a prompts file, or take --from templates")
         if prompts.settings.class_specific:
             raise InputError(
-                "these prompts have contexts of their own for each tag, which do not carry over to "
-                "other names; take --from templates, or prompts with shared contexts"
+                "these prompts have a context for each tag, which is of no use for other names; "
+                "take --from templates, or prompts with shared contexts"
             )
         thresholds = thresholds_of(prompts, tags, self.scoring.transform)
         maps = dict(zip(prompts.names, prompts.probabilities, strict=False)) if thresholds else {}
@@ -109,7 +109,7 @@ class BankMaker:
 
     def _from_method(self, tags: TagSet, choice: str) -> ClassBank:
         if choice in _NEED_TEXTS and not self.texts:
-            raise InputError(f"--from {choice} is made from captions: give --texts FILE")
+            raise InputError(f"--from {choice} needs captions: give --texts FILE")
         inputs = MethodInputs(
             self.clip,
             tags,
@@ -135,13 +135,13 @@ class BankMaker:
 def bank_of_names(
     names: Sequence[str], manifest: Manifest, prompts: str | Path, pretrained: str | None
 ) -> ClassBank:
-    """Tags for a bundle that is running: what `tagger.bank.add` calls.
+    """The bank of new names for a running bundle, which `tagger.bank.add` calls.
 
     Args:
         names: C names.
-        manifest: of the bundle, which says the model and how it scores.
+        manifest: of the bundle, with its model and scoring.
         prompts: a prompts file, or "templates" or "templates80".
-        pretrained: the weights, where they lie elsewhere than the bundle says.
+        pretrained: another source of the weights than the one that the bundle names.
     Raises:
         InputError: the prompts or the weights are of another model than the bundle.
     """
@@ -158,13 +158,13 @@ def bank_of_names(
 def require_model(
     what: str, found: Mapping[str, Any], owner: str, wanted: Mapping[str, Any]
 ) -> None:
-    """Raise InputError, naming both models, unless two descriptions are of the same weights."""
+    """Raise InputError, naming both models, unless both have the same weights."""
     if found["weights_sha256"] != wanted["weights_sha256"]:
-        told = [
+        models = [
             f"{model['name']} {model['pretrained']} (weights {model['weights_sha256'][:12]}…)"
             for model in (found, wanted)
         ]
         raise InputError(
-            f"{what} are of {told[0]}, and {owner} is of {told[1]}: give --pretrained, or the "
-            "prompts, that belong to it"
+            f"{what} are of {models[0]}, and {owner} is of {models[1]}: give its own "
+            "--pretrained or prompts"
         )

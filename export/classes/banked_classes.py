@@ -1,4 +1,4 @@
-"""What can be exported: tuned prompts, or a class bank that somebody made already."""
+"""What can be exported: tuned prompts, or an existing class bank."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["BankedClasses", "Classes", "load_classes"]
 
 @dataclass(frozen=True, eq=False)
 class BankedClasses:
-    """A bank with what exporting wants to know of it; it has what prompts have, but no contexts.
+    """A class bank with the interface of prompts that exporting uses; it has no contexts.
 
     Attributes:
-        bank: C tags; its metadata name the model, and say how pictures are scored.
+        bank: C tags; its metadata have the model, and how pictures are scored.
     """
 
     bank: ClassBank
 
     @property
     def tags(self) -> tuple[Tag, ...]:
-        """The tags, whose synonyms a bank does not keep."""
+        """The tags; a bank has no synonyms."""
         return tuple(Tag(name) for name in self.bank.names)
 
     @property
@@ -40,17 +40,17 @@ class BankedClasses:
         """Which CLIP: name, pretrained, weights_sha256.
 
         Raises:
-            InputError: the bank does not say.
+            InputError: the bank does not name it.
         """
         model: Mapping[str, Any] = self._read("model", _model)
         return model
 
     @property
     def scoring(self) -> Scoring:
-        """How pictures are scored; the defaults where the bank says nothing.
+        """How pictures are scored; the defaults where the bank has no record.
 
         Raises:
-            InputError: what it says is damaged.
+            InputError: the record is damaged.
         """
         return (
             self._read("scoring", Scoring.from_metadata)
@@ -60,10 +60,10 @@ class BankedClasses:
 
     @property
     def picture(self) -> PictureInput | None:
-        """What of a picture the bank was evaluated on; None where it does not say.
+        """The part of a picture on which the bank was evaluated; None where it has no record.
 
         Raises:
-            InputError: what it says is damaged.
+            InputError: the record is damaged.
         """
         found: PictureInput | None = None
         if "picture" in self.bank.metadata:
@@ -106,10 +106,10 @@ def _model(found: JsonReader) -> Mapping[str, Any]:
 
 
 def load_classes(path: Path) -> Classes:
-    """Prompts or a bank, whichever the file is.
+    """Load prompts or a bank, by the file's content.
 
     Raises:
-        InputError: it is neither, or damaged.
+        InputError: it is neither, or is damaged.
     """
     if not is_bank(path):
         return TunedPrompts.load(path)

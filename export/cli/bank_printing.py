@@ -1,4 +1,4 @@
-"""What `taidpt compare-banks` shows: tables for people, a page with pictures, and JSON."""
+"""Output of `taidpt compare-banks`: tables, a page with pictures, JSON."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CELL = 24
 
 
 def print_comparison(found: Comparison, top: int, show: int) -> None:
-    """The first frames and what each bank tags there; then how often each tag is on."""
+    """Print each bank's tags on the first frames, then each tag's share of frames."""
     for note in found.notes:
         click.echo(note, err=True)
     banks = list(found.banks)
     width = max(map(len, (*found.seen.frames[:show], *found.tag_names, "frame")))
     line = f"{{:<{width}}}" + f"  {{:<{_CELL}}}" * len(banks)
-    click.echo("* is on; the others are the best of those that are off")
+    click.echo("* is on; the others are the best tags that are off")
     click.echo(line.format("frame", *banks).rstrip())
     for row, frame in enumerate(found.seen.frames[:show]):
         columns = [_cells(found.tags_of(bank, row, top)) for bank in banks]
@@ -45,11 +45,11 @@ def print_comparison(found: Comparison, top: int, show: int) -> None:
     if any(unsure):
         click.echo(f"\n{_doubt(found)}")
     if any(t.source == "default" for bank in found.banks.values() for t in bank.thresholds):
-        click.echo("\ndefault thresholds only rank: --calibrate sets them from these frames")
+        click.echo("\nthresholds are defaults: --calibrate sets them from these frames")
 
 
 def write_page(found: Comparison, path: Path, top: int) -> None:
-    """One HTML page that opens without a network: a row a frame, a column a bank.
+    """Write one HTML page that needs no network: a row per frame, a column per bank.
 
     Raises:
         MissingDependencyError: jinja2 is not installed.
@@ -87,7 +87,7 @@ def write_page(found: Comparison, path: Path, top: int) -> None:
 
 
 def write_json(found: Comparison, path: Path) -> None:
-    """Everything but the pictures.
+    """Write everything but the pictures.
 
     Raises:
         InputError: it cannot be written.
@@ -103,7 +103,7 @@ def _write(path: Path, data: bytes) -> None:
 def _doubt(found: Comparison) -> str:
     least = min(one.effective_frames for one in found.calibrated.values())
     return (
-        f"? is a guess: these {len(found.seen.frames)} frames are worth {least:.0f} independent "
+        f"? is unsure: these {len(found.seen.frames)} frames are worth {least:.0f} independent "
         "ones; give more frames of different occasions, or label some (taidpt calibrate --labels)"
     )
 

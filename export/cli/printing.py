@@ -42,7 +42,7 @@ def progress_for(quiet: bool) -> AbstractContextManager[Progress]:
 
 
 def print_result(result: ExportResult) -> None:
-    """Where the bundle is, what it holds and how well it agrees with PyTorch."""
+    """Print a bundle's path, contents and parity."""
     manifest = result.manifest
     click.echo(
         f"{result.path}: {len(manifest.tags)} tags, {manifest.model.name}, "
@@ -51,14 +51,16 @@ def print_result(result: ExportResult) -> None:
     for line in parity_lines(result.parity):
         click.echo(f"  {line}")
     if not result.parity.passed:
-        click.echo("  FAILED the parity check; written because of --force")
+        click.echo("  FAILED the parity check, written because of --force")
     source = manifest.tags[0].threshold.source
     if source == "default":
-        click.echo("  thresholds are defaults: scores rank tags, on and off mean little yet")
+        click.echo(
+            "  thresholds are defaults: scores rank tags, on and off mean little before calibration"
+        )
 
 
 def parity_lines(report: ParityReport) -> list[str]:
-    """A report in a few lines."""
+    """A report as two lines."""
     figures = ", ".join(f"{head.name} {head.minimum:.6f}" for head in report.heads)
     return [
         f"least centred cosine over {len(report.pictures)} pictures: {figures}",
@@ -67,17 +69,17 @@ def parity_lines(report: ParityReport) -> list[str]:
 
 
 def variant_lines(variant: Variant, request: EngineRequest) -> list[str]:
-    """What there is to say about the graph of another precision; nothing about the bundle's own."""
+    """Lines on a graph in another precision; none for the bundle's own."""
     if not variant.parity:
         return []
     path = variant.bundle.path / variant.file
     size = path.stat().st_size / 1e6
-    first = f"{path}: {size:.1f} MB, {'made' if variant.fresh else 'was there already'}"
+    first = f"{path}: {size:.1f} MB, {'made' if variant.fresh else 'exists already'}"
     return [first, *precision_lines(variant.parity, request)]
 
 
 def precision_lines(parity: dict[str, Any], request: EngineRequest) -> list[str]:
-    """How a precision was made and how well it agrees, from its parity report."""
+    """Lines on a graph's calibration and parity, from its parity report."""
     notes, lines = parity.get("notes", {}), []
     if "layers" in notes:
         lines.append(
@@ -92,16 +94,15 @@ def precision_lines(parity: dict[str, Any], request: EngineRequest) -> list[str]
         return [*lines, f"  unverified: {notes.get('reason', 'not run here')}"]
     found = parity["outputs"]
     figures = ", ".join(f"{name} {found[name]['minimum']:.5f}" for name in parity["gated"])
-    verdict = "" if parity["passed"] else "FAILED its check, there because of --force; "
+    verdict = "" if parity["passed"] else "FAILED its check, kept because of --force; "
     lines.append(f"  {verdict}least centred cosine {figures} (bound {parity['bound']})")
     if "map_drop" in notes:
         lines.append(f"  mAP on the labelled pictures: {-notes['map_drop']:+.2f} points")
     elif request.max_map_drop is not None:
-        lines.append("  mAP was not measured: --labels FILE says what pictures show")
+        lines.append("  mAP was not measured: give the pictures' tags with --labels FILE")
     if "layers" in notes and request.gate_overlaps_calibration:
         lines.append(
-            "  judged on pictures that it was calibrated on, which flatters it: give others "
-            "(--images DIR)"
+            "  judged on its calibration pictures, which flatters it: give others (--images DIR)"
         )
     return lines
 
@@ -112,7 +113,7 @@ def folder_size(folder: Path) -> int:
 
 
 def print_demo(result: DemoResult) -> None:
-    """The video's timeline, the table of methods, and where everything lies."""
+    """Print the video's timeline, the table of methods, and the files."""
     from taidpt.runtime.events.machine import Interval
     from taidpt.runtime.sinks.person import timeline_lines
 
@@ -134,21 +135,21 @@ def print_demo(result: DemoResult) -> None:
 
 
 def print_verify(report: VerifyReport, json_path: Path | None) -> None:
-    """A table of everything that was compared; the whole report as JSON where asked."""
+    """Print a table of all candidates; write the report as JSON where asked."""
     if json_path is not None:
         from taidpt.runtime.storage.outputs import write_output
 
         text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
         write_output(json_path, text.encode() + b"\n")
     click.echo(
-        f"{report.bundle}: all files whole; {report.pictures} pictures, truth: {report.truth}"
+        f"{report.bundle}: all files whole; {report.pictures} pictures; reference: {report.truth}"
     )
     for line in _table(report.candidates):
         click.echo(f"  {line}".rstrip())
 
 
 def _table(candidates: Sequence[Agreement]) -> list[str]:
-    """A row of figures a candidate; for one without any, why there are none."""
+    """A row of figures per candidate, or the reason why there are none."""
     first = max((len(candidate.name) for candidate in candidates), default=0)
     reports = [candidate.report for candidate in candidates if candidate.report is not None]
     gated = [name.removesuffix("_features") for name in reports[0].gated] if reports else []
@@ -168,8 +169,8 @@ def _table(candidates: Sequence[Agreement]) -> list[str]:
         ]
     for candidate, row in zip(candidates, rows, strict=True):
         verdict = "ok" if candidate.passed else "FAILED"
-        told = _why(candidate) if row is None else f"{padded(row)}  {verdict}"
-        lines.append(f"{candidate.name:{first}}  {told}")
+        text = _why(candidate) if row is None else f"{padded(row)}  {verdict}"
+        lines.append(f"{candidate.name:{first}}  {text}")
     return lines
 
 
@@ -192,7 +193,7 @@ def _why(candidate: Agreement) -> str:
 
 
 def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
-    """One screen: what, state, and the way to mend it."""
+    """Print one line per part: its state, and the command that helps."""
     if as_json:
         click.echo(json.dumps([finding.to_json() for finding in findings], ensure_ascii=False))
         return
@@ -204,7 +205,7 @@ def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
         line = f"{marks[finding.good]} {finding.what:{width}}  {finding.state}"
         mend = f"→ {finding.mend}" if finding.mend else ""
         fits = len(f"{line}   {mend}") <= columns
-        told = f"{line}   {mend}".rstrip() if fits else line
-        click.echo(textwrap.fill(told, columns, subsequent_indent=indent))
-        if mend and not fits:  # a command stays whole, to be copied
+        text = f"{line}   {mend}".rstrip() if fits else line
+        click.echo(textwrap.fill(text, columns, subsequent_indent=indent))
+        if mend and not fits:  # a command is never wrapped, so that it can be copied
             click.echo(f"{indent}{mend}")

@@ -1,4 +1,4 @@
-"""What `taidpt-export` does, step by step; nothing here loads PyTorch unless prompts are given."""
+"""The steps of `taidpt-export`. Only the export of prompts loads PyTorch."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def read_options(
     options: dict[str, Any],
     given: Collection[str] = (),
 ) -> tuple[EngineRequest | None, dict[str, Any]]:
-    """Split the command line into the engine's part and the export's, and check both early.
+    """Split the options into the engine's and the export's, and check both before any work.
 
     Args:
         source: prompts, a bank or a bundle.
         output: of -o.
         options: every option by name.
-        given: names of those that stand on the command line; none of them may be without effect.
+        given: names of those on the command line; each of them must have an effect.
     Raises:
-        InputError: they do not fit the source, or each other.
+        InputError: options do not fit the source, or each other.
     """
     engine = {name: options[name] for name in ENGINE_OPTIONS}
     settings = {
@@ -97,17 +97,17 @@ def read_options(
 
 
 def check_cpu_options(source: Path, output: Path | None) -> None:
-    """int8 for the CPU is another bundle, made of one in fp32."""
+    """int8 for the CPU needs an fp32 bundle and the name of a new one."""
     if not source.is_dir():
-        raise InputError(f"--flavour cpu is made of a bundle: taidpt-export {source} comes first")
+        raise InputError(f"--flavour cpu needs a bundle: run taidpt-export {source} first")
     if output is None:
-        raise InputError("--flavour cpu makes another bundle: -o NAME.taidpt says where")
+        raise InputError("--flavour cpu writes another bundle: give -o NAME.taidpt")
     if output.resolve() == source.resolve():
-        raise InputError(f"{output} is the fp32 bundle itself: give -o another name")
+        raise InputError(f"{output} is the fp32 bundle itself: give another name with -o")
 
 
 def _check_engine_options(engine: dict[str, Any], given: Collection[str]) -> None:
-    """Whatever says how to build an engine needs one to be asked for."""
+    """Options of an engine need --engine."""
     if engine["engine"] is None:
         unused = [name for name in ENGINE_OPTIONS if name in given]
         if unused and not (unused == ["batch"] and "jetpack5" in given):
@@ -115,16 +115,16 @@ def _check_engine_options(engine: dict[str, Any], given: Collection[str]) -> Non
     elif engine["flavour"] == "cpu":
         unused = [name for name in _OF_BUILDERS if name in given]
         if unused:
-            raise InputError(f"{_option(unused[0])} is for engines, and --flavour cpu makes none")
+            raise InputError(f"{_option(unused[0])} is for engines, and --flavour cpu builds none")
 
 
 def _check_bundle_options(
     source: Path, output: Path | None, given: Collection[str], for_cpu: bool
 ) -> None:
-    """A bundle is given an engine, or made again with another head; nothing else."""
+    """A bundle gets an engine, or is made again with another head; nothing else."""
     another_head = [name for name in ("bank", "top_k") if name in given]
     if for_cpu and another_head:
-        raise InputError(f"{_option(another_head[0])} and --flavour cpu: make one after the other")
+        raise InputError(f"{_option(another_head[0])} and --flavour cpu: use one after the other")
     if output is not None and not another_head and not for_cpu:
         raise InputError(
             f"{source} is a bundle already: an engine goes into it, so leave out -o {output}; "
@@ -143,7 +143,7 @@ def _check_bundle_options(
 
 
 def _without_gate_images(given: Collection[str], engine: dict[str, Any]) -> set[str]:
-    """The options given, less --images where a precision's gate takes them."""
+    """The given options, without --images where it is for a precision's gate."""
     gated = engine["engine"] not in (None, "fp32") or "labels" in given
     return set(given) - ({"images"} if gated else set())
 
@@ -217,7 +217,7 @@ def parse_size(text: str) -> int:
 
 
 def export_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
-    """Prompts → portable bundle, and what is to be said about it."""
+    """Prompts → bundle; prints the result."""
     from taidpt.export.graph.onnx_files import require_export_packages
 
     require_export_packages()
@@ -228,7 +228,7 @@ def export_step(source: Path, output: Path, settings: dict[str, Any], progress: 
 
 
 def head_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
-    """Bundle → another bundle of it with another head, and what is to be said about it."""
+    """Bundle → bundle with another head; prints the result."""
     from taidpt.export.cli.printing import print_result
     from taidpt.export.replace_head import replace_head
 
@@ -237,7 +237,7 @@ def head_step(source: Path, output: Path, settings: dict[str, Any], progress: Pr
 
 
 def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> None:
-    """Bundle → engine in it, and what is to be said about that."""
+    """Bundle → engine in it; prints the result."""
     from taidpt.export.cli.printing import variant_lines
     from taidpt.export.engines.in_bundle import engine_of
     from taidpt.export.precision.variant import add_precision
@@ -259,7 +259,7 @@ def engine_step(bundle: Path, request: EngineRequest, progress: Progress) -> Non
 
 
 def cpu_step(source: Path, output: Path, request: EngineRequest, progress: Progress) -> None:
-    """Bundle → another one in int8 for the CPU, and what is to be said about it."""
+    """Bundle → bundle in int8 for the CPU; prints the result."""
     from taidpt.export.cli.printing import folder_size, precision_lines
     from taidpt.export.precision.cpu_bundle import write_cpu_bundle
 
@@ -270,7 +270,7 @@ def cpu_step(source: Path, output: Path, request: EngineRequest, progress: Progr
 
 
 def jetpack5_step(path: Path, batch: str, force: bool) -> None:
-    """Add the plain graph for TensorRT 8.5 to a bundle, and print what to run on the device."""
+    """Add the graph for TensorRT 8.5 to a bundle, and print the command for the device."""
     from taidpt.export.engines.jetpack5 import JETPACK5_FILE, add_jetpack5_graph, trtexec_line
     from taidpt.export.graph.from_bundle import require_onnx
 
@@ -278,7 +278,7 @@ def jetpack5_step(path: Path, batch: str, force: bool) -> None:
     sizes = parse_batch(batch)
     graph = add_jetpack5_graph(path, force)
     click.echo(
-        f"{path / JETPACK5_FILE}: for TensorRT 8.5, not run on one; on the device, in the bundle's "
-        "folder:"
+        f"{path / JETPACK5_FILE}: for TensorRT 8.5 (experimental); on the device, in the bundle's "
+        "folder, run:"
     )
     click.echo(f"  {trtexec_line(JETPACK5_FILE, graph, sizes)}")

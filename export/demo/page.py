@@ -1,4 +1,4 @@
-"""The demo's pictures and its one HTML page, drawn from plain results."""
+"""The demo's pictures and its HTML page."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """Everything that the page shows."""
+    """All contents of the page."""
 
     scores: tuple[MethodScore, ...]
     found: tuple[Span, ...]
@@ -74,11 +74,11 @@ class DemoReport:
 
 
 def write_page(report: DemoReport, folder: Path) -> Path:
-    """Write the pictures as PNG files and `index.html`, which carries them inside itself.
+    """Write PNG files, and `index.html` with the same pictures embedded.
 
     Args:
-        report: what the demo found.
-        folder: where to write; made when it is not there, files of the same names are replaced.
+        report: the demo's results.
+        folder: created if missing; files of the same names are replaced.
     Returns:
         The page's path.
     """
@@ -106,7 +106,7 @@ def _save(figure: Figure, path: Path) -> str:
 
 
 def _new_figure(width: float, height: float) -> Figure:
-    # The object interface: no global state, no window system.
+    # the object interface needs no window system and has no global state
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""The main job, start to end, on the embedded toy world: captions in, tags on a video out."""
+"""Every step on the embedded toy world: captions in, tags on a video out."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ __all__ = ["DEMO_SETTINGS", "DemoResult", "run_demo"]
 MODEL = ("toyworld", "embedded")
 DEMO_SETTINGS = TuneSettings(lr=assets.TUNING_RATE)
 
+# What fits on one screen: two rows of frames with a line of tags each, and a row of heatmaps.
 _SHOWN_FRAMES = 6
 _SHOWN_HEATMAPS = 3
 _SHOWN_TAGS = 4
 _BATCH = 8
-_FPS = 10
+_FPS = 10  # tags of the video last for seconds; more frames would only take longer
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where everything was written, and what the page shows."""
+    """The files that were written, and the contents of the page."""
 
     page: Path
     prompts: Path
@@ -59,7 +60,7 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class _TaggedVideo:
-    """How many frames were tagged, what was on when, and a moment a second to draw."""
+    """The number of tagged frames, the intervals of tags, and one moment per second."""
 
     frames: int
     spans: tuple[Span, ...]
@@ -68,7 +69,7 @@ class _TaggedVideo:
 
 @dataclass
 class _Watch:
-    """Seconds that each stage took."""
+    """The time of each stage, in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     since: float = field(default_factory=time.perf_counter)
@@ -84,7 +85,7 @@ def run_demo(
     """Tune, export, tag and evaluate on the toy world; write prompts, bundle, tags and a page.
 
     Args:
-        output: a folder; made when it is not there, an earlier demo in it is replaced.
+        output: a folder, created if missing; an earlier demo in it is replaced.
         progress: told about each stage.
         settings: of the tuning.
     """
@@ -174,7 +175,7 @@ def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ..
 
 
 def _shown_frames(moments: Sequence[Moment]) -> tuple[TaggedFrame, ...]:
-    """Frames spread over the video, from the middles of equal parts."""
+    """The middle frames of equal parts of the video."""
     count = min(_SHOWN_FRAMES, len(moments))
     chosen = [moments[(2 * part + 1) * len(moments) // (2 * count)] for part in range(count)]
     return tuple(
@@ -188,7 +189,7 @@ def _shown_frames(moments: Sequence[Moment]) -> tuple[TaggedFrame, ...]:
 
 
 def _shown_heatmaps(moments: Sequence[Moment]) -> tuple[Heatmap, ...]:
-    """The best tag's heatmap, in frames where that tag is on; where none is, in any."""
+    """Heatmaps of the best tag, in frames with a tag that is on if there are any."""
     several = [moment for moment in moments if moment.result.on_tags] or list(moments)
     step = max(1, len(several) // _SHOWN_HEATMAPS)
     chosen = several[step // 2 :: step][:_SHOWN_HEATMAPS]

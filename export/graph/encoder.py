@@ -1,7 +1,7 @@
 """The image encoder alone as an ONNX graph: uint8 frames in, raw features out.
 
-The graph is exported and cleaned before anything else is added to it: no tool may run once the
-head's custom node is in (tools inline it, or break the function that spells it out).
+The graph is exported and cleaned before anything else is added to it. No tool may run after the
+head's custom node is in: tools inline it, or damage its function.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ __all__ = [
 
 INPUT_NAME = "frames"
 DEFAULT_OPSET = 18
-_LEAST_EXPORTED = 18  # PyTorch writes none older, and its own conversion fails on ResNets
-_CLEAN_TOLERANCE = 1e-4  # of the largest feature; a clean-up may reorder sums, not change values
+_LEAST_EXPORTED = 18  # the oldest that PyTorch writes; its own conversion to 17 fails on ResNets
+_CLEAN_TOLERANCE = 1e-4  # of the largest feature: the rounding of sums in another order
 
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """What the encoder takes: its size in pixels, and the colours' mean and std (0 … 1)."""
+    """The encoder's input: size in pixels, and mean and standard deviation of colours in 0 … 1."""
 
     height: int
     width: int
@@ -86,7 +86,7 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Raw features of uint8 frames [B, H, W, 3]: global [B, D] and patches [B, P, D]."""
-        # floats first: TensorRT transposes no bytes
+        # cast first: TensorRT cannot transpose bytes
         pixels = frames.to(torch.float32).permute(0, 3, 1, 2)
         global_feature, patch_features = self.encoder(pixels * self.scale + self.shift)
         return global_feature, patch_features
@@ -120,13 +120,13 @@ def export_encoder(
 
 
 def write_encoder(encoder: nn.Module, spec: EncoderInput, opset: int, folder: Path) -> Path:
-    """Export an image encoder as PyTorch gives it: `export_encoder` without its clean-up.
+    """Export an image encoder without the clean-up of `export_encoder`.
 
-    Large weights go from PyTorch straight into the data file beside the graph, one at a time.
+    Large weights go from PyTorch straight into a data file beside the graph, one at a time.
 
     Args:
         encoder, spec, opset: as for `export_encoder`.
-        folder: takes the two files.
+        folder: for the two files.
     Returns:
         The graph's file.
     """
@@ -146,10 +146,10 @@ def write_encoder(encoder: nn.Module, spec: EncoderInput, opset: int, folder: Pa
 
 
 def clean_encoder(path: Path, spec: EncoderInput) -> onnx.ModelProto:
-    """Clean what `write_encoder` wrote, in its place; the weights stay where they lie.
+    """Clean what `write_encoder` wrote, in place; the weights stay in their file.
 
     Returns:
-        The graph, whose large weights are still those in the data file.
+        The graph, with its large weights in the data file.
     Raises:
         ParityError: the clean-up changed what the graph computes.
     """
@@ -184,13 +184,13 @@ def _export(module: nn.Module, spec: EncoderInput, opset: int, path: Path) -> No
             save_program(program, path)
     except (BackendError, OSError):
         raise
-    except Exception as error:  # PyTorch raises many kinds here, each with pages of advice
+    except Exception as error:  # of many kinds, each with pages of advice
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackendError(f"PyTorch cannot export this image encoder to ONNX: {first}") from error
 
 
 def _clean(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """onnxslim on the graph without its large matrices, which it would copy many times over."""
+    """Run onnxslim on the graph without its large matrices, which it would copy many times."""
     import onnxslim
     from onnx.external_data_helper import load_external_data_for_model
 
@@ -203,7 +203,7 @@ def _clean(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 
 def _prefix_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Put `encoder/` before all names but the inputs' and outputs': the head's are its own."""
+    """Prefix all names but those of inputs and outputs with `encoder/`, apart from the head's."""
     graph = model.graph
     kept = {"", *(value.name for value in (*graph.input, *graph.output))}
 
@@ -220,7 +220,7 @@ def _prefix_names(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _noise(spec: EncoderInput) -> dict[str, npt.NDArray[np.uint8]]:
-    """Frames in a batch of a size that the export has not seen."""
+    """Random frames, in a batch of another size than the export's example."""
     generator = np.random.default_rng(0)
     return {INPUT_NAME: generator.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)}
 
@@ -231,13 +231,13 @@ def _require_equal(before: dict[str, npt.NDArray[Any]], after: dict[str, npt.NDA
         if not difference <= _CLEAN_TOLERANCE:
             raise ParityError(
                 f"cleaning the graph changed {name} by {difference:.1e} of its largest value, "
-                f"allowed are {_CLEAN_TOLERANCE:.0e}; please report the model"
+                f"expected at most {_CLEAN_TOLERANCE:.0e}; please report the model"
             )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' chatter off the user's screen; errors still come as exceptions."""
+    """Silence the exporters' logs, warnings and output; exceptions pass."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""An existing bundle as the source of an export: its encoder, alone again."""
+"""An existing bundle as the source of an export: its encoder without the head."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["encoder_of", "fp32_bundle", "load_graph", "require_onnx"]
 
 
 def require_onnx() -> None:
-    """Check that what changes a graph is installed.
+    """Check that the packages that change graphs are installed.
 
     Raises:
         MissingDependencyError: onnx or onnx_ir is missing.
@@ -29,27 +29,26 @@ def require_onnx() -> None:
 
 
 def fp32_bundle(path: Path) -> Bundle:
-    """A bundle of which other precisions and engines can be made, with all its hashes checked.
+    """Load a bundle from which other precisions and engines can be made, with all hashes checked.
 
     Raises:
-        BundleError: a file is damaged, or the graph is of another name.
+        BundleError: a file is damaged.
         InputError: no such bundle, or its graph is not fp32.
     """
     bundle = Bundle.load(path).require_whole()
     own = bundle.manifest.provenance.get("precision", "fp32")
     if own != "fp32":
         raise InputError(
-            f"{path}: its graph is {own} already; other precisions and engines are made from an "
-            "fp32 bundle"
+            f"{path}: its graph is {own}; other precisions and engines are made from an fp32 bundle"
         )
     return bundle
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """Read a graph with its external data, which must lie beside it.
+    """Read a graph with its external data, which must be in the same folder.
 
     Raises:
-        BundleError: it is damaged or no valid graph, or its data leads out of its folder.
+        BundleError: it is damaged or invalid, or its data is outside its folder.
     """
     import onnx
 
@@ -57,7 +56,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(path, full_check=True)
         model = onnx.load(path)
-    except Exception as error:  # protobuf and onnx raise many kinds for damaged files
+    except Exception as error:  # of many kinds, for damaged files
         reason = " ".join(str(error).split())[:200]
         raise BundleError(f"{path}: not a readable graph ({reason}); export it again") from None
     return model

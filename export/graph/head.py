@@ -1,8 +1,8 @@
 """The scoring head, added to an encoder's graph as the last step of every export.
 
-It takes the encoder's raw features in fp32, fp16 or bf16, casts to fp32 first, and stays fp32: the
-norms, the local softmax and the sums over D are where low precision hurts. Nothing may run over
-the graph afterwards: optimisers and converters inline or break the custom node.
+It takes the encoder's raw features in fp32, fp16 or bf16, and computes in fp32: low precision loses
+most in norms, the local softmax and sums over D. No tool may run over the graph afterwards:
+optimisers and converters inline or damage the custom node.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["OUTPUTS", "append_head", "graph_info"]
 
 OUTPUTS = ("scores", "global_scores", "local_scores", "global_features", "patch_features")
-# With top-k: all scores stay on the device.
+# With top-k, not all scores leave the device.
 _BEST_OUTPUTS = (*TOP_OUTPUTS, "global_features", "patch_features")
-_MOST_K = 3840  # of TensorRT's TopK layer
-_EPSILON = 1e-12  # as torch.nn.functional.normalize
+_MOST_K = 3840  # limit of TensorRT's TopK layer
+_EPSILON = 1e-12  # that of torch.nn.functional.normalize
 
 
 def append_head(
@@ -47,14 +47,14 @@ def append_head(
         scoring: temperature, merge weight and score transform.
         bank_as: "constant" stores the bank in the graph; "input" makes `global_embeddings` and
             `local_embeddings` [C, D], `scale` and `bias` [C] inputs, C dynamic.
-        top_k: None, or how many best scores of each frame come out in place of all: 1 to C.
+        top_k: None, or the number of best scores to return instead of all: 1 to C.
     Returns:
         A graph with the outputs `scores`, `global_scores`, `local_scores` [N, C] and
         `global_features` [N, D], `patch_features` [N, P, D] of unit length, all float32. With
         `top_k`, `top_scores` float32 and `top_indices` int64 [N, K], best first, in place of the
         three scores.
     Raises:
-        InputError: the bank does not fit the encoder or the way asked for.
+        InputError: the bank does not fit the encoder or the options.
     """
     import onnx
 
@@ -78,7 +78,7 @@ def append_head(
 
 
 def graph_info(opset: int, bank_as: str, top_k: int | None) -> GraphInfo:
-    """What a manifest says of a graph that `append_head` finished."""
+    """The manifest's entry for a graph of `append_head`."""
     inputs = ("frames", *BANK_INPUTS) if bank_as == "input" else ("frames",)
     outputs = OUTPUTS if top_k is None else _BEST_OUTPUTS
     return GraphInfo(
@@ -92,14 +92,14 @@ def graph_info(opset: int, bank_as: str, top_k: int | None) -> GraphInfo:
 
 
 class _Head:
-    """Adds named nodes to a graph, one method a part of the head."""
+    """Adds named nodes to a graph, one method per part of the head."""
 
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
         self.graph = graph
         self.opset = opset
 
     def add_bank(self, bank: ClassBank, bank_as: str) -> None:
-        """The bank's arrays under their names, as initialisers or as inputs."""
+        """Add the bank's arrays under their names, as initialisers or inputs."""
         from onnx import TensorProto, helper
 
         if bank_as == "input":
@@ -119,7 +119,7 @@ class _Head:
             self.constant("value_embeddings", bank.value_embeddings)
 
     def add_scores(self, scoring: Scoring, has_values: bool) -> None:
-        """From the raw features to all five outputs."""
+        """Add the nodes from raw features to all five outputs."""
         self.unit_rows(RAW_GLOBAL, "global_features")
         self.unit_rows(RAW_PATCHES, "patch_features")
         self.node("Gemm", ["global_features", "global_embeddings"], "global_similarity", transB=1)
@@ -137,7 +137,7 @@ class _Head:
             scaled = self.node("Mul", [f"{head}_similarity", "scale"], f"{head}_scaled")
             self.node("Add", [scaled, "bias"], f"{head}_scores")
         weight = scoring.merge_weight
-        # scale and bias are a tag's own, so mixing the scaled scores is mixing the similarities
+        # both heads have the same scale and bias, so the scores may be merged, not the similarities
         for head, part in (("global", 1 - weight), ("local", weight)):
             factor = self.constant(f"{head}_weight", np.float32(part))
             self.node("Mul", [f"{head}_scores", factor], f"{head}_part")
@@ -151,7 +151,7 @@ class _Head:
             self.node("LogSoftmax", [merged], "scores", axis=-1)
 
     def add_top(self, count: int) -> None:
-        """From all scores to the best of each frame."""
+        """Add the node from all scores to the best of each frame."""
         from onnx import helper
 
         self.constant("top_count", np.array([count], np.int64))
@@ -171,7 +171,7 @@ class _Head:
         self.node("Div", [single, safe], target)
 
     def reduce(self, op: str, source: str, target: str) -> str:
-        """Reduce the last axis and keep it; opset 18 made the axes an input."""
+        """Reduce the last axis and keep it. From opset 18 on, axes are an input."""
         if self.opset < 18:
             return self.node(op, [source], target, axes=[-1], keepdims=1)
         axes = "last_axis"
@@ -187,7 +187,7 @@ class _Head:
         return name
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node of one output, named after it."""
+        """Add a node with one output, named after it."""
         from onnx import helper
 
         made = helper.make_node(op, list(inputs), [output], name=f"head/{output}", **attributes)
@@ -210,7 +210,7 @@ def _check(encoder: onnx.ModelProto, bank: ClassBank, bank_as: str) -> None:
 def _check_top(bank: ClassBank, top_k: int | None) -> None:
     most = min(len(bank.names), _MOST_K)
     if top_k is not None and not 1 <= top_k <= most:
-        why = f"the bank has {most} tags" if most < _MOST_K else "TensorRT returns no more"
+        why = f"the bank has {most} tags" if most < _MOST_K else "the limit of TensorRT"
         raise InputError(f"top-k {top_k}: expected 1 to {most}, {why}")
 
 

@@ -1,7 +1,7 @@
-"""Graphs in memory whose large weights stay in the data file beside them.
+"""Graphs in memory whose large weights stay in a data file beside them.
 
-A protobuf holds weights two or three times over while it is read, changed and written. So an
-export keeps them in a file from the moment they leave PyTorch, and only copies them file to file.
+A protobuf needs two or three copies of its weights while it is read, changed and written. So an
+export writes them to a file when they leave PyTorch, and copies them from file to file.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _TAKE_MATRICES = ("MatMul", "Gemm")
 
 
 def save_program(program: Any, path: Path) -> None:
-    """Optimise and write what PyTorch exported, with its large weights beside it.
+    """Optimise and write what PyTorch exported, with large weights in a file beside it.
 
     Args:
-        program: a `torch.onnx.ONNXProgram`, not optimised yet; it is left without weights.
+        program: a `torch.onnx.ONNXProgram`, not optimised yet; its weights are released.
         path: the graph's file.
     """
     import onnx_ir
 
-    # onnxscript's rules hold on to the last graph that they matched, and so to its weights
+    # onnxscript's rules keep a reference to the last graph that they matched, and so to its weights
     held = list(program.model.graph.initializers.values())
     program.optimize()
     model = program.model
@@ -53,7 +53,7 @@ def save_program(program: Any, path: Path) -> None:
 
 
 def _fold_transposes(graph: Any) -> None:
-    """Write large matrices transposed where a Transpose takes them: nothing folds it later."""
+    """Replace the Transpose of a large matrix by the transposed matrix; no tool folds it later."""
     import onnx_ir
 
     for node in list(graph):
@@ -73,7 +73,7 @@ def _fold_transposes(graph: Any) -> None:
 
 
 def _turned(tensor: Any) -> Any:
-    """The transposed matrix, made when it is written and not kept."""
+    """The transposed matrix, computed when it is written and then discarded."""
     import onnx_ir
 
     def make() -> Any:
@@ -84,7 +84,7 @@ def _turned(tensor: Any) -> Any:
 
 
 def hide_matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Make inputs of the matrices that lie beside a graph and are only multiplied by."""
+    """Turn external matrices that only products take into inputs, and return them."""
     from onnx import TensorProto, helper
     from onnx.external_data_helper import uses_external_data
 
@@ -115,8 +115,8 @@ def put_back(model: onnx.ModelProto, hidden: list[onnx.TensorProto]) -> None:
 
 
 def return_memory() -> None:
-    """Give memory that was freed back to the system; C libraries keep much of it for later."""
+    """Return freed memory to the system; the C library keeps much of it otherwise."""
     gc.collect()
     if sys.platform == "linux":
-        with contextlib.suppress(AttributeError, OSError):  # only glibc has it
+        with contextlib.suppress(AttributeError, OSError):  # glibc alone has malloc_trim
             ctypes.CDLL(None).malloc_trim(0)

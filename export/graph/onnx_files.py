@@ -1,4 +1,4 @@
-"""Small things that every ONNX graph goes through: naming, checking, sorting, sessions."""
+"""What every ONNX graph needs: names, order, checks, files, sessions."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ IR_VERSION = 10  # onnxruntime 1.23, the newest for Python 3.10 (JetPack 6), ref
 OPSETS = (17, 18, 19, 20)
 _CHANGED_IN_18 = ("GroupNormalization", "LpPool", "Mish", "Pad", "Resize", "ScatterND")
 
-# The encoder's outputs, which the head takes.
+# The encoder's outputs, and the head's inputs.
 RAW_GLOBAL = "raw_global_feature"
 RAW_PATCHES = "raw_patch_features"
-# Nodes of a resize inside the graph, which counts grey levels and stays in fp32.
+# Prefix of nodes of a resize inside the graph, which counts grey levels and stays in fp32.
 RESIZE_PREFIX = "encoder/resize/"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -66,22 +66,22 @@ def require_export_packages() -> None:
 
 
 def describe_opset(opset: int) -> int:
-    """The opset itself when a graph can be written in it; InputError otherwise."""
+    """Return a supported opset unchanged; raise InputError for any other."""
     if opset not in OPSETS:
         raise InputError(f"opset {opset} is not one of {', '.join(map(str, OPSETS))}")
     return opset
 
 
 def count_ops(model: onnx.ModelProto) -> dict[str, int]:
-    """How often each operator occurs, by name; a custom domain stands before its operators."""
+    """Number of nodes by operator; operators of a custom domain are written domain.operator."""
     names = (f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.node)
     return dict(sorted(Counter(names).items()))
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """ONNX's own full check: structure, types and shapes of all nodes.
+    """Run ONNX's full check: structure, types and shapes of all nodes.
 
-    Graphs whose weights lie beside them are checked when `save_graph` writes them.
+    Graphs with external weights are checked when `save_graph` writes them.
     """
     import onnx
     from onnx.external_data_helper import uses_external_data
@@ -94,8 +94,8 @@ def check_graph(model: onnx.ModelProto) -> None:
 def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Rewrite an opset 18 graph in opset 17, in place.
 
-    Of what encoders use, 18 changed two things: reductions take their axes as an input, and Split
-    counts its outputs in an attribute.
+    Of the operators in encoders, opset 18 changed two: reductions take their axes as an input, and
+    Split has the number of its outputs as an attribute.
 
     Raises:
         BackendError: an operator cannot be written in opset 17.
@@ -154,16 +154,21 @@ def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.name = "taidpt"
     ordered = Sequential(NameFixPass(), TopologicalSortPass())(onnx_ir.from_proto(model)).model
     finished: onnx.ModelProto = onnx_ir.to_proto(ordered)
+    # onnx_ir states the types of weights twice, and converters change only one of them
+    weights = {tensor.name for tensor in finished.graph.initializer}
+    others = [value for value in finished.graph.value_info if value.name not in weights]
+    del finished.graph.value_info[:]
+    finished.graph.value_info.extend(others)
     check_graph(finished)
     return finished
 
 
 @contextmanager
 def one_line_on_disk(target: str | Path) -> Iterator[None]:
-    """Turn the system's errors while a bundle is written (a full disk, a lost mount) into one line.
+    """Turn errors of the system (a full disk, a lost mount) into one line.
 
     Raises:
-        InputError: naming the bundle and the reason; bundles are replaced whole or not at all.
+        InputError: names the bundle and the reason. Bundles are replaced whole or not at all.
     """
     try:
         yield
@@ -222,8 +227,11 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU for a graph in memory or in a file.
 
-    `literal` runs each node as it stands: ONNX Runtime 1.32 fuses fp8 Q/DQ nodes into nonsense.
-    `lean` holds no second copy of the weights in an order that multiplies faster.
+    Args:
+        model: with its head, or an encoder.
+        threads: of one operator; None takes all cores.
+        literal: run every node on its own, without fusions; see `runs_literally`.
+        lean: keep no second copy of the weights, reordered for speed.
     """
     from taidpt.runtime.backends.onnx_runtime import import_onnxruntime, quiet_options
 

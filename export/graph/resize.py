@@ -1,10 +1,10 @@
 """Resize and crop inside the graph, for one camera size: equal to Pillow within a grey level.
 
 TensorRT has no antialiased Resize. For a fixed frame size the resize is two matrices, of which only
-the rows of the crop are kept: `Wh · round(clip(X · Ww))`, horizontally first and rounded to 8 bits
-in between, as Pillow does it (without the rounding, edges differ by several grey levels).
+the rows of the crop are kept: `Wh · round(clip(X · Ww))`. As in Pillow, the horizontal pass comes
+first and is rounded to 8 bits; without the rounding, edges differ by several grey levels.
 
-Frames are RGB [N, H, W, 3], or NV12 as a Jetson's decoder gives it: [N, H · 3/2, W] bytes.
+Frames are RGB [N, H, W, 3], or NV12 [N, H · 3/2, W] bytes as from a Jetson's decoder.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Matrix = npt.NDArray[np.float32]
 
 _SHARPNESS = -0.5  # Pillow's bicubic
 _REACH = 2.0
-# Pillow keeps its weights as fixed point numbers of this many bits behind the point.
+# Pillow rounds its weights to this many bits behind the point.
 _PILLOW_BITS = 32 - 8 - 2
 
 
 @dataclass(frozen=True)
 class FrameInput:
-    """What the camera gives.
+    """A camera's frames.
 
     Attributes:
         height, width: of the frame, in pixels.
@@ -73,7 +73,7 @@ class FrameInput:
             raise InputError(f"NV12 frames have even sides, got {self.width}x{self.height}")
 
     def spec(self, crop: InputSpec) -> InputSpec:
-        """The manifest's input, from that of the encoder alone."""
+        """The manifest's input, from that of the encoder."""
         size = crop.height, crop.width
         colours = (self.matrix, self.range) if self.format == "nv12" else (None, None)
         return dataclasses.replace(
@@ -91,7 +91,7 @@ def resize_matrix(size: int, resized: int, start: int, count: int) -> Matrix:
     Args:
         size: pixels before.
         resized: pixels after.
-        start, count: which of those are kept.
+        start, count: range of those that are kept.
     """
     scale = size / resized
     stretch = max(scale, 1.0)
@@ -115,11 +115,11 @@ def _cubic(offsets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def prepend_resize(encoder: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
-    """The encoder with colours, resize and crop in front; its input becomes the camera's frame.
+    """The encoder with colour conversion, resize and crop in front.
 
     Args:
         encoder: takes `frames` uint8 [N, crop height, crop width, 3]; not changed.
-        spec: what the whole graph takes, with its baked resize; see `FrameInput.spec`.
+        spec: input of the whole graph, with its resize; see `FrameInput.spec`.
     """
     import onnx
 
@@ -145,7 +145,7 @@ def _baked(spec: InputSpec) -> BakedResize:
 
 
 def _replace_cast(graph: onnx.GraphProto, pixels: str) -> None:
-    """The encoder begins by casting bytes to floats; the resize gives it floats."""
+    """Remove the encoder's cast of bytes to floats: the resize returns floats."""
     for node in graph.node:
         if node.op_type == "Cast" and list(node.input) == ["frames"]:
             (made,) = node.output
@@ -153,7 +153,7 @@ def _replace_cast(graph: onnx.GraphProto, pixels: str) -> None:
             for other in graph.node:
                 other.input[:] = [pixels if name == made else name for name in other.input]
             return
-    raise InputError("this encoder does not begin with a cast of its frames; export it again")
+    raise InputError("this encoder does not start with a cast of its frames; export it again")
 
 
 class _Front:
@@ -164,7 +164,7 @@ class _Front:
         self.nodes: list[onnx.NodeProto] = []
 
     def rgb_planes(self, spec: InputSpec) -> str:
-        """Floats [N, 3, H, W] in 0 … 255, whole numbers."""
+        """Whole numbers in 0 … 255 as floats, [N, 3, H, W]."""
         from onnx import TensorProto
 
         floats = self.node("Cast", ["frames"], "floats", to=TensorProto.FLOAT)
@@ -181,7 +181,7 @@ class _Front:
         y = self.node("Unsqueeze", [luma, self.integers("first", [1])], "y")
         pairs = self.reshape(chroma, "pairs", [0, height // 2, width // 2, 2])
         halves = self.node("Transpose", [pairs], "halves", perm=[0, 3, 1, 2])
-        # nearest: each value serves its 2 × 2 pixels
+        # nearest neighbour: one value for 2 × 2 pixels
         spread = self.reshape(halves, "spread", [0, 2, height // 2, 1, width // 2, 1])
         wide = self.node(
             "Expand",
@@ -197,7 +197,7 @@ class _Front:
         return self.to_bytes(mixed, "rgb")
 
     def resized(self, planes: str, spec: InputSpec) -> str:
-        """Floats [N, 3, h, w], whole numbers in 0 … 255."""
+        """Whole numbers in 0 … 255 as floats, [N, 3, h, w]."""
         crop_hw = _baked(spec).crop
         plan = plan_crop((spec.height, spec.width), crop_hw)
         across = resize_matrix(spec.width, plan.resized_width, plan.left, crop_hw[1])

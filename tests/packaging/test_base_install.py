@@ -59,10 +59,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseInstall:
 
 @pytest.fixture(scope="module")
 def jetson(tmp_path_factory: pytest.TempPathFactory) -> BaseInstall:
-    """`pip install ./taidpt paho-mqtt onnx`, as docs/jetson.md has it."""
+    """`pip install ./taidpt paho-mqtt onnx onnx-ir`, as docs/jetson.md has it."""
     text = (REPOSITORY / "docs" / "jetson.md").read_text("utf-8")
     packages = re.findall(r"pip install \./taidpt (.*)$", text, re.MULTILINE)
-    assert packages == ["paho-mqtt onnx"]
+    assert packages == ["paho-mqtt onnx onnx-ir"]
     return BaseInstall(tmp_path_factory.mktemp("jetson") / "env", tuple(packages[0].split()))
 
 

@@ -87,7 +87,7 @@ def test_contexts_of_single_tags_do_not_carry_over(clip: ClipModel) -> None:
     prompts = dataclasses.replace(shared, contexts=own, settings=PromptSettings(16, True))
     maker = BankMaker(clip, Scoring(), prompts)
     assert maker.choices == ("templates", "templates80")
-    with pytest.raises(InputError, match="do not carry over"):
+    with pytest.raises(InputError, match="have a context for each tag"):
         maker.make(NEW, "prompts")
     with pytest.raises(InputError, match="--texts FILE"):
         maker.make(NEW, "linear")
@@ -164,7 +164,7 @@ def test_banks_are_compared_on_the_users_frames(home: Path, tmp_path: Path) -> N
     said = run(compare_banks, *arguments, "--html", page, "--json", document)
     assert "kitchen.bank" in said
     assert "templates80" in said
-    assert "default thresholds only rank" in said
+    assert "thresholds are defaults: --calibrate" in said
     found = json.loads(document.read_text())
     assert found["frames"] == ["0.png", "1.png", "2.png"]
     assert list(found["banks"]) == ["kitchen.bank", "prompts", "templates", "templates80"]
@@ -191,7 +191,7 @@ def test_a_calibration_that_is_a_guess_says_so(home: Path, tmp_path: Path) -> No
     said = run(compare_banks, *asked, "--max-frames", 60)
     assert re.search(r"sheep +\d+\.\d % \?  +\d+\.\d % \?\n", said)
     assert "these 60 frames are worth 11 independent ones" in said
-    assert "is a guess" in page.read_text()
+    assert "is unsure" in page.read_text()
     found = json.loads(document.read_text())["banks"]["templates"]
     assert found["sureness"] == {"sheep": "low", "bus": "low"}
     assert found["effective_frames"] == pytest.approx(11, abs=1)

@@ -68,7 +68,7 @@ def test_broken_pictures(bundle: Path, tmp_path: Path) -> None:  # noqa: F811
     broken = frames / "05.png"
     broken.write_bytes(broken.read_bytes()[:200])
     line = one_line(2, bundle, "--engine", "int8", "--calibrate", frames)
-    assert f"the first is {broken}; mend or remove it, nothing was made" in line
+    assert f"the first is {broken}; repair or remove it, nothing was made" in line
     assert "model.int8.onnx" not in Bundle.load(bundle).manifest.files
 
 

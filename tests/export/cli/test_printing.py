@@ -45,6 +45,6 @@ def test_a_graph_judged_on_what_it_was_calibrated_on_says_so(
     options = EngineOptions("int8")
     request = EngineRequest(options, paths[0], images=paths[1], labels=paths[2])
     said = "\n".join(precision_lines(INT8, request))
-    assert ("judged on pictures that it was calibrated on" in said) is flattered
+    assert ("judged on its calibration pictures" in said) is flattered
     no_ranges = {**INT8, "notes": {"verified": True}}
     assert "flatters" not in "\n".join(precision_lines(no_ranges, request))

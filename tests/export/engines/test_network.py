@@ -127,5 +127,5 @@ def test_functions_make_room_where_they_would_win(
 def test_a_plugin_that_is_not_taken_is_an_error(graph: Path) -> None:
     trt = SimpleNamespace(__name__="tensorrt", __version__="10.7.0")
     parser = Parser("SOFTMAX")
-    with pytest.raises(EngineNotBuiltError, match=r"10\.7\.0 takes no plugin of library\.so"):
+    with pytest.raises(EngineNotBuiltError, match=r"10\.7\.0 uses no plugin of library\.so"):
         parse_graph(trt, parser, parser, graph, Path("library.so"))

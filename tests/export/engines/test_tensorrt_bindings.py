@@ -121,7 +121,7 @@ def test_every_name_is_tensorrts_own(version: str, tmp_path: Path) -> None:
     strongly_typed = 0 if version.startswith("11") else 2
     assert first == f"{version} {strongly_typed}"
     assert error == (
-        f"TensorRT {version} gives no builder: it needs a GPU and its driver here; "
+        f"TensorRT {version} has no builder here: it needs a GPU and its driver here; "
         "`taidpt doctor` shows what is missing"
     )
 
