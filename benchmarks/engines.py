@@ -45,7 +45,7 @@ from benchmarks.harness import (
 from benchmarks.tagger_overhead import make_bundle
 from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.precision.request import EngineOptions, EngineRequest
-from taidpt.export.replace_head import rehead
+from taidpt.export.replace_head import replace_head
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, ClassBank, Tagger
 
@@ -76,7 +76,7 @@ class Subject:
             model = "toyworld" if self.device == "cpu" else "RN50-quickgelu"
             return Path(shutil.copytree(make_bundle(work_folder(), 80, model), path))
         top_k = TOP_K if kind == "best" else None
-        return rehead(self.bundle("constant"), path, "input", top_k, QUIET).path
+        return replace_head(self.bundle("constant"), path, "input", top_k, QUIET).path
 
     def engine(self, kind: str) -> tuple[Path, dict[str, Any]]:
         """A bundle for the device, and how its engine was built and verified."""
