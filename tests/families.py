@@ -11,8 +11,22 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from timm.models import ConvNeXt, Eva, FastVit, SwinTransformer, VisionTransformer, register_model
+from timm.models import (
+    ConvNeXt,
+    EfficientNet,
+    Eva,
+    FastVit,
+    MobileNetV3,
+    RegNet,
+    ResNet,
+    SwinTransformer,
+    VisionTransformer,
+    register_model,
+)
+from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.fastvit import RepConditionalPosEnc
+from timm.models.regnet import RegNetCfg
+from timm.models.resnet import BasicBlock
 from timm.models.vision_transformer_hybrid import ConvStem, HybridEmbed
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from timm.models.vitamin import GeGluMlp, MbConvStages, VitCfg, VitConvCfg
@@ -96,6 +110,31 @@ _register(
     depths=(1, 1, 1, 2),
     num_heads=(1, 2, 4, 8),
 )
+
+
+def _mb_net(kind: Callable[..., nn.Module], **fixed: Any) -> Callable[..., nn.Module]:
+    """EfficientNet or MobileNet of one block a stage, its blocks made anew for every model."""
+
+    def build(**given: Any) -> nn.Module:
+        stages = [["ds_r1_k3_s2_e1_c16"], *([f"ir_r1_k3_s2_e2_c{c}_se0.25"] for c in (16, 24, 32))]
+        return kind(decode_arch_def(stages), num_features=64, stem_size=8, **fixed, **given)
+
+    return build
+
+
+_register("taidpt_mini_efficientnet", _mb_net(EfficientNet, pad_type="same"))
+_register("taidpt_mini_mobilenet", _mb_net(MobileNetV3))
+_register("taidpt_mini_mobilenet_norm", _mb_net(MobileNetV3, head_norm=True))
+_register(
+    "taidpt_mini_resnet",
+    ResNet,
+    block=BasicBlock,
+    layers=(1, 1, 1, 1),
+    channels=(16, 16, 32, 64),
+    avg_down=True,
+)
+_regnet = RegNetCfg(depth=5, w0=16, wa=24.0, wm=2.0, group_size=8, se_ratio=0.25)
+_register("taidpt_mini_regnet", RegNet, cfg=_regnet)
 # timm starts EVA's head near zero; then every feature would be its bias, whatever the picture.
 _eva = {**_TOKENS, "head_init_scale": 1.0}
 _rotary = {"use_rot_pos_emb": True, "ref_feat_shape": (4, 4), **_eva}
@@ -141,6 +180,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "convnext": _timm("convnext"),
     "convnext-mlp": _timm("convnext", "", "mlp"),
     "swin": _timm("swin"),
+    "efficientnet": _timm("efficientnet", "avg"),
+    "mobilenet": _timm("mobilenet", "avg", None),
+    "mobilenet-norm": _timm("mobilenet_norm", "avg", None),
+    "timm-resnet": _timm("resnet", "avg"),
+    "regnet": _timm("regnet", "avg", "mlp"),
     "vitamin": _timm("vitamin"),
     "vit-relative": _timm("relpos"),
     "eva01": _timm("eva01", "token", None),

@@ -160,7 +160,7 @@ def _freeze(model: Any, tokenizer: Any, source: Source) -> ClipModel:
         image_size=_square(model.visual.image_size, source.name),
         mean=source.mean,
         std=source.std,
-        embed_dim=int(projection) if projection else _probe_dim(model),
+        embed_dim=int(projection) if projection else _probe_dim(model, source.name),
         context_length=int(model.context_length),
         is_causal=getattr(tower, "attn_mask", None) is not None,
     )
@@ -173,9 +173,13 @@ def _square(size: Any, name: str) -> int:
     return int(height)
 
 
-def _probe_dim(model: Any) -> int:
+def _probe_dim(model: Any, name: str) -> int:
     """Width of the joint space of a tower that does not declare it (timm's)."""
     side = model.visual.image_size
     height, width = side if isinstance(side, (tuple, list)) else (side, side)
-    with torch.no_grad():
-        return int(model.encode_image(torch.zeros(1, 3, height, width)).shape[-1])
+    try:
+        with torch.no_grad():
+            return int(model.encode_image(torch.zeros(1, 3, height, width)).shape[-1])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"model {name} cannot encode a picture: {reason}") from error

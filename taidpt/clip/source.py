@@ -122,12 +122,12 @@ def _embedded_source(name: str, pretrained: str | None) -> Source:
 def _model_folder(name: str, pretrained: str | None) -> Path | None:
     """The folder that a name or a weight source means, None for a named model."""
     if pretrained is not None and Path(pretrained).is_dir():
-        return Path(pretrained).resolve()
+        return Path(pretrained).absolute()
     folder = Path(name.removeprefix(_FOLDER_PREFIX))
     if name.startswith(_FOLDER_PREFIX) or folder.is_absolute() or folder.is_dir():
         if not folder.is_dir():
             raise InputError(f"model {name}: there is no such folder")
-        return folder.resolve()
+        return folder.absolute()
     return None
 
 
@@ -182,7 +182,7 @@ def _folder_weights(folder: Path, pretrained: str | None) -> Path:
     if pretrained is not None:
         for path in (folder / pretrained, Path(pretrained)):
             if path.is_file():
-                return path.resolve()
+                return path.absolute()  # not resolved: caches link to files without a suffix
         raise InputError(
             f"model {folder} has no weights {pretrained!r}: no such file there or here; leave "
             "--pretrained out for the folder's own"

@@ -65,6 +65,7 @@ def load_tokenizer(source: Source) -> Any:
 
 def _open(source: Source) -> Any:
     import open_clip
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     if source.config is None:
         return open_clip.get_tokenizer(source.name)
@@ -76,12 +77,12 @@ def _open(source: Source) -> Any:
     if source.name == EMBEDDED_MODEL:
         from taidpt.toyworld import assets
 
-        return open_clip.SimpleTokenizer(bpe_path=str(assets.merges_path()), **options)
+        return SimpleTokenizer(bpe_path=str(assets.merges_path()), **options)
     if "hf_tokenizer_name" not in text:
-        return open_clip.SimpleTokenizer(**options)
+        return SimpleTokenizer(**options)
     if text.get("tokenizer_mode"):
         options["tokenizer_mode"] = text["tokenizer_mode"]
-    return open_clip.HFTokenizer(source.name, **options)
+    return HFTokenizer(source.name, **options)
 
 
 def _files_of(source: Source) -> str:

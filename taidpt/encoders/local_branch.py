@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 SUPPORTED = (
-    "ModifiedResNet, VisionTransformer, FastViT (MobileCLIP), SigLIP, ConvNeXt, Swin, ViTamin, "
-    "EVA and Perception Encoder"
+    "CLIP's ResNets and ViTs, SigLIP, ViTamin, EVA, Perception Encoder, FastViT (MobileCLIP), and "
+    "timm's ConvNeXt, Swin, EfficientNet, MobileNet, ResNet and RegNet"
 )
 Builder = Callable[[Any], ImageEncoder]
 

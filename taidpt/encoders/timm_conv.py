@@ -1,4 +1,6 @@
-"""timm's towers that end in a map of cells: FastViT (MobileCLIP), ConvNeXt, Swin."""
+"""timm's towers that end in a map of cells: FastViT (MobileCLIP), ConvNeXt, Swin, EfficientNet,
+MobileNet, ResNet and RegNet.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,21 @@ from torch import Tensor, nn
 from taidpt.encoders.base import ImageEncoder, UnsupportedTowerError
 from taidpt.runtime.errors import ParityError
 
-__all__ = ["TimmConvEncoder"]
+__all__ = ["TRUNKS", "TimmConvEncoder"]
 
-# Per stage these halve an odd size upwards (padded convolutions); the others downwards.
-_ROUND_UP = ("FastVit",)
-_TRUNKS = ("FastVit", "ConvNeXt", "SwinTransformer")
+# The trunk's class → its name in messages. timm's MobileNetV1 and V2 are EfficientNets, and its
+# MobileNetV4 is a MobileNetV3.
+TRUNKS = {
+    "FastVit": "FastViT",
+    "ConvNeXt": "ConvNeXt",
+    "SwinTransformer": "Swin",
+    "EfficientNet": "EfficientNet",
+    "MobileNetV3": "MobileNet",
+    "ResNet": "ResNet",
+    "RegNet": "RegNet",
+}
+# Each stage of these halves an odd size downwards; padded convolutions of the others halve upwards.
+_ROUND_DOWN = ("ConvNeXt", "SwinTransformer")
 _FOLD_TOLERANCE = 1e-3  # of the largest feature: rounding alone, over some hundred layers
 
 
@@ -23,8 +35,8 @@ class TimmConvEncoder(ImageEncoder):
     """A timm network that averages a map of cells, and projects the mean.
 
     Local: the same norm and projections for each cell instead of the mean.
-    Source: Yu et al., "Convolutions Die Hard" (FC-CLIP), NeurIPS 2023, section 3, for ConvNeXt;
-    MobileCLIP's FastViT and Swin end alike.
+    Source: Yu et al., "Convolutions Die Hard" (FC-CLIP), NeurIPS 2023, section 3, for ConvNeXt; the
+    other networks end in the same way.
     FastViT's branches of training are folded into one convolution each (timm's
     `reparameterize_model`), and the result is compared with the tower as it was trained.
     """
@@ -37,25 +49,41 @@ class TimmConvEncoder(ImageEncoder):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         trunk = self.visual.trunk
         cells = trunk.forward_features(images)
-        if getattr(trunk.head, "input_fmt", "NCHW") == "NCHW":
+        if (
+            type(trunk).__name__ == "MobileNetV3"
+        ):  # widens the mean, not the map, before it projects
+            mean, cells = (
+                trunk.act2(trunk.norm_head(trunk.conv_head(part)))
+                for part in (cells.mean(dim=(2, 3), keepdim=True), cells)
+            )
+            return self._project(mean.flatten(1)), self._project(cells.flatten(2).transpose(1, 2))
+        if getattr(getattr(trunk, "head", None), "input_fmt", "NCHW") == "NCHW":
             cells = cells.permute(0, 2, 3, 1)
         cells = cells.flatten(1, 2)
         return self._project(cells.mean(dim=1)), self._project(cells)
 
     def _project(self, x: Tensor) -> Tensor:
         """The mean or the cells, [..., W] → joint space [..., D]."""
-        head = self.visual.trunk.head
+        trunk = self.visual.trunk
+        head: Any = getattr(trunk, "head", None)
         if hasattr(head, "norm"):
             x = _last_axis(head.norm, x)
         if hasattr(head, "pre_logits"):
             x = head.pre_logits(x)
-        return torch.as_tensor(self.visual.head(head.fc(x)))
+        return torch.as_tensor(self.visual.head(_classifier(trunk)(x)))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         trunk = self.visual.trunk
         stride = int(trunk.feature_info[-1]["reduction"])
-        rest = stride - 1 if type(trunk).__name__ in _ROUND_UP else 0
+        rest = 0 if type(trunk).__name__ in _ROUND_DOWN else stride - 1
         return (height + rest) // stride, (width + rest) // stride
+
+
+def _classifier(trunk: Any) -> Any:
+    """The linear layer at the trunk's end; the identity where open_clip removed it."""
+    if hasattr(trunk, "head"):
+        return trunk.head.fc
+    return trunk.classifier if hasattr(trunk, "classifier") else trunk.fc
 
 
 def _last_axis(norm: Any, x: Tensor) -> Tensor:
@@ -65,9 +93,10 @@ def _last_axis(norm: Any, x: Tensor) -> Tensor:
 
 def _check(trunk: Any) -> None:
     kind = type(trunk).__name__
-    if kind not in _TRUNKS:
+    if kind not in TRUNKS:
         raise UnsupportedTowerError(f"its image tower is timm's {kind}")
-    pool = getattr(trunk.head.global_pool, "pool_type", "")
+    pooling = getattr(trunk.head if hasattr(trunk, "head") else trunk, "global_pool", None)
+    pool = getattr(pooling, "pool_type", "")
     if pool != "avg":
         raise UnsupportedTowerError(f"its {kind} pools by {pool or 'nothing'!r}, not by the mean")
 

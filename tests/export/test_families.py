@@ -49,6 +49,8 @@ TEXTS = {
     "mobileclip-b": _MOBILE_TEXT,
     "siglip": _SIGLIP_TEXT,
     "convnext": _CLIP_TEXT,
+    "efficientnet": _CLIP_TEXT,
+    "mobilenet": _CLIP_TEXT,
     "vitamin": _CLIP_TEXT,
     "eva02": _CLIP_TEXT,
     "perception": _CLIP_TEXT,

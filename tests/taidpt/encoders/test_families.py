@@ -33,7 +33,17 @@ TIMM_TRANSFORMERS = (
     "eva02-postnorm",
     "perception",
 )
-TIMM_MAPS = ("mobileclip", "convnext", "convnext-mlp", "swin")
+TIMM_MAPS = (
+    "mobileclip",
+    "convnext",
+    "convnext-mlp",
+    "swin",
+    "efficientnet",
+    "mobilenet",
+    "mobilenet-norm",
+    "timm-resnet",
+    "regnet",
+)
 OPEN_CLIP_VITS = ("vit", "vit-patch-dropout", "vit-custom-attention", "coca")
 
 
@@ -85,7 +95,7 @@ def plain_timm_transformer(visual: Any, pictures: Tensor) -> Tensor:
 def plain_timm_map(visual: Any, pictures: Tensor) -> Tensor:
     trunk = visual.trunk
     cells = trunk.forward_features(pictures)
-    if getattr(trunk.head, "input_fmt", "NCHW") == "NHWC":
+    if getattr(getattr(trunk, "head", None), "input_fmt", "NCHW") == "NHWC":
         rows = cells.flatten(0, 2)[:, None, None]
     else:
         rows = cells.permute(0, 2, 3, 1).flatten(0, 2)[:, :, None, None]
@@ -122,7 +132,13 @@ def test_global_is_clips_own_and_patches_are_the_plain_forms(family: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("family", "size"), [("mobileclip", 96), ("convnext", 96), ("mobileclip", 80)]
+    ("family", "size"),
+    [
+        ("mobileclip", 96),
+        ("convnext", 96),
+        ("mobileclip", 80),
+        *((family, size) for family in TIMM_MAPS[4:] for size in (75, 96)),
+    ],
 )
 def test_maps_of_cells_take_other_sizes(family: str, size: int) -> None:
     encoder = image_encoder(family_clip(family))
@@ -181,10 +197,10 @@ def test_one_query_equals_torchs_attention() -> None:
 @pytest.mark.parametrize(
     ("vision", "reason"),
     [
-        ({"timm_model_name": "test_efficientnet", "timm_pool": "avg"}, "timm's EfficientNet"),
+        ({"timm_model_name": "ghostnet_050", "timm_pool": "avg"}, "timm's GhostNet"),
         (
             {"timm_model_name": "resnet18", "timm_pool": "abs_attn", "timm_proj": ""},
-            "timm's ResNet",
+            "its ResNet pools by 'nothing'",
         ),
         ({**FAMILIES["convnext"], "timm_pool": "max"}, "pools by 'max'"),
         ({**FAMILIES["coca"], "attentional_pool": "parallel"}, "attentional pooling is parallel"),
