@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
 
-__all__ = ["Address", "Kind", "ffmpeg_url", "parse_address"]
+__all__ = ["Address", "Kind", "ffmpeg_url", "local_path", "parse_address"]
 
 _NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "tcp", "udp", "rtp", "srt")
 _CAMERA = "/dev/video"
@@ -95,6 +95,17 @@ def ffmpeg_url(address: Address) -> str:
     if address.kind in (Kind.NETWORK, Kind.CAMERA):
         return address.text
     return f"file:{'/dev/stdin' if address.text == '-' else address.text}"
+
+
+def local_path(text: str) -> str:
+    """The path that a source's text names: of a file:// address its path, else the text.
+
+    Raises:
+        InputError: the address is not of a file on this machine.
+    """
+    match = _SCHEME.match(text)
+    is_url = match is not None and match["scheme"].lower() == "file"
+    return _file_url_path(text, match["rest"]) if match is not None and is_url else text
 
 
 def _standard_input(text: str) -> Address:

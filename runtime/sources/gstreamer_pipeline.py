@@ -17,6 +17,7 @@ from typing import Any
 from taidpt.runtime.errors import InputError, MissingDependencyError
 from taidpt.runtime.sources.address import Address
 from taidpt.runtime.sources.base import Source, SourceOptions
+from taidpt.runtime.sources.decoder import Decoder
 from taidpt.runtime.sources.live_stream import LiveSource
 from taidpt.runtime.sources.video_file import VideoSource, import_av
 
@@ -156,7 +157,7 @@ class PipelineFile(VideoSource):
         super().close()
         self.pipeline.end()
 
-    def _refuse_cut_file(self, count: int) -> None:
+    def _refuse_cut_file(self, decoder: Decoder, count: int) -> None:
         if not self.pipeline.has_ended():
             raise InputError(
                 f"{self.name}: the pipeline failed after {count} frames, which were used: "

@@ -14,7 +14,7 @@ from taidpt.runtime.sources.base import Frame, Selector, Source, SourceOptions
 from taidpt.runtime.sources.decoder import Decoder, find_video
 from taidpt.runtime.sources.hardware_decoders import open_decoding
 
-__all__ = ["VideoSource", "import_av", "open_input"]
+__all__ = ["VideoSource", "declared_end", "import_av", "open_input"]
 
 # FFmpeg's demuxers that draw text or bytes as a picture: it chooses them by a file's name alone.
 _NOT_VIDEO = frozenset(["tty", "bin", "xbin", "adf", "idf"])
@@ -32,7 +32,12 @@ class VideoSource(Source):
 
     A damaged packet is skipped and counted. A file that is cut off yields all frames that it has,
     and then raises InputError. Files are opened when they are iterated, and closed at the end.
+
+    Attributes:
+        damaged: packets that could not be decoded.
     """
+
+    damaged = 0
 
     def __init__(
         self,
@@ -54,11 +59,7 @@ class VideoSource(Source):
         self._address, self._options = address, options
         self._open_container = open_container or self._open_address
         self._container: Any = None
-
-    @property
-    def damaged(self) -> int:
-        """Packets that could not be decoded."""
-        return 0 if self._container is None else self._decoder.damaged
+        self._decoder: Decoder | None = None
 
     def open(self) -> None:
         """Open the video and find its stream.
@@ -71,12 +72,12 @@ class VideoSource(Source):
         self._refuse_text()
         container = self._try_open()
         try:
-            self._decoder = self._new_decoder(container)
+            decoder = self._new_decoder(container)
         except BaseException:
             container.close()
             raise
-        self._container = container
-        stream = self._decoder.stream
+        self._container, self._decoder = container, decoder
+        stream = decoder.stream
         stream.thread_type = "AUTO"
         self._is_picture = container.format.name.endswith("_pipe")
         self.total = _expected_frames(stream, container, self._options)
@@ -84,19 +85,22 @@ class VideoSource(Source):
     def frames(self) -> Iterator[Frame]:
         """Decode and convert the frames that the options ask for."""
         decoder, options, index = self._decoder, self._options, -1
+        assert decoder is not None  # the source is open
         selector, clock = Selector(options), _Clock(decoder.stream)
-        for index, picture in enumerate(self._pictures()):
+        for index, picture in enumerate(self._pictures(decoder)):
             time_s = None if self._is_picture else clock.time_of(picture)
             if selector.wants(index, time_s):
                 image = decoder.image(picture)
                 yield Frame(image, time_s, index, self.name, decoder.work_s(), options.colours)
         if index < 0:
-            raise InputError(f"{self.name}: no frame could be decoded; the file is damaged")
-        self._refuse_cut_file(index + 1)
+            hint = self._pipe_hint() or "the file is damaged"
+            raise InputError(f"{self.name}: no frame could be decoded; {hint}")
+        self.damaged = decoder.damaged
+        self._refuse_cut_file(decoder, index + 1)
 
     def close(self) -> None:
-        """Close the file."""
-        container, self._container = self._container, None
+        """Close the file, and drop the decoder, whose memory is that of several frames."""
+        container, self._container, self._decoder = self._container, None, None
         if container is not None:
             container.close()
 
@@ -131,9 +135,7 @@ class VideoSource(Source):
         try:
             return self._open_container()
         except (av.error.InvalidDataError, av.error.EOFError):
-            pipe = self._address.kind is Kind.PIPE
-            hint = "a pipe needs Matroska, MPEG-TS or MP4 with its index first" if pipe else ""
-            hint = hint or "it may be truncated"
+            hint = self._pipe_hint() or "it may be truncated"
             raise InputError(
                 f"{self.name}: not a video or a picture that can be read; {hint}"
             ) from None
@@ -142,39 +144,38 @@ class VideoSource(Source):
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{self.name}: cannot be opened: {redact(str(error))}") from None
 
+    def _pipe_hint(self) -> str:
+        is_pipe = self._address.kind is Kind.PIPE
+        return "a pipe needs Matroska, MPEG-TS, or MP4 with its index first" if is_pipe else ""
+
     def _open_address(self) -> Any:
         opened = functools.partial(open_input, ffmpeg_url(self._address))
         return open_decoding(self._options.decoder, opened, self.name)
 
-    def _pictures(self) -> Iterator[Any]:
+    def _pictures(self, decoder: Decoder) -> Iterator[Any]:
         """Yield pictures up to the first read error."""
         try:
-            yield from self._decoder.pictures()
-        except MemoryError:
-            raise
+            yield from decoder.pictures()
         except self._av.error.FFmpegError as error:
-            self._decoder.count_damage(error)
-            self._decoder.is_cut = True
+            decoder.count_damage(error)
+            decoder.is_cut = True
 
-    def _refuse_cut_file(self, count: int) -> None:
+    def _refuse_cut_file(self, decoder: Decoder, count: int) -> None:
         """Raise InputError if the container itself shows that data are missing at the end.
 
         Counts and durations in headers do not show it: they count frames that were never
         recorded, frames that an edit list hides, and sound that is longer than the picture.
         """
         size = self._container.size
-        end = max(_index_end(self._decoder.stream), self._segment_end())
-        if self._decoder.is_cut or end > size > 0:
+        end = max(_index_end(decoder.stream), self._declared_end())
+        if decoder.is_cut or end > size > 0:
             missing = f" ({end - size} bytes are missing)" if end > size > 0 else ""
             raise InputError(
                 f"{self.name}: truncated{missing}; {count} frames could be read, and were used"
             )
 
-    def _segment_end(self) -> int:
-        """Where a Matroska file should end; 0 for others, and where it is not known."""
-        if self._address.kind is not Kind.FILE or "matroska" not in self._container.format.name:
-            return 0
-        return _matroska_end(_head(self._address.text))
+    def _declared_end(self) -> int:
+        return declared_end(_head(self._address.text)) if self._address.kind is Kind.FILE else 0
 
 
 class _Clock:
@@ -245,23 +246,26 @@ def _index_end(stream: Any) -> int:
     return int(last.pos + last.size)
 
 
-def _matroska_end(head: bytes) -> int:
-    """The end of the segment of a Matroska file, in bytes; 0 if its size is not in `head`.
+def declared_end(head: bytes) -> int:
+    """Where a file should end by its first bytes, in bytes; 0 if they do not say.
 
-    A file is an EBML header and a segment: each an identifier, a size and that many bytes. A size
-    is 1 to 8 bytes long, whose number the leading zero bits of the first byte give; all further
-    bits set mean that it is unknown, as in a live recording.
+    A RIFF file (AVI) has its size behind its identifier. Some writers count its 8 bytes as well,
+    and some leave out a last byte of padding.
+
+    A Matroska file is an EBML header and a segment: each an identifier, a size and that many
+    bytes. A size is 1 to 8 bytes long, as the leading zero bits of its first byte say; if all
+    further bits are set, it is unknown, as in a live recording.
     """
+    if head[:4] == b"RIFF":
+        size = int.from_bytes(head[4:8], "little")
+        return size - 1 if 1 < size < 0xFFFFFFFF else 0
     position = 0
     for identifier in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
         position += len(identifier)
-        if (
-            head[position - 4 : position] != identifier
-            or position >= len(head)
-            or not head[position]
-        ):
+        first = head[position] if position < len(head) else 0
+        if head[position - len(identifier) : position] != identifier or not first:
             return 0
-        length = 9 - head[position].bit_length()
+        length = 9 - first.bit_length()
         bits = int.from_bytes(head[position : position + length], "big")
         size = bits - (1 << 7 * length)
         if size == (1 << 7 * length) - 1:

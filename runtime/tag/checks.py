@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.sources.address import local_path
 from taidpt.runtime.sources.base import Source
 from taidpt.runtime.sources.pictures import ImageSource
 from taidpt.runtime.tag.request import TagJob
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.runtime.top_k import refuse_top
 
-__all__ = ["check_bank_options", "check_sources", "check_targets"]
+__all__ = ["check_bank_options", "check_one_video", "check_sources", "check_targets"]
 
 _FILES = ("jsonl", "events", "csv", "vtt", "srt", "overlay", "report")
 _NEED_EVENTS = ("events", "vtt", "srt", "report", "webhook", "mqtt")
@@ -45,9 +46,9 @@ def check_sources(targets: Mapping[str, str], sources: Sequence[str], bundle: st
     """Check the outputs against the inputs.
 
     Raises:
-        InputError: an output would overwrite a source or the bundle, or holds only one video.
+        InputError: an output would overwrite a source, or a file of the bundle.
     """
-    inputs = {os.path.realpath(source): source for source in sources}
+    inputs = {os.path.realpath(local_path(source)): source for source in sources if source != "-"}
     for name, target in targets.items():
         place = os.path.realpath(target)
         if name in _FILES and place in inputs:
@@ -56,7 +57,16 @@ def check_sources(targets: Mapping[str, str], sources: Sequence[str], bundle: st
             )
         if name in _FILES and Path(place).is_relative_to(os.path.realpath(bundle)):
             raise InputError(f"--{name} would write into the bundle {bundle}; name another file")
-        if name in ("vtt", "srt") and len(sources) > 1:
+
+
+def check_one_video(targets: Mapping[str, str], sources: Sequence[Source]) -> None:
+    """Check that subtitles are of one source; a folder may hold several videos.
+
+    Raises:
+        InputError: there are several sources.
+    """
+    for name in ("vtt", "srt"):
+        if name in targets and len(sources) > 1:
             raise InputError(f"--{name} is for one video; give one source")
 
 

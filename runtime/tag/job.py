@@ -30,7 +30,12 @@ from taidpt.runtime.sources.open import list_sources
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tag.bank_watcher import BankWatcher
-from taidpt.runtime.tag.checks import check_bank_options, check_sources, check_targets
+from taidpt.runtime.tag.checks import (
+    check_bank_options,
+    check_one_video,
+    check_sources,
+    check_targets,
+)
 from taidpt.runtime.tag.request import Outputs, TagJob
 from taidpt.runtime.tag.state_file import StateFile
 from taidpt.runtime.tag.terminal import FrameProgress, log_to_stderr
@@ -152,6 +157,7 @@ def _open_sources(job: TagJob, stack: contextlib.ExitStack) -> list[Source]:
     sources = list_sources(job.sources, job.source)
     for source in sources:
         stack.callback(source.close)
+    check_one_video(job.outputs.targets, sources)
     live = any(source.live for source in sources)
     at_once = job.stream.batch if job.outputs.overlay is None else 1
     if len(sources) > 1 and (live or at_once > 1):

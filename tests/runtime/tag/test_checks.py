@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from taidpt.runtime.commands import tag
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.tag.checks import check_sources
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_bundle
 
@@ -77,3 +78,11 @@ def test_best_scores_give_frames_and_no_events(
         pytest.raises(InputError, match=r"has 1 tags, and .* --top-k 2, which needs 2"),
     ):
         tagger.use_bank(OTHER.bank().select(["dog"]))
+
+
+def test_a_source_given_as_a_file_url_is_not_overwritten(tmp_path: Path) -> None:
+    clip = tmp_path / "a b.jsonl"
+    url = f"FILE://localhost{tmp_path}/a%20b.jsonl"
+    with pytest.raises(InputError, match="--jsonl would overwrite the source"):
+        check_sources({"jsonl": str(clip)}, [url], str(tmp_path / "b.taidpt"))
+    check_sources({"jsonl": "-"}, ["-"], str(tmp_path / "b.taidpt"))
