@@ -51,7 +51,7 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return add
 
 
-TEXTS_HELP = "Captions: text, JSONL or COCO JSON, also .gz. May be repeated."
+TEXTS_HELP = "Captions: text, CSV, TSV, JSONL or COCO JSON, also .gz. May be repeated."
 
 MARKDOWN_HELP = "Markdown table to write; - writes it to standard output instead of the lines."
 MODEL_HELP = "open_clip's model name, a folder in open_clip's form, or toyworld."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
+from taidpt.texts.quoting import listed, quoted, shortened
 
 __all__ = ["Tag", "TagSet"]
 
 _KEYS = {"name", "synonyms"}
-_SHAPE = "a tag is a text, or a mapping with `name` and, if you like, a list `synonyms`"
+_SHAPE = "a tag is a text, or a mapping with `name` and perhaps a list `synonyms`"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Tag:
     """One tag.
 
     Attributes:
-        name: what it is called, and what stands in the prompt.
+        name: its name, which stands in the prompt.
         synonyms: other words for it in texts.
     """
 
@@ -40,7 +42,7 @@ class TagSet:
     """A checked list of tags, in the user's order.
 
     Raises:
-        InputError: no tags, a word that is empty or only punctuation, or one that two tags share.
+        InputError: no tags, a word without a letter or digit, or words shared by two tags.
     """
 
     tags: tuple[Tag, ...]
@@ -49,11 +51,10 @@ class TagSet:
     def __post_init__(self) -> None:
         if not self.tags:
             raise InputError(f"{self.source}: no tags; give at least one")
-        owners: dict[str, str] = {}
         for tag in self.tags:
             for word in tag.words:
                 _check_word(word, tag.name, self.source)
-                _claim(owners, word, tag, self.source)
+        _check_owners(self.tags, self.source)
 
     def __len__(self) -> int:
         return len(self.tags)
@@ -76,10 +77,10 @@ class TagSet:
         """Read `tags.yaml`, or a plain `.txt` with a tag a line.
 
         The YAML is a list, or a mapping with a list under `tags`. Each item is a text, or a mapping
-        with `name` and `synonyms`.
+        with `name` and `synonyms`. Words are normalised to Unicode NFC.
 
         Raises:
-            InputError: with the file and, where it can be told, the line or the entry.
+            InputError: the file is invalid; names the file and, if known, the line or the entry.
         """
         file = Path(path)
         text = _read(file)
@@ -104,7 +105,8 @@ def _tags_from_yaml(text: str, source: str) -> Iterator[Tag]:
     document = _parse_yaml(text, source)
     if isinstance(document, dict):
         if "tags" not in document:
-            raise InputError(f"{source}: expected a list under `tags:`, got {sorted(document)}")
+            keys = listed(map(quoted, document))
+            raise InputError(f"{source}: expected a list under `tags:`, got the keys {keys}")
         document = document["tags"]
     if document is None:
         document = []
@@ -123,44 +125,62 @@ def _parse_yaml(text: str, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise InputError(f"{source}{where}: not valid YAML: {problem}") from None
+        raise InputError(f"{source}{where}: not valid YAML: {shortened(problem)}") from None
+    except ValueError as error:  # such as 2024-13-45, which has the form of a date
+        problem = shortened(str(error))
+        raise InputError(f"{source}: not valid YAML: {problem}; quote dates and numbers") from None
+    except RecursionError:
+        raise InputError(f"{source}: the YAML is nested too deeply; give a list of tags") from None
 
 
 def _tag_from_entry(entry: Any, where: str) -> Tag:
     if isinstance(entry, str):
         return Tag(_tidy(entry))
+    invalid = InputError(
+        f"{where}: got {quoted(entry)}; {_SHAPE} (quote words such as 'no' and '7')"
+    )
     if not isinstance(entry, dict):
-        raise InputError(f"{where}: got {entry!r}; {_SHAPE} (quote words such as 'no' and '7')")
-    unknown = set(entry) - _KEYS
+        raise invalid
+    unknown = [key for key in entry if key not in _KEYS]
     if unknown or "name" not in entry:
-        problem = f"unknown {sorted(map(str, unknown))}" if unknown else "no `name`"
+        problem = f"unknown [{listed(map(quoted, unknown))}]" if unknown else "no `name`"
         raise InputError(f"{where}: {problem}; {_SHAPE}")
-    name, synonyms = entry["name"], entry.get("synonyms") or []
-    if isinstance(synonyms, str):
-        synonyms = [synonyms]
-    if not isinstance(name, str) or not all(isinstance(word, str) for word in synonyms):
-        raise InputError(f"{where}: got {entry!r}; {_SHAPE} (quote words such as 'no' and '7')")
-    tidy = dict.fromkeys(_tidy(word) for word in synonyms)
-    tidy.pop(_tidy(name), None)
-    return Tag(_tidy(name), tuple(tidy))
+    synonyms = entry.get("synonyms") or []
+    words = [entry["name"], *(synonyms if isinstance(synonyms, list) else [synonyms])]
+    if not all(isinstance(word, str) for word in words):
+        raise invalid
+    name, *others = dict.fromkeys(map(_tidy, words))
+    return Tag(name, tuple(others))
 
 
 def _tidy(word: str) -> str:
-    return re.sub(r"\s+", " ", word).strip()
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", word)).strip()
 
 
 def _check_word(word: str, name: str, source: str) -> None:
     if not any(character.isalnum() for character in word):
-        what = "is empty" if not word else "has no letter or digit"
-        raise InputError(f"{source}: {word!r} (tag {name!r}) {what}; remove it or give it a name")
-
-
-def _claim(owners: dict[str, str], word: str, tag: Tag, source: str) -> None:
-    key = word.casefold()
-    if owners.setdefault(key, tag.name) is not tag.name:
-        if key == tag.name.casefold() and key == owners[key].casefold():
-            raise InputError(f"{source}: the tag {word!r} stands twice; remove one")
+        problem = "has no letter or digit" if word else "is empty"
         raise InputError(
-            f"{source}: {word!r} belongs to two tags, {owners[key]!r} and {tag.name!r}; "
-            "leave it with one"
+            f"{source}: {quoted(word)} (tag {quoted(name)}) {problem}; remove it or give it a name"
         )
+
+
+def _check_owners(tags: tuple[Tag, ...], source: str) -> None:
+    """Raise InputError with every word that belongs to two tags."""
+    owners: dict[str, int] = {}
+    problems = []
+    for index, tag in enumerate(tags):
+        for word in tag.words:
+            key = unicodedata.normalize("NFC", word).casefold()
+            owner = owners.setdefault(key, index)
+            if owner == index:
+                continue
+            first = tags[owner].name
+            if key == tag.name.casefold() == first.casefold():
+                problems.append(f"the tag {quoted(word)} stands twice")
+            else:
+                problems.append(
+                    f"{quoted(word)} belongs to two tags, {quoted(first)} and {quoted(tag.name)}"
+                )
+    if problems:
+        raise InputError(f"{source}: {listed(problems)}; leave each word with one tag")

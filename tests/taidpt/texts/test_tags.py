@@ -23,7 +23,7 @@ def test_yaml_with_and_without_synonyms(tmp_path: Path) -> None:
     assert tags.names == ("car", "traffic light")
 
 
-def test_a_bare_list_and_a_text_file_are_enough(tmp_path: Path) -> None:
+def test_bare_list_and_text_file_are_read(tmp_path: Path) -> None:
     assert TagSet.load(write(tmp_path, "[dog, cat]")).names == ("dog", "cat")
     assert TagSet.load(write(tmp_path, "dog\n\n cat \n", "tags.txt")).names == ("dog", "cat")
 
@@ -42,11 +42,16 @@ def test_a_bare_list_and_a_text_file_are_enough(tmp_path: Path) -> None:
         ("tags:\n- dog\n- [cat\n", "line"),
         ("tags: dog\n", "expected a list"),
         ("classes:\n- dog\n", "expected a list under `tags:`"),
+        ("cat:\n3.5:\noff:\n", "got the keys 'cat', 3.5, False"),
+        ("tags:\n- dog\n- {name: cat, 3: x, yes: y}\n", "tag 2: unknown [3, True]"),
+        ("- dog\n- 2021-02-31\n", "quote dates and numbers"),
+        ("- " + "[" * 2000 + "]" * 2000, "nested too deeply"),
+        ("- dog\n- {name: cat, synonyms: {a: b}}\n", "tag 2: got {"),
+        ("- caf\u00e9\n- bus\n- cafe\u0301\n", "'café' stands twice"),
+        ("- dog\n- cat\n- Dog\n- CAT\n", "'Dog' stands twice, the tag 'CAT' stands twice"),
     ],
 )
-def test_what_cannot_be_a_tag_list_is_named_in_one_line(
-    tmp_path: Path, text: str, expected: str
-) -> None:
+def test_invalid_tag_list_gives_one_line_error(tmp_path: Path, text: str, expected: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(InputError) as caught:
         TagSet.load(path)
@@ -65,3 +70,15 @@ def test_missing_and_wrongly_encoded_files(tmp_path: Path) -> None:
         TagSet.load(path)
     with pytest.raises(InputError, match="cannot be read"):
         TagSet.load(tmp_path)
+
+
+def test_errors_repeat_at_most_a_line_of_the_input(tmp_path: Path) -> None:
+    """Aliases make a short file stand for a billion words; long words and keys are cut too."""
+    levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+    nested = f"a0: &a0 [{', '.join('x' * 9)}]\n{levels}tags: [*a9]\n"
+    long = "y" * 5000
+    for text in (nested, f"- dog\n- {long}: 1\n", f"? {long}\n: 1\n", f"- {long}\n- {long}\n"):
+        with pytest.raises(InputError) as caught:
+            TagSet.load(write(tmp_path, text))
+        assert len(str(caught.value)) < 500
+        assert "\n" not in str(caught.value)
