@@ -1,29 +1,38 @@
 """Labels from texts: which tags a text names, and a report of it.
 
 Source: section 3.2 of Guo et al. 2023 and the authors' practice: lower-case, lemmatise every word,
-match the longest names first, and take a name out of the text once found, so that "hot dog" is
-never a dog. The authors' order among equally long names varies from run to run; ours does not.
+match the longest names first, and remove a matched name from the text, so that "hot dog" never sets
+"dog". The authors' order among equally long names varies from run to run; here it is fixed.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.optional import optional_packages
+from taidpt.texts.lemmas import load_lemmatizer, plurals
+from taidpt.texts.negation import is_negated, names_negation
+from taidpt.texts.quoting import listed, quoted, shortened
 from taidpt.texts.tags import TagSet
 
 __all__ = ["LabelReport", "TextLabeler", "balance_texts", "label_texts"]
 
-_TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
+# Characters of scripts without spaces between words (Thai and Lao, Burmese, Khmer, kana, Han) are
+# words of their own; a name of several characters then matches wherever they follow each other.
+_UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[^\w\s]")
 _POSSESSIVE = re.compile(r"['’]s?\b|['’]")
-_EXAMPLES = 3
-
-# Where simplemma's table picks the rarer word: nobody skies, and "bare" is no old past of "bear".
-_EXCEPTIONS = {"skies": "sky", "bare": "bare"}
+# The hyphen-minus, the hyphen, the non-breaking hyphen and the en dash.
+_HYPHENS = "-\u2010\u2011\u2013"
+_HYPHENS_TO_SPACES = str.maketrans(dict.fromkeys(_HYPHENS, " "))
+_FREE = re.compile(rf"(\w+)[{_HYPHENS}]free\b")
+_EXAMPLES = 3  # texts that a report keeps for each tag
 
 LabelledText = tuple[str, tuple[int, ...]]
 
@@ -34,80 +43,95 @@ class TextLabeler:
     Args:
         tags: C tags with their synonyms.
     Raises:
-        InputError: two tags read the same once lemmatised ("glass" and "glasses").
+        InputError: tags that read the same once lemmatised ("glass" and "glasses").
         MissingDependencyError: simplemma is not installed.
     """
 
     def __init__(self, tags: TagSet) -> None:
-        self._lemmas: dict[str, str] = dict(_EXCEPTIONS)
-        self._lemmatize = _load_lemmatizer()
+        self._lemmas: dict[str, str] = {}
+        self._lemmatize = load_lemmatizer()
         self._names: dict[tuple[str, ...], int] = {}
-        for index, tag in enumerate(tags):
-            for word in tag.words:
-                self._add(self._tokens(word), index, tags)
+        names = [(_words(word), index) for index, tag in enumerate(tags) for word in tag.words]
+        self._add_names(names, tags)
         # "motorcycle" names what "motor cycle" names, unless the list says otherwise.
-        for tokens, index in list(self._names.items()):
-            if len(tokens) > 1:
-                self._names.setdefault(("".join(tokens),), index)
-        self._lengths = sorted({len(tokens) for tokens in self._names}, reverse=True)
-        self._firsts = {tokens[0] for tokens in self._names}
+        for lemmas, index in list(self._names.items()):
+            if len(lemmas) > 1:
+                self._names.setdefault(("".join(lemmas),), index)
+        self._add_plurals(names)
+        self._lengths = sorted({len(lemmas) for lemmas in self._names}, reverse=True)
+        self._firsts = {lemmas[0] for lemmas in self._names}
 
     def labels(self, text: str) -> tuple[int, ...]:
-        """The tags that a text names, as ascending indices."""
-        tokens: list[str | None] = list(self._tokens(text))
-        starts = [start for start, token in enumerate(tokens) if token in self._firsts]
-        found = set()
+        """The tags that a text names, as ascending indices; negated names do not count."""
+        words = _words(text)
+        lemmas: list[str | None] = [self._lemma(word) for word in words]
+        starts = [start for start, lemma in enumerate(lemmas) if lemma in self._firsts]
+        matches: dict[int, tuple[int, int]] = {}  # end → start, tag
         for length in self._lengths if starts else ():
             for start in starts:
-                name = tuple(tokens[start : start + length])
+                name = tuple(lemmas[start : start + length])
                 index = self._names.get(name)  # type: ignore[arg-type]
-                # At the end of the text a slice is shorter: its turn comes.
+                # At the end of the text the slice is shorter; its own length follows later.
                 if index is not None and len(name) == length:
-                    found.add(index)
-                    # A gap, not a join: the neighbours of what was found stay apart.
-                    tokens[start : start + length] = [None] * length
-        return tuple(sorted(found))
+                    matches[start + length] = start, index
+                    # A gap, so that the words on both sides do not become neighbours.
+                    lemmas[start : start + length] = [None] * length
+        if matches and names_negation(words):
+            ends = {end: start for end, (start, _) in matches.items()}
+            kept = (tag for start, tag in matches.values() if not is_negated(words, start, ends))
+            return tuple(sorted(set(kept)))
+        return tuple(sorted({tag for _, tag in matches.values()}))
 
-    def _add(self, tokens: tuple[str, ...], index: int, tags: TagSet) -> None:
-        other = self._names.setdefault(tokens, index)
-        if other != index:
-            first, second = tags.tags[other].name, tags.tags[index].name
+    def _add_names(self, names: Sequence[tuple[list[str], int]], tags: TagSet) -> None:
+        clashes: dict[tuple[int, int], str] = {}
+        for words, index in names:
+            lemmas = tuple(map(self._lemma, words))
+            other = self._names.setdefault(lemmas, index)
+            if other != index:
+                pair = f"{quoted(tags.names[other])} and {quoted(tags.names[index])}"
+                clashes.setdefault((other, index), f"{pair} ({quoted(' '.join(lemmas))})")
+        if clashes:
             raise InputError(
-                f"{tags.source}: the tags {first!r} and {second!r} read the same in a text "
-                f"({' '.join(tokens)!r}); merge them or make one a synonym of the other"
+                f"{tags.source}: tags that read the same in a text: {listed(clashes.values())}; "
+                "merge each pair, or make one a synonym of the other"
             )
 
-    def _tokens(self, text: str) -> tuple[str, ...]:
-        text = text.lower()
-        if "'" in text or "’" in text:
-            text = _POSSESSIVE.sub("", text)
-        lemmas = self._lemmas
-        return tuple(
-            lemmas.get(word) or self._lemma(word) for word in _TOKEN.findall(text) if word != "-"
-        )
+    def _add_plurals(self, names: Sequence[tuple[list[str], int]]) -> None:
+        """Give the plural of every name its lemma: the lemmatiser lacks or misreads some."""
+        for words, _ in names:
+            lemmas = [self._lemma(word) for word in words]
+            joined = "".join(lemmas)
+            for word, lemma in ((words[-1], lemmas[-1]), (joined, joined)):
+                for plural in plurals(word):
+                    self._lemmas.setdefault(plural, lemma)
 
     def _lemma(self, word: str) -> str:
-        lemma = self._lemmatize(word).lower()
-        self._lemmas[word] = lemma
-        return lemma
+        if word not in self._lemmas:
+            self._lemmas[word] = self._lemmatize(word)
+        return self._lemmas[word]
 
 
-def _load_lemmatizer() -> Callable[[str], str]:
-    with optional_packages("labelling texts", "tune"):
-        import simplemma
-    return functools.partial(simplemma.lemmatize, lang="en")
+def _words(text: str) -> list[str]:
+    """Lower-case words and punctuation marks; a hyphen separates words as a space does."""
+    text = unicodedata.normalize("NFC", text.lower())
+    if "free" in text:
+        text = _FREE.sub(r"no \1 ,", text)
+    text = text.translate(_HYPHENS_TO_SPACES)
+    if "'" in text or "’" in text:
+        text = _POSSESSIVE.sub("", text)
+    return _TOKEN.findall(text)
 
 
 @dataclass
 class LabelReport:
-    """What a file of texts says about each tag; filled by `label_texts`.
+    """Statistics of the tags that texts name; filled by `label_texts`.
 
     Attributes:
         tags: the tags.
-        counts: how many texts name each tag.
+        counts: number of texts that name each tag.
         examples: the first few texts that name each tag.
-        texts: how many texts were read.
-        unnamed: how many of them name no tag.
+        texts: number of texts read.
+        unnamed: number of texts that name no tag.
     """
 
     tags: TagSet
@@ -137,10 +161,10 @@ class LabelReport:
         )
 
     def lines(self, examples: int = 1) -> Iterator[str]:
-        """The report for a reader: a summary, a line a tag (most named first), then a warning.
+        """Lines to print: a summary, a line for each tag (most named first), then a warning.
 
         Args:
-            examples: how many texts to show a tag, at most three.
+            examples: texts shown for each tag, at most three.
         """
         labelled = self.texts - self.unnamed
         share = 100 * labelled / self.texts if self.texts else 0.0
@@ -152,7 +176,7 @@ class LabelReport:
         order = sorted(range(len(self.tags)), key=lambda index: (-self.counts[index], index))
         for index in order:
             name, count = self.tags.names[index], self.counts[index]
-            shown = [_shortened(text) for text in self.examples[index][:examples]]
+            shown = [shortened(text) for text in self.examples[index][:examples]]
             yield f"  {name:<{width}}  {count:>9,}  {shown[0] if shown else ''}".rstrip()
             for text in shown[1:]:
                 yield f"  {'':<{width}}  {'':>9}  {text}"
@@ -163,10 +187,10 @@ class LabelReport:
         """One line about the tags that no text names; empty when there is none."""
         if not self.missing:
             return ""
-        few = ", ".join(self.missing[:10]) + (", …" if len(self.missing) > 10 else "")
         return (
-            f"warning: no text names {len(self.missing)} of {len(self.tags)} tags ({few}); only "
-            "templates will speak for them: add synonyms, or texts that name them"
+            f"warning: no text names {len(self.missing)} of {len(self.tags)} tags "
+            f"({listed(self.missing)}), which are tuned on templates alone: add synonyms, or "
+            "texts that name them"
         )
 
 
@@ -178,7 +202,7 @@ def label_texts(
     Args:
         texts: any number of texts.
         tags: C tags.
-        report: filled while streaming.
+        report: receives the statistics while streaming.
     Returns:
         Pairs of text and labels, ascending indices into the tags.
     """
@@ -194,29 +218,25 @@ def label_texts(
 def balance_texts(
     texts: Sequence[LabelledText], classes: int, limit: int = 1000
 ) -> list[LabelledText]:
-    """Keep at most `limit` texts a class, as the authors did for NUS-WIDE.
+    """Keep at most `limit` texts per class, as the authors did for NUS-WIDE.
 
-    Each text counts for the rarest of its classes alone (the first of equally rare ones); the first
-    `limit` of each class are kept, in file order, with all their labels.
+    Each text counts only for its rarest class (the first of equally rare ones). The first `limit`
+    texts of each class are kept, in file order, with all their labels.
 
     Args:
         texts: labelled texts.
-        classes: how many classes there are.
-        limit: texts a class.
+        classes: number of classes.
+        limit: texts per class.
     """
     frequency = [0] * classes
     for _, labels in texts:
         for index in labels:
             frequency[index] += 1
-    taken = [0] * classes
+    used = [0] * classes
     kept = []
     for text, labels in texts:
         rarest = min(labels, key=lambda index: (frequency[index], index))
-        if taken[rarest] < limit:
-            taken[rarest] += 1
+        if used[rarest] < limit:
+            used[rarest] += 1
             kept.append((text, labels))
     return kept
-
-
-def _shortened(text: str, width: int = 72) -> str:
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
