@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
-import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.address import parse_address
 from taidpt.runtime.sources.base import Frame, SourceOptions
-from taidpt.runtime.sources.gstreamer_pipeline import launch_command
 from taidpt.runtime.sources.live_stream import LiveClock, LiveSource, ReconnectPolicy
 from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.sources.video_file import VideoSource
 from taidpt.runtime.tagger.tagger import Tagger
-from tests.support import require
+from tests.runtime.videos import colour_video
 
 QUICK = ReconnectPolicy(first_s=0.1, longest_s=0.3, timeout_s=2.0)
 
@@ -136,16 +136,76 @@ def test_the_wrong_address_fails_at_once_and_hides_the_password() -> None:
         open_source("gopher://user:hunter2@x/1")
 
 
-def test_a_file_on_a_server_is_a_video_that_ends(video_path: Path) -> None:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(video_path.parent))
-    web = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    try:
-        source = open_source(f"http://127.0.0.1:{web.server_port}/{video_path.name}")
+@contextlib.contextmanager
+def web(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A web server on the loopback address; its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server_:
+        thread = threading.Thread(target=server_.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server_.server_port}"
+        finally:
+            server_.shutdown()
+            thread.join()
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.ts", "clip.mkv", "clip.flv"])
+def test_a_file_on_a_server_is_a_video_that_ends(tmp_path: Path, name: str) -> None:
+    colour_video(tmp_path / name, 40)
+    with web(partial(QuietFiles, directory=str(tmp_path))) as url:
+        source = open_source(f"{url}/{name}")
         assert isinstance(source, VideoSource)
-        assert len(list(source)) == 100
-    finally:
-        web.shutdown()
+        frames = list(source)
+    assert [frame.index for frame in frames] == list(range(40))
+    assert frames[-1].time_s == pytest.approx(39 / 25, abs=1e-2)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_a_picture_on_a_server_is_one_picture(tmp_path: Path, form: str) -> None:
+    Image.new("RGB", (32, 24), (200, 30, 30)).save(tmp_path / "picture", form)
+    with web(partial(QuietFiles, directory=str(tmp_path))) as url:
+        (frame,) = list(open_source(f"{url}/picture"))
+    assert (frame.time_s, frame.image.shape) == (None, (24, 32, 3))
+    assert np.abs(frame.image[12, 16].astype(int) - (200, 30, 30)).max() < 12
+
+
+class Pictures(BaseHTTPRequestHandler):
+    """Ten JPEG pictures a second as multipart/x-mixed-replace, which has no times."""
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        """Send pictures until the client goes."""
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        picture = io.BytesIO()
+        Image.new("RGB", (32, 24)).save(picture, "JPEG")
+        head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {picture.tell()}\r\n\r\n"
+        with contextlib.suppress(OSError):
+            for _ in range(600):
+                self.wfile.write(head.encode() + picture.getvalue() + b"\r\n")
+                time.sleep(0.1)
+
+
+def test_pictures_without_times_follow_the_wall_clock() -> None:
+    """FFmpeg invents times of 25 pictures a second, at which 30 pictures would take 1.2 s."""
+    with web(Pictures) as url, open_source(f"{url}/live.mjpg") as source:
+        assert source.live
+        frames = iter(source)
+        next(frames)
+        start_s = time.monotonic()
+        for _ in range(30):
+            frame = next(frames)
+        elapsed_s = time.monotonic() - start_s
+    assert frame.time_s == pytest.approx(elapsed_s, abs=1.0)
+    assert elapsed_s > 2.5
 
 
 def test_sigterm_ends_a_running_stream_quickly(bundle_path: Path, tmp_path: Path) -> None:
@@ -218,45 +278,3 @@ def test_reconnections_and_wrong_rates_do_not_add_up() -> None:
         for index in range(1000):
             last = clock.time_of(index * step_s, index * 0.2)
         assert last == pytest.approx(999 * 0.2, abs=2.0)
-
-
-GST = shutil.which("gst-launch-1.0") is not None
-PICTURES = "video/x-raw,width=160,height=120,framerate=20/1"
-
-
-def need_gstreamer() -> None:
-    require("gstreamer", GST, "gst-launch-1.0 is not installed (apt install gstreamer1.0-tools)")
-
-
-def test_a_gstreamer_pipeline_gives_frames_with_its_times() -> None:
-    need_gstreamer()
-    with open_source(f"gst:videotestsrc num-buffers=30 pattern=red ! {PICTURES}") as source:
-        frames = list(source)
-    assert len(frames) == 30
-    assert frames[0].image.shape == (120, 160, 3)
-    assert np.abs(frames[9].image.astype(int) - (254, 0, 0)).max() < 12
-    times = [frame.time_s or 0.0 for frame in frames]
-    assert np.diff(times) == pytest.approx(np.full(29, 0.05), abs=2e-3)
-
-
-def test_a_gstreamer_pipeline_that_cannot_start_says_why() -> None:
-    need_gstreamer()
-    with pytest.raises(InputError, match=r'cannot be opened: .*no element "nosuchthing"'):
-        open_source("gst:nosuchthing")
-
-
-def test_closing_a_gstreamer_source_ends_its_child() -> None:
-    need_gstreamer()
-    source = open_source(f"gst:videotestsrc ! {PICTURES}")
-    numbered = iter(source)
-    next(numbered)
-    child = source.pipeline.child  # type: ignore[attr-defined]  # of a PipelineStream
-    source.close()
-    assert child.poll() is not None
-
-
-def test_the_childs_command_line() -> None:
-    command = launch_command('filesrc location="a b.mp4" ! decodebin !')
-    assert command[:5] == ["gst-launch-1.0", "-q", "filesrc", "location=a b.mp4", "!"]
-    assert command[-2:] == ["fdsink", "fd=1"]
-    assert command.count("!") == 5
