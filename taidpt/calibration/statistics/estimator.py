@@ -1,37 +1,62 @@
-"""Thresholds and probabilities of every tag from scores that nobody labelled."""
+"""Thresholds and probabilities of every tag from unlabelled scores."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.statistics.chances import chances_of
-from taidpt.calibration.statistics.decision import Decision, above_all, decide
-from taidpt.calibration.statistics.hierarchy import Hint
-from taidpt.calibration.statistics.sample import Sample
-from taidpt.runtime.errors import InputError
+from taidpt.calibration.statistics.hierarchy import Family, Hint, explained, fit_family
+from taidpt.calibration.statistics.mixture import Parameter, responsibility
+from taidpt.calibration.statistics.sample import Sample, compress
 from taidpt.score_file import checked_scores
+from taidpt.calibration.statistics.switch import Switch, above_all, choose_switches
+from taidpt.runtime.errors import InputError
 
 __all__ = ["MIN_FRAMES", "Calibration", "TagCalibration", "calibrate"]
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 MIN_FRAMES = 20
-_STEADY = 1e-9  # a spread below this share of the whole matrix's counts as constant scores
-_FEWEST = 3.0  # independent sightings, before a tag may be called fairly sure
-_MOST_EVIDENCE = 4000.0  # frames; with more, the shapes' misfit would outweigh what tags share
-_MANY_SIGHTINGS = 10.0  # independent ones, before a tag may be called sure
+
+# Real scores never have exactly the fitted shapes, and with thousands of frames that misfit would
+# count as evidence: one hump is then cut in two. So frames weigh as 400 at most (a coarsened
+# posterior: Miller and Dunson 2019).
+_MOST_EVIDENCE = 400.0
+
+# A fit that puts a tag into most frames with probabilities that explain less than this share of
+# its presence has cut one hump in two. It is not used, and the tag is never called sure.
+_BLURRED = 0.4
+
+# Sureness. Expected F1 for high and for medium; independent sightings for high and for medium; and
+# the probability that some frame must reach, since a tag that never occurs has none.
 _SURE, _FAIRLY_SURE = 0.75, 0.5
-_SURELY_THERE = 0.9  # no frame above it: a tag that never occurs looks like this as well
+_MANY_SIGHTINGS, _FEWEST = 10.0, 3.0
+_SURELY_THERE = 0.9
+
+# A tag that is not seen turns on where the tags that are seen lead to expect, if three or more of
+# those are at least fairly sure, but in no more than one frame in a hundred (or than the share of
+# frames that it is expected in). How thresholds follow backgrounds is a regression whose slope is
+# drawn towards one half, midway between one scale for all tags and one lift for all, with the
+# weight of one tag that lies one spread away from the others.
+_FEWEST_EXAMPLES = 3
+_MOST_ON_UNSEEN = 0.01
+_USUAL_SLOPE = 0.5
+
+# Scores within this distance of 0 or 1 are pressed flat by a sigmoid, if more than half of them
+# are; a spread below _STEADY, as a share of the whole matrix's, is a constant score.
+_PRESSED = 0.02
+_STEADY = 1e-9
 
 
 @dataclass(frozen=True)
 class TagCalibration:
-    """What was learned of one tag.
+    """The result for one tag.
 
     Attributes:
         name: the tag.
@@ -44,7 +69,7 @@ class TagCalibration:
         expected_f1: F1 that the model expects at `on`; 0 when not seen.
         sureness: "high", "medium" or "low". "high" needs ten independent sightings, and more than
             "low" a frame that is most likely to have the tag.
-        scores, probabilities: the map from score to probability, straight between its points.
+        scores, probabilities: the map from score to probability, linear between its points.
     """
 
     name: str
@@ -131,52 +156,117 @@ def calibrate(
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
     if moves.any():
         hint = None if hint is None else hint.of(moves)
-        worth_fitting = min(worth, _MOST_EVIDENCE / len(values))
-        chances = chances_of(values[:, moves], hint, worth_fitting)
         moving = np.flatnonzero(moves)
-        for place, index in enumerate(moving):
-            learned = _learn(names[index], values[:, index], chances[:, place])
-            tags[index] = _doubted(learned, worth * len(values), len(moving))
+        learned = _learn([names[index] for index in moving], values[:, moves], hint, worth)
+        for tag, index in zip(learned, moving, strict=True):
+            tags[index] = _doubted(tag, worth * len(values), len(moving))
     return Calibration(tuple(tags), len(values), worth * len(values))
 
 
-def _moving(values: Floats) -> npt.NDArray[np.bool_]:
+def _moving(values: Floats) -> Bools:
     """Which tags' scores are not constant, [C]."""
     whole = max(float(np.abs(values).max()), 1e-30)
     return np.asarray(values.std(axis=0) > _STEADY * whole)
 
 
-def _learn(name: str, scores: Floats, chances: Floats) -> TagCalibration:
-    """One tag: its probability as a rising function of the raw score, and the switches."""
-    from sklearn.isotonic import isotonic_regression
+def _learn(
+    names: Sequence[str], values: Floats, hint: Hint | None, worth: float
+) -> list[TagCalibration]:
+    """All tags whose scores move: one fit, then each tag's switches on its own scores."""
+    scaled = _standardised(_stretched(values))
+    sample = compress(scaled)
+    weight = min(worth, _MOST_EVIDENCE / len(values))
+    family = fit_family(Sample(sample.values, weight * sample.counts), hint)
+    order = np.argsort(values, axis=0)
+    ordered = np.take_along_axis(values, order, 0).T
+    chances = responsibility(family.fit.parameters, np.take_along_axis(scaled, order, 0).T)
+    chances = np.maximum.accumulate(chances * family.occurs[:, None], axis=1)
+    usable = ~_blurred(family, sample)[:, None]
+    switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable * chances)
+    most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
+    expected = np.maximum(
+        _where_others_turn_on(ordered, switches),
+        [np.quantile(row, 1 - most) for row, most in zip(ordered, most_on, strict=True)],
+    )
+    return [_tag(*of) for of in zip(names, ordered, switches, expected, strict=True)]
 
-    order = np.lexsort((chances, scores))
-    values = scores[order]
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    means = np.bincount(group, chances[order]) / sizes
-    rising = np.clip(isotonic_regression(means, sample_weight=sizes)[group], 0, 1)
-    sample = Sample(values[None], np.ones((1, len(values))))
-    decision = decide(sample, rising[None])[0]
-    seen = decision.seen
-    on, off = (decision.on, decision.off) if seen else above_all(values)
+
+def _blurred(family: Family, sample: Sample) -> Bools:
+    """Tags in most frames whose probabilities hardly depend on the score, [C]."""
+    parameters = family.fit.parameters
+    mostly = parameters[:, Parameter.LOGIT_SHARE] > 0
+    return np.asarray(mostly & (explained(parameters, sample) < _BLURRED))
+
+
+def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch]) -> Floats:
+    """Each tag's threshold as its background and the sure tags' thresholds predict it, [C].
+
+    Args:
+        ordered: scores of each tag, rising, [C, N].
+    Returns:
+        NaN everywhere where too few tags are sure.
+    """
+    sure = np.array([switch.seen and _sureness(switch) != "low" for switch in switches])
+    if sure.sum() < _FEWEST_EXAMPLES:
+        return np.full(len(ordered), np.nan)
+    spread = float(np.median(np.subtract(*np.quantile(ordered, [0.84, 0.16], axis=1)))) / 2
+    middle = np.median(ordered, axis=1)
+    on = np.array([switch.on for switch in switches])[sure]
+    away, above = middle[sure] - middle[sure].mean(), on - on.mean()
+    slope = (away @ above + _USUAL_SLOPE * spread**2) / (away @ away + spread**2)
+    return np.asarray(on.mean() + slope * (middle - middle[sure].mean()))
+
+
+def _standardised(values: Floats) -> Floats:
+    """Scores in spreads of a typical tag about a typical background, [N, C]."""
+    middle = np.median(values, axis=0)
+    spread = 1.4826 * np.median(np.abs(values - middle), axis=0)
+    spread = np.where(spread > 0, spread, values.std(axis=0))
+    return np.asarray((values - np.median(middle)) / np.median(spread), np.float64)
+
+
+def _stretched(scores: Floats) -> Floats:
+    """Log odds of scores that are probabilities or log-probabilities; other scores unchanged."""
+    if scores.shape[1] > 1 and scores.max() <= 0:
+        rest = -np.expm1(np.minimum(scores, -1e-12))
+        if np.allclose(np.exp(scores).sum(axis=1), 1.0, atol=1e-3):
+            return np.asarray(scores - np.log(rest), np.float64)
+    pressed = (scores < _PRESSED) | (scores > 1 - _PRESSED)
+    if scores.min() < 0 or scores.max() > 1 or pressed.mean() < 0.5:
+        return scores
+    apart = np.minimum(scores, 1 - scores)
+    least = apart[apart > 0].min(initial=_PRESSED)
+    clipped = np.clip(scores, least, 1 - least)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
+
+
+def _tag(name: str, values: Floats, switch: Switch, expected: float) -> TagCalibration:
+    """One tag's result.
+
+    Args:
+        values: its scores, rising, [N]. expected: threshold of a tag that is not seen, or NaN.
+    """
+    on, off = (switch.on, switch.off) if switch.seen else above_all(values)
+    if not switch.seen and np.isfinite(expected):
+        on, off = float(expected), float(expected) - (on - off) / 2
     return TagCalibration(
         name=name,
         on=on,
         off=off,
-        band=decision.band,
-        state="seen" if seen else "not seen",
-        expected_share=decision.expected_sightings / len(values),
-        expected_f1=decision.expected_f1 if seen else 0.0,
-        sureness=_sureness(decision) if seen else "low",
-        scores=tuple(decision.curve[0].tolist()),
-        probabilities=tuple(decision.curve[1].tolist()),
+        band=switch.band,
+        state="seen" if switch.seen else "not seen",
+        expected_share=switch.expected_sightings / len(values),
+        expected_f1=switch.expected_f1 if switch.seen else 0.0,
+        sureness=_sureness(switch) if switch.seen else "low",
+        scores=tuple(switch.curve[0].tolist()),
+        probabilities=tuple(switch.curve[1].tolist()),
     )
 
 
 def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCalibration:
     """Less sure where sightings are few; not at all where frames are fewer than tags.
 
-    With fewer frames than tags nothing tells what a tag's score owes to the others.
+    With fewer frames than tags, what tags share rests on too few frames.
     """
     if effective_frames < tags:
         return dataclasses.replace(tag, sureness="low")
@@ -186,14 +276,14 @@ def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCali
     return dataclasses.replace(tag, sureness="medium" if sightings >= _FEWEST else "low")
 
 
-def _sureness(decision: Decision) -> str:
-    if decision.highest < _SURELY_THERE or decision.expected_f1 < _FAIRLY_SURE:
+def _sureness(switch: Switch) -> str:
+    if switch.highest < _SURELY_THERE or switch.expected_f1 < _FAIRLY_SURE:
         return "low"
-    return "high" if decision.expected_f1 >= _SURE else "medium"
+    return "high" if switch.expected_f1 >= _SURE else "medium"
 
 
 def _constant(name: str, values: Floats) -> TagCalibration:
-    """Scores that never move: the tag stays off, and the map says one half nowhere."""
+    """Scores that never move: the tag stays off, and its probability is 0."""
     top = float(values.max())
     on = top + max(abs(top), 1.0) * 1e-3
     return TagCalibration(name, on, on, (on, on), "constant", 0.0, 0.0, "low", (top,), (0.0,))

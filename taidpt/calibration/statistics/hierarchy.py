@@ -1,9 +1,13 @@
-"""Tags lend each other their shape: an empirical-Bayes prior over the mixtures of all tags.
+"""Tags share their shape: an empirical-Bayes prior over the mixtures of all tags.
 
-Where tags are alike the learned prior is narrow and a rare tag is cut where the others are; where
-they differ it is wide and each tag speaks for itself. Beside each mixture stands a background
-alone: how much likelier the mixture is tells whether the tag occurs at all, and a tag that seems
-not to occur teaches the others nothing.
+Where tags are alike the learned prior is narrow, and a rare tag is cut where the others are; where
+they differ it is wide, and each tag's own scores decide. The prior includes how the place of
+frames with a tag follows the tag's background, so it learns whether tags share one scale (as heads
+trained on labels do) or one lift above their backgrounds. Beside each mixture a background alone is
+fitted: the evidence for one against the other is the probability that the tag occurs at all.
+
+A tag teaches the others only as far as it occurs and its score explains its presence. One hump
+that a fit cuts in two explains little, so such cuts do not spread from tag to tag.
 """
 
 from __future__ import annotations
@@ -14,42 +18,63 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from taidpt.calibration.statistics.mixture import Fit, NormalPrior, Parameter, fit_tags
+from taidpt.calibration.statistics.mixture import (
+    Fit,
+    NormalPrior,
+    Parameter,
+    fit_tags,
+    responsibility,
+)
 from taidpt.calibration.statistics.sample import Sample
 
-__all__ = ["Family", "Hint", "compress", "fit_family"]
+__all__ = ["TYPICAL_LIFT", "Family", "Hint", "explained", "fit_family"]
 
 Floats = npt.NDArray[np.float64]
 
-_ENDS = 64
-_BLOCKS = 128
+# Cost: rounds of fit and prior (nothing moves after about ten), the rounds that try other starting
+# points under the learned prior, and how many tags the prior is learned from.
 _ROUNDS = 14
-_TEACHERS = 600  # tags that the prior is learned from, at most
-_TAUGHT_ROUNDS = 3  # of fits of a background alone, where the prior is known
-_RESTARTS = (1, 5)  # rounds that try other beginnings under what was learned
-_HINT_WEIGHT = 0.5  # texts differ from tag to tag more than pictures do
+_RESTARTS = (1, 5)
+_TEACHERS = 600
+_TAUGHT_ROUNDS = 3
 _MAX_MEAN_STEP = 0.5
-# centre, log left, log right, log lift, log spread, logit share, log tail, log (right tail / left
-# tail); spreads are of one tag
-_MEAN = np.array([0.0, 0.0, 0.05, np.log(3.5), 0.0, -2.7, np.log(15.0), 0.0])
-_SPREAD = np.array([0.2, 0.15, 0.15, 0.2, 0.15, 1.0, 0.3, 0.05])
-_DOUBT = np.array([4.0, 0.6, 0.5, 0.3, 0.1, 1.0, 0.6, 0.01])  # how sure we are of _MEAN itself
-_START = np.array([4.0, 0.6, 0.5, 0.4, 0.2, 1.6, 0.6, 0.05])  # how wide the first prior is
-_OWN_TAIL = (0.3, 0.6, 0.6)  # their last entries, where the right tail may differ from the left
-_STRENGTH = 6.0  # how many tags _SPREAD counts for
-_ABSENT_FROM = 2  # the round from which on tags may turn out not to occur
-_ABSENT_AT_FIRST = 0.5  # share of tags that do not occur, before it is learned
-_ABSENT_PRIOR = (1.0, 9.0)  # tags that do not occur and that do, before any is looked at
-_LEAST_LESSON = 0.02  # what a tag teaches that seems not to occur
-_NOWHERE, _NOWHERE_SPREAD = -12.0, 0.01  # logit of the share of a tag that does not occur
+
+# The prior before any score, in spreads of a typical tag: centre, log left, log right, place, log
+# widening, logit share, log tail. Frames with the tag lie 3.5 spreads above the background (half of
+# that is beyond any threshold's help), one frame in 15 has the tag, tails are light. _SPREAD is how
+# far tags differ, and counts as _STRENGTH tags; _DOUBT is how uncertain _MEAN is; _START is the
+# width of the first prior, in which tags share a lift. The share's doubt and start are narrow, as a
+# first guess of "half of the frames" is how a hump is cut in two.
+TYPICAL_LIFT = 3.5
+_MEAN = np.array([0.0, 0.0, 0.05, TYPICAL_LIFT, 0.35, -2.7, np.log(15.0)])
+_SPREAD = np.array([0.2, 0.15, 0.15, 0.5, 0.15, 1.0, 0.3])
+_DOUBT = np.array([4.0, 0.6, 0.5, 1.5, 0.1, 0.3, 0.6])
+_START = np.array([4.0, 0.6, 0.5, 1.0, 0.2, 0.7, 0.6])
+_STRENGTH = 6.0
+
+# A tag teaches where its score explains half as much of its presence as the best tags' scores do
+# (of the best tenth), and in full from nine tenths on. One hump cut in two explains 0.4 to 0.5, a
+# good tag 0.8 to 1; where all tags are weak, the best of them still teach.
+_BEST = 0.9
+_TEACHES_FROM, _TEACHES_FULLY = 0.5, 0.9
+_LEAST_LESSON = 0.02
+
+# Tags that do not occur: from this round on they may be found out, half of the tags are taken for
+# such at first, and the share is then learned with one absent tag and nine others as prior counts.
+# A share of e⁻¹² is none.
+_ABSENT_FROM = 2
+_ABSENT_AT_FIRST = 0.5
+_ABSENT_PRIOR = (1.0, 9.0)
+_NOWHERE, _NOWHERE_SPREAD = -12.0, 0.01
+
+_HINT_WEIGHT = 0.5  # texts differ from tag to tag about twice as much as pictures do
 
 
 @dataclass(frozen=True)
 class Hint:
     """How far texts lift each tag above its background.
 
-    Only the differences between tags count: the level itself, which is where texts and pictures
-    part, is learned from the pictures.
+    Only the differences between tags count: the level is learned from the pictures.
 
     Attributes:
         log_lift: [C], NaN where no text names the tag.
@@ -62,82 +87,63 @@ class Hint:
         return Hint(self.log_lift[chosen])
 
     def offsets(self) -> Floats:
-        """What to add to the prior mean of each tag's log lift, [C]."""
+        """What to add to the prior mean of each tag's place, [C]."""
         known = np.isfinite(self.log_lift)
         if not known.any():
             return np.zeros(len(known))
-        middle = np.median(self.log_lift[known])
-        offsets = np.where(known, self.log_lift - middle, 0.0)
-        result: Floats = _HINT_WEIGHT * np.clip(offsets, -1, 1)
-        return result
+        away = np.where(known, self.log_lift - np.median(self.log_lift[known]), 0.0)
+        return np.asarray(TYPICAL_LIFT * np.expm1(_HINT_WEIGHT * np.clip(away, -1, 1)))
 
 
 @dataclass(frozen=True)
 class Family:
-    """All tags' mixtures, the prior that they share, and how likely each tag occurs at all, [C]."""
+    """All tags' mixtures, the shared prior, and the probability that each tag occurs, [C]."""
 
     fit: Fit
     prior: NormalPrior
     occurs: Floats
 
 
-def compress(scores: Floats) -> Sample:
-    """Scores [N, C] as few weighted values a tag: both ends one by one, the middle in blocks."""
-    ordered = np.sort(scores, axis=0).T
-    frames = ordered.shape[1]
-    if frames <= 2 * _ENDS + _BLOCKS:
-        return Sample(ordered, np.ones_like(ordered))
-    middle = np.linspace(_ENDS, frames - _ENDS, _BLOCKS + 1).astype(int)
-    edges = np.concatenate([np.arange(_ENDS), middle, np.arange(frames - _ENDS + 1, frames + 1)])
-    counts = np.diff(edges)
-    values = np.add.reduceat(ordered, edges[:-1], axis=1) / counts
-    return Sample(values, np.broadcast_to(counts, values.shape).astype(float))
-
-
-@dataclass(frozen=True)
-class _Beliefs:
-    """What is believed before any score is seen: spreads of the eight parameters, [8]."""
-
-    spread: Floats
-    doubt: Floats
-    start: Floats
-
-    @classmethod
-    def about(cls, own_tail: bool) -> _Beliefs:
-        spread, doubt, start = _SPREAD.copy(), _DOUBT.copy(), _START.copy()
-        if own_tail:
-            spread[-1], doubt[-1], start[-1] = _OWN_TAIL
-        return cls(spread, doubt, start)
-
-
-def fit_family(sample: Sample, hint: Hint | None = None, own_tail: bool = False) -> Family:
+def fit_family(sample: Sample, hint: Hint | None = None) -> Family:
     """Fit every tag's mixture and the prior; of very many tags, the prior is learned from some.
 
     Args:
         sample: scores in units of a tag's spread, about zero.
-        hint: how tags differ, where texts told it.
-        own_tail: a background's right tail may be longer or shorter than its left one.
+        hint: how tags differ according to texts.
     """
-    beliefs = _Beliefs.about(own_tail)
     offset = np.zeros((len(sample.values), Parameter.COUNT))
     if hint is not None:
-        offset[:, Parameter.LOG_LIFT] = hint.offsets()
+        offset[:, Parameter.PLACE] = hint.offsets()
     some = slice(None, None, -(-len(offset) // _TEACHERS))
     teachers = Sample(sample.values[some], sample.counts[some])
-    family, absent = _learn_family(teachers, offset[some], beliefs)
+    family, absent = _learn_family(teachers, offset[some])
     if len(teachers.values) == len(offset):
         return family
     moved = family.prior.mean[0] - offset[0]
     return _taught(sample, NormalPrior(moved + offset, family.prior.covariance), absent.share)
 
 
-def _learn_family(sample: Sample, offset: Floats, beliefs: _Beliefs) -> tuple[Family, _Absent]:
+def explained(parameters: Floats, sample: Sample) -> Floats:
+    """Share of each tag's presence that its score explains, [C].
+
+    It is the variance of the probabilities over that of a yes or no of the same mean: 1 where
+    every frame is certain, 0 where the probability does not depend on the score.
+    """
+    seen = responsibility(parameters, sample.values)
+    weights = sample.counts / sample.counts.sum(1, keepdims=True)
+    share = (weights * seen).sum(1)
+    doubt = (weights * seen * (1 - seen)).sum(1)
+    return np.asarray(1 - doubt / np.maximum(share * (1 - share), 1e-12))
+
+
+def _learn_family(sample: Sample, offset: Floats) -> tuple[Family, _Absent]:
     """Mixtures and prior in turns."""
-    prior = NormalPrior(_MEAN + offset, np.diag(beliefs.start**2))
+    prior = _first_prior(offset)
     fit = _best_of([fit_tags(sample, start, prior) for start in _starts(sample)])
     occurs, absent = np.ones(len(offset)), _Absent.before(sample, fit)
     for round_ in range(_ROUNDS):
-        prior = _learn_prior(fit, prior, beliefs, offset, np.maximum(occurs, _LEAST_LESSON))
+        lesson = occurs * _teaching(fit, sample)
+        prior = _learn_prior(fit, prior, offset, np.maximum(lesson, _LEAST_LESSON))
         starts = [fit.parameters]
         if round_ in _RESTARTS:
             starts += _starts_from(sample, prior)
@@ -147,8 +153,25 @@ def _learn_family(sample: Sample, offset: Floats, beliefs: _Beliefs) -> tuple[Fa
     return Family(fit, prior, occurs), absent
 
 
+def _first_prior(offset: Floats) -> NormalPrior:
+    covariance = np.diag(_START**2)
+    shared = covariance[Parameter.CENTRE, Parameter.CENTRE]
+    covariance[Parameter.CENTRE, Parameter.PLACE] = shared
+    covariance[Parameter.PLACE, Parameter.CENTRE] = shared
+    covariance[Parameter.PLACE, Parameter.PLACE] += shared
+    return NormalPrior(_MEAN + offset, covariance)
+
+
+def _teaching(fit: Fit, sample: Sample) -> Floats:
+    """How far each tag teaches the others, from 0 to 1, [C]."""
+    share = explained(fit.parameters, sample)
+    best = max(float(np.quantile(share, _BEST)), 1e-9)
+    span = _TEACHES_FULLY - _TEACHES_FROM
+    return np.clip((share / best - _TEACHES_FROM) / span, 0.0, 1.0)
+
+
 def _taught(sample: Sample, prior: NormalPrior, absent_share: float) -> Family:
-    """Mixtures under a prior that is known."""
+    """Mixtures under a known prior."""
     starts = [*_starts(sample), *_starts_from(sample, prior)]
     fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
     fit = fit_tags(sample, fit.parameters, prior, steps=12)
@@ -163,8 +186,8 @@ class _Absent:
     """Every tag's scores as a background alone.
 
     Attributes:
-        parameters: of the background, [C, 8].
-        share: of the tags, thought not to occur.
+        parameters: of the background, [C, 7].
+        share: estimated share of tags that do not occur.
     """
 
     parameters: Floats
@@ -172,14 +195,14 @@ class _Absent:
 
     @classmethod
     def before(cls, sample: Sample, fit: Fit, share: float = _ABSENT_AT_FIRST) -> _Absent:
-        """Where to begin."""
+        """The starting point."""
         parameters = fit.parameters.copy()
         parameters[:, Parameter.LOGIT_SHARE] = _NOWHERE
-        parameters[:, Parameter.CENTRE] = _quantile(sample, 0.5)
+        parameters[:, Parameter.CENTRE] = sample.quantile(0.5)
         return cls(parameters, share)
 
     def against(self, sample: Sample, fit: Fit, prior: NormalPrior) -> tuple[Floats, _Absent]:
-        """How likely each tag occurs, [C], by the mixtures' fit; and what is thought next."""
+        """Probability that each tag occurs, [C], by the mixtures' fit; and the next estimate."""
         alone = _without_tag(prior)
         background = fit_tags(sample, self.parameters, alone, steps=12)
         evidence = _log_evidence(fit, prior) - _log_evidence(background, alone)
@@ -190,7 +213,7 @@ class _Absent:
 
 
 def _without_tag(prior: NormalPrior) -> NormalPrior:
-    """The same prior where a tag does not occur."""
+    """The same prior for a tag that does not occur."""
     mean, covariance = prior.mean.copy(), prior.covariance.copy()
     mean[:, Parameter.LOGIT_SHARE] = _NOWHERE
     covariance[Parameter.LOGIT_SHARE, :] = covariance[:, Parameter.LOGIT_SHARE] = 0.0
@@ -204,14 +227,12 @@ def _log_evidence(fit: Fit, prior: NormalPrior) -> Floats:
     return np.asarray(fit.log_posterior + 0.5 * width, np.float64)
 
 
-def _learn_prior(
-    fit: Fit, prior: NormalPrior, beliefs: _Beliefs, offset: Floats, weights: Floats
-) -> NormalPrior:
-    """One step on the mean by Newton, as expectation–maximisation crawls; one on the spread."""
+def _learn_prior(fit: Fit, prior: NormalPrior, offset: Floats, weights: Floats) -> NormalPrior:
+    """A Newton step on the mean, because expectation–maximisation crawls, and one on the spread."""
     tags = weights.sum()
     doubt = np.tensordot(weights, fit.covariance, 1)
     precision = np.linalg.inv(prior.covariance)
-    trust = np.diag(1 / beliefs.doubt**2)
+    trust = np.diag(1 / _DOUBT**2)
     mean = (prior.mean - offset)[0]
     gradient = weights @ (fit.parameters - prior.mean) @ precision + trust @ (_MEAN - mean)
     curvature = tags * precision - precision @ doubt @ precision + trust
@@ -219,7 +240,7 @@ def _learn_prior(
     moved = offset + mean + np.clip(step, -_MAX_MEAN_STEP, _MAX_MEAN_STEP)
     away = fit.parameters - moved
     scatter = (weights[:, None] * away).T @ away + doubt
-    own = _STRENGTH * np.diag(beliefs.spread**2)
+    own = _STRENGTH * np.diag(_SPREAD**2)
     return NormalPrior(moved, (scatter + own) / (tags + _STRENGTH))
 
 
@@ -239,27 +260,24 @@ def _starts(sample: Sample) -> list[Floats]:
     """A tag seen seldom, at times, and mostly."""
     found = []
     for low, high, share in ((0.5, 0.999, -4.0), (0.3, 0.9, -1.5), (0.1, 0.7, 1.0)):
-        centre, above = _quantile(sample, low), _quantile(sample, high)
+        centre, above = sample.quantile(low), sample.quantile(high)
         theta = np.tile(_MEAN, (len(centre), 1))
         theta[:, Parameter.CENTRE] = centre
-        theta[:, Parameter.LOG_LIFT] = np.log(np.maximum(above - centre, 1.0))
+        theta[:, Parameter.PLACE] = np.maximum(above, centre + 1.0)
         theta[:, Parameter.LOGIT_SHARE] = share
         found.append(theta)
     return found
 
 
 def _starts_from(sample: Sample, prior: NormalPrior) -> list[Floats]:
-    """Where the prior would put a tag that is seen seldom, and one that is seen mostly."""
+    """Where the prior puts a tag that is seen seldom, and one that is seen mostly."""
     seldom, mostly = prior.mean.copy(), prior.mean.copy()
+    centre, place = Parameter.CENTRE, Parameter.PLACE
+    follows = prior.covariance[place, centre] / prior.covariance[centre, centre]
     seldom[:, Parameter.LOGIT_SHARE], mostly[:, Parameter.LOGIT_SHARE] = -3.0, 1.0
-    seldom[:, Parameter.CENTRE] = _quantile(sample, 0.5)
-    lift = np.exp(mostly[:, Parameter.LOG_LIFT])
-    mostly[:, Parameter.CENTRE] = _quantile(sample, 0.6) - lift
+    seldom[:, centre] = sample.quantile(0.5)
+    seldom[:, place] += follows * (seldom[:, centre] - prior.mean[:, centre])
+    lift = np.maximum(prior.mean[:, place] - prior.mean[:, centre], 1.0)
+    mostly[:, place] = sample.quantile(0.6)
+    mostly[:, centre] = mostly[:, place] - lift
     return [seldom, mostly]
-
-
-def _quantile(sample: Sample, level: float) -> Floats:
-    below = np.cumsum(sample.counts, axis=1) / sample.counts.sum(1, keepdims=True)
-    index = np.minimum((below < level).sum(1), sample.values.shape[1] - 1)
-    result: Floats = np.take_along_axis(sample.values, index[:, None], 1)[:, 0]
-    return result

@@ -1,4 +1,4 @@
-"""From probabilities to switches: where to turn a tag on and off, and the map that ships."""
+"""From probabilities to switches: where a tag turns on and off, and the map that ships."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ import numpy.typing as npt
 from taidpt.calibration.statistics.sample import Sample
 from taidpt.runtime.bank.thresholds import UNCERTAIN
 
-__all__ = ["SIGN", "Decision", "above_all", "decide"]
+__all__ = ["Switch", "above_all", "choose_switches"]
 
 Floats = npt.NDArray[np.float64]
 
+# The map from score to probability: its points (a kilobyte a tag in the manifest), and the least
+# distance of two of them as a share of the tag's range, below which they are rounding.
 _MAP_POINTS = 33
-_OFF_SHARE = 0.95  # a tag goes off where the expected F1 has fallen to this share of its best
-_LEAST_STEP = 1e-6  # between two points of a map, as a share of the tag's range
-SIGN = 0.3  # a tag that no frame has with this probability counts as not seen …
-_EXPECTED = 0.7  # … unless it is expected in so many frames, P(in none) < ½ …
-_FEW = 0.05  # … and would be on in at most this share of them
-_WORTH_SAYING = 0.1  # expected F1 below which a tag counts as not seen, too
+_LEAST_STEP = 1e-6
+# A tag goes off where the expected F1 has fallen to this share of its best: low enough that a score
+# that trembles at the threshold does not blink, at next to no cost in F1.
+_OFF_SHARE = 0.95
+# A tag is seen when some frame has it with this probability, or when it is expected in a few
+# frames (P(in none) < ½) and would be on in few of them. Below this expected F1 it is not.
+_SIGN = 0.3
+_EXPECTED = 0.7
+_FEW = 0.05
+_WORTH_SAYING = 0.1
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Switches of one tag, in units of the sample.
+class Switch:
+    """Thresholds of one tag, in units of the sample.
 
     Attributes:
         on, off: thresholds. band: where the probability passes 0.2 and 0.8.
-        on_share: of the frames at `on` or above. expected_f1: at `on`.
+        on_share: share of the frames at `on` or above. expected_f1: at `on`.
         expected_sightings: sum of probabilities over frames.
         highest: the highest probability of any frame.
         curve: rising scores and rising probabilities, at most 33 each.
@@ -48,11 +54,11 @@ class Decision:
     def seen(self) -> bool:
         """Whether these frames hold any sign of the tag."""
         rare = self.expected_sightings >= _EXPECTED and self.on_share <= _FEW
-        return (self.highest >= SIGN or rare) and self.expected_f1 >= _WORTH_SAYING
+        return (self.highest >= _SIGN or rare) and self.expected_f1 >= _WORTH_SAYING
 
 
 def above_all(values: Floats) -> tuple[float, float]:
-    """On and off for a tag with no sign of it: a little above everything that was seen.
+    """On and off for a tag without any sign: a little above all of its scores.
 
     Args:
         values: scores of the tag, rising, [N].
@@ -61,26 +67,26 @@ def above_all(values: Floats) -> tuple[float, float]:
     return float(values[-1]) + 0.25 * spread, float(values[-1]) - 0.25 * spread
 
 
-def decide(sample: Sample, probabilities: Floats) -> list[Decision]:
+def choose_switches(sample: Sample, probabilities: Floats) -> list[Switch]:
     """Thresholds with the best expected F1 of every tag.
 
     Args:
         probabilities: of the tag at each of the sample's values, [C, B].
     """
     rising = np.maximum.accumulate(probabilities, axis=1)
-    return [_decide(*row) for row in zip(sample.values, sample.counts, rising, strict=True)]
+    return [_choose(*row) for row in zip(sample.values, sample.counts, rising, strict=True)]
 
 
-def _decide(values: Floats, counts: Floats, rising: Floats) -> Decision:
+def _choose(values: Floats, counts: Floats, rising: Floats) -> Switch:
     hits = rising * counts
     said = np.cumsum(counts[::-1])[::-1]
     f1 = 2 * np.cumsum(hits[::-1])[::-1] / (said + hits.sum())
-    f1[1:][values[1:] == values[:-1]] = -1.0  # no threshold parts equal scores
+    f1[1:][values[1:] == values[:-1]] = -1.0  # no threshold separates equal scores
     cuts = np.append(values[0], (values[1:] + values[:-1]) / 2)
     best = int(f1.argmax())
     lowest = int(np.flatnonzero(f1 >= _OFF_SHARE * f1[best])[0])
     band = tuple(float(np.interp(level, rising, values)) for level in UNCERTAIN)
-    return Decision(
+    return Switch(
         on=float(cuts[best]),
         off=float(cuts[min(lowest, best)]),
         band=(band[0], band[1]),
@@ -93,7 +99,7 @@ def _decide(values: Floats, counts: Floats, rising: Floats) -> Decision:
 
 
 def _curve(values: Floats, rising: Floats) -> tuple[Floats, Floats]:
-    """Few points of the map: evenly over probability and over the scores."""
+    """A few points of the map: evenly over probability and over the scores."""
     by_height = np.interp(np.linspace(rising[0], rising[-1], _MAP_POINTS - 12), rising, values)
     by_score = np.quantile(values, np.linspace(0, 1, 12))
     points = np.unique(np.concatenate([by_height, by_score]))
