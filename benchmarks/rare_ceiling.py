@@ -21,9 +21,9 @@ from scipy.stats import norm
 
 from taidpt.calibration.judging.baselines import best_single_threshold
 from taidpt.calibration.judging.measures import f1_scores
-from taidpt.calibration.statistics.decision import decide
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.statistics.sample import Sample
+from taidpt.calibration.statistics.switch import choose_switches
 from tests.taidpt.calibration.simulator import Size, simulate
 
 Floats = npt.NDArray[np.float64]
@@ -85,7 +85,7 @@ def knowing(scores: Floats) -> Floats:
     """
     ordered = np.sort((scores - BASE) / NOISE, axis=0).T
     probabilities = np.stack([_posterior(row) for row in ordered])
-    on = [one.on for one in decide(Sample(ordered, np.ones_like(ordered)), probabilities)]
+    on = [one.on for one in choose_switches(Sample(ordered, np.ones_like(ordered)), probabilities)]
     return BASE + NOISE * np.array(on)
 
 

@@ -25,7 +25,7 @@ def test_the_background_spreads_as_scores_of_one_tag_do() -> None:
 
 
 def test_the_expected_lift_is_the_one_that_calibration_starts_from() -> None:
-    assert np.log(TYPICAL_LIFT) == pytest.approx(hierarchy._MEAN[Parameter.LOG_LIFT])
+    assert pytest.approx(hierarchy._MEAN[Parameter.PLACE]) == TYPICAL_LIFT
 
 
 def test_pictures_with_a_tag_are_expected_above_those_without() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,6 @@ from taidpt.score_file import ScoreFile
 
 if TYPE_CHECKING:
     from taidpt.calibration.from_texts.thresholds import TextTag
-    from taidpt.calibration.targets import Target
     from taidpt.clip.model import ClipModel
     from taidpt.features.caption_features import FeatureBatch
     from taidpt.runtime.bank.class_bank import ClassBank
@@ -25,7 +25,22 @@ _BATCH = 256
 _TEXT_TEMPERATURE = 50.0  # of the local head on captions, the paper's
 
 
-def score_captions(target: Target, path: str) -> ScoreFile:
+class TagRows(Protocol):
+    """Tags and their rows, with the bundle that scores them; `targets.Target` is one."""
+
+    @property
+    def bundle(self) -> Bundle: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def synonyms(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def bank(self) -> ClassBank: ...
+    @property
+    def path(self) -> Path: ...
+
+
+def score_captions(target: TagRows, path: str) -> ScoreFile:
     """Score a file of captions; a caption has the tags that it names.
 
     Args:
@@ -38,7 +53,7 @@ def score_captions(target: Target, path: str) -> ScoreFile:
     return _score_captions(_clip(target.bundle), target, path)
 
 
-def tags_from_captions(target: Target, path: str) -> tuple[TextTag, ...]:
+def tags_from_captions(target: TagRows, path: str) -> tuple[TextTag, ...]:
     """Thresholds and probability maps from captions alone, on scores of pictures.
 
     Args and Raises: as `score_captions`; also InputError where scores are not finite.
@@ -67,7 +82,7 @@ def _refuse_scores(path: str) -> None:
         )
 
 
-def label_captions(target: Target, path: str) -> tuple[list[str], npt.NDArray[np.int8]]:
+def label_captions(target: TagRows, path: str) -> tuple[list[str], npt.NDArray[np.int8]]:
     """Captions, and 1 where one names a tag, else −1, int8 [M, C].
 
     Raises:
@@ -94,7 +109,7 @@ def _clip(bundle: Bundle) -> ClipModel:
     return load_clip(bundle.manifest.model.name, bundle.manifest.model.pretrained)
 
 
-def _score_captions(clip: ClipModel, target: Target, path: str) -> ScoreFile:
+def _score_captions(clip: ClipModel, target: TagRows, path: str) -> ScoreFile:
     from taidpt.features.caption_features import encode_captions
 
     texts, targets = label_captions(target, path)

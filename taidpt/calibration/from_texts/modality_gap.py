@@ -33,7 +33,9 @@ _PICTURES = 48
 _SEED = 20231
 _LEAST_SPREAD = 1e-6
 
-TYPICAL_LIFT = 3.5  # of pictures with a tag above those without, in spreads of the latter
+# The same lift that calibration on frames starts from (a test holds them equal: this module must
+# not need SciPy), the doubt of its logarithm: tags differ by 0.2, their mean is known to 0.3
+TYPICAL_LIFT = 3.5
 _LIFT_DOUBT = 0.36  # of its logarithm: tags differ by 0.2, their mean is known to 0.3
 _PLACE_DOUBT = 0.3  # spreads by which pictures of nothing may lie beside pictures of other things
 _TAIL = 15.0  # degrees of freedom of both bells

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.from_texts.modality_gap import Background, expected_densities
-from taidpt.calibration.statistics.decision import decide
 from taidpt.calibration.statistics.sample import Sample
+from taidpt.calibration.statistics.switch import choose_switches
 from taidpt.runtime.bank.class_bank import Threshold
 from taidpt.score_file import checked_scores
 
@@ -99,7 +99,7 @@ def tags_from_texts(
     rates = _rates(positive)[:, None]
     counts = rates * with_tag + (1 - rates) * without
     places = np.broadcast_to(background.centre + background.spread * _PLACES, counts.shape)
-    found = decide(Sample(places, counts), rates * with_tag / counts)
+    found = choose_switches(Sample(places, counts), rates * with_tag / counts)
     return tuple(
         TextTag(
             Threshold(one.on, one.off, FROM_TEXTS if named.any() else FROM_ALL_TAGS),

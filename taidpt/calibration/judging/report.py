@@ -20,14 +20,14 @@ from taidpt.calibration.judging.measures import (
 )
 from taidpt.calibration.statistics.estimator import Calibration
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["ThresholdComparison", "compare"]
 
 Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ThresholdComparison:
     """Macro-F1 of each way, 0 … 1, over the tags that have a positive.
 
     Attributes:
@@ -56,7 +56,7 @@ class Comparison:
         return self.ours >= self.single
 
 
-def compare(scores: Floats, targets: Targets, calibration: Calibration) -> Comparison:
+def compare(scores: Floats, targets: Targets, calibration: Calibration) -> ThresholdComparison:
     """Measure a calibration and its rivals on labelled scores.
 
     Args:
@@ -66,7 +66,7 @@ def compare(scores: Floats, targets: Targets, calibration: Calibration) -> Compa
     def macro(thresholds: Floats) -> float:
         return float(np.nanmean(f1_scores(scores, targets, thresholds)))
 
-    return Comparison(
+    return ThresholdComparison(
         ours=macro(calibration.on),
         oracle=macro(oracle_thresholds(scores, targets)),
         single=macro(best_single_threshold(scores, targets)),

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from taidpt.calibration.statistics.hierarchy import Family, Hint, explained, fit_family
 from taidpt.calibration.statistics.mixture import Parameter, responsibility
 from taidpt.calibration.statistics.sample import Sample, compress
-from taidpt.score_file import checked_scores
 from taidpt.calibration.statistics.switch import Switch, above_all, choose_switches
 from taidpt.runtime.errors import InputError
+from taidpt.score_file import checked_scores
 
 __all__ = ["MIN_FRAMES", "Calibration", "TagCalibration", "calibrate"]
 

@@ -46,10 +46,10 @@ _MAX_MEAN_STEP = 0.5
 # width of the first prior, in which tags share a lift. The share's doubt and start are narrow, as a
 # first guess of "half of the frames" is how a hump is cut in two.
 TYPICAL_LIFT = 3.5
-_MEAN = np.array([0.0, 0.0, 0.05, TYPICAL_LIFT, 0.35, -2.7, np.log(15.0)])
-_SPREAD = np.array([0.2, 0.15, 0.15, 0.5, 0.15, 1.0, 0.3])
-_DOUBT = np.array([4.0, 0.6, 0.5, 1.5, 0.1, 0.3, 0.6])
-_START = np.array([4.0, 0.6, 0.5, 1.0, 0.2, 0.7, 0.6])
+_MEAN = np.array([0.0, 0.0, 0.05, TYPICAL_LIFT, 0.35, -2.7, np.log(15.0), 0.1])
+_SPREAD = np.array([0.2, 0.15, 0.15, 0.5, 0.15, 1.0, 0.3, 0.08])
+_DOUBT = np.array([4.0, 0.6, 0.5, 1.5, 0.1, 0.8, 0.6, 0.15])
+_START = np.array([4.0, 0.6, 0.5, 1.0, 0.2, 0.7, 0.6, 0.1])
 _STRENGTH = 6.0
 
 # A tag teaches where its score explains half as much of its presence as the best tags' scores do

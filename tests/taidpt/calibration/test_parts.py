@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from taidpt.calibration.from_texts.hint import hint_from_texts
 from taidpt.calibration.judging.baselines import (
@@ -16,11 +17,10 @@ from taidpt.calibration.judging.measures import (
     expected_calibration_error,
     f1_scores,
 )
-from taidpt.calibration.statistics.chances import _says_nothing
-from taidpt.calibration.statistics.decision import decide
-from taidpt.calibration.statistics.hierarchy import compress
+from taidpt.calibration.statistics.hierarchy import explained
 from taidpt.calibration.statistics.mixture import log_densities
-from taidpt.calibration.statistics.sample import Sample
+from taidpt.calibration.statistics.sample import Sample, compress
+from taidpt.calibration.statistics.switch import choose_switches
 from taidpt.runtime.errors import InputError
 from tests.taidpt.calibration.simulator import Size, simulate
 
@@ -60,7 +60,7 @@ def test_two_gaussians_follow_a_change_of_units() -> None:
 
 def test_both_pieces_are_densities() -> None:
     grid = np.linspace(-400, 400, 800_001)[None]
-    theta = np.array([[0.3, -0.2, 0.4, 1.1, 0.2, -2.0, np.log(4.0), 0.6]])
+    theta = np.array([[0.3, -0.2, 0.4, 3.1, 0.2, -2.0, np.log(4.0), 0.3]])
     for part in log_densities(theta, grid):
         assert np.exp(part[0]).sum() * 1e-3 == pytest.approx(1.0, abs=1e-4)
 
@@ -69,7 +69,7 @@ def test_gradient_of_the_likelihood_against_finite_differences() -> None:
     from taidpt.calibration.statistics.mixture import _likelihood
 
     random = np.random.default_rng(1)
-    theta = 0.5 * random.standard_normal((3, 8)) + [0, 0, 0, 0, 0, 0, 2, 0]
+    theta = 0.5 * random.standard_normal((3, 8)) + [0, 0, 0, 1, 0, 0, 2, 0]
     values = 3 * random.standard_normal((3, 9))
     slope = _likelihood(theta, values)[1]
     for column in range(8):
@@ -91,7 +91,7 @@ def test_compressing_keeps_weight_mean_and_ends(frames: int) -> None:
 
 def test_decision_by_hand() -> None:
     sample = Sample(np.array([[0.0, 1.0, 2.0, 3.0]]), np.ones((1, 4)))
-    decision = decide(sample, np.array([[0.0, 0.0, 1.0, 1.0]]))[0]
+    decision = choose_switches(sample, np.array([[0.0, 0.0, 1.0, 1.0]]))[0]
     assert decision.on == pytest.approx(1.5)
     assert decision.expected_f1 == pytest.approx(1.0)
     assert decision.expected_sightings == pytest.approx(2.0)
@@ -112,12 +112,12 @@ def test_a_tag_is_seen_in_one_likely_frame_or_in_a_few_unlikely_ones(
 ) -> None:
     sample = Sample(np.arange(100.0)[None], np.ones((1, 100)))
     probabilities = np.append(np.zeros(96), highest)
-    assert decide(sample, probabilities[None])[0].seen is seen
+    assert choose_switches(sample, probabilities[None])[0].seen is seen
 
 
 def test_a_tag_that_may_be_in_every_frame_and_in_none_is_not_seen() -> None:
     sample = Sample(np.arange(100.0)[None], np.ones((1, 100)))
-    decision = decide(sample, np.full((1, 100), 0.29))[0]
+    decision = choose_switches(sample, np.full((1, 100), 0.29))[0]
     assert decision.expected_sightings == pytest.approx(29)
     assert decision.on_share == pytest.approx(1)
     assert not decision.seen
@@ -125,7 +125,7 @@ def test_a_tag_that_may_be_in_every_frame_and_in_none_is_not_seen() -> None:
 
 def test_many_frames_with_hardly_a_chance_each_are_no_sign() -> None:
     sample = Sample(np.arange(4.0)[None], np.full((1, 4), 1e4))
-    decision = decide(sample, np.full((1, 4), 1e-4))[0]
+    decision = choose_switches(sample, np.full((1, 4), 1e-4))[0]
     assert decision.expected_sightings == pytest.approx(4)
     assert not decision.seen
 
@@ -142,11 +142,14 @@ def test_texts_carry_differences_between_tags_and_not_the_level() -> None:
         hint_from_texts(scores, -np.ones_like(targets))
 
 
-def test_chances_that_hang_on_no_score_are_told_from_those_that_do() -> None:
-    scores = np.linspace(0, 1, 200)
-    assert _says_nothing(scores, np.full(200, 0.3))
-    assert not _says_nothing(scores, (scores > 0.7).astype(float))
-    assert not _says_nothing(scores, np.full(200, 0.95))
+def test_one_hump_cut_in_two_explains_little_and_two_humps_explain_much() -> None:
+    values = np.linspace(-4, 8, 200)[None]
+    background = norm.pdf(values) + 0.2 * norm.pdf(values, 5.0)
+    sample = Sample(values, 1e3 * background)
+    cut = np.array([[-0.6, -0.3, -0.3, 0.6, 0.0, 0.0, 3.0, 0.0]])
+    apart = np.array([[0.0, 0.0, 0.0, 5.0, 0.0, -1.6, 3.0, 0.0]])
+    assert explained(cut, sample)[0] < 0.6
+    assert explained(apart, sample)[0] > 0.9
 
 
 def test_best_single_threshold_leaves_out_the_difficult() -> None:
