@@ -13,7 +13,7 @@ import pickle
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +49,9 @@ _LICENCES: tuple[tuple[str, str], ...] = (
     ("embedded", "MIT (part of taidpt), trained on Noto Color Emoji pictures, see NOTICE"),
 )
 _UNKNOWN_LICENCE = "unknown, see the source"
+# Keys under which training loops save the weights, the innermost last.
+_NESTED = ("state_dict", "model_state_dict", "model", "module")
+_ANCHOR = "logit_scale"
 
 
 def licence_note(pretrained: str) -> str:
@@ -79,8 +82,12 @@ def plain_weights(path: Path) -> Iterator[Path]:
         InputError: the file is unreadable, or holds anything but tensors.
     """
     if path.suffix == ".safetensors" and path.is_file():
-        yield path
-        return
+        with _open_safetensors(path) as file:
+            names = list(file.keys())
+        _refuse_transformers(names, path)
+        if not _prefix_of(names, path):
+            yield path
+            return
     from safetensors.torch import save_file
 
     with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:
@@ -159,6 +166,10 @@ def _load_old_layout(model: nn.Module, path: Path) -> None:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The state dict of a weight file: safetensors, `.pt` of plain tensors, TorchScript archive.
 
+    Weights may be nested under `state_dict`, `model`, `model_state_dict` or `module`, and their
+    names may share a prefix, such as `module.` (DDP), `model.` (Lightning) or `_orig_mod.`
+    (torch.compile).
+
     Raises:
         InputError: missing, unreadable, or holding anything but tensors.
     """
@@ -172,8 +183,45 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, error) from error
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise InputError(f"weights {path}: holds no tensors")
-    return tensors
+        keys = ", ".join(map(str, list(state)[:6])) or "nothing"
+        raise InputError(f"weights {path}: no tensors in it; it holds {keys}")
+    _refuse_transformers(tensors, path)
+    prefix = _prefix_of(tensors, path)
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _prefix_of(names: Iterable[str], path: Path) -> str:
+    """What precedes the names of a CLIP's weights; "" for a file of another layout.
+
+    Every CLIP has exactly one `logit_scale`, at the top of its names.
+    """
+    prefixes = [
+        name.removesuffix(_ANCHOR)
+        for name in names
+        if name == _ANCHOR or name.endswith(f".{_ANCHOR}")
+    ]
+    if "" in prefixes or not prefixes:
+        return ""
+    if len(prefixes) > 1:
+        raise InputError(
+            f"weights {path}: holds several models, under {', '.join(sorted(prefixes)[:5])}; save "
+            "one of them by itself"
+        )
+    return prefixes[0]
+
+
+def _refuse_transformers(names: Iterable[str], path: Path) -> None:
+    """Raise InputError for weights named as in Hugging Face's transformers."""
+    if any("vision_model." in name or "text_model." in name for name in names):
+        raise InputError(
+            f"weights {path}: named as in transformers (vision_model, text_model), not as in "
+            "open_clip; take open_clip_model.safetensors or open_clip_pytorch_model.bin of the "
+            "same model"
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -192,8 +240,11 @@ def _read_any(path: Path) -> dict[str, Any]:
     if is_torchscript_archive(path):
         return dict(_read_torchscript(path))
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    while isinstance(content, dict):
+        nested = next((content[key] for key in _NESTED if isinstance(content.get(key), dict)), None)
+        if nested is None:
+            break
+        content = nested
     if not isinstance(content, dict):
         raise InputError(f"weights {path}: a {type(content).__name__}, expected a state dict")
     return content

@@ -52,16 +52,32 @@ def test_random_weights_leave_the_callers_generator_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pt", "wrapped pt"])
-def test_local_files_give_their_weights_and_hash(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "keys", "prefix"),
+    [
+        ("safetensors", (), ""),
+        ("safetensors", (), "model."),
+        ("pt", (), ""),
+        ("pt", ("state_dict",), "module."),
+        ("pt", ("model",), ""),
+        ("bin", ("model_state_dict",), "_orig_mod."),
+        ("pt", ("state_dict", "model"), "_orig_mod.module."),
+        ("pth", (), "student.clip."),
+    ],
+)
+def test_local_files_give_their_weights_and_hash(
+    tmp_path: Path, suffix: str, keys: tuple[str, ...], prefix: str
+) -> None:
     source = load_clip(SMALL, "random:1").model.state_dict()
-    path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
-    if kind == "safetensors":
-        save_file({name: value.contiguous() for name, value in source.items()}, path)
+    path = tmp_path / f"weights.{suffix}"
+    content: Any = {f"{prefix}{name}": value.contiguous() for name, value in source.items()}
+    if prefix:
+        content["loss.weight"] = torch.ones(2)  # training loops save more than the model
+    if suffix == "safetensors":
+        save_file(content, path)
     else:
-        content: Any = source
-        if kind == "wrapped pt":
-            content = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in source.items()}}
+        for key in reversed(keys):
+            content = {"epoch": 3, key: content}
         torch.save(content, path)
     clip = load_clip(SMALL, str(path))
     assert clip.weights_sha256 == sha256_of(path)
@@ -107,6 +123,34 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file({"visual.conv1.weight": torch.zeros(3)}, path)
     with pytest.raises(InputError, match=r"other.safetensors do not fit this model"):
         load_clip(SMALL, str(path))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("vision_model.encoder.layers.0.mlp.fc1.weight", "logit_scale"),
+            "named as in transf.*take",
+        ),
+        (("model.text_model.embeddings.token_embedding.weight",), "named as in transf.*take"),
+        (("student.logit_scale", "teacher.logit_scale"), r"several models, under student\., teach"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_other_layouts_are_named(
+    tmp_path: Path, names: tuple[str, ...], message: str, suffix: str
+) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    content = {name: torch.zeros(2) for name in names}
+    save_file(content, path) if suffix == "safetensors" else torch.save(content, path)
+    with pytest.raises(InputError, match=message):
+        load_clip(SMALL, str(path))
+
+
+def test_a_file_without_tensors_says_what_it_holds(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "best": 0.5}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="no tensors in it; it holds epoch, best"):
+        load_clip(SMALL, str(tmp_path / "w.pt"))
 
 
 @pytest.mark.parametrize(
