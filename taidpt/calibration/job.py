@@ -119,6 +119,7 @@ def run_calibrate(job: CalibrateJob) -> None:
     if job.json_path is not None:
         _write_json(job.json_path, calibration)
     if target is not None and not job.dry_run:
+        _refuse_unlearned(target, calibration)
         _write(target, calibration, job.json_path)
     if given.problem is not None:
         raise given.problem
@@ -138,6 +139,14 @@ def _refuse_unwritable(job: CalibrateJob, target: Target | None) -> None:
         refuse_unwritable(job.json_path)
     if target is not None and not job.dry_run:
         refuse_unwritable(target.file)
+
+
+def _refuse_unlearned(target: Target, calibration: Calibration) -> None:
+    if not any(tag.learned for tag in calibration.tags):
+        raise InputError(
+            f"{target.path} keeps its thresholds: these frames show no tag surely; give more "
+            "frames, of different occasions, or a few labels (--labels)"
+        )
 
 
 def _write(target: Target, calibration: Calibration, kept: str | None) -> None:

@@ -15,6 +15,7 @@ __all__ = ["print_table", "print_text_table", "score_format"]
 
 _DIGITS = 4  # of the thresholds' spread
 _MOST_DECIMALS = 7
+_MOST_NAMES = 10  # of tags in one line
 
 
 def print_table(calibration: Calibration) -> None:
@@ -27,6 +28,10 @@ def print_table(calibration: Calibration) -> None:
     unsure = sum(tag.sureness == "low" for tag in tags)
     if unsure:
         print(f"\n{unsure} tags are unsure: more frames, or a few labels (--labels), help")
+    kept = [tag.name for tag in tags if not tag.learned]
+    if kept:
+        print(f"{len(kept)} tags keep their thresholds, as these frames show too little of them:")
+        print(f"  {', '.join(kept[:_MOST_NAMES])}{', …' if len(kept) > _MOST_NAMES else ''}")
 
 
 def print_text_table(tags: Mapping[str, TextTag]) -> None:

@@ -65,7 +65,7 @@ class Target(ABC):
 
     @abstractmethod
     def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
-        """Put thresholds and maps, of every tag by name, into `path`, at once and whole.
+        """Put thresholds and maps by tag into `path`, in one step; other tags keep theirs.
 
         Args:
             facts: what they were learned from, kept beside them.
@@ -117,12 +117,14 @@ class BundleTarget(Target):
         with hold_lock(self.path):
             bundle = Bundle.load(self.path)
             manifest = bundle.manifest
-            if set(found) != set(manifest.names):
+            if self.names != manifest.names:
                 raise BundleError(f"{self.path}: its tags are not those that were calibrated")
             tags = tuple(
                 dataclasses.replace(
                     entry, threshold=found[entry.name][0], probability=found[entry.name][1]
                 )
+                if entry.name in found
+                else entry
                 for entry in manifest.tags
             )
             provenance = {**manifest.provenance, "calibration": dict(facts)}
@@ -177,10 +179,15 @@ class BankTarget(Target):
             raise BundleError(
                 f"{self._path}: was replaced while it was calibrated; calibrate it again"
             )
+        before = check_fit(self._read, self.bundle, str(self.path))
+        kept = dict(zip(self.names, before.thresholds, strict=True))
+        maps = dict(zip(self.names, before.probabilities, strict=False))
         calibrated = dataclasses.replace(
             self._bank,
-            thresholds=[found[name][0] for name in self.names],
-            probabilities=[found[name][1] for name in self.names],
+            thresholds=[found[name][0] if name in found else kept[name] for name in self.names],
+            probabilities=[
+                found[name][1] if name in found else maps.get(name) for name in self.names
+            ],
             metadata={**self._bank.metadata, "calibration": dict(facts)},
         )
         calibrated.save(self._path)
@@ -201,6 +208,7 @@ def learned(calibration: Calibration) -> tuple[Learned, dict[str, Any]]:
     found = {
         tag.name: (Threshold(tag.on, tag.off, SOURCE), tag.probability_map())
         for tag in calibration.tags
+        if tag.learned
     }
     worth = round(calibration.effective_frames, 1)
     return found, {"frames": calibration.frames, "effective_frames": worth}

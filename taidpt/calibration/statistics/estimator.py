@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.statistics.effective import distinct_frames
 from taidpt.calibration.statistics.hierarchy import Family, Hint, explained, fit_family
 from taidpt.calibration.statistics.mixture import Parameter, responsibility
 from taidpt.calibration.statistics.sample import Sample, compress
@@ -70,6 +71,9 @@ class TagCalibration:
         sureness: "high", "medium" or "low". "high" needs ten independent sightings, and more than
             "low" a frame that is most likely to have the tag.
         scores, probabilities: the map from score to probability, linear between its points.
+        learned: whether thresholds and map rest on these frames. False where scores do not move,
+            where there is neither a sign of the tag nor of enough other tags, and for unsure tags
+            of a sample that is worth fewer than 20 frames: a bundle keeps what it had.
     """
 
     name: str
@@ -82,6 +86,7 @@ class TagCalibration:
     sureness: str
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
+    learned: bool = True
 
     def probability_map(self) -> dict[str, Any]:
         """The JSON of the map as a bundle's manifest holds it."""
@@ -140,9 +145,10 @@ def calibrate(
         scores: merged scores of unlabelled frames, [N, C], at least 20 frames.
         names: C names; None numbers them.
         hint: what texts say about each tag, in units of the tags' spreads.
-        effective_frames: how many independent frames these are worth; None means all.
+        effective_frames: how many independent frames these are worth; None means all. Copies count
+            once in any case.
     Raises:
-        InputError: too few frames, or scores that are not finite.
+        InputError: fewer than 20 distinct frames, or scores that are not finite.
     """
     values = checked_scores(scores, "scores")
     if len(values) < MIN_FRAMES:
@@ -150,8 +156,14 @@ def calibrate(
             f"frames to calibrate on: {len(values)}, which is too few; give at least "
             f"{MIN_FRAMES}, better some hundreds"
         )
+    distinct = distinct_frames(values)
+    if distinct < MIN_FRAMES:
+        raise InputError(
+            f"the {len(values)} frames are copies of {distinct}: their scores are equal; give at "
+            f"least {MIN_FRAMES} different ones. Nothing was changed"
+        )
     names = names or tuple(f"tag {index}" for index in range(values.shape[1]))
-    worth = 1.0 if effective_frames is None else min(1.0, effective_frames / len(values))
+    worth = min(effective_frames or len(values), distinct) / len(values)
     moves = _moving(values)
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
     if moves.any():
@@ -260,6 +272,7 @@ def _tag(name: str, values: Floats, switch: Switch, expected: float) -> TagCalib
         sureness=_sureness(switch) if switch.seen else "low",
         scores=tuple(switch.curve[0].tolist()),
         probabilities=tuple(switch.curve[1].tolist()),
+        learned=switch.seen or bool(np.isfinite(expected)),
     )
 
 
@@ -268,12 +281,14 @@ def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCali
 
     With fewer frames than tags, what tags share rests on too few frames.
     """
-    if effective_frames < tags:
-        return dataclasses.replace(tag, sureness="low")
     sightings = tag.expected_share * effective_frames
-    if tag.sureness == "low" or sightings >= _MANY_SIGHTINGS:
-        return tag
-    return dataclasses.replace(tag, sureness="medium" if sightings >= _FEWEST else "low")
+    sureness = tag.sureness
+    if effective_frames < tags or sightings < _FEWEST:
+        sureness = "low"
+    elif sureness == "high" and sightings < _MANY_SIGHTINGS:
+        sureness = "medium"
+    learned = tag.learned and (sureness != "low" or effective_frames >= MIN_FRAMES)
+    return dataclasses.replace(tag, sureness=sureness, learned=learned)
 
 
 def _sureness(switch: Switch) -> str:
@@ -286,4 +301,5 @@ def _constant(name: str, values: Floats) -> TagCalibration:
     """Scores that never move: the tag stays off, and its probability is 0."""
     top = float(values.max())
     on = top + max(abs(top), 1.0) * 1e-3
-    return TagCalibration(name, on, on, (on, on), "constant", 0.0, 0.0, "low", (top,), (0.0,))
+    band = on, on
+    return TagCalibration(name, on, on, band, "constant", 0.0, 0.0, "low", (top,), (0.0,), False)

@@ -97,6 +97,7 @@ def _refine_tag(
         sureness=_sureness(tag, labels),
         scores=tuple(switch.curve[0].tolist()),
         probabilities=tuple(switch.curve[1].tolist()),
+        learned=tag.learned or seen,
     )
 
 

@@ -21,7 +21,7 @@ from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.score_file import ScoreFile
 from tests.support import REPOSITORY
 from tests.taidpt.calibration.simulator import Size, simulate
-from tests.taidpt.calibration.small_scene import draw_pictures
+from tests.taidpt.calibration.small_scene import bundle_in, draw_pictures
 
 
 @dataclass(frozen=True)
@@ -145,3 +145,17 @@ def test_what_is_not_installed_is_said_in_one_line(matrix_path: Path) -> None:
         "error: taidpt calibrate needs scipy, which is not installed: "
         "pip install 'taidpt[calibrate]'\n"
     )
+
+
+@pytest.mark.parametrize("level", [0, 200])
+def test_copies_of_one_picture_change_nothing(level: int, tmp_path: Path) -> None:
+    bundle = bundle_in(tmp_path)
+    before = (bundle / "manifest.json").read_bytes()
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for index in range(40):
+        Image.fromarray(np.full((16, 16, 3), level, np.uint8)).save(folder / f"{index:02}.png")
+    done = calibrate(bundle, "--frames", folder)
+    assert done.returncode == 2
+    assert "40 frames are copies of 1" in done.stderr
+    assert (bundle / "manifest.json").read_bytes() == before

@@ -146,10 +146,32 @@ def test_constant_scores_stay_off_and_leave_the_others_alone() -> None:
     assert learned.tags[0] == calibrate(np.delete(scores, 2, axis=1)).tags[0]
 
 
-def test_all_constant_scores_are_a_result_not_a_crash() -> None:
-    learned = calibrate(np.zeros((50, 3)))
-    assert [tag.state for tag in learned.tags] == ["constant"] * 3
-    assert (learned.on > 0).all()
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-3])
+def test_copies_of_one_frame_are_refused(noise: float) -> None:
+    random = np.random.default_rng(0)
+    scores = random.standard_normal(20) + noise * random.standard_normal((40, 20))
+    with pytest.raises(InputError, match="copies of 1"):
+        calibrate(scores)
+
+
+def test_copies_count_once() -> None:
+    scores = simulate("plain", 209, Size(100, 12)).merged()
+    once, often = calibrate(scores), calibrate(np.repeat(scores, 5, axis=0))
+    assert (once.effective_frames, often.effective_frames) == (100, 100)
+    assert [tag.sureness for tag in often.tags] == [tag.sureness for tag in once.tags]
+
+
+def test_a_sample_without_any_tag_teaches_nothing() -> None:
+    learned = calibrate(np.random.default_rng(3).standard_normal((400, 8)))
+    assert not any(tag.learned for tag in learned.tags if tag.state == "not seen")
+
+
+def test_unsure_tags_of_a_poor_sample_are_not_learned() -> None:
+    scores = simulate("plain", 211, Size(600, 8)).merged()
+    rich, poor = calibrate(scores), calibrate(scores, effective_frames=12.0)
+    assert all(tag.learned for tag in rich.tags)
+    assert all(tag.learned == (tag.sureness != "low") for tag in poor.tags)
+    assert not all(tag.learned for tag in poor.tags)
 
 
 def test_scores_of_a_few_levels_do_not_break_it() -> None:
