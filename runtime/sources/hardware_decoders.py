@@ -1,6 +1,6 @@
-"""Hardware decoders of video, through PyAV: which of them may be here, and opening a file with one.
+"""Hardware decoders of video, through PyAV: which of them may exist, and opening a file with one.
 
-A Jetson's own decoder is not among FFmpeg's: there `gst:` pipelines have it.
+FFmpeg has no decoder for a Jetson's own hardware; use a `gst:` pipeline there.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["AUTO", "SOFTWARE", "likely_devices", "open_decoding"]
 _LOG = logging.getLogger("taidpt.runtime")
 
 AUTO, SOFTWARE = "auto", "software"
-# Where a device of a kind shows itself, so that others are not tried.
-_SIGNS = {"cuda": "/dev/nvidia0", "vaapi": "/dev/dri/renderD128"}
+# The device file of each kind; kinds without one are not tried.
+_DEVICE_FILES = {"cuda": "/dev/nvidia0", "vaapi": "/dev/dri/renderD128"}
 
 
 def likely_devices() -> list[str]:
-    """Kinds of devices that `auto` tries: FFmpeg has them, and the system shows one."""
-    found = [kind for kind, sign in _SIGNS.items() if Path(sign).exists()]
+    """Kinds of devices that `auto` tries: FFmpeg supports them, and the system has one."""
+    kinds = [kind for kind, path in _DEVICE_FILES.items() if Path(path).exists()]
     if sys.platform == "darwin":
-        found.append("videotoolbox")
+        kinds.append("videotoolbox")
     built_in = _built_in()
-    return [kind for kind in found if kind in built_in]
+    return [kind for kind in kinds if kind in built_in]
 
 
 def open_decoding(
@@ -37,28 +37,28 @@ def open_decoding(
     name: str,
     likely: Sequence[str] | None = None,
 ) -> Any:
-    """Open a container whose video is decoded as asked.
+    """Open a container for a decoder.
 
     Args:
-        decoder: "auto" takes a device that works, else software with a line in the log where a
-            device was there; "software"; or a kind of device, "cuda" or "vaapi", which works or
-            fails.
-        open_container: called with `hwaccel=` for a device, and without for software.
-        name: of the source, without credentials.
-        likely: what "auto" tries; None asks the system.
+        decoder: "auto" uses a device that works, else software, with a line in the log if a
+            device exists and does not work; "software"; or a kind of device, "cuda" or "vaapi",
+            which fails if it does not work.
+        open_container: called with `hwaccel=` for a device, and without it for software.
+        name: the source's name, without credentials.
+        likely: the kinds that "auto" tries; None asks the system.
     Raises:
-        InputError: the device was asked for and does not decode this here; without the name.
-        MissingDependencyError: this PyAV knows no hardware decoders.
+        InputError: the chosen device does not decode this video here.
+        MissingDependencyError: this PyAV has no hardware decoders.
     """
     if decoder == SOFTWARE:
         return open_container()
     if decoder != AUTO:
         return _open_on(decoder, open_container)
     for kind in likely_devices() if likely is None else likely:
-        reason = _why_not(kind)
+        reason = _start_error(kind)
         if reason is None:
             container = open_container(hwaccel=_accelerator(kind, fall_back=True))
-            _LOG.info("%s: decoded by %s where it knows the format", name, kind)
+            _LOG.info("%s: decoded by %s if it supports the format", name, kind)
             return container
         _LOG.warning("%s: decoded in software, because %s does not start: %s", name, kind, reason)
     return open_container()
@@ -73,7 +73,7 @@ def _open_on(kind: str, open_container: Callable[..., Any]) -> Any:
     hint = f"; this PyAV has {', '.join(built_in)}; --decoder software decodes on the CPU"
     if kind not in built_in:
         raise InputError(f"no decoder {kind!r}{hint}")
-    reason = _why_not(kind)
+    reason = _start_error(kind)
     if reason is not None:
         raise InputError(f"the decoder {kind} does not start here: {reason}{hint}")
     try:
@@ -82,8 +82,8 @@ def _open_on(kind: str, open_container: Callable[..., Any]) -> Any:
         raise InputError(f"{kind} does not decode this format: {error}{hint}") from None
 
 
-def _why_not(kind: str) -> str | None:
-    """Why a device does not start, or None when it does."""
+def _start_error(kind: str) -> str | None:
+    """Why a device does not start; None if it does."""
     import av
 
     try:

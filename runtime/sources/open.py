@@ -68,11 +68,9 @@ def list_sources(texts: Sequence[str], options: SourceOptions) -> list[Source]:
     Raises:
         InputError: a text names nothing, or a stream or camera cannot be opened.
     """
-    from taidpt.runtime.sources.picture_files import is_image
-
     addresses = [parse_address(text) for text in texts]
     files = [Path(address.text) for address in addresses if address.kind is Kind.FILE]
-    if 1 < len(files) == len(addresses) and all(map(is_image, files)):
+    if 1 < len(files) == len(addresses) and all(map(_is_picture, files)):
         return [_with_roi(ImageSource(f"{len(files)} pictures", files, options), options)]
     sources: list[Source] = []
     try:
@@ -109,24 +107,28 @@ def _sources_of(address: Address, options: SourceOptions) -> list[Source]:
 
 
 def _file(address: Address, options: SourceOptions) -> Source:
-    from taidpt.runtime.sources.picture_files import is_image
-
-    if address.kind is Kind.FILE and is_image(Path(address.text)):
+    if address.kind is Kind.FILE and _is_picture(Path(address.text)):
         return ImageSource(address.name, [Path(address.text)], options)
     from taidpt.runtime.sources.video_file import VideoSource
 
     return VideoSource(address, options)
 
 
+def _is_picture(path: Path) -> bool:
+    """Whether a file is a picture; MJPEG videos begin like one."""
+    from taidpt.runtime.sources.picture_files import is_image
+
+    return path.suffix.lower() not in _VIDEO_SUFFIXES and is_image(path)
+
+
 def _folder(folder: Path, options: SourceOptions) -> list[Source]:
     """The pictures of a folder as one source, then each of its videos."""
-    from taidpt.runtime.sources.picture_files import is_image
     from taidpt.runtime.sources.video_file import VideoSource
 
     files, left_out = _walk(folder, options.recursive)
     pictures, videos, others = [], [], []
     for path in files:
-        if is_image(path):
+        if _is_picture(path):
             pictures.append(path)
         elif path.suffix.lower() in _VIDEO_SUFFIXES:
             videos.append(path)

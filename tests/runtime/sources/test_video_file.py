@@ -72,6 +72,7 @@ def test_whole_videos_are_whole_whatever_their_headers_count(tmp_path: Path) -> 
         encode(tmp_path / "live.mkv", steps(10), live="1"): steps(10),
         encode(tmp_path / "parts.mp4", steps(30), movflags="frag_keyframe+empty_moov"): steps(30),
         encode(tmp_path / "plain.flv", steps(20)): steps(20),
+        encode(tmp_path / "plain.mjpeg", steps(10), "mjpeg"): steps(10),
         encode(tmp_path / "plain.webm", steps(10), "libvpx"): steps(10),
     }
     for path, times in cases.items():
