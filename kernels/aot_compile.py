@@ -33,9 +33,9 @@ PARAMETERS = {
 KINDS = ("wide", "narrow", "general")
 _ALIGNED = ("x_ptr", "bank_ptr", "stride_image", "stride_patch", "stride_bank", "D")
 TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
-# Before it tensor cores know no bf16.
+# The first architecture whose tensor cores multiply bf16.
 _BF16_ARCHITECTURE = 80
-# Runs, through the driver's compiler, on whatever is newer than sm_80; JetPack 6 takes up to 8.5.
+# The driver compiles this PTX for architectures newer than sm_80; JetPack 6 accepts ISA up to 8.5.
 FALLBACK_ARCHITECTURE = 80
 PTX_VERSION = 80
 

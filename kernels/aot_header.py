@@ -1,4 +1,4 @@
-"""What the C library learns of compiled kernels: a header of facts, and what embeds them."""
+"""Writes the header that describes the compiled kernels to the C library, and embeds them."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class _LocalSimilarity(torch.autograd.Function):
         inputs = Inputs(patches, class_embeddings, ctx.temperature, mask, values)
         wants = ctx.needs_input_grad
         needs = (wants[0], wants[1], wants[4])
-        # the tensors that forward saved are plain: only the gradient has to be looked at
+        # the tensors that forward saved are plain: only the gradient has to be checked
         if torch.is_grad_enabled() or not bypasses_dispatcher(grad):
             # with create_graph the operator reports that there is no second derivative
             gradients = torch.ops.taidpt.local_similarity_backward(

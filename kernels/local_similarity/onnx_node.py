@@ -27,7 +27,7 @@ DOMAIN = "taidpt"
 OP_TYPE = "LocalSimilarity"
 PLUGIN_NAMESPACE = "taidpt"
 PLUGIN_VERSION = "1"
-# LayerNormalization is one node from 17 on; 20 is the newest that onnxruntime 1.18 knows.
+# LayerNormalization is one node from 17 on; 20 is the newest that onnxruntime 1.18 runs.
 OPSETS = range(17, 21)
 _INPUTS = ("X", "T", "V", "mask")
 
@@ -61,7 +61,7 @@ def local_similarity_node(
     if not temperature > 0:
         raise ValueError(f"{OP_TYPE}: temperature must be above 0, received {temperature}")
     if mask and not values:
-        # TensorRT's parser refuses an input left out before another: the bank stands in for V
+        # TensorRT's parser refuses an omitted input before another one: the bank takes V's place
         values = class_embeddings
     inputs = [patches, class_embeddings, values, mask]
     while not inputs[-1]:
@@ -83,8 +83,8 @@ def local_similarity_function(
 ) -> FunctionProto:
     """The function that every node of the model without a plugin becomes.
 
-    A function cannot ask whether an optional input was given, so it is made for those that the
-    model's nodes have. Features are taken as float32 first: half-precision patches are accepted.
+    A function cannot test for an optional input, so it is built for the inputs that the model's
+    nodes have. Features are cast to float32 first: half-precision patches are accepted.
 
     Args:
         opset: of the model, 17 to 20.

@@ -1,4 +1,4 @@
-"""Triton kernels beside the forward one: lengths of patches, gradient of the similarities."""
+"""Triton kernels of patch lengths and of the similarities' gradient."""
 
 # A kernel's arguments have Triton's types, which Python annotations do not name.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -74,12 +74,12 @@ def gradient_kernel(
 ):
     """dL/d(x̂·t) / |x| of `chunk` classes from `first_class` on, [rows = B * P, chunk].
 
-    The similarities are computed again; two plain matrix products of what is written here give
-    the gradients of T and X. Rows of it lie `stride_to_rows` apart, a multiple of 16 as
+    The similarities are computed again; two plain matrix products with this output give the
+    gradients of T and X. Its rows are `stride_to_rows` apart, a multiple of 16 as
     `first_class` is. Values are multiplied by the scalar at `grad_scale_ptr` where there is one.
     EVEN_C says that C, `chunk` and `stride_grad_image` are multiples of 4.
     """
-    # multiples, which the compiler then knows: several elements are read and written at once
+    # tell the compiler that these are multiples: it then reads and writes several elements at once
     stride_to_rows = stride_to_rows // 16 * 16
     first_class = first_class // 16 * 16
     if EVEN_C:
@@ -134,11 +134,11 @@ def gradient_kernel(
         weight = tl.exp2((similarity * temperature - log_sum) * LOG2_E)
         result = tl.load(result_ptr + place, mask=inside, other=0.0)
         inner_grad = weight * (1.0 + temperature * (similarity - result))
-        # an expanded gradient, as that of a sum, is read where it lies: its strides are 0
+        # the strides of an expanded gradient, such as a sum's, are 0: no copy is needed
         grad_place = (first_class + column).to(tl.int64) * stride_grad_class
         inner_grad *= tl.load(grad_rows[:, None] + grad_place[None, :], mask=inside, other=0.0)
-        found = (inner_grad * weighing[:, None]).to(to_rows_ptr.dtype.element_ty)
+        gradient = (inner_grad * weighing[:, None]).to(to_rows_ptr.dtype.element_ty)
         target = to_rows_ptr + (row.to(tl.int64) * stride_to_rows)[:, None] + column[None, :]
         # columns beyond the chunk are the rows' padding: zeros, since their log_sum is infinite
         padded = (row[:, None] < rows) & (column[None, :] < stride_to_rows)
-        tl.store(target, found, mask=padded)
+        tl.store(target, gradient, mask=padded)

@@ -1,4 +1,4 @@
-"""What every Triton launch shares: operands, the types of products, lengths of patches.
+"""What all Triton launches share: operands, the types of products, lengths of patches.
 
 Under TRITON_INTERPRET=1 launches run on CPU tensors.
 """
@@ -32,7 +32,7 @@ _DTYPES = {
     torch.bfloat16: tl.bfloat16,
     torch.float32: tl.float32,
 }
-# Tensor cores know no bf16 and no TF32 before it.
+# The first compute capability whose tensor cores multiply bf16 and TF32.
 _AMPERE = 80
 
 
@@ -62,7 +62,7 @@ def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
 def element_type(patches: torch.Tensor, *others: torch.Tensor | None) -> torch.dtype:
     """The type of the products' factors: the widest given; fp16 with bf16 needs fp32.
 
-    So does bf16 alone before compute capability 8.0, whose tensor cores do not know it.
+    So does bf16 alone before compute capability 8.0, whose tensor cores lack it.
     """
     dtype = patches.dtype
     for other in others:
@@ -85,7 +85,7 @@ def is_interpreted() -> bool:
 
 
 def precision(dtype: torch.dtype, architecture: int) -> str:
-    """Triton's word: fp32 products stay as exact as fp32 unless PyTorch was told to use TF32."""
+    """Triton's precision of a product: full fp32 unless PyTorch allows TF32."""
     if dtype != torch.float32 or architecture < _AMPERE:
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

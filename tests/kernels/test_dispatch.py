@@ -1,4 +1,4 @@
-"""Ordinary calls leave the dispatcher out; whoever needs the operator still sees it."""
+"""Plain calls bypass PyTorch's dispatcher; compilers, tracers and subclasses go through it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def leaves_of(inputs: Inputs) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("valued", [False, True])
-def test_both_ways_give_the_same(masked: bool, valued: bool) -> None:
+def test_call_past_the_dispatcher_equals_the_operator(masked: bool, valued: bool) -> None:
     inputs = inputs_of(masked, valued)
     leaves = leaves_of(inputs)
     plain = local_similarity(*inputs)
@@ -64,7 +64,7 @@ def test_both_ways_give_the_same(masked: bool, valued: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")
-def test_who_needs_the_operator_gets_it() -> None:
+def test_compilers_tracers_and_subclasses_go_through_the_dispatcher() -> None:
     plain = torch.ones(2, 3)
     assert dispatch.bypasses_dispatcher(plain, None, torch.nn.Parameter(plain))
     assert not dispatch.bypasses_dispatcher(plain.as_subclass(Tagged))
@@ -84,7 +84,7 @@ def test_who_needs_the_operator_gets_it() -> None:
     assert set(seen) == {False}
 
 
-def test_an_exported_program_holds_the_operator() -> None:
+def test_exported_program_contains_the_operator() -> None:
     inputs = make_inputs(Case(2, 5, 7, 8))
 
     class Module(torch.nn.Module):
@@ -96,7 +96,7 @@ def test_an_exported_program_holds_the_operator() -> None:
     assert "taidpt.local_similarity.default" in targets
 
 
-def test_no_gradient_is_kept_where_none_is_wanted() -> None:
+def test_no_gradient_graph_without_grad_mode() -> None:
     inputs = inputs_of()
     with torch.no_grad():
         assert not local_similarity(*inputs).requires_grad

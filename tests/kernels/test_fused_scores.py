@@ -29,7 +29,7 @@ def test_best_patches() -> None:
     assert torch.equal(best[1:].long(), similarity.argmax(1)[1:])
 
 
-def test_an_epilogue_that_does_not_fit_is_named() -> None:
+def test_epilogue_of_wrong_shape_raises() -> None:
     inputs = make_inputs(Case(2, 4, 5, 8))
     with pytest.raises(ValueError, match="both or neither"):
         fused_scores(*inputs, epilogue=Epilogue(scale=torch.ones(5)))

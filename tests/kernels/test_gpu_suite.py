@@ -52,7 +52,7 @@ MACHINE = {
 }
 
 
-def test_a_part_that_dies_or_hangs_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_crashed_or_hanging_part_leaves_the_others(tmp_path: Path) -> None:
     record = harness.Record(dict(MACHINE), tmp_path / "gpu.json")
 
     def command(seconds: float, done: list[str]) -> list[str]:
@@ -70,7 +70,7 @@ def test_a_part_that_dies_or_hangs_takes_no_other_with_it(tmp_path: Path) -> Non
     assert record.failed()
 
 
-def test_a_suite_that_cannot_begin_says_so(tmp_path: Path) -> None:
+def test_process_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
     record = harness.Record(dict(MACHINE), tmp_path / "gpu.json")
     harness.run_parts(lambda *_: [sys.executable, "-c", "raise SystemExit(3)"], 30.0, record)
     found = record.content["tests"]["start"]["failed"]

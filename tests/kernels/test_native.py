@@ -101,12 +101,12 @@ def test_every_bfloat_is_read() -> None:
     assert torch.equal(found[0], bank[:, 0].float())
 
 
-def test_an_empty_batch_is_done() -> None:
+def test_empty_batch() -> None:
     inputs = make_inputs(Case(1, 4, 5, 8))
     assert call(inputs._replace(patches=inputs.patches[:0])).shape == (0, 5)
 
 
-def test_bad_input_is_named_with_its_sizes() -> None:
+def test_invalid_input_message_names_sizes() -> None:
     inputs = make_inputs(Case(2, 3, 5, 8))
     assert "P = 0" in refused(inputs, BAD_INPUT, patch_count=0)
     assert "C = 0" in refused(inputs, BAD_INPUT, class_count=0)
@@ -120,7 +120,7 @@ def test_bad_input_is_named_with_its_sizes() -> None:
     assert "B = 1, P = 3, C = 5, D = 8" in message
 
 
-def test_without_a_gpu_the_call_says_so() -> None:
+def test_gpu_call_without_gpu_gives_unsupported() -> None:
     if torch.cuda.is_available():
         pytest.skip("gpu: this machine has one")
     inputs = make_inputs(Case(1, 3, 5, 8))
@@ -142,7 +142,7 @@ def test_gpu_is_the_definition(sizes: tuple[int, int, int, int], dtype: torch.dt
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_it_neither_links_cuda_nor_exports_internals() -> None:
+def test_library_links_no_cuda_and_exports_only_its_interface() -> None:
     library = built_library()
     dynamic = subprocess.run(
         ["readelf", "-dW", str(library)], capture_output=True, text=True, check=True
@@ -162,7 +162,7 @@ def test_it_neither_links_cuda_nor_exports_internals() -> None:
     }
 
 
-def test_a_build_without_kernels_and_headers_says_what_it_left_out(tmp_path: Any) -> None:
+def test_cmake_reports_skipped_parts(tmp_path: Any) -> None:
     load_library()  # a compiler and cmake are there
     output = run_cmake("-S", str(REPOSITORY), "-B", str(tmp_path), "-DTAIDPT_GPU_KERNELS=OFF")
     assert "GPU kernels: none, CPU only" in output

@@ -111,7 +111,7 @@ def launch_of(answer: dict[str, Any]) -> tuple[list[int], list[int]]:
     return numbers[:9], numbers[9:]
 
 
-def test_kernels_declare_what_the_header_says() -> None:
+def test_kernel_parameters_match_the_header() -> None:
     """The order of arguments is that of the Triton kernel; two hidden pointers follow."""
     from taidpt.kernels.aot_compile import PARAMETERS
     from taidpt.kernels.local_similarity.triton_forward import forward_kernel
@@ -122,7 +122,7 @@ def test_kernels_declare_what_the_header_says() -> None:
     assert declared_sizes() == (*sizes, 8, 8)
 
 
-def test_arguments_arrive_in_the_kernels_order() -> None:
+def test_arguments_are_passed_in_the_kernels_order() -> None:
     from taidpt.kernels.aot_compile import PARAMETERS
 
     full = call(values=0x30000, mask=0x40000, stream=0x60000, temperature=12.5)
@@ -190,19 +190,19 @@ def test_kernel_grid_and_shared_memory(dtype: int) -> None:
             assert asked == ([f"attribute 8 {fact['shared_bytes']}"] if large else [])
 
 
-def test_some_kernel_needs_the_larger_shared_memory() -> None:
+def test_some_kernel_exceeds_the_default_shared_memory() -> None:
     """Else the test above would never see it asked for."""
     assert any(fact["shared_bytes"] > 48 * 1024 for fact in facts() if not fact["ptx"])
 
 
 @pytest.mark.parametrize("architecture", [86, 101, 121])
-def test_an_unknown_architecture_takes_the_ptx(architecture: int) -> None:
+def test_unknown_architecture_uses_the_ptx(architecture: int) -> None:
     (answer,) = answers(on(call(BF16), arch=architecture))
     assert answer["status"] == OK
     assert (loaded(answer)["ptx"], loaded(answer)["type"]) == (True, "bf16")
 
 
-def test_an_old_architecture_is_refused_before_any_launch() -> None:
+def test_old_architecture_gives_unsupported_before_any_launch() -> None:
     half, wide = answers(on(call(F16), arch=70), on({"prepare": CURRENT}, arch=70))
     built = ", ".join(architectures())
     for answer, dtype in ((half, "fp16"), (wide, "fp32")):
@@ -213,7 +213,7 @@ def test_an_old_architecture_is_refused_before_any_launch() -> None:
         ) in answer["message"]
 
 
-def test_a_kernel_is_loaded_once_and_ahead_where_asked() -> None:
+def test_kernel_is_loaded_once_or_by_prepare() -> None:
     first, again, prepared, after = answers(
         call(), call(), {"environment": {}, "prepare": 0}, call(F32, device=0, dim=72)
     )
@@ -232,7 +232,7 @@ REFUSALS = [
 ]
 
 
-def test_a_driver_that_refuses_is_named() -> None:
+def test_driver_errors_name_the_call() -> None:
     wide = {"batch": 64, "class_count": 1000}
     calls = [on(call(**wide), fail=name) for name, _ in REFUSALS]
     found = answers(*calls, call(**wide), on(call(**wide), fail="cuLaunchKernel"), call(device=7))
@@ -246,7 +246,7 @@ def test_a_driver_that_refuses_is_named() -> None:
     assert found[5]["message"] == "cuDeviceGet failed: CUDA_ERROR_INVALID_DEVICE"
 
 
-def test_no_context_and_no_usable_driver_are_said() -> None:
+def test_missing_context_or_driver_gives_unsupported() -> None:
     (without,) = answers(on(call(), context=0))
     assert (without["status"], without["message"]) == (
         UNSUPPORTED,
@@ -267,7 +267,7 @@ def test_bad_input_never_reaches_the_driver() -> None:
         assert "P = 49" in answer["message"]
 
 
-def test_a_build_without_kernels_says_so(tmp_path: Path) -> None:
+def test_build_without_kernels_gives_unsupported(tmp_path: Path) -> None:
     run_cmake("-S", str(REPOSITORY), "-B", str(tmp_path), "-DTAIDPT_GPU_KERNELS=OFF")
     run_cmake("--build", str(tmp_path), "--parallel", "2")
     (answer,) = answers(call(), library=tmp_path / "libtaidpt.so")

@@ -112,7 +112,7 @@ def test_node_names_its_plugin_and_two_temperatures_share_the_function() -> None
     np.testing.assert_allclose(run(model, inputs), expected, atol=ATOL, rtol=RTOL)
 
 
-def test_bad_models_are_named() -> None:
+def test_invalid_models_raise() -> None:
     inputs = make_inputs(Case(2, 6, 5, 16))
     model = head_model(inputs)
     model.graph.node.append(local_similarity_node("X", "T", "Z", 4.0, values="W"))

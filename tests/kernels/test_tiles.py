@@ -29,7 +29,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("architecture", [70, *SHARED_LIMITS, 121])
-def test_choices_fit(architecture: int) -> None:
+def test_chosen_tiles_fit_shared_memory(architecture: int) -> None:
     limit = SHARED_LIMITS.get(architecture, 99 * 1024 if architecture == 121 else 64 * 1024)
     for shape in SHAPES:
         tiles = choose(architecture, shape)
@@ -39,7 +39,7 @@ def test_choices_fit(architecture: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", SHARED_LIMITS)
-def test_a_call_is_two_launches_at_most(architecture: int) -> None:
+def test_at_most_two_launches(architecture: int) -> None:
     """Lengths of patches before, or splits joined after, never both."""
     for shape in SHAPES:
         tiles = choose(architecture, shape)
@@ -61,13 +61,13 @@ def test_tails_cover_with_little_padding(patches: int, expected: tuple[int, int]
     assert tails(patches, 128) == expected
 
 
-def test_every_rest_is_covered() -> None:
+def test_tails_cover_every_remainder() -> None:
     for patches in range(1, 800):
         rest = patches % 128
         assert sum(tails(patches, 128)) >= rest
 
 
-def test_limits_are_named() -> None:
+def test_shared_memory_error_names_the_limit() -> None:
     check_shared(75, 65536, "kernel")
     with pytest.raises(ValueError, match=r"tile needs 98304 bytes.*sm_75 has 65536"):
         check_shared(75, 98304, "tile")

@@ -126,14 +126,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("patches", "bank", "error", "message"), BAD)
-def test_bad_shapes_are_named(
+def test_invalid_shapes_raise_with_their_sizes(
     patches: tuple[int, ...], bank: tuple[int, ...], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         local_similarity(torch.ones(patches), torch.ones(bank), 40.0)
 
 
-def test_bad_values_are_named() -> None:
+def test_invalid_values_raise_with_their_names() -> None:
     patches, bank = torch.ones(2, 3, 4), torch.ones(5, 4)
     broken = patches.clone()
     broken[1, 2, 3] = float("nan")

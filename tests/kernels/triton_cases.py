@@ -135,7 +135,7 @@ def test_tiles_tails_splits_and_images(tiles: Tiles, masked: bool) -> None:
     assert_forward(case, tiles, keep_log_sum=True, keep_best=True)
 
 
-def test_joined_sums_are_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_sums_equal_separate_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU; the interpreter joins them an element at a time, so the case is small."""
     monkeypatch.setattr(triton_launch, "is_interpreted", lambda: False)
     assert_forward(Case(2, 7, 5, 16, masked=True), Tiles(16, 1, 8, 16, 4, 1))
@@ -147,7 +147,7 @@ def test_a_temperature_near_zero_gives_the_mean() -> None:
 
 
 @pytest.mark.parametrize("splits", [1, 2])
-def test_scores_are_merged_in_the_kernel(splits: int) -> None:
+def test_kernel_applies_the_epilogue(splits: int) -> None:
     case = Case(2, 20, 33, 64, masked=True)
     similarity = chunked.forward(wide(case)).result
     generator = torch.Generator().manual_seed(1)
@@ -195,7 +195,7 @@ def test_backward_in_chunks_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_a_gradient_is_read_where_it_lies() -> None:
+def test_expanded_and_strided_gradients() -> None:
     """Expanded, as those of a sum and of a mean over images are, or with other strides."""
     case = Case(3, 9, 37, 32)
     row = torch.randn(37, generator=torch.Generator().manual_seed(3))
@@ -207,7 +207,7 @@ def test_a_gradient_is_read_where_it_lies() -> None:
 
 
 @pytest.mark.parametrize("splits", [1, 3])
-def test_lengths_are_kept_for_the_backward_pass(splits: int) -> None:
+def test_forward_returns_lengths_for_the_backward_pass(splits: int) -> None:
     operands = prepared(on_device(make_inputs(Case(3, 37, 41, 40, masked=True))))
     tiles = Tiles(16, 1, 16, 32, 4, 1, splits=splits, fuse_length=True)
     expected = inverse_lengths(operands.patches)
@@ -221,7 +221,9 @@ def test_lengths_are_kept_for_the_backward_pass(splits: int) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_an_ordinary_call_with_gradients(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
+def test_plain_call_with_gradients_through_triton(
+    monkeypatch: pytest.MonkeyPatch, masked: bool
+) -> None:
     """From the front door: what the forward launch leaves is what the backward one reads."""
     monkeypatch.setattr(dispatch, "uses_triton", lambda inputs: True)
     inputs = on_device(make_inputs(Case(2, 20, 33, 64, masked=masked), requires_grad=True))
@@ -235,7 +237,7 @@ def test_an_ordinary_call_with_gradients(monkeypatch: pytest.MonkeyPatch, masked
         assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
-def test_an_old_gpu_is_named_with_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_gpu_error_names_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     patches: Any = SimpleNamespace(is_cuda=True, device="cuda:0", shape=(2, 49, 512))
     with pytest.raises(RuntimeError, match=r"6\.1 is unsupported.*\(2, 49, 512\)"):
@@ -256,7 +258,7 @@ def test_memory_of_a_chunk_is_bounded() -> None:
     assert triton_backward._chunk(64, 196, 1001, 2) == 1001
 
 
-def test_a_nan_behind_the_mask_stays_there() -> None:
+def test_masked_nan_changes_nothing() -> None:
     inputs = make_inputs(Case(2, 20, 17, 32, masked=True))
     assert inputs.mask is not None
     clean = triton_launch.launch_forward(prepared(on_device(inputs))).result
@@ -265,7 +267,7 @@ def test_a_nan_behind_the_mask_stays_there() -> None:
     assert torch.equal(clean, dirty)
 
 
-def test_strides_are_taken_as_they_come() -> None:
+def test_strided_inputs_need_no_copy() -> None:
     inputs = make_inputs(Case(3, 10, 17, 32))
     tiles = Tiles(32, 1, 16, 32, 4, 1)
     plain = triton_launch.launch_forward(prepared(on_device(inputs)), tiles=tiles).result

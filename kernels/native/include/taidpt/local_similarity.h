@@ -3,7 +3,7 @@
  *   Y[b, c] = sum_p softmax_p(temperature * x[b, p] . t[c]) * (x[b, p] . v[c])
  *
  * x are the patches divided by their lengths, v = t unless values are given. The GPU driver is
- * looked for when a GPU is first asked for; a machine without one can load this library.
+ * opened at the first call for a GPU; a machine without one can load this library.
  */
 #ifndef TAIDPT_LOCAL_SIMILARITY_H
 #define TAIDPT_LOCAL_SIMILARITY_H
@@ -52,7 +52,7 @@ typedef struct taidpt_local_similarity_args {
 } taidpt_local_similarity_args;
 
 /* Compute; on a GPU only enqueue. Returns a status from above. An image whose mask is all 0 gets 0.
- * On a CPU, NaN and infinity are refused; a GPU's memory is not looked at. */
+ * On a CPU, NaN and infinity are refused; a GPU's memory is not checked. */
 TAIDPT_API int taidpt_local_similarity(const taidpt_local_similarity_args *args);
 
 /* Load a GPU's kernels now, so that a later call may be captured into a CUDA graph. */
