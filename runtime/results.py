@@ -45,14 +45,14 @@ class Tag:
         return self.probability is not None and UNCERTAIN[0] < self.probability < UNCERTAIN[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `uncertain` and `upper_bound` are given only if true."""
+        """Return plain JSON values, always with the same keys."""
         return {
             "name": self.name,
             "score": self.score,
             "on": self.on,
             "probability": self.probability,
-            **({"uncertain": True} if self.uncertain else {}),
-            **({"upper_bound": True} if self.upper_bound else {}),
+            "uncertain": self.uncertain,
+            "upper_bound": self.upper_bound,
         }
 
 

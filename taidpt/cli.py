@@ -16,6 +16,7 @@ import click
 from taidpt import __version__
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.optional import missing_package, optional_packages
+from taidpt.runtime.printable import plain_output, printable
 from taidpt.runtime.redact import redact
 from taidpt.runtime.storage.stdout import ignore_broken_pipe
 from taidpt.watchdog import end_process, watch_signals
@@ -135,7 +136,7 @@ def export_main() -> NoReturn:
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived and the command did not handle it itself."""
+    """SIGTERM or SIGHUP arrived and the command did not handle it itself."""
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
@@ -150,7 +151,10 @@ def _run(command: click.Command, name: str, extra: str = "") -> NoReturn:
     does not react to these signals ends with 130 or 143 at the second one, or 10 seconds later.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` leaves it
+        signal.signal(signal.SIGHUP, _on_sigterm)
     watch_signals()
+    plain_output()
     if sys.stderr is None:  # closed with `2>&-`; what would be said there is said to nobody
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
@@ -197,7 +201,7 @@ def _is_stdouts(error: OSError) -> bool:
 
 
 def _say(line: str, code: int) -> int:
-    print(redact(line), file=sys.stderr)
+    print(printable(redact(line)), file=sys.stderr)
     return code
 
 

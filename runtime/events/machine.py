@@ -50,6 +50,7 @@ class Event:
         score: the smoothed score at the decision.
         decided_s: time of the decision, later than `time_s` by the shortest duration.
         peak: the highest smoothed score since the tag went on.
+        number: counts the events of a source from 1, also over restarts with a saved state.
     """
 
     time_s: float
@@ -58,6 +59,7 @@ class Event:
     score: float
     decided_s: float
     peak: float
+    number: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -205,7 +207,12 @@ class EventMachine:
         rows["raw"], rows["smoothed"], self._now.time_s = raw, y, time_s
         rows["on"] = np.where(switched, raw, rows["on"])
         rows["seen"] = True
-        return [*self._leave(time_s), *self._events(np.flatnonzero(switched), time_s)]
+        events = [*self._leave(time_s), *self._events(np.flatnonzero(switched), time_s)]
+        first = self._now.events + 1
+        self._now.events += len(events)
+        return [
+            dataclasses.replace(event, number=first + index) for index, event in enumerate(events)
+        ]
 
     def _smooth(self, time_s: float, scores: FloatRow) -> FloatRow:
         rows = self._now.rows

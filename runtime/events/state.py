@@ -29,12 +29,14 @@ class TagStates:
         rows: their states, C records.
         time_s: seconds of the last frame; NaN before the first.
         leaving: states of the tags that go off with the next frame, by name.
+        events: number of events so far.
     """
 
     names: tuple[str, ...]
     rows: npt.NDArray[Any]
     time_s: float = math.nan
     leaving: dict[str, Any] = field(default_factory=dict)
+    events: int = 0
 
     @classmethod
     def begin(cls, names: Sequence[str]) -> TagStates:
@@ -50,7 +52,7 @@ class TagStates:
     def retagged(self, names: Sequence[str]) -> TagStates:
         """The state for other tags: those of the same name keep theirs, the others start anew."""
         new = TagStates.begin(names)
-        new.time_s = self.time_s
+        new.time_s, new.events = self.time_s, self.events
         place = {name: index for index, name in enumerate(self.names)}
         known = [(at, place[name]) for at, name in enumerate(new.names) if name in place]
         if known:
@@ -70,6 +72,7 @@ class TagStates:
             "schema": _SCHEMA,
             "names": list(self.names),
             "time_s": None if math.isnan(self.time_s) else self.time_s,
+            "events": self.events,
             **{key: self.rows[key].tolist() for key in (*_FLOATS, *_BOOLS, "seen")},
             "leaving": {
                 name: {key: float(row[key]) for key in _FLOATS}
@@ -88,6 +91,7 @@ class TagStates:
             if state["schema"] > _SCHEMA:
                 raise InputError(f"event state of schema {state['schema']}: update taidpt")
             states = cls.begin(tuple(map(str, state["names"])))
+            states.events = _count(state.get("events", 0))
             if state["time_s"] is not None:
                 states.time_s = float(state["time_s"])
             for key in (*_FLOATS, *_BOOLS):
@@ -123,6 +127,12 @@ def float_row(name: str, value: Any, count: int) -> npt.NDArray[np.float64]:
     if not np.isfinite(row).all():
         raise InputError(f"{name} holds a value that is not finite")
     return np.array(np.broadcast_to(row, (count,)))
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise InputError(f"the number of events should be a whole number, got {value!r:.40}")
+    return value
 
 
 def _leaving_row(saved: Mapping[str, float]) -> Any:

@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from taidpt.runtime.events.machine import Event
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.jsonl import event_record
 from taidpt.runtime.stream.moment import Moment
@@ -168,8 +169,12 @@ class EventSender(Sink):
 
     def write(self, moment: Moment) -> None:
         """Queue the events that were decided at this frame."""
-        for event in moment.events:
-            self.sender.put(event_record(moment.frame.source, event))
+        self.resend(moment.frame.source, moment.events)
+
+    def resend(self, source: str, events: Sequence[Event]) -> None:
+        """Queue events; a receiver may have some of them already, with the same numbers."""
+        for event in events:
+            self.sender.put(event_record(source, event))
 
     def close(self) -> None:
         """Send the queued events for a bounded time."""

@@ -1,8 +1,11 @@
-"""A file of whole lines, also after a full disk or a kill."""
+"""A file of whole lines, also after a full disk, a kill, or a rotation of logs."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import stat
 from io import FileIO
 from pathlib import Path
 
@@ -14,27 +17,31 @@ _BLOCK = 1 << 16
 
 
 class LineFile:
-    """Appends lines without a buffer; a line that does not fit on the disk is taken back."""
+    """Appends lines without a buffer; a line that does not fit on the disk is taken back.
 
-    def __init__(self, path: str | Path, append: bool = False) -> None:
-        """Create the file, or with `append` continue after its last whole line.
+    A regular file has one writer: it is locked until it is closed. Lines are appended wherever the
+    file ends, so that it may be emptied in place (logrotate's `copytruncate`).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        """Create or empty the file, or with `append` continue after its last whole line.
 
         Raises:
-            InputError: the file cannot be written.
+            InputError: the file cannot be written, or another process writes to it.
         """
-        self._path = str(path)
-        self._whole = 0
-        try:
-            self._stream = FileIO(self._path, "a+" if append else "w")
-            if append and self._stream.seekable():
-                self._whole = _cut_last_line(self._stream)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+        self._path = os.fspath(path)
+        self._stream = self._open(append)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the file has no line yet."""
-        return self._whole == 0
+        """Whether a regular file has no line; a device or a pipe is never empty."""
+        status = os.fstat(self._stream.fileno())
+        return stat.S_ISREG(status.st_mode) and status.st_size == 0
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether this is a regular file and not a device or a pipe."""
+        return stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode)
 
     def write(self, line: bytes) -> None:
         """Write one line.
@@ -51,30 +58,71 @@ class LineFile:
             raise
         except OSError as error:
             with contextlib.suppress(OSError):  # a device or a pipe has no length to cut
-                self._stream.truncate(self._whole)
+                size = os.fstat(self._stream.fileno()).st_size
+                self._stream.truncate(max(size - (len(line) - len(rest)), 0))
             raise InputError(
                 f"{self._path}: cannot be written: {error.strerror}; what was written is whole"
             ) from None
-        self._whole += len(line)
+
+    def reopen(self) -> None:
+        """Continue in the file that has the name now, after the old one was moved away.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(Path(self._path).stat(), os.fstat(self._stream.fileno())):
+                return
+        moved, self._stream = self._stream, self._open(append=True)
+        moved.close()
 
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._stream.close()
 
+    def _open(self, append: bool) -> FileIO:
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            stream = FileIO(os.open(self._path, flags, 0o666), "w")
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+        try:
+            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                _lock(stream.fileno(), self._path)
+                stream.truncate(_whole_length(self._path) if append else 0)
+        except OSError as error:
+            stream.close()
+            raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
-def _cut_last_line(stream: FileIO) -> int:
-    """Cut the rest of a line that a kill left at the end; return the length in bytes."""
-    end = stream.seek(0, 2)
-    position = end
-    while position > 0:
-        begin = max(position - _BLOCK, 0)
-        stream.seek(begin)
-        found = stream.read(position - begin).rfind(b"\n")
-        if found >= 0:
-            position = begin + found + 1
-            break
-        position = begin
-    if position < end:
-        stream.truncate(position)
-    stream.seek(position)
-    return position
+
+def _lock(descriptor: int, path: str) -> None:
+    """Become the only writer, where the system and the file system have locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise InputError(
+                f"{path}: another output or process writes to it; name another file"
+            ) from None
+
+
+def _whole_length(path: str) -> int:
+    """The length up to the last line's end, in bytes; a kill may leave a part of a line."""
+    with open(path, "rb") as stream:  # noqa: PTH123 - the path may be a plain string
+        position = stream.seek(0, os.SEEK_END)
+        while position > 0:
+            begin = max(position - _BLOCK, 0)
+            stream.seek(begin)
+            found = stream.read(position - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            position = begin
+    return 0

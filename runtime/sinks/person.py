@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.printable import printable
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.storage.stdout import write_stdout
 from taidpt.runtime.stream.moment import Moment
@@ -31,7 +32,7 @@ def timeline_lines(intervals: Sequence[Interval], end_s: float) -> list[str]:
         return []
     by_tag: dict[str, list[Interval]] = {}
     for interval in intervals:
-        by_tag.setdefault(interval.tag, []).append(interval)
+        by_tag.setdefault(printable(interval.tag), []).append(interval)
     width = max(map(len, by_tag))
     return [
         f"{tag:<{width}}  {_bar(spans, end_s)}  {_span_text(spans)}"
@@ -69,7 +70,7 @@ class PersonSink(Sink):
     def write(self, moment: Moment) -> None:
         """Print a picture's tags; remember a video's best scores."""
         if moment.time is None:
-            write_stdout(f"{moment.frame.source}: {_picture_text(moment, self._top)}\n")
+            _print(f"{moment.frame.source}: {_picture_text(moment, self._top)}")
             return
         if self._live:
             _print_events(moment)
@@ -88,13 +89,17 @@ class PersonSink(Sink):
             ranked = sorted(best_scores.items(), key=lambda item: -item[1])[: self._top]
             best = ", ".join(f"{name} {score:.2f}" for name, score in ranked)
             lines = [f"no tag reached its threshold; the best scores were {best}"]
-        write_stdout("\n  ".join([f"{source}, {clock_text(end_s)}", *lines]) + "\n")
+        _print(f"{source}, {clock_text(end_s)}", *lines)
+
+
+def _print(*lines: str) -> None:
+    write_stdout("\n  ".join(map(printable, lines)) + "\n")
 
 
 def _print_events(moment: Moment) -> None:
     for event in moment.events:
         when = clock_text(event.time_s)
-        write_stdout(f"{moment.frame.source} {when} {event.tag} {event.kind}\n")
+        _print(f"{moment.frame.source} {when} {event.tag} {event.kind}")
 
 
 def _picture_text(moment: Moment, top: int) -> str:

@@ -100,7 +100,7 @@ class ReportSink(Sink):
             f"<title>{html.escape(self._title)}</title><style>{_STYLE}</style>"
             f"<h1>{html.escape(self._title)}</h1>{body or '<p>No frames.</p>'}</html>\n"
         )
-        write_output(self._path, page.encode())
+        write_output(self._path, page.encode("utf-8", "backslashreplace"))
 
 
 def _section(name: str, source: _Source) -> str:

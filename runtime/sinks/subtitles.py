@@ -9,6 +9,7 @@ from pathlib import Path
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.printable import printable
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.line_file import LineFile
 from taidpt.runtime.stream.moment import Moment
@@ -69,7 +70,7 @@ class SubtitleSink(Sink):
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
         """Write the cues."""
         for number, cue in enumerate(cues(intervals), start=1):
-            self._file.write(self._text(number, cue).encode())
+            self._file.write(self._text(number, cue).encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         """Close the file."""
@@ -78,7 +79,7 @@ class SubtitleSink(Sink):
     def _text(self, number: int, cue: Cue) -> str:
         mark = "." if self._form == "vtt" else ","
         times = f"{_stamp(cue.start_s, mark)} --> {_stamp(cue.end_s, mark)}"
-        text = ", ".join(" ".join(tag.split()) for tag in cue.tags)
+        text = ", ".join(" ".join(printable(tag).split()) for tag in cue.tags)
         if self._form == "vtt":
             text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         else:  # SRT has no escapes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 import sys
 import threading
@@ -72,7 +73,7 @@ def run_tag(job: TagJob) -> None:
         resume = job.state is not None and Path(job.state).exists()
         check_targets(outputs.targets, outputs.heatmap, tagger)
         sinks = _open_sinks(outputs, tagger, stack, resume) or [PersonSink(outputs.top, live)]
-        stop = stack.enter_context(_StopOnSigterm())
+        stop = stack.enter_context(_Signals(sinks))
         failures: list[InputError] = []
         for source in sources:
             if stop.requested:
@@ -176,10 +177,13 @@ def _open_state(job: TagJob, stream: Stream) -> StateFile | None:
 
 
 def _run_source(
-    stream: Stream, sinks: Sequence[Sink], stop: _StopOnSigterm, state: StateFile | None
+    stream: Stream, sinks: Sequence[Sink], stop: _Signals, state: StateFile | None
 ) -> InputError | None:
     """Tag one source; return the error that ended it, which does not end the others."""
     stop.stream = stream
+    for name, events in state.unwritten.items() if state is not None else ():
+        for sink in sinks:
+            sink.resend(name, events)
     failures: list[InputError] = []
     try:
         stream.source.open()
@@ -189,10 +193,13 @@ def _run_source(
         with FrameProgress(stream.source) as progress:
             for moment in _moments(stream, failures):
                 with stream.profile.timed("sinks"):
+                    stop.reopen_sinks()
+                    if state is not None:
+                        state.before(moment)
                     for sink in sinks:
                         sink.write(moment)
-                if state is not None:
-                    state.step()
+                    if state is not None:
+                        state.after(moment)
                 progress.step(moment)
     finally:
         # After a failure too: the frames before it have results. A broken pipe was reported by
@@ -219,24 +226,46 @@ def _moments(stream: Stream, failures: list[InputError]) -> Iterator[Moment]:
         failures.append(error)
 
 
-class _StopOnSigterm:
-    """Inside the `with`, SIGTERM makes the running stream finish the frames that it has."""
+class _Signals:
+    """Inside the `with`, SIGTERM makes the running stream finish the frames that it has.
 
-    def __init__(self) -> None:
+    SIGHUP makes sinks continue in a new file, as a rotation of logs asks for. Where no sink can, or
+    where the process had a terminal, which has gone away then, it does what SIGTERM does.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
         self.requested = False
         self.stream: Stream | None = None
-        self._previous: Any = None
+        self._sinks = sinks
+        self._reopen_requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+        self._can_reopen = any(sink.reopens for sink in sinks) and not any(map(os.isatty, range(3)))
 
-    def __enter__(self) -> _StopOnSigterm:
+    def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._request)
+            for number, handler in (
+                (signal.SIGTERM, self._request),
+                (signal.SIGHUP, self._request_reopening if self._can_reopen else self._request),
+            ):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+                    self._previous[number] = signal.signal(number, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def reopen_sinks(self) -> None:
+        """Reopen if SIGHUP has come; called between two frames, as a handler must not write."""
+        if self._reopen_requested:
+            self._reopen_requested = False
+            for sink in self._sinks:
+                sink.reopen()
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         self.requested = True
         if self.stream is not None:
             self.stream.stop()
+
+    def _request_reopening(self, signum: int, frame: FrameType | None) -> None:
+        self._reopen_requested = True

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from taidpt.runtime.printable import printable
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources.base import Source
 from taidpt.runtime.stream.moment import Moment
@@ -29,7 +30,7 @@ class FrameProgress:
         if sys.stderr.isatty() and not self._source.live:
             from tqdm import tqdm
 
-            name, total = self._source.name, self._source.total
+            name, total = printable(self._source.name), self._source.total
             self._bar = tqdm(desc=name, total=total, unit="frame", leave=False, dynamic_ncols=True)
         return self
 
@@ -37,7 +38,7 @@ class FrameProgress:
         """Count one frame."""
         self._count += 1
         if self._bar is not None:
-            self._bar.set_postfix_str(", ".join(moment.on[:4]), refresh=False)
+            self._bar.set_postfix_str(printable(", ".join(moment.on[:4])), refresh=False)
             self._bar.update()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -48,17 +49,17 @@ class FrameProgress:
         seconds = max(time.monotonic() - self._start_s, 1e-9)
         with contextlib.suppress(OSError):
             print(
-                f"{self._source.name}: frames: {self._count}, seconds: {seconds:.1f}, "
+                f"{printable(self._source.name)}: frames: {self._count}, seconds: {seconds:.1f}, "
                 f"frames a second: {self._count / seconds:.1f}",
                 file=sys.stderr,
             )
 
 
 class _RedactingFormatter(logging.Formatter):
-    """Removes credentials: messages of other libraries may repeat a whole URL."""
+    """Removes credentials and control characters, which other libraries may repeat."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return "\n".join(map(printable, redact(super().format(record)).split("\n")))
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def test_best_scores_give_frames_and_no_events(
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(records) == 100
     for record in records:
-        marks = [entry.get("upper_bound", False) for entry in record["tags"]]
+        marks = [entry["upper_bound"] for entry in record["tags"]]
         assert marks == [False, False, True, True, True]
         assert len({entry["score"] for entry in record["tags"][1:]}) == 1
     assert len(table.read_text().splitlines()) == 101

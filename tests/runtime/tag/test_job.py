@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from taidpt.runtime.sources.base import Frame, Source
 from taidpt.runtime.sources.open import open_source
+from taidpt.runtime.tag import job as job_module
+from taidpt.runtime.tag.job import run_tag
+from taidpt.runtime.tag.request import Outputs, TagJob
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
@@ -46,7 +55,10 @@ def test_a_video_becomes_json_lines(lively: Path, video_path: Path, tmp_path: Pa
     assert "frames: 100" in done.stderr
     records = lines(out)
     assert len(records) == 100
-    assert set(records[0]) == {"schema", "source", "index", "time_s", "on", "tags"}
+    keys = {"schema", "source", "index", "time_s", "on", "still", "tags"}
+    assert all(set(record) == keys for record in records)
+    tag_keys = {"name", "score", "on", "probability", "uncertain", "upper_bound"}
+    assert all(set(entry) == tag_keys for record in records for entry in record["tags"])  # type: ignore[attr-defined]
     assert {record["schema"] for record in records} == {"taidpt-frame/1"}
     with Tagger.load(lively, device="cpu") as tagger:
         for frame, record in list(zip(open_source(video_path), records, strict=True))[::20]:
@@ -57,6 +69,7 @@ def test_a_video_becomes_json_lines(lively: Path, video_path: Path, tmp_path: Pa
     changes = lines(events)
     assert {change["schema"] for change in changes} == {"taidpt-event/1"}
     assert {change["kind"] for change in changes} == {"on", "off"}
+    assert [change["number"] for change in changes] == list(range(1, len(changes) + 1))
     one = tag(lively, video_path, "--events", tmp_path / "one.jsonl")
     assert one.returncode == 0
     assert [(c["tag"], c["kind"], c["time_s"]) for c in lines(tmp_path / "one.jsonl")] == [
@@ -222,3 +235,180 @@ def test_files_share_batches_and_give_what_they_give_alone(lively: Path, tmp_pat
     assert any(found[1].values())
     timelines = tag(lively, *names, "--batch", 8).stdout
     assert timelines == tag(lively, *names).stdout
+
+
+class ScriptedSource(Source):
+    """Thirty frames with times; before some of them it does something."""
+
+    name = "scripted"
+    threaded = False
+
+    def __init__(self, actions: dict[int, Callable[[], object]]) -> None:
+        self.actions = actions
+
+    def frames(self) -> Iterator[Frame]:
+        for index in range(30):
+            self.actions.get(index, int)()
+            pixels = np.full((16, 16, 3), 8 * index, np.uint8)
+            yield Frame(pixels, index / 25, index, self.name)
+
+
+def hang_up() -> None:
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.fixture
+def without_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+
+
+@pytest.mark.usefixtures("without_terminal")
+def test_hangup_continues_in_new_files(
+    lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = {name: tmp_path / f"out.{name}" for name in ("jsonl", "events", "csv")}
+
+    def rotate() -> None:
+        for path in outputs.values():
+            path.rename(f"{path}.1")
+        hang_up()
+
+    monkeypatch.setattr(job_module, "list_sources", lambda *_: [ScriptedSource({10: rotate})])
+    named = Outputs(**{name: str(path) for name, path in outputs.items()})
+    run_tag(TagJob(str(lively), ("x",), named))
+    old, new = (lines(Path(f"{outputs['jsonl']}{suffix}")) for suffix in (".1", ""))
+    assert [record["index"] for record in (*old, *new)] == list(range(30))
+    assert len(old) == 10
+    rows = outputs["csv"].read_text("utf-8").splitlines()
+    assert rows[0].startswith("source,")
+    assert len(rows) == 21
+
+
+@pytest.mark.usefixtures("without_terminal")
+@pytest.mark.parametrize("output", ["vtt", "overlay"])
+def test_hangup_ends_a_run_whose_file_cannot_be_continued(
+    lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    path = tmp_path / f"out.{'mp4' if output == 'overlay' else output}"
+    monkeypatch.setattr(job_module, "list_sources", lambda *_: [ScriptedSource({20: hang_up})])
+    run_tag(TagJob(str(lively), ("x",), Outputs(**{output: str(path)}), threshold=-99.0))
+    if output == "vtt":
+        assert " --> " in path.read_text("utf-8")
+    else:
+        with open_source(path) as source:
+            assert 15 < len(list(source)) < 25
+
+
+def test_hangup_of_a_terminal_ends_the_run(
+    lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: True)
+    monkeypatch.setattr(job_module, "list_sources", lambda *_: [ScriptedSource({20: hang_up})])
+    run_tag(TagJob(str(lively), ("x",), Outputs(jsonl=str(tmp_path / "out.jsonl"))))
+    assert 15 < len(lines(tmp_path / "out.jsonl")) < 25
+
+
+def test_a_hangup_while_it_loads_ends_with_the_code_of_sigterm() -> None:
+    code = (
+        "import os, signal, taidpt.cli\n"
+        "taidpt.cli._invoke = lambda *_: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "taidpt.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (143, b"terminated\n")
+
+
+@pytest.fixture(scope="module")
+def odd_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video whose name is not UTF-8, has a colon and an escape sequence."""
+    folder = tmp_path_factory.mktemp("odd")
+    path = folder / os.fsdecode(b"12:30\x1b[2Jcaf\xe9.mp4")
+    colour_video(folder / "clip.mp4").rename(path)
+    return path
+
+
+@pytest.mark.parametrize("output", ["jsonl", "events", "csv", "report", "vtt", "srt", "overlay"])
+def test_odd_file_names_in_every_output(
+    lively: Path, odd_clip: Path, tmp_path: Path, output: str
+) -> None:
+    suffix = {"overlay": "mp4", "report": "html"}.get(output, output)
+    target = tmp_path / f"10:30.{suffix}"
+    done = subprocess.run(
+        [*BASE, str(lively), str(odd_clip), f"--{output}", str(target)],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stderr
+    if output in ("jsonl", "events"):
+        source = json.loads(target.read_bytes().splitlines()[0])["source"]
+        assert os.fsencode(source) == os.fsencode(odd_clip)
+    elif output == "csv":
+        with target.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            source = list(csv.reader(stream))[1][0]
+        assert os.fsencode(source).endswith(b"caf\xe9.mp4")
+        assert "\x1b" not in source
+    else:
+        assert target.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+)
+def test_a_timeline_in_plain_characters(
+    lively: Path, odd_clip: Path, environment: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [*BASE, str(lively), str(odd_clip)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"###" in done.stdout
+    assert b"\x1b" not in done.stdout
+    assert b"caf\xe9.mp4" in done.stdout
+    timeline = done.stdout.split(b"caf\xe9.mp4")[1]
+    assert timeline.isascii()
+
+
+def test_json_lines_on_an_ascii_output_stay_json(lively: Path, odd_clip: Path) -> None:
+    done = subprocess.run(
+        [*BASE, str(lively), str(odd_clip), "--jsonl", "-"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(records) == 100
+    assert os.fsencode(records[0]["source"]) == os.fsencode(odd_clip)
+
+
+def test_two_hundred_clips_need_no_more_than_one(
+    lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory, threads and descriptors are flat: a video is open during its turn only."""
+    clip = colour_video(tmp_path / "000.mp4", frames=3)
+    for number in range(1, 200):
+        os.link(clip, tmp_path / f"{number:03}.mp4")
+    seen: list[tuple[int, int, int]] = []
+
+    class Watching(job_module.FrameProgress):
+        def __exit__(self, *error: Any) -> None:
+            super().__exit__(*error)
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+            seen.append((threading.active_count(), descriptors, pages * resource.getpagesize()))
+
+    monkeypatch.setattr(job_module, "FrameProgress", Watching)
+    names = tuple(str(path) for path in sorted(tmp_path.glob("*.mp4")))
+    run_tag(TagJob(str(lively), names, Outputs(jsonl=str(tmp_path / "out.jsonl"))))
+    assert len({record["source"] for record in lines(tmp_path / "out.jsonl")}) == 200
+    threads, descriptors, memory = zip(*seen, strict=True)
+    assert max(threads) <= threads[0]
+    assert max(descriptors) <= descriptors[0] + 1
+    assert memory[-1] - memory[20] < 20e6

@@ -221,8 +221,8 @@ def test_probabilities_come_from_the_map() -> None:
     assert result["a"].uncertain
     assert not result["b"].uncertain
     assert not Tag("a", 3.0, True, 0.9).uncertain
-    marked = [tag.to_dict().get("uncertain") for tag in (result["a"], result["b"])]
-    assert marked == [True, None]
+    marked = [tag.to_dict()["uncertain"] for tag in (result["a"], result["b"])]
+    assert marked == [True, False]
     with pytest.raises(InputError, match="no class bank"):
         result.heatmap("a")
     with pytest.raises(InputError, match="rising scores"):
