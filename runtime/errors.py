@@ -21,17 +21,40 @@ __all__ = [
     "MissingDependencyError",
     "ParityError",
     "TaidptError",
+    "one_line",
 ]
 
 
+# Bytes of a path and of a line of the user's input fit; a file of it does not.
+_LONGEST = 1200
+
+
+def one_line(text: object) -> str:
+    """A text as one printable line, for errors and logs.
+
+    Line breaks become blanks; other control characters, direction marks and halves of surrogate
+    pairs become escapes, so that nothing reaches a terminal as a command. A long text loses its
+    middle: its end has the advice.
+    """
+    line = " ".join(str(text).splitlines())
+    if not line.isprintable():
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        line = "".join(shown)
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} … {line[-half:]}"
+
+
 class TaidptError(Exception):
-    """Base of all errors that the project raises deliberately.
+    """Base of all errors that the project raises deliberately; its text is one printable line.
 
     Attributes:
         exit_code: exit code of a command that ends with this error.
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(TaidptError, ValueError):

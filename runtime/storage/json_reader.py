@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from taidpt.runtime.errors import BundleError
+from taidpt.runtime.errors import BundleError, one_line
 
 __all__ = ["JsonReader", "parse_object"]
 
@@ -204,6 +204,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = one_line(json.dumps(value, ensure_ascii=False, default=repr))
     return text if len(text) <= 60 else text[:57] + "..."
