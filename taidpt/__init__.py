@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taidpt.export.call import add_engine as add_engine
-    from taidpt.export.call import export_bundle as export_bundle
-    from taidpt.runtime import Bundle as Bundle
-    from taidpt.runtime import ClassBank as ClassBank
-    from taidpt.runtime import Tagger as Tagger
-    from taidpt.runtime import TaidptError as TaidptError
-    from taidpt.runtime import open_source as open_source
-    from taidpt.runtime import read_image as read_image
+    from taidpt.export.call import add_engine as add_engine, export_bundle as export_bundle
+    from taidpt.runtime import (
+        Bundle as Bundle,
+        ClassBank as ClassBank,
+        Tagger as Tagger,
+        TaidptError as TaidptError,
+        open_source as open_source,
+        read_image as read_image,
+    )
     from taidpt.tuning.call import tune as tune
 
 __version__ = "0.1.0"

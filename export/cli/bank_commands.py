@@ -111,8 +111,7 @@ def compare_banks(
     BUNDLE's encoder runs on the frames; its own bank may be a constant. Banks are files (--bank),
     or made from --tags with templates, --prompts or --texts.
     """
-    from taidpt.export.checks.compare_banks import CompareJob
-    from taidpt.export.checks.compare_banks import compare_banks as compare
+    from taidpt.export.checks.compare_banks import CompareJob, compare_banks as compare
     from taidpt.export.cli.bank_printing import print_comparison, write_json, write_page
     from taidpt.runtime.storage.outputs import refuse_unwritable
 

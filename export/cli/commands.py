@@ -262,8 +262,7 @@ def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
 
     The exit code is 1 if anything is out of bounds. PyTorch is not needed.
     """
-    from taidpt.export.checks.verify import VerifyOptions
-    from taidpt.export.checks.verify import verify as run_verify
+    from taidpt.export.checks.verify import VerifyOptions, verify as run_verify
     from taidpt.export.cli.printing import print_verify
 
     report = run_verify(bundle, VerifyOptions(**options))

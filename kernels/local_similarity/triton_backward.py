@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from taidpt.kernels.local_similarity.chunked import Forward, Gradients
-from taidpt.kernels.local_similarity.chunked import backward as chunked_backward
+from taidpt.kernels.local_similarity.chunked import Forward, Gradients, backward as chunked_backward
 from taidpt.kernels.local_similarity.inputs import Inputs
 from taidpt.kernels.local_similarity.naive import NORM_FLOOR
 from taidpt.kernels.local_similarity.tiles import gradient_tiles

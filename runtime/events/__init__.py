@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taidpt.runtime.events.machine import Event as Event
-    from taidpt.runtime.events.machine import EventMachine as EventMachine
-    from taidpt.runtime.events.machine import EventSettings as EventSettings
-    from taidpt.runtime.events.machine import Interval as Interval
-    from taidpt.runtime.events.machine import timeline as timeline
+    from taidpt.runtime.events.machine import (
+        Event as Event,
+        EventMachine as EventMachine,
+        EventSettings as EventSettings,
+        Interval as Interval,
+        timeline as timeline,
+    )
 
 __getattr__, __dir__ = lazy_names(
     __name__,

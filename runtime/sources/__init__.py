@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taidpt.runtime.sources.base import Frame as Frame
-    from taidpt.runtime.sources.base import Source as Source
-    from taidpt.runtime.sources.base import SourceOptions as SourceOptions
+    from taidpt.runtime.sources.base import (
+        Frame as Frame,
+        Source as Source,
+        SourceOptions as SourceOptions,
+    )
     from taidpt.runtime.sources.combined import MergedSource as MergedSource
     from taidpt.runtime.sources.open import open_source as open_source
     from taidpt.runtime.sources.picture_files import read_image as read_image

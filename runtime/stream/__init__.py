@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taidpt.runtime.stream.stream import Stream as Stream
-    from taidpt.runtime.stream.stream import StreamSettings as StreamSettings
+    from taidpt.runtime.stream.stream import Stream as Stream, StreamSettings as StreamSettings
 
 __getattr__, __dir__ = lazy_names(
     __name__,

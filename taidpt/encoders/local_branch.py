@@ -13,8 +13,7 @@ from taidpt.clip.model import ClipModel
 from taidpt.encoders.base import ImageEncoder, UnsupportedTowerError
 from taidpt.encoders.resnet import ResNetEncoder
 from taidpt.encoders.timm_conv import TimmConvEncoder
-from taidpt.encoders.timm_vit import TRUNKS as TRANSFORMERS
-from taidpt.encoders.timm_vit import TimmVitEncoder
+from taidpt.encoders.timm_vit import TRUNKS as TRANSFORMERS, TimmVitEncoder
 from taidpt.encoders.vit import VitEncoder
 from taidpt.runtime.errors import InputError
 

@@ -6,8 +6,7 @@ import re
 from urllib.parse import quote
 
 import pytest
-from hypothesis import assume, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 
 from taidpt.runtime.redact import encoding_hint, redact
 

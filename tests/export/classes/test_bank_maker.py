@@ -15,8 +15,7 @@ from PIL import Image
 
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.export.classes.bank_maker import CHOICES, BankMaker
-from taidpt.export.cli.bank_commands import bank as bank_command
-from taidpt.export.cli.bank_commands import compare_banks
+from taidpt.export.cli.bank_commands import bank as bank_command, compare_banks
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.progress import SilentProgress

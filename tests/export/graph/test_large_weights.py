@@ -17,8 +17,7 @@ from taidpt.clip.weights import state_sha256
 from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.engines.builder import build_engine, engine_key
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.graph import large_weights as weights_beside
-from taidpt.export.graph import onnx_files as graph_io
+from taidpt.export.graph import large_weights as weights_beside, onnx_files as graph_io
 from taidpt.export.graph.from_bundle import encoder_of, load_graph
 from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import count_ops, save_graph

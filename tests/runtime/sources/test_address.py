@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.sources.address import Kind, ffmpeg_url, parse_address

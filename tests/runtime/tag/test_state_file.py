@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, rebase_state
