@@ -139,6 +139,9 @@ def _parse_path(text: str) -> Address:
         return Address(Kind.FOLDER, text)
     if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
         return Address(Kind.PIPE, text)
+    device = os.path.realpath(text)
+    if stat.S_ISCHR(status.st_mode) and device.startswith(_CAMERA):  # such as /dev/v4l/by-id/…
+        return Address(Kind.CAMERA, device)
     if status.st_size == 0 and not text.startswith(("/proc/", "/dev/fd/")):
         raise InputError(f"{text}: the file is empty")
     return Address(Kind.FILE, text)

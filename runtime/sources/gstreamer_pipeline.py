@@ -15,6 +15,7 @@ import tempfile
 from typing import Any
 
 from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.redact import redact
 from taidpt.runtime.sources.address import Address
 from taidpt.runtime.sources.base import Source, SourceOptions
 from taidpt.runtime.sources.decoder import Decoder
@@ -107,12 +108,12 @@ class Pipeline:
             return False
 
     def complaint(self) -> str:
-        """The child's first error line, or an empty text."""
+        """The child's first error line without credentials, or an empty text."""
         self._errors.seek(0)
         text = self._errors.read(10_000).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         wrong = [line for line in lines if "ERROR" in line or "erroneous" in line] or lines
-        return wrong[0] if wrong else ""
+        return redact(wrong[0]) if wrong else ""
 
     def end(self) -> None:
         """End the child, which also ends a read that waits for it; may be called twice."""

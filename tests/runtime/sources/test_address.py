@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from taidpt.runtime.errors import InputError, TaidptError
+from taidpt.runtime.sources import address as address_module
 from taidpt.runtime.sources.address import Kind, ffmpeg_url, parse_address
 from taidpt.runtime.sources.open import open_source
 from tests.runtime.videos import colour_video, write_video
@@ -62,6 +63,16 @@ def test_a_name_that_is_not_utf8_is_read(video_path: Path, tmp_path: Path) -> No
 def test_streams_and_cameras(text: str, kind: Kind, url: str) -> None:
     address = parse_address(text)
     assert (address.kind, ffmpeg_url(address)) == (kind, url)
+
+
+def test_a_link_to_a_camera_is_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/null stands for a camera's device, which this machine may not have."""
+    (tmp_path / "by-id").symlink_to("/dev/null")
+    with pytest.raises(InputError, match="the file is empty"):
+        parse_address(str(tmp_path / "by-id"))
+    monkeypatch.setattr(address_module, "_CAMERA", "/dev/nul")
+    address = parse_address(str(tmp_path / "by-id"))
+    assert (address.kind, address.text) == (Kind.CAMERA, "/dev/null")
 
 
 @pytest.mark.parametrize(
