@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import shutil
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +24,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 
 # The files that take longest, longest first (`pytest --durations=0`): a process that meets one of
 # them last works alone for as long as it takes.
-_LONG_FILES = {name: place for place, name in enumerate(("test_triton.py",))}
+_LONG_NAMES = ("test_triton.py", "test_run.py", "test_installs.py")
+_LONG_FILES = {name: place for place, name in enumerate(_LONG_NAMES)}
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +40,46 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> StubMachine:
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record of trusted engines is the test's alone."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="module")
+def shared_encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Within a module, `exporter.write_encoder` writes each encoder once a test run.
+
+    PyTorch's exporter takes most of an export's time and gives the same graph for the same weights.
+    The files are shared by all processes of the run; everything after them is made anew each time.
+    For modules that test what is built around the encoder; tests/export/graph tests the export.
+    """
+    from taidpt.export import exporter
+
+    # pytest-xdist gives each process a folder inside the run's own
+    own = tmp_path_factory.getbasetemp()
+    store = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "encoders"
+    write_encoder = exporter.write_encoder
+
+    def write_once(encoder: Any, spec: Any, opset: int, folder: Path) -> Path:
+        kept = store / _encoder_key(encoder, spec, opset)
+        if not kept.is_dir():
+            fresh = Path(mkdtemp(dir=own))
+            write_encoder(encoder, spec, opset, fresh)
+            store.mkdir(exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was first
+                fresh.rename(kept)
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        return folder / "encoder.onnx"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "write_encoder", write_once)
+        yield
+
+
+def _encoder_key(encoder: Any, spec: Any, opset: int) -> str:
+    """A name for the graph: the modules, their weights, the input and the opset."""
+    digest = hashlib.sha256(f"{encoder!r} {spec!r} {opset}".encode())
+    for name, tensor in (*encoder.named_parameters(), *encoder.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

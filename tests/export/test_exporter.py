@@ -30,6 +30,8 @@ from taidpt.runtime.preprocess.nv12 import nv12_to_rgb
 from taidpt.texts.tags import Tag
 from tests.taidpt.tiny import make_clip
 
+pytestmark = pytest.mark.usefixtures("shared_encoders")
+
 TAGS = (Tag("dog", ("puppy",)), Tag("traffic light"), Tag("umbrella"))
 
 

@@ -27,6 +27,8 @@ from tests.runtime.videos import colour_video
 from tests.support import REPOSITORY
 from tests.taidpt.tiny import VIT, make_clip
 
+pytestmark = pytest.mark.usefixtures("shared_encoders")
+
 DOCUMENTS = ("jetson", "export", "banks")
 # How a command line begins in a document; what stands before it there changes the user alone.
 COMMAND_LINE = re.compile(

@@ -43,3 +43,19 @@ def test_files_that_take_longest_exist_and_come_first() -> None:
     ]
     conftest.pytest_collection_modifyitems(items)
     assert [item.path.name for item in items] == [*conftest._LONG_FILES, "test_a.py", "test_b.py"]
+
+
+def test_encoders_are_shared_only_where_nothing_differs() -> None:
+    torch = pytest.importorskip("torch")
+
+    def key(value: float, spec: str = "64 x 64", opset: int = 18) -> str:
+        module = torch.nn.Linear(2, 3)
+        module.register_buffer("table", torch.ones(2), persistent=False)
+        with torch.no_grad():
+            for tensor in module.parameters():
+                tensor.fill_(0.5)
+            module.table[1] = value
+        return conftest._encoder_key(module, spec, opset)
+
+    assert key(1.0) == key(1.0)
+    assert len({key(1.0), key(2.0), key(1.0, "96 x 96"), key(1.0, opset=17)}) == 4

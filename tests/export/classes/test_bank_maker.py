@@ -28,6 +28,8 @@ from taidpt.toyworld import assets
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip
 
+pytestmark = pytest.mark.usefixtures("shared_encoders")
+
 NEW = TagSet.from_names(["umbrella", "forklift", "hard hat"])
 TEXTS = ["A forklift beside a shelf.", "An umbrella and a forklift.", "Nothing of the kind."]
 
