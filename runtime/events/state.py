@@ -15,6 +15,8 @@ from taidpt.runtime.errors import InputError
 __all__ = ["TagStates", "float_row", "rebase_state"]
 
 _SCHEMA = 1
+# Scores are below 1,000, and 1e12 seconds are 30,000 years.
+_LARGEST = 1e12
 _FLOATS, _BOOLS = ("smoothed", "since_s", "peak"), ("raw", "on")
 # One record a tag; `seen` is set once it has had a score.
 _ROW = np.dtype([*((key, "f8") for key in _FLOATS), *((key, "?") for key in (*_BOOLS, "seen"))])
@@ -95,7 +97,7 @@ class TagStates:
             if state["time_s"] is not None:
                 states.time_s = float(state["time_s"])
             for key in (*_FLOATS, *_BOOLS):
-                states.rows[key] = float_row(key, state[key], len(states.names))
+                states.rows[key] = _bounded(key, state[key], len(states.names))
             states.rows["seen"] = state.get("seen", not math.isnan(states.time_s))
             for name, row in state.get("leaving", {}).items():
                 states.leaving[name] = _leaving_row(row)
@@ -138,5 +140,13 @@ def _count(value: Any) -> int:
 def _leaving_row(saved: Mapping[str, float]) -> Any:
     row = np.ones(1, _ROW)
     for key in _FLOATS:
-        row[key] = float(saved[key])
+        row[key] = _bounded(key, saved[key], 1)
     return row[0]
+
+
+def _bounded(key: str, value: Any, count: int) -> npt.NDArray[np.float64]:
+    """A row of a saved state, whose numbers further arithmetic does not bring to infinity."""
+    row = float_row(key, value, count)
+    if (np.abs(row) > _LARGEST).any():
+        raise InputError(f"{key} holds a value beyond {_LARGEST:g}")
+    return row

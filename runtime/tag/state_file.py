@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -118,6 +119,9 @@ class StateFile:
 def _event(values: Mapping[str, Any]) -> Event:
     """An event as `Event.to_dict` gave it; raises TypeError or ValueError if it is not one."""
     for field in dataclasses.fields(Event):
-        if not isinstance(values[field.name], _KINDS[str(field.type)]):
+        value = values[field.name]
+        if not isinstance(value, _KINDS[str(field.type)]) or value in (math.inf, -math.inf):
             raise TypeError(f"{field.name} of an event")
+        if value != value:  # NaN, which JSON lines cannot hold
+            raise ValueError(f"{field.name} of an event")
     return Event(**values)

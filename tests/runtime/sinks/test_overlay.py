@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import av
@@ -47,3 +48,21 @@ def test_an_overlay_takes_pictures_of_changing_odd_sizes(hostile: Tagger, tmp_pa
         frames = list(container.decode(video=0))
     assert [(frame.width, frame.height) for frame in frames] == [(130, 96)] * 3
     assert np.diff([frame.time for frame in frames]).tolist() == pytest.approx([2.0, 2.0])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_kill_loses_less_than_a_second(
+    hostile: Tagger, video_path: Path, tmp_path: Path, suffix: str
+) -> None:
+    """What is in the file while it is still open is what a kill leaves."""
+    path, left = tmp_path / f"o{suffix}", tmp_path / f"left{suffix}"
+    sink = OverlaySink(path, (16, 16))
+    last_s = 0.0
+    for moment in hostile.stream(video_path, every=5):
+        sink.write(moment)
+        last_s = moment.time or 0.0
+    shutil.copy(path, left)
+    sink.close()
+    with av.open(str(left)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times[-1] > last_s - 1.1
