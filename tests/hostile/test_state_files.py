@@ -34,8 +34,8 @@ class Camera(Source):
     name, live, threaded = "camera", True, False
 
     def frames(self) -> Iterator[Frame]:
-        for index in range(24):
-            pixels = np.full((16, 16, 3), 255 * (index // 6 % 2), np.uint8)
+        for index in range(40):
+            pixels = np.full((16, 16, 3), 255 * (index // 10 % 2), np.uint8)
             yield Frame(pixels, index / 10, index, self.name)
 
 
@@ -101,7 +101,7 @@ def test_every_value_of_a_state_replaced_by_every_hostile_one(
     chance = random.Random(0)
     used = tried = 0
     for number in range(len(list(places(document)))):
-        for value in [*chance.sample(HOSTILE, 4), "removed"]:
+        for value in [*chance.sample(HOSTILE, 3), "removed"]:
             changed = copy.deepcopy(document)
             container, key = list(places(changed))[number]
             if value == "removed" and isinstance(container, dict):
