@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from taidpt.export.graph.onnx_files import open_session
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.input_spec import RGB, InputSpec
+from taidpt.runtime.errors import ParityError, TaidptError, one_line
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.runtime.top_k import expand_top
 
@@ -51,19 +52,32 @@ def graph_outputs(
         literal: without ONNX Runtime's fusions; see `open_session`.
     Returns:
         Outputs by name. "scores" is filled in for a graph with top-k, see `expand_top`.
+    Raises:
+        ParityError: ONNX Runtime cannot run the graph, or gives something else.
     """
     preprocess = Preprocessor(spec)
-    session = open_session(graph, literal=literal)
+    batches = (
+        preprocess.batch(list(pictures[start : start + BATCH]))
+        for start in range(0, len(pictures), BATCH)
+    )
+    try:
+        outputs = _run(open_session(graph, literal=literal), spec.name, batches, bank)
+        if "scores" not in outputs and bank is not None:
+            outputs["scores"], _ = expand_top(outputs, len(bank.names))
+    except TaidptError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors have no common class
+        name = graph if isinstance(graph, (str, Path)) else "the new graph"
+        reason = one_line(error)[:300]
+        raise ParityError(f"{name}: ONNX Runtime cannot run it: {reason}") from error
+    return outputs
+
+
+def _run(session: Any, frames: str, batches: Iterable[Pixels], bank: ClassBank | None) -> Arrays:
     names = [output.name for output in session.get_outputs()]
-    wanted = {value.name for value in session.get_inputs()} - {spec.name}
+    wanted = {value.name for value in session.get_inputs()} - {frames}
     fixed = {name: getattr(bank, name) for name in wanted}
-    parts = []
-    for start in range(0, len(pictures), BATCH):
-        frames = preprocess.batch(list(pictures[start : start + BATCH]))
-        parts.append(session.run(names, {spec.name: frames, **fixed}))
-    outputs = {
+    parts = [session.run(names, {frames: batch, **fixed}) for batch in batches]
+    return {
         name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)
     }
-    if "scores" not in outputs and bank is not None:
-        outputs["scores"], _ = expand_top(outputs, len(bank.names))
-    return outputs
