@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from taidpt.export.engines import in_bundle
 from taidpt.export.engines.in_bundle import EngineResult
 from taidpt.export.graph.resize import FrameInput
-from taidpt.export.parity.centred_cosine import BOUND, ExportResult
+from taidpt.export.parity.centred_cosine import EXPORT_BOUND, ExportResult
 from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.progress import open_progress
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -44,7 +44,7 @@ def export_bundle(
     frame_range: str = "limited",
     images: StrPath | None = None,
     pretrained: str | None = None,
-    parity_bound: float = BOUND,
+    parity_bound: float = EXPORT_BOUND,
     force: bool = False,
     progress: bool = False,
 ) -> ExportResult:
@@ -68,7 +68,7 @@ def export_bundle(
             "bt709", "limited" or "full".
         images: a folder of your own pictures for the parity check.
         pretrained: the weights, where they are elsewhere than the prompts say.
-        parity_bound: least centred cosine with PyTorch, 0.999 to 1.
+        parity_bound: least centred cosine with PyTorch on equal pixels, 0.999 to 1.
         force: write the bundle even when the parity check fails.
         progress: show the progress on standard error.
     Raises:

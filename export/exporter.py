@@ -27,8 +27,8 @@ from taidpt.export.graph.head import append_head, graph_info
 from taidpt.export.graph.large_weights import return_memory
 from taidpt.export.graph.onnx_files import describe_opset, one_line_on_disk, save_graph
 from taidpt.export.graph.resize import FrameInput, prepend_resize
-from taidpt.export.parity.centred_cosine import BOUND, ExportResult, Sides, compare
-from taidpt.export.parity.graph_outputs import crop_spec, graph_outputs
+from taidpt.export.parity.centred_cosine import BOUND, EXPORT_BOUND, ExportResult, Sides, compare
+from taidpt.export.parity.graph_outputs import crop_spec, encoder_pixels, graph_outputs
 from taidpt.export.parity.reference_pictures import (
     Picture,
     camera_frames,
@@ -94,7 +94,7 @@ class ExportOptions:
     frame: FrameInput | None = None
     images: Path | None = None
     pretrained: str | None = None
-    parity_bound: float = BOUND
+    parity_bound: float = EXPORT_BOUND
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -179,7 +179,9 @@ def _write(
         pictures = camera_frames(pictures, spec)
         pixels = [picture.pixels for picture in pictures]
         reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
-        expected = reference.outputs([rgb_of(frame, spec) for frame in pixels])
+        crops = encoder_pixels(spec, pixels)
+        both_crops = reference.pixels([rgb_of(frame, spec) for frame in pixels]), crops
+        expected = reference.outputs(crops)
         expected["scores"] = floor_scores(expected["scores"], options.top_k)
         progress.advance()
 
@@ -200,7 +202,7 @@ def _write(
         progress.start("Comparing with PyTorch", 1)
         return_memory()
         found = graph_outputs(writer.folder / MODEL_FILE, spec, pixels, bank)
-        parity = compare(expected, found, _sides(pictures), options.parity_bound)
+        parity = compare(expected, found, _sides(pictures), options.parity_bound, both_crops)
         progress.advance()
         if not options.force:
             parity.require()
@@ -231,7 +233,7 @@ def _scoring(prompts: Classes, options: ExportOptions) -> Scoring:
 
 def _sides(pictures: Sequence[Picture]) -> Sides:
     return Sides(
-        f"PyTorch {metadata.version('torch')} with open_clip's transform",
+        f"PyTorch {metadata.version('torch')} on the runtime's pixels",
         f"onnxruntime {metadata.version('onnxruntime')} (CPUExecutionProvider)",
         tuple(picture.name for picture in pictures),
     )

@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from taidpt.export.engines.outputs import engine_outputs
 from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
-from taidpt.export.parity.graph_outputs import Arrays, Pixels, crop_spec, graph_outputs
+from taidpt.export.parity.graph_outputs import (
+    Arrays,
+    Pixels,
+    crop_spec,
+    encoder_pixels,
+    graph_outputs,
+)
 from taidpt.export.parity.labelled_pictures import LabelledPictures, read_labels
 from taidpt.export.parity.reference_pictures import Picture, camera_frames, folder_pictures, rgb_of
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
@@ -149,21 +155,22 @@ def verify(path: Path, options: VerifyOptions) -> VerifyReport:
         InputError: pictures or labels cannot be used, or PyTorch was demanded and is not there.
     """
     bundle = Bundle.load(path).require_whole()
-    truth, pictures, expected = _truth(bundle, options)
-    labels = read_labels(options.labels, pictures, bundle.names) if options.labels else None
-    pixels = [picture.pixels for picture in pictures]
+    truth = _truth(bundle, options)
+    labels = read_labels(options.labels, truth.pictures, bundle.names) if options.labels else None
+    pixels = [picture.pixels for picture in truth.pictures]
     agreements = []
     for candidate in _candidates(bundle, options):
         outputs = _outputs(candidate, pixels)
         if isinstance(outputs, Agreement):
             agreements.append(outputs)
             continue
-        sides = Sides(truth, candidate.name, tuple(picture.name for picture in pictures))
-        report = compare(expected, outputs, sides, bound_of(candidate.precision))
+        sides = Sides(truth.name, candidate.name, tuple(p.name for p in truth.pictures))
+        bound = bound_of(candidate.precision)
+        report = compare(truth.outputs, outputs, sides, bound, truth.crops)
         agreements.append(
-            _agreement(bundle, candidate.precision, report, (expected, outputs), labels)
+            _agreement(bundle, candidate.precision, report, (truth.outputs, outputs), labels)
         )
-    return VerifyReport(str(path), truth, len(pictures), tuple(agreements))
+    return VerifyReport(str(path), truth.name, len(pixels), tuple(agreements))
 
 
 @dataclass(frozen=True)
@@ -212,10 +219,20 @@ def _run_graph(bundle: Bundle, name: str, precision: str, pixels: Sequence[Pixel
     return graph_outputs(graph, spec, pixels, bundle.bank, literal)
 
 
-def _truth(
-    bundle: Bundle, options: VerifyOptions
-) -> tuple[str, list[Picture], Mapping[str, npt.NDArray[Any]]]:
-    """The reference: its name, its pictures, its outputs for them."""
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The reference: its name, its pictures, and its outputs for them.
+
+    `crops` are open_clip's pixels and the runtime's, to be compared; None without PyTorch.
+    """
+
+    name: str
+    pictures: Sequence[Picture]
+    outputs: Mapping[str, npt.NDArray[Any]]
+    crops: tuple[Pixels, Pixels] | None = None
+
+
+def _truth(bundle: Bundle, options: VerifyOptions) -> _Truth:
     own = folder_pictures(options.images) if options.images else []
     own = camera_frames(own, bundle.manifest.input)
     if own and len(own) < 2:
@@ -226,14 +243,12 @@ def _truth(
             return expected
     stored = StoredAnswers.load(bundle.file(EXPECTATIONS_FILE))
     if not own:
-        return "PyTorch (stored in the bundle)", list(stored.pictures), stored.outputs
+        return _Truth("PyTorch (stored in the bundle)", stored.pictures, stored.outputs)
     outputs = _run_graph(bundle, bundle.manifest.graph.file, "fp32", [p.pixels for p in own])
-    return "model.onnx (no PyTorch or weights here)", own, outputs
+    return _Truth("model.onnx (no PyTorch or weights here)", own, outputs)
 
 
-def _from_torch(
-    bundle: Bundle, own: list[Picture], options: VerifyOptions
-) -> tuple[str, list[Picture], Arrays] | None:
+def _from_torch(bundle: Bundle, own: list[Picture], options: VerifyOptions) -> _Truth | None:
     from importlib.util import find_spec
 
     if find_spec("torch") is None or find_spec("open_clip") is None:
@@ -259,10 +274,12 @@ def _from_torch(
         image_encoder(clip), crop_spec(bundle.manifest.input), bundle.bank, bundle.manifest.scoring
     )
     pictures = own or list(StoredAnswers.load(bundle.file(EXPECTATIONS_FILE)).pictures)
-    seen = [rgb_of(picture.pixels, bundle.manifest.input) for picture in pictures]
-    outputs = reference.outputs(seen)
+    spec, pixels = bundle.manifest.input, [picture.pixels for picture in pictures]
+    crops = encoder_pixels(spec, pixels)
+    outputs = reference.outputs(crops)
     outputs["scores"] = floor_scores(outputs["scores"], bundle.manifest.graph.top_k)
-    return "PyTorch", pictures, outputs
+    both_crops = reference.pixels([rgb_of(frame, spec) for frame in pixels]), crops
+    return _Truth("PyTorch", pictures, outputs, both_crops)
 
 
 def _agreement(

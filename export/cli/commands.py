@@ -149,9 +149,9 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--parity-bound",
     type=float,
-    default=0.999,
+    default=0.9999,
     show_default=True,
-    help="Least centred cosine with PyTorch, 0.999 to 1.",
+    help="Least centred cosine with PyTorch on equal pixels, 0.999 to 1.",
 )
 @click.option("--force", is_flag=True, help="Write the bundle even when a check fails.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

@@ -91,4 +91,10 @@ def encoder_of(bundle: Bundle) -> onnx.ModelProto:
     for output, shape in zip(alone.outputs, shapes, strict=True):
         output.dtype = output.dtype or onnx_ir.DataType.FLOAT
         output.shape = output.shape or onnx_ir.Shape(shape)
-    return finish_graph(onnx_ir.to_proto(onnx_ir.Model(alone, ir_version=whole.ir_version)))
+    encoder: onnx.ModelProto = onnx_ir.to_proto(onnx_ir.Model(alone, ir_version=whole.ir_version))
+    # onnx_ir states the types of weights twice, and converters change only one of them
+    weights = {tensor.name for tensor in encoder.graph.initializer}
+    typed = [value for value in encoder.graph.value_info if value.name not in weights]
+    del encoder.graph.value_info[:]
+    encoder.graph.value_info.extend(typed)
+    return finish_graph(encoder)

@@ -133,7 +133,7 @@ def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     Every node needs a unique name: converters skip or damage unnamed nodes without an error.
 
     Args:
-        model: changed in place; use the returned graph.
+        model: changed in place, and returned.
     """
     import onnx_ir
     from onnx_ir.passes import Sequential
@@ -153,14 +153,11 @@ def finish_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     model.producer_version = __version__
     graph.name = "taidpt"
     ordered = Sequential(NameFixPass(), TopologicalSortPass())(onnx_ir.from_proto(model)).model
-    finished: onnx.ModelProto = onnx_ir.to_proto(ordered)
-    # onnx_ir states the types of weights twice, and converters change only one of them
-    weights = {tensor.name for tensor in finished.graph.initializer}
-    others = [value for value in finished.graph.value_info if value.name not in weights]
-    del finished.graph.value_info[:]
-    finished.graph.value_info.extend(others)
-    check_graph(finished)
-    return finished
+    nodes = [onnx_ir.to_proto(node) for node in ordered.graph]  # nodes alone: weights are large
+    del graph.node[:]
+    graph.node.extend(nodes)
+    check_graph(model)
+    return model
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from taidpt.runtime.preprocess.resize import plan_crop
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FrameInput", "prepend_resize", "resize_matrix"]
+__all__ = ["FrameInput", "prepend_resize", "resize_graph", "resize_matrix"]
 
 Matrix = npt.NDArray[np.float32]
 
@@ -125,17 +125,37 @@ def prepend_resize(encoder: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto
 
     model = onnx.ModelProto()
     model.CopyFrom(encoder)
-    graph = model.graph
-    front = _Front(graph)
-    planes = front.rgb_planes(spec)
-    cropped = front.resized(planes, spec)
-    pixels = front.node("Transpose", [cropped], "pixels", perm=[0, 2, 3, 1])
-    _replace_cast(graph, pixels)
-    value = graph.input[0]
-    shape: list[Any] = ["batch", *spec.frame_shape]
-    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.UINT8, shape))
-    graph.node.extend(front.nodes)
+    front = _Front(model.graph)
+    _replace_cast(model.graph, front.pixels(spec))
+    model.graph.input[0].CopyFrom(_frames(spec))
+    model.graph.node.extend(front.nodes)
     return finish_graph(model)
+
+
+def resize_graph(spec: InputSpec) -> onnx.ModelProto:
+    """The graph of `prepend_resize` without the encoder: frames in, its pixels out.
+
+    The output is float32 [N, crop height, crop width, 3], whole numbers in 0 … 255.
+    """
+    import onnx
+
+    graph = onnx.GraphProto()
+    front = _Front(graph)
+    pixels = front.pixels(spec)
+    graph.input.append(_frames(spec))
+    graph.node.extend(front.nodes)
+    shape = ["batch", *_baked(spec).crop, 3]
+    graph.output.append(onnx.helper.make_tensor_value_info(pixels, onnx.TensorProto.FLOAT, shape))
+    return finish_graph(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    )
+
+
+def _frames(spec: InputSpec) -> onnx.ValueInfoProto:
+    import onnx
+
+    shape = ["batch", *spec.frame_shape]
+    return onnx.helper.make_tensor_value_info("frames", onnx.TensorProto.UINT8, shape)
 
 
 def _baked(spec: InputSpec) -> BakedResize:
@@ -162,6 +182,11 @@ class _Front:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
         self.nodes: list[onnx.NodeProto] = []
+
+    def pixels(self, spec: InputSpec) -> str:
+        """Whole numbers in 0 … 255 as floats, [N, h, w, 3]."""
+        cropped = self.resized(self.rgb_planes(spec), spec)
+        return self.node("Transpose", [cropped], "pixels", perm=[0, 2, 3, 1])
 
     def rgb_planes(self, spec: InputSpec) -> str:
         """Whole numbers in 0 … 255 as floats, [N, 3, H, W]."""

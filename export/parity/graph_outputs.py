@@ -20,7 +20,7 @@ from taidpt.runtime.top_k import expand_top
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BATCH", "Arrays", "Pixels", "crop_spec", "graph_outputs"]
+__all__ = ["BATCH", "Arrays", "Pixels", "crop_spec", "encoder_pixels", "graph_outputs"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]
@@ -33,6 +33,23 @@ def crop_spec(spec: InputSpec) -> InputSpec:
         return spec
     height, width = spec.baked_resize.crop
     return dataclasses.replace(spec, height=height, width=width, format=RGB, baked_resize=None)
+
+
+def encoder_pixels(spec: InputSpec, pictures: Sequence[Pixels]) -> Pixels:
+    """What the encoder gets on a device: uint8 RGB [N, crop height, crop width, 3].
+
+    Args:
+        spec: of the manifest.
+        pictures: as for `graph_outputs`.
+    """
+    if spec.baked_resize is None:
+        return Preprocessor(spec).batch(list(pictures))
+    from taidpt.export.graph.resize import resize_graph
+
+    session = open_session(resize_graph(spec))
+    parts = [session.run(None, {spec.name: picture[None]})[0] for picture in pictures]
+    pixels: Pixels = np.rint(np.concatenate(parts)).astype(np.uint8)
+    return pixels
 
 
 def graph_outputs(

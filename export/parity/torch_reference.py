@@ -1,4 +1,4 @@
-"""The reference of the parity gate: PyTorch in fp32 with open_clip's own transform."""
+"""The reference of the parity gate: open_clip's own transform, and PyTorch in fp32."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ _MATRICES = ("global_embeddings", "local_embeddings")
 
 @dataclass(frozen=True)
 class TorchReference:
-    """PyTorch in fp32 with open_clip's transform, which an export must reproduce.
+    """open_clip's transform and PyTorch in fp32, which a device must reproduce, each by itself.
+
+    A right device differs from the transform by a grey level in a few pixels, and a sharp encoder
+    turns that into large differences of features. So PyTorch gets the pixels that the device's
+    encoder gets, and the pixels are compared on their own.
 
     Attributes:
         encoder: normalised pictures → raw global and patch features.
@@ -42,14 +46,18 @@ class TorchReference:
     bank: ClassBank
     scoring: Scoring
 
-    def outputs(self, pictures: Sequence[Pixels]) -> Arrays:
-        """All outputs of the graph for pictures uint8 [H, W, 3] of any size."""
+    def pixels(self, pictures: Sequence[Pixels]) -> Pixels:
+        """open_clip's crops, uint8 [N, h, w, 3], of pictures uint8 RGB [H, W, 3] of any size."""
         transform = self._transform()
-        images = [transform(_pil(pixels)) for pixels in pictures]
-        parts = [
-            self._run(torch.stack(images[start : start + BATCH]))
-            for start in range(0, len(images), BATCH)
-        ]
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.spec.mean, self.spec.std))
+        crops = [(transform(_pil(picture)) * std + mean) * 255 for picture in pictures]
+        return torch.stack(crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+    def outputs(self, pixels: Pixels) -> Arrays:
+        """All outputs of the graph for crops uint8 [N, h, w, 3], as `encoder_pixels` gives them."""
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.spec.mean, self.spec.std))
+        images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+        parts = [self._run(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
     def _transform(self) -> Any:

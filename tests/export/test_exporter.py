@@ -101,7 +101,8 @@ def test_parity_and_expectations_are_in_the_bundle(exported: ExportResult) -> No
     bundle = Bundle.load(exported.path)
     parity = json.loads(bundle.file("parity.json").read_text())
     assert parity["passed"] is True
-    assert parity["outputs"]["patch_features"]["minimum"] > 0.999
+    assert parity["outputs"]["patch_features"]["minimum"] > 0.9999
+    assert max(parity["grey_levels"]) <= 1
     expected = StoredAnswers.load(bundle.file(EXPECTATIONS_FILE))
     assert len(expected.pictures) >= 4
     with Tagger.load(exported.path) as tagger:

@@ -8,7 +8,7 @@ import pytest
 
 from taidpt.export.graph.head import OUTPUTS, append_head
 from taidpt.export.graph.onnx_files import count_ops, run_graph
-from taidpt.export.parity.graph_outputs import graph_outputs
+from taidpt.export.parity.graph_outputs import encoder_pixels, graph_outputs
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.errors import InputError
@@ -29,7 +29,7 @@ def test_graph_equals_pytorch(opset: int, scoring: Scoring, bank_as: str, values
     bank = small_bank(values=values)
     graph = append_head(small_graph("resnet", opset), bank, scoring, bank_as)
     reference = small_reference("resnet", bank, scoring)
-    expected = reference.outputs(PICTURES)
+    expected = reference.outputs(encoder_pixels(reference.spec, PICTURES))
     got = graph_outputs(graph, reference.spec, PICTURES, bank)
     assert tuple(got) == OUTPUTS
     for name in OUTPUTS:

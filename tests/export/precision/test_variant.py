@@ -425,9 +425,9 @@ def test_int8_for_the_cpu_is_a_bundle_of_its_own(bundle: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="--flavour cpu is for int8"):
         EngineOptions("fp16", flavour="cpu")
     for source, output, told in (
-        (bundle, None, "-o NAME.taidpt says where"),
-        (bundle, bundle, "give -o another name"),
-        (Path("a.safetensors"), out, "comes first"),
+        (bundle, None, "give -o NAME.taidpt"),
+        (bundle, bundle, "give another name with -o"),
+        (Path("a.safetensors"), out, "run taidpt-export a.safetensors first"),
     ):
         with pytest.raises(InputError, match=told):
             check_cpu_options(source, output)
