@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from taidpt.runtime.bank.class_bank import FloatArray
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
-from taidpt.runtime.bank.thresholds import UNCERTAIN, Threshold, Thresholds
+from taidpt.runtime.bank.thresholds import UNCERTAIN, Threshold, Thresholds, is_from_texts
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.top_k import expand_top
 
@@ -28,9 +28,11 @@ class Tag:
         name: the tag's name.
         score: the merged score; comparable between frames, but not between tags.
         on: whether the score reaches the tag's threshold.
-        probability: the calibrated probability; None before calibration.
+        probability: the calibrated probability; None before calibration with pictures.
         upper_bound: whether `score` is only an upper bound, because an export with `--top-k`
             returns the best scores of each frame alone. Such a tag is not on.
+        threshold_source: the origin of the threshold: "default", "from texts", "calibrated", ….
+            Treat one from texts as a first guess.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Tag:
     on: bool
     probability: float | None = None
     upper_bound: bool = False
+    threshold_source: str = "default"
 
     @property
     def uncertain(self) -> bool:
@@ -51,6 +54,7 @@ class Tag:
             "score": self.score,
             "on": self.on,
             "probability": self.probability,
+            "threshold_source": self.threshold_source,
             "uncertain": self.uncertain,
             "upper_bound": self.upper_bound,
         }
@@ -78,7 +82,8 @@ class Vocabulary:
         """
         table = Thresholds.of(thresholds)
         self.names = names
-        self.on, self.off = table.on, table.off
+        self.on, self.off, self.sources = table.on, table.off, table.sources
+        self._from_texts = tuple(map(is_from_texts, table.sources))
         self.maps = ProbabilityMaps.of(maps)
         self.grid = grid
         self._local_rows = local_rows
@@ -94,7 +99,14 @@ class Vocabulary:
         changed = copy.copy(self)
         changed.on = np.full(len(self.names), on)
         changed.off = np.full(len(self.names), off)
+        changed.sources = ("given",) * len(self.names)
         return changed
+
+    @functools.cached_property
+    def text_note(self) -> str:
+        """A few words for people where thresholds come from texts alone; else empty."""
+        sources = sorted(set(filter(is_from_texts, self.sources)))
+        return f"thresholds {', '.join(sources)}: a first guess" if sources else ""
 
     def index(self, name: str) -> int:
         """The row of a tag.
@@ -126,8 +138,11 @@ class Vocabulary:
         return reached if exact is None else reached & exact
 
     def probability(self, index: int, score: float) -> float | None:
-        """The calibrated probability of a score, interpolated linearly between the map's points."""
-        return self.maps.probability(index, score)
+        """The calibrated probability of a score, interpolated linearly between the map's points.
+
+        None before calibration: a map from texts alone is far too sure of itself on pictures.
+        """
+        return None if self._from_texts[index] else self.maps.probability(index, score)
 
     def local_row(self, index: int) -> FloatArray:
         """The local class embedding of one tag, float32 [D].
@@ -211,7 +226,8 @@ class TagResult:
 
     def __repr__(self) -> str:
         best = ", ".join(f"{tag.name} {tag.score:.2f}" for tag in self.top(3))
-        return f"TagResult({int(self.on.sum())} of {len(self.scores)} tags on; best: {best})"
+        note = f"; {self.vocabulary.text_note}" if self.vocabulary.text_note else ""
+        return f"TagResult({int(self.on.sum())} of {len(self.scores)} tags on; best: {best}{note})"
 
     def _tag(self, index: int) -> Tag:
         score = float(self.scores[index])
@@ -222,6 +238,7 @@ class TagResult:
             on=known and bool(score >= self.vocabulary.on[index]),
             probability=self.vocabulary.probability(index, score) if known else None,
             upper_bound=not known,
+            threshold_source=self.vocabulary.sources[index],
         )
 
 

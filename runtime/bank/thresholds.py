@@ -14,7 +14,16 @@ import numpy.typing as npt
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.json_reader import JsonReader
 
-__all__ = ["UNCERTAIN", "FloatArray", "Floats", "Table", "Threshold", "Thresholds", "Whole"]
+__all__ = [
+    "UNCERTAIN",
+    "FloatArray",
+    "Floats",
+    "Table",
+    "Threshold",
+    "Thresholds",
+    "Whole",
+    "is_from_texts",
+]
 
 FloatArray = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -23,7 +32,16 @@ Whole = npt.NDArray[np.int64]
 # Between these probabilities at least one answer in five would be wrong, so a tag is uncertain.
 UNCERTAIN = (0.2, 0.8)
 
+# How the sources of thresholds begin that no picture has confirmed: learned from captions, or taken
+# from the other tags of such prompts.
+_FROM_TEXTS = ("from texts", "from other tags")
+
 Row = TypeVar("Row")
+
+
+def is_from_texts(source: str) -> bool:
+    """Whether a threshold, and the probability map beside it, comes from texts alone."""
+    return source.startswith(_FROM_TEXTS)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.bank.thresholds import is_from_texts
 from taidpt.runtime.preprocess.preprocessor import U8Array, to_u8
 from taidpt.runtime.preprocess.resize import plan_crop
 from taidpt.runtime.results import Tag, TagResult
@@ -36,14 +37,19 @@ def rgb_image(frame: npt.NDArray[Any]) -> Image:
 
 
 def draw_tags(image: Image, tags: list[Tag], on: tuple[str, ...]) -> Image:
-    """Paint a panel at the top left: name, score and bar of each tag, green when it is on."""
+    """Paint a panel at the top left: name, score and bar of each tag, green when it is on.
+
+    A last line names the origin of thresholds from texts.
+    """
     from PIL import Image, ImageDraw
 
     size = max(10, round(image.height / 28))
     row, pad, width = round(size * 1.5), max(3, size // 3), min(image.width, size * 16)
     panel = Image.new("RGBA", image.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(panel)
-    draw.rectangle((0, 0, width, row * len(tags) + 2 * pad), fill=_SHADE)
+    sources = sorted({tag.threshold_source for tag in tags if is_from_texts(tag.threshold_source)})
+    rows = len(tags) + bool(sources)
+    draw.rectangle((0, 0, width, row * rows + 2 * pad), fill=_SHADE)
     highest = max((tag.score for tag in tags), default=0.0)
     lowest = min((tag.score for tag in tags), default=0.0)
     font = _font(size)
@@ -54,6 +60,9 @@ def draw_tags(image: Image, tags: list[Tag], on: tuple[str, ...]) -> Image:
         length = round((width - 2 * pad) * (0.05 + 0.95 * share))
         draw.rectangle((pad, top + row - pad, pad + length, top + row - pad // 2), fill=colour)
         draw.text((pad, top), f"{tag.name}  {tag.score:.2f}", fill=_INK, font=font)
+    if sources:
+        text = f"thresholds {', '.join(sources)}"
+        draw.text((pad, pad + row * len(tags)), text, fill=_INK, font=font)
     return Image.alpha_composite(image.convert("RGBA"), panel).convert("RGB")
 
 

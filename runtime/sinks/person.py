@@ -66,9 +66,11 @@ class PersonSink(Sink):
         self._top = top or 3
         self._live = live
         self._best: dict[str, dict[str, float]] = {}
+        self._note = ""
 
     def write(self, moment: Moment) -> None:
         """Print a picture's tags; remember a video's best scores."""
+        self._print_note(moment.result.vocabulary.text_note)
         if moment.time is None:
             _print(f"{moment.frame.source}: {_picture_text(moment, self._top)}")
             return
@@ -78,6 +80,12 @@ class PersonSink(Sink):
         best = self._best.setdefault(moment.frame.source, {})
         for tag in moment.result.top(self._top):
             best[tag.name] = max(tag.score, best.get(tag.name, tag.score))
+
+    def _print_note(self, note: str) -> None:
+        """Print where thresholds come from texts, once and again when the bank changes."""
+        if note and note != self._note:
+            write_stdout(f"{note}; set them with taidpt calibrate\n")
+        self._note = note
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
         """Print the timeline of a video."""

@@ -61,6 +61,7 @@ class ReportSink(Sink):
         """
         self._path, self._title = Path(path), title
         self._sources: dict[str, _Source] = {}
+        self._notes: dict[str, None] = {}
         self._save()
 
     def write(self, moment: Moment) -> None:
@@ -68,6 +69,7 @@ class ReportSink(Sink):
         timed = moment.time is not None
         source = self._sources.setdefault(moment.frame.source if timed else "Pictures", _Source())
         source.frames += 1
+        self._notes.setdefault(moment.result.vocabulary.text_note)
         better = [name for name in moment.on if self._is_better(source, moment, name)]
         if not better:
             return
@@ -94,11 +96,12 @@ class ReportSink(Sink):
 
     def _save(self) -> None:
         body = "".join(_section(name, source) for name, source in self._sources.items())
+        notes = "".join(f"<p class=quiet>{html.escape(note)}</p>" for note in self._notes if note)
         page = (
             '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(self._title)}</title><style>{_STYLE}</style>"
-            f"<h1>{html.escape(self._title)}</h1>{body or '<p>No frames.</p>'}</html>\n"
+            f"<h1>{html.escape(self._title)}</h1>{notes}{body or '<p>No frames.</p>'}</html>\n"
         )
         write_output(self._path, page.encode("utf-8", "backslashreplace"))
 

@@ -64,3 +64,45 @@ def test_uncertain_band_excludes_its_edges(edge: float, inside: float) -> None:
 
 def test_uncalibrated_tag_is_not_uncertain() -> None:
     assert not Tag("a", 1.0, True).uncertain
+
+
+def text_vocabulary(*sources: str) -> Vocabulary:
+    """Tags whose maps are sure of every score, as a model tuned on a few captions has them."""
+    sure = {"scores": [0.0, 1.0], "probabilities": [0.99, 1.0]}
+    names = tuple(f"tag {index}" for index in range(len(sources)))
+    thresholds = [Threshold(0.5, 0.0, source) for source in sources]
+    return Vocabulary(names, thresholds, [sure] * len(sources), (1, 1))
+
+
+def text_result(vocabulary: Vocabulary) -> TagResult:
+    scores = np.full(len(vocabulary.names), 0.75, np.float32)
+    return TagResult(scores, np.zeros((1, 1), np.float32), None, vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("source", "probability", "note"),
+    [
+        ("from texts", None, "thresholds from texts: a first guess"),
+        ("from texts, all tags", None, "thresholds from texts, all tags: a first guess"),
+        ("from other tags", None, "thresholds from other tags: a first guess"),
+        ("calibrated", 0.9975, ""),
+    ],
+)
+def test_thresholds_from_texts_are_marked_and_give_no_probability(
+    source: str, probability: float | None, note: str
+) -> None:
+    result = text_result(text_vocabulary(source))
+    (tag,) = result.tags
+    assert tag.probability == (None if probability is None else pytest.approx(probability))
+    assert tag.threshold_source == source
+    assert result.to_dict()["tags"][0]["threshold_source"] == source
+    assert result.vocabulary.text_note == note
+    assert note in repr(result)
+    assert ("guess" in repr(result)) is bool(note)
+
+
+def test_a_given_threshold_is_no_guess_but_makes_no_probability_either() -> None:
+    result = text_result(text_vocabulary("from texts").with_threshold(0.5, 0.5))
+    assert result.vocabulary.text_note == ""
+    assert result.tags[0].threshold_source == "given"
+    assert result.tags[0].probability is None

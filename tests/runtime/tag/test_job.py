@@ -57,7 +57,15 @@ def test_a_video_becomes_json_lines(lively: Path, video_path: Path, tmp_path: Pa
     assert len(records) == 100
     keys = {"schema", "source", "index", "time_s", "on", "still", "tags"}
     assert all(set(record) == keys for record in records)
-    tag_keys = {"name", "score", "on", "probability", "uncertain", "upper_bound"}
+    tag_keys = {
+        "name",
+        "score",
+        "on",
+        "probability",
+        "threshold_source",
+        "uncertain",
+        "upper_bound",
+    }
     assert all(set(entry) == tag_keys for record in records for entry in record["tags"])  # type: ignore[attr-defined]
     assert {record["schema"] for record in records} == {"taidpt-frame/1"}
     with Tagger.load(lively, device="cpu") as tagger:

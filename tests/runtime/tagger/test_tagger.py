@@ -216,7 +216,7 @@ def test_probabilities_come_from_the_map() -> None:
     words = Vocabulary(("a", "b"), thresholds, (points, None), (1, 1))
     scores = np.array([2.0, 2.0], np.float32)
     result = TagResult(scores, np.zeros((1, 2), np.float32), None, words)
-    assert result["a"] == Tag("a", 2.0, True, pytest.approx(0.7))
+    assert result["a"] == Tag("a", 2.0, True, pytest.approx(0.7), False, "calibrated")
     assert result["b"].probability is None
     assert result["a"].uncertain
     assert not result["b"].uncertain

@@ -1,0 +1,61 @@
+"""Thresholds from texts alone are marked in every output that a person or a program reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taidpt.runtime.bank.thresholds import Threshold
+from taidpt.runtime.results import Tag, Vocabulary
+from taidpt.runtime.sinks.drawing import draw_tags
+from taidpt.runtime.sinks.jsonl import JsonlSink
+from taidpt.runtime.sinks.person import PersonSink
+from taidpt.runtime.sinks.report import ReportSink
+from taidpt.runtime.stream.moment import Moment
+
+
+def with_source(moment: Moment, source: str) -> Moment:
+    """The moment with thresholds of another origin."""
+    names = moment.result.vocabulary.names
+    thresholds = [Threshold(-9.0, -9.0, source)] * len(names)
+    vocabulary = Vocabulary(names, thresholds, [None] * len(names), (1, 1))
+    return dataclasses.replace(
+        moment, result=dataclasses.replace(moment.result, vocabulary=vocabulary)
+    )
+
+
+@pytest.mark.parametrize(("source", "marked"), [("from texts", True), ("calibrated", False)])
+def test_files_and_the_terminal_mark_thresholds_from_texts(
+    moments: list[Moment],
+    source: str,
+    marked: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines, page = tmp_path / "tags.jsonl", tmp_path / "report.html"
+    sinks = [JsonlSink(lines), ReportSink(page), PersonSink()]
+    for moment in moments[:2]:
+        for sink in sinks:
+            sink.write(with_source(moment, source))
+    for sink in sinks:
+        sink.close()
+    for line in lines.read_text("utf-8").splitlines():
+        assert {tag["threshold_source"] for tag in json.loads(line)["tags"]} == {source}
+    assert ("thresholds from texts: a first guess" in page.read_text("utf-8")) is marked
+    assert capsys.readouterr().out.count("thresholds from texts: a first guess") == marked
+
+
+def test_an_overlay_has_a_line_more_for_thresholds_from_texts() -> None:
+    picture = Image.fromarray(np.full((200, 300, 3), 255, np.uint8))
+
+    def painted_rows(source: str) -> int:
+        tags = [Tag("dog", 2.0, True, threshold_source=source), Tag("car", 1.0, False)]
+        changed = np.asarray(draw_tags(picture, tags, ("dog",))) != 255
+        return int(changed.any(axis=(1, 2)).sum())
+
+    assert painted_rows("from texts") >= painted_rows("calibrated") + 10
