@@ -68,7 +68,8 @@ def test_broken_pictures(bundle: Path, tmp_path: Path) -> None:  # noqa: F811
     broken = frames / "05.png"
     broken.write_bytes(broken.read_bytes()[:200])
     line = one_line(2, bundle, "--engine", "int8", "--calibrate", frames)
-    assert f"the first is {broken}; repair or remove it, nothing was made" in line
+    assert f"{broken}: cannot be read as a picture" in line
+    assert line.endswith("repair or remove it, nothing was made")
     assert "model.int8.onnx" not in Bundle.load(bundle).manifest.files
 
 
@@ -87,13 +88,13 @@ def test_ended_while_it_writes(ends: int, code: int, bundle: Path) -> None:  # n
     """Stopped right after the graph lies in the hidden folder, and run again."""
     program = (
         "import sys, time\n"
-        "from taidpt.export import variants\n"
-        "save = variants.save_graph\n"
+        "from taidpt.export.precision import variant\n"
+        "save = variant.save_graph\n"
         "def slow(*given):\n"
         "    save(*given)\n"
         "    print('saved', flush=True)\n"
         "    time.sleep(30)\n"
-        "variants.save_graph = slow\n"
+        "variant.save_graph = slow\n"
         "sys.argv = ['taidpt', *sys.argv[1:]]\n"
         "from taidpt.cli import main\n"
         "main()\n"
