@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,17 @@ import numpy.typing as npt
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 
-__all__ = ["LOG", "Frame", "PartlyReadError", "Selector", "Source", "SourceOptions", "comma"]
+__all__ = [
+    "LOG",
+    "Frame",
+    "PartlyReadError",
+    "Selector",
+    "Source",
+    "SourceOptions",
+    "UnreadError",
+    "comma",
+    "error_to_raise",
+]
 
 LOG = logging.getLogger("taidpt.runtime")
 
@@ -103,6 +113,21 @@ class PartlyReadError(InputError):
 
     Tagging treats it as a warning; measurements that need every picture treat it as an error.
     """
+
+
+class UnreadError(InputError):
+    """None of a source's pictures could be read; a warning where another source was tagged."""
+
+
+def error_to_raise(failures: Sequence[Exception], tagged: bool) -> Exception | None:
+    """The error that ends a run over several sources, of those that ended some of them.
+
+    Args:
+        failures: the errors, in order.
+        tagged: whether any frame was tagged.
+    """
+    serious = [error for error in failures if not (tagged and isinstance(error, UnreadError))]
+    return serious[0] if serious else None
 
 
 class Selector:

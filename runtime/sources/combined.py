@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import LOG, Frame, PartlyReadError, Source, comma
+from taidpt.runtime.sources.base import (
+    LOG,
+    Frame,
+    PartlyReadError,
+    Source,
+    comma,
+    error_to_raise,
+)
 from taidpt.runtime.stages import Merge
 
 __all__ = ["MergedSource", "RegionSource"]
@@ -91,9 +98,13 @@ class MergedSource(Source):
             for source, label in zip(self._sources, self._labels, strict=True)
         ]
         self._merge = Merge(named, live, report, None if self.live else self._at_once)
-        yield from self._merge
-        if failures:
-            raise failures[0]
+        yielded = False
+        for frame in self._merge:
+            yielded = True
+            yield frame
+        error = error_to_raise(failures, yielded)
+        if error is not None:
+            raise error
 
     @property
     def dropped(self) -> int:  # type: ignore[override]  # counted by the merge

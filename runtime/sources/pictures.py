@@ -17,6 +17,7 @@ from taidpt.runtime.sources.base import (
     Selector,
     Source,
     SourceOptions,
+    UnreadError,
 )
 
 __all__ = ["ArraySource", "ImageSource"]
@@ -48,7 +49,7 @@ class ImageSource(Source):
                 image = read_image(path)
             except InputError as error:
                 if self.total == 1:
-                    raise
+                    raise UnreadError(str(error)) from None
                 LOG.warning("passed over: %s", error)
                 unread.append(error)
                 continue
@@ -56,7 +57,7 @@ class ImageSource(Source):
         if unread:
             what = f"{self.name}: {len(unread)} of {self.total} pictures could not be read"
             if len(unread) == self.total:
-                raise InputError(f"{what}, the first is {unread[0]}")
+                raise UnreadError(f"{what}, the first is {unread[0]}")
             raise PartlyReadError(f"{what}, the first is {unread[0]}; the others were used")
 
 

@@ -25,7 +25,7 @@ from taidpt.runtime.sinks.person import PersonSink
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.sinks.subtitles import SubtitleSink
 from taidpt.runtime.sinks.webhook import open_webhook
-from taidpt.runtime.sources.base import Source
+from taidpt.runtime.sources.base import Source, error_to_raise
 from taidpt.runtime.sources.combined import MergedSource
 from taidpt.runtime.sources.open import list_sources
 from taidpt.runtime.stream.moment import Moment
@@ -73,22 +73,23 @@ def run_tag(job: TagJob) -> None:
         resume = job.state is not None and Path(job.state).exists()
         check_targets(outputs.targets, outputs.heatmap, tagger)
         sinks = _open_sinks(outputs, tagger, stack, resume) or [PersonSink(outputs.top, live)]
-        stop = stack.enter_context(_Signals(sinks))
+        run = stack.enter_context(_Run(sinks))
         failures: list[InputError] = []
         for source in sources:
-            if stop.requested:
+            if run.stopped:
                 break
             with contextlib.ExitStack() as turn:
                 stream = turn.enter_context(Stream(tagger, source, _stream_settings(job)))
                 if job.profile:
                     turn.enter_context(_profiled(stream))
-                failure = _run_source(stream, sinks, stop, _open_state(job, stream))
+                failure = _run_source(stream, sinks, run, _open_state(job, stream))
             if failure is not None:
                 failures.append(failure)
                 if len(sources) > 1:
                     _LOG.warning("ended: %s", failure)
-        if failures:
-            raise failures[0]
+        error = error_to_raise(failures, run.tagged)
+        if error is not None:
+            raise error
 
 
 @contextlib.contextmanager
@@ -177,10 +178,10 @@ def _open_state(job: TagJob, stream: Stream) -> StateFile | None:
 
 
 def _run_source(
-    stream: Stream, sinks: Sequence[Sink], stop: _Signals, state: StateFile | None
+    stream: Stream, sinks: Sequence[Sink], run: _Run, state: StateFile | None
 ) -> InputError | None:
     """Tag one source; return the error that ended it, which does not end the others."""
-    stop.stream = stream
+    run.stream = stream
     for name, events in state.unwritten.items() if state is not None else ():
         for sink in sinks:
             sink.resend(name, events)
@@ -193,7 +194,8 @@ def _run_source(
         with FrameProgress(stream.source) as progress:
             for moment in _moments(stream, failures):
                 with stream.profile.timed("sinks"):
-                    stop.reopen_sinks()
+                    run.tagged = True
+                    run.reopen_sinks()
                     if state is not None:
                         state.before(moment)
                     for sink in sinks:
@@ -226,22 +228,27 @@ def _moments(stream: Stream, failures: list[InputError]) -> Iterator[Moment]:
         failures.append(error)
 
 
-class _Signals:
-    """Inside the `with`, SIGTERM makes the running stream finish the frames that it has.
+class _Run:
+    """A run over all sources. SIGTERM makes the stream finish the frames that it has.
 
     SIGHUP makes sinks continue in a new file, as a rotation of logs asks for. Where no sink can, or
     where the process had a terminal, which has gone away then, it does what SIGTERM does.
+
+    Attributes:
+        stopped: whether a signal asked to stop.
+        tagged: whether any frame was tagged.
+        stream: the stream of the current source.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.requested = False
+        self.stopped = self.tagged = False
         self.stream: Stream | None = None
         self._sinks = sinks
         self._reopen_requested = False
         self._previous: dict[signal.Signals, Any] = {}
         self._can_reopen = any(sink.reopens for sink in sinks) and not any(map(os.isatty, range(3)))
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> _Run:
         if threading.current_thread() is threading.main_thread():
             for number, handler in (
                 (signal.SIGTERM, self._request),
@@ -263,7 +270,7 @@ class _Signals:
                 sink.reopen()
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.stopped = True
         if self.stream is not None:
             self.stream.stop()
 

@@ -21,7 +21,7 @@ from taidpt.runtime.sinks.csv_table import CsvSink
 from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
 from taidpt.runtime.sources.base import Frame, Source
 from taidpt.runtime.stream.stream import Stream, StreamSettings
-from taidpt.runtime.tag.job import _run_source, _Signals
+from taidpt.runtime.tag.job import _Run, _run_source
 from taidpt.runtime.tag.state_file import StateFile
 
 TAGS = ("a", "b", "c")
@@ -69,7 +69,7 @@ def main(state_path: str, events_path: str, frames_path: str) -> None:
     settings = StreamSettings(smoothing_s=0.0, min_on_s=0.0, min_off_s=0.0)
     stream = Stream(PixelTagger(), Camera(), settings)
     state = StateFile(state_path, stream)
-    _run_source(stream, sinks, _Signals(sinks), state)
+    _run_source(stream, sinks, _Run(sinks), state)
 
 
 if __name__ == "__main__":

@@ -420,3 +420,59 @@ def test_two_hundred_clips_need_no_more_than_one(
     assert max(threads) <= threads[0]
     assert max(descriptors) <= descriptors[0] + 1
     assert memory[-1] - memory[20] < 20e6
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders with a good picture, with a bad one, and with both and a macOS resource file."""
+    root = tmp_path_factory.mktemp("pictures")
+    for name, good, bad in (("good", 1, 0), ("bad", 0, 1), ("worse", 0, 3), ("mixed", 1, 2)):
+        (root / name).mkdir()
+        if good:
+            Image.new("RGB", (40, 30), "red").save(root / name / "a.png")
+        for number in range(bad):
+            (root / name / f"._{number}.jpg").write_bytes(b"junk")
+    return root
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["good"], 0),
+        (["mixed"], 0),
+        (["bad"], 2),
+        (["worse"], 2),
+        (["bad", "worse"], 2),
+        (["bad", "good"], 0),
+        (["good", "worse"], 0),
+        (["mixed", "bad"], 0),
+        (["good/a.png", "bad/._0.jpg"], 0),
+    ],
+)
+def test_unreadable_pictures_fail_a_run_only_if_nothing_was_tagged(
+    lively: Path, pictures: Path, names: list[str], code: int, batch: int
+) -> None:
+    done = tag(lively, *names, "--batch", batch, "--jsonl", "-", cwd=pictures)
+    assert done.returncode == code, done.stderr
+    tagged = [json.loads(line)["source"] for line in done.stdout.splitlines()]
+    assert len(tagged) == sum(name in ("good", "mixed", "good/a.png") for name in names)
+    assert ("error: " in done.stderr) == (code == 2)
+    assert any(bad in done.stderr for bad in ("bad/._0", "worse/._0", "mixed/._0")) or names == [
+        "good"
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_bad_video_of_a_list_ends_no_other_and_is_named_at_the_end(
+    lively: Path, tmp_path: Path, batch: int
+) -> None:
+    clip = colour_video(tmp_path / "a.mp4", frames=10)
+    (tmp_path / "b.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 500)
+    os.link(clip, tmp_path / "c.mp4")
+    names = ("a.mp4", "b.mp4", "c.mp4")
+    done = tag(lively, *names, "--batch", batch, "--jsonl", "-", cwd=tmp_path)
+    tagged = [json.loads(line)["source"] for line in done.stdout.splitlines()]
+    assert {name: tagged.count(name) for name in names} == {"a.mp4": 10, "b.mp4": 0, "c.mp4": 10}
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: b.mp4: ")
