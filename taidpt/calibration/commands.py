@@ -26,9 +26,11 @@ __all__ = ["calibrate", "confusable"]
 @click.option("--merge-weight", type=click.FloatRange(0, 1), default=0.5, show_default=True)
 @click.option(
     "--score-transform",
-    type=click.Choice(["none", "center", "log_softmax"]),
+    type=click.Choice(["none", "center", "log_softmax", "auto"]),
     default="none",
-    help="What --scores go through over tags; a bundle brings its own.",
+    show_default=True,
+    help="Transform of --scores over a picture's tags; a bundle brings its own. auto: choose one, "
+    "with a temperature and a bias, without labels; with a BUNDLE it needs --bank.",
 )
 @click.help_option("-h", "--help")
 def calibrate(bundle: str | None, **options: object) -> None:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.statistics.estimator import Calibration, calibrate
 from taidpt.calibration.statistics.hierarchy import Hint
+from taidpt.calibration.statistics.transform_choice import ScoreTransform, choose_transform
 from taidpt.calibration.table import print_table, print_text_table
-from taidpt.calibration.targets import Target, learned, open_target
+from taidpt.calibration.targets import BankTarget, Target, learned, open_target
 from taidpt.progress import show_elapsed
 from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.errors import InputError, TaidptError
@@ -28,6 +29,9 @@ __all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
 
 Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int8]
+
+
+_AUTO = "auto"  # of --score-transform
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
         raise InputError("--labels and --json need frames: add --frames SOURCE")
     if job.report and job.scores is None:
         raise InputError("--report compares with labels; give --scores FILE.npz with targets")
+    if job.score_transform == _AUTO and (job.texts or (job.scores is None and job.bank is None)):
+        raise InputError(
+            "--score-transform auto takes --scores FILE.npz, or --bank FILE with a bundle, and no "
+            "--texts"
+        )
     _refuse_twice(job.sources)
     return job
 
@@ -177,7 +186,10 @@ def _from_matrix(job: CalibrateJob) -> _Input:
     if job.report and (matrix.targets is None or not (matrix.targets > 0).any()):
         raise InputError(f"{job.scores}: --report needs targets with at least one positive")
     scale = _Scale(matrix.names, job.score_transform, job.merge_weight)
-    scores = matrix.merged(job.merge_weight, job.score_transform)
+    plain = "none" if job.score_transform == _AUTO else job.score_transform
+    scores = matrix.merged(job.merge_weight, plain)
+    if job.score_transform == _AUTO:
+        scores = _chosen(scores, ("none", "center"))[0]
     labels = _labels(job, scale)
     known = None if labels is None else labels.of([str(index) for index in range(len(scores))])
     return _Input(scores, scale.names, matrix.targets, _hint(job, scale, None), known)
@@ -190,6 +202,12 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     from taidpt.runtime.sources.open import open_source
 
     scoring = target.bundle.manifest.scoring
+    if job.score_transform == _AUTO and scoring.transform != "log_softmax":
+        raise InputError(
+            f"{target.bundle.path}: its graph has the transform {scoring.transform}, and a "
+            "temperature and a bias need log_softmax; export it again with --score-transform "
+            "log_softmax --bank input"
+        )
     scale = _Scale(target.names, scoring.transform, scoring.merge_weight)
     labels = _labels(job, scale)
     colours = target.bundle.manifest.input.source_colours
@@ -202,9 +220,24 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
         tagger = stack.enter_context(target.open_tagger())
         scene = score_frames(tagger, sources, job.max_frames)
     known = None if labels is None else labels.of(scene.frames)
-    return _Input(
-        scene.scores, scale.names, None, hint, known, scene.effective_frames, scene.problem
-    )
+    scores = scene.scores
+    if job.score_transform == _AUTO and isinstance(target, BankTarget):
+        scores, transform = _chosen(scores, ("none",))
+        if transform.bias.any():
+            target.use_transform(transform)
+    return _Input(scores, scale.names, None, hint, known, scene.effective_frames, scene.problem)
+
+
+def _chosen(scores: Floats, kinds: tuple[str, ...]) -> tuple[Floats, ScoreTransform]:
+    """Scores after the transform that is chosen without labels; prints what and why."""
+    with show_elapsed("choosing a transform of scores"):
+        transform, expected = choose_transform(scores, kinds)
+    print("expected macro-F1 after each transform of scores, %")
+    for name, value in expected.items():
+        mark = "  <- chosen" if name == str(transform) else ""
+        print(f"  {name:50}{100 * value:6.1f}{mark}")
+    print()
+    return transform(scores), transform
 
 
 def _labels(job: CalibrateJob, scale: _Scale) -> LabelFile | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from taidpt.calibration.statistics.estimator import Calibration
+from taidpt.calibration.statistics.transform_choice import ScoreTransform, with_transform
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
 from taidpt.runtime.bank.probability_maps import MapJson
 from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle
@@ -167,6 +168,10 @@ class BankTarget(Target):
         """The bank's, where they are for the bundle's scores; the log says where not."""
         return check_fit(self._read, self.bundle, str(self.path)).thresholds
 
+    def use_transform(self, transform: ScoreTransform) -> None:
+        """Put the temperature and bias of a log_softmax into the rows that `write` stores."""
+        self._bank = with_transform(self._bank, transform)
+
     def open_tagger(self) -> Tagger:
         """The bundle's tagger with this bank."""
         tagger = Tagger.load(self.bundle.path)
@@ -175,7 +180,7 @@ class BankTarget(Target):
 
     def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
         """Exchange the file for one with the same rows."""
-        if not _same_rows(ClassBank.load(self._path), self._bank):
+        if not _same_rows(ClassBank.load(self._path), self._read):
             raise BundleError(
                 f"{self._path}: was replaced while it was calibrated; calibrate it again"
             )
