@@ -27,9 +27,9 @@ __all__ = [
 
 LOG = logging.getLogger("taidpt.runtime")
 
-# A frame this much earlier than the next beat of `max_fps` is in time: more than the rounding of
-# summed floats, less than one tick of the 90 kHz clock that streams use (11 µs).
-_EARLY_S = 1e-6
+# A frame this much earlier than the next beat of `max_fps` is in time: Matroska and FLV round times
+# to milliseconds, so that without it 30 frames a second thinned to 30 would be 23.
+_EARLY_S = 1e-3
 
 
 @dataclass(frozen=True, eq=False)

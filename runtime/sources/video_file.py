@@ -106,7 +106,7 @@ class VideoSource(Source):
 
     def _new_decoder(self, container: Any) -> Decoder:
         if container.format.name in _NOT_VIDEO:
-            raise self._is_text()
+            raise self._text_error()
         stream = find_video(container)
         if stream is None:
             raise InputError(f"{self.name}: has no video stream")
@@ -117,14 +117,12 @@ class VideoSource(Source):
         if self._address.kind is not Kind.FILE:
             return
         head = _head(self._address.text)
-        if head.startswith(_TEXT_VIDEOS) or any(
-            byte < 32 and byte not in b"\t\n\r\f" for byte in head
-        ):
+        if head.startswith(_TEXT_VIDEOS) or set(head) & _BINARY:
             return
         if len(head) - len(head.decode(errors="ignore").encode()) < 4:  # the last may be cut
-            raise self._is_text()
+            raise self._text_error()
 
-    def _is_text(self) -> InputError:
+    def _text_error(self) -> InputError:
         return InputError(
             f"{self.name}: a text file, not a picture or a video; for a list of sources, one a "
             f"line: xargs -d '\\n' -a {self.name} taidpt tag BUNDLE"

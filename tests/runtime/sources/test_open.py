@@ -99,18 +99,24 @@ def test_the_rate_is_kept_on_average(rate: int, limit: float, expected: float) -
     assert taken / 20 == pytest.approx(expected, abs=0.1)
 
 
-def test_a_frame_at_most_a_microsecond_early_is_in_time() -> None:
-    """Above the rounding of summed times, below the 11 µs tick of a 90 kHz clock."""
+@pytest.mark.parametrize("rate", [24, 25, 30, 50, 60])
+def test_times_in_milliseconds_keep_the_rate(rate: int) -> None:
+    """Matroska and FLV round times to milliseconds."""
+    for limit in (rate, rate / 2, rate / 3):
+        selector = Selector(SourceOptions(max_fps=limit))
+        count = sum(selector.wants(index, round(index / rate, 3)) for index in range(rate * 20))
+        assert count / 20 == pytest.approx(limit, abs=0.1)
 
+
+def test_a_frame_at_most_a_millisecond_early_is_in_time() -> None:
     def wants_second_frame(time_s: float) -> bool:
         selector = Selector(SourceOptions(max_fps=10))
         assert selector.wants(0, 0.0)
         return selector.wants(1, time_s)
 
     assert wants_second_frame(0.1)
-    assert wants_second_frame(0.1 - 0.9e-6)
-    assert not wants_second_frame(0.1 - 1.1e-6)
-    assert not wants_second_frame(0.1 - 1 / 90_000)
+    assert wants_second_frame(0.1 - 0.9e-3)
+    assert not wants_second_frame(0.1 - 1.1e-3)
 
 
 def test_a_turned_video_is_turned_back(tmp_path: Path) -> None:
