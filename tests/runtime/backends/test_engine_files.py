@@ -1,4 +1,4 @@
-"""Which engine may run where, and the memory that it is given: no GPU is needed to decide."""
+"""Which engines may run on a machine, and the layout of their memory; needs no GPU."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_damaged_key_ends_neither_auto_nor_other_engines(
     assert choose_engine(Bundle.load(bundle), HERE).precision == "fp16"
 
 
-def test_what_is_missing_is_told_one_by_one(
+def test_each_missing_requirement_is_named(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from taidpt.runtime.backends import tensorrt_library
@@ -143,7 +143,7 @@ def test_what_is_missing_is_told_one_by_one(
     assert warning.getMessage().startswith("device auto: not tensorrt: TensorRT is not installed")
 
 
-def test_without_a_driver_the_error_says_so() -> None:
+def test_the_error_names_a_missing_driver() -> None:
     from taidpt.runtime.backends.cuda_driver import CudaDriver
     from taidpt.runtime.backends.gpu import gpu_architecture
 
@@ -153,7 +153,7 @@ def test_without_a_driver_the_error_says_so() -> None:
         CudaDriver()
 
 
-def test_every_tensor_has_a_place_of_its_own() -> None:
+def test_tensors_do_not_overlap() -> None:
     specs = [
         TensorSpec("frames", (4, 5, 7, 3), np.uint8, True),
         TensorSpec("scores", (4, 5), np.float32, False),

@@ -1,4 +1,4 @@
-"""A graph that does not keep to its manifest is one line, at load where its declaration says so."""
+"""Graphs that differ from their manifest are refused in one line, at load where possible."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_an_engine_with_plugins_runs_where_the_library_is_named(
     assert load(machine, bundle, library) == ["tensorrt: TensorRT 10.3.0 (fp32 engine)"] * 2
 
 
-def test_without_it_the_error_names_the_variable(machine: StubMachine, bundle: Path) -> None:
+def test_a_missing_library_names_the_variable(machine: StubMachine, bundle: Path) -> None:
     error = (
         "BackendError TensorRT refuses the engine: IPluginCreator not found in Plugin Registry; it "
         "was built with plugins: let TAIDPT_PLUGIN name their library"
@@ -62,7 +62,7 @@ def test_without_it_the_error_names_the_variable(machine: StubMachine, bundle: P
         ("int nothing;\n", "tensorrt 10.3.0 registers no plugin of it"),
     ],
 )
-def test_a_library_that_is_none_is_one_line(
+def test_invalid_plugin_library_gives_one_line_error(
     machine: StubMachine, bundle: Path, tmp_path: Path, code: str | None, why: str
 ) -> None:
     library = tmp_path / "library.so"
@@ -75,7 +75,7 @@ def test_a_library_that_is_none_is_one_line(
         assert "cmake --build build/native" in line
 
 
-def test_none_is_loaded_where_none_is_named(
+def test_no_library_is_loaded_without_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TAIDPT_PLUGIN", raising=False)

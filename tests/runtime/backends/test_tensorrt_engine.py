@@ -136,7 +136,7 @@ for _ in range(3):
     assert "launch" not in machine.calls
 
 
-def test_tensorrt_rtx_has_its_kernels_before_a_graph_is_recorded(
+def test_tensorrt_rtx_compiles_kernels_before_capture(
     machine: StubMachine, tmp_path: Path, own_state: None
 ) -> None:
     path = tiny_bundle(tmp_path / "rtx.taidpt")
@@ -181,7 +181,7 @@ def fails(surface):
 """
 
 
-def test_frames_on_the_gpu_are_read_where_they_lie(machine: StubMachine, bundle: Path) -> None:
+def test_gpu_frames_are_read_in_place(machine: StubMachine, bundle: Path) -> None:
     code = """
 for _ in range(3):
     check(tagger(on_gpu(frames[:2])), slice(0, 2))
@@ -231,9 +231,7 @@ def test_stale_and_strange_engines_are_refused(machine: StubMachine, bundle: Pat
         assert why in auto
 
 
-def test_only_what_was_built_here_is_run(
-    machine: StubMachine, tmp_path: Path, own_state: None
-) -> None:
+def test_only_trusted_engines_run(machine: StubMachine, tmp_path: Path, own_state: None) -> None:
     path = tiny_bundle(tmp_path / "strange.taidpt")
     add_stub_engine(path, trusted=False)
     printed = machine.run(LOAD, [path])
@@ -244,7 +242,7 @@ def test_only_what_was_built_here_is_run(
     assert "5 tags, tensorrt: TensorRT 10.3.0 (fp32 engine))" in printed
 
 
-def test_an_engine_that_tensorrt_refuses(machine: StubMachine, bundle: Path) -> None:
+def test_an_engine_that_tensorrt_refuses_is_one_line(machine: StubMachine, bundle: Path) -> None:
     path = tiny_bundle(bundle.parent / "broken.taidpt")
     add_stub_engine(path, content=b"not an engine")
     explicit, auto = machine.run(LOAD, [path]).splitlines()

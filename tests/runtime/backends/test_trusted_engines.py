@@ -1,4 +1,4 @@
-"""Engines are programs: only what was built here is run."""
+"""Engines are executable code: only those built on this machine run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def engine(tmp_path: Path, data: bytes = b"plan") -> Path:
     return path
 
 
-def test_only_recorded_content_is_handed_out(tmp_path: Path) -> None:
+def test_only_recorded_engines_are_returned(tmp_path: Path) -> None:
     path = engine(tmp_path)
     with pytest.raises(BackendError, match=r"sm_87\.plan: not built on this machine"):
         read_trusted(path)
@@ -38,7 +38,7 @@ def test_only_recorded_content_is_handed_out(tmp_path: Path) -> None:
         read_trusted(path)
 
 
-def test_the_record_lies_outside_every_bundle(tmp_path: Path) -> None:
+def test_the_record_is_outside_of_bundles(tmp_path: Path) -> None:
     trust(engine(tmp_path))
     assert record_path() == tmp_path / "state" / "taidpt" / "trusted.json"
     assert record_path().is_file()
@@ -49,7 +49,7 @@ def test_a_relative_state_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> 
     assert record_path() == Path.home() / ".local" / "state" / "taidpt" / "trusted.json"
 
 
-def test_a_record_that_others_may_write_is_not_believed(tmp_path: Path) -> None:
+def test_a_record_that_others_may_write_is_refused(tmp_path: Path) -> None:
     path = engine(tmp_path)
     trust(path)
     record_path().chmod(0o666)

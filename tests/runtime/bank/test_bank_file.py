@@ -1,4 +1,4 @@
-"""A bank's file: every number comes back, older files are read, each fault has its line."""
+"""A bank file: numbers are kept exactly, older schemas load, each fault gives one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rewrite(
     save_file(tensors, path, {"taidpt": json.dumps(inner)})
 
 
-def test_thresholds_and_maps_come_back_to_the_last_bit(path: Path) -> None:
+def test_thresholds_and_maps_load_bit_by_bit(path: Path) -> None:
     loaded = ClassBank.load(path)
     assert loaded.thresholds == bank().thresholds
     assert loaded.probabilities == (RAMP, None, STEP)
@@ -61,7 +61,7 @@ def test_thresholds_and_maps_come_back_to_the_last_bit(path: Path) -> None:
     assert ClassBank.load(path).probabilities == (STEP, None)
 
 
-def test_maps_may_say_different_things(path: Path) -> None:
+def test_maps_may_have_different_facts(path: Path) -> None:
     """What is no number in each of them, or not in each, comes back as well."""
     plain = {"scores": [0.0, 1.0], "probabilities": [0.0, 1.0]}
     maps = ({**plain, "band": [1.0], "n": 3}, plain, {**plain, "band": [1.0, 2.0], "why": "x"})
@@ -119,7 +119,7 @@ def _set(name: str, place: Any, value: float) -> Callable[[Tensors], None]:
         (lambda t: t.update(x=np.zeros(1, np.float16)), "'dtype' should be one of F32, F64, I64"),
     ],
 )
-def test_each_fault_is_one_line_with_the_file(
+def test_a_fault_gives_one_line_with_the_file(
     path: Path, change: Callable[[Tensors], object], message: str
 ) -> None:
     rewrite(path, change)
@@ -153,7 +153,7 @@ def _with_offsets(path: Path, change: Callable[[dict[str, Any]], object]) -> Non
     path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
 
 
-def test_tensors_that_are_not_where_they_should_be(path: Path) -> None:
+def test_misplaced_tensors_are_refused(path: Path) -> None:
     whole = path.read_bytes()
 
     def overlap(outer: dict[str, Any]) -> None:

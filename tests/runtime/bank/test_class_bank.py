@@ -28,7 +28,7 @@ def bank(**changes: object) -> ClassBank:
     return ClassBank.from_rows(names, rows(), rows(seed=1), **{**values, **changes})
 
 
-def test_bank_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_saved_bank_loads_unchanged(tmp_path: Path) -> None:
     saved = bank(scale=np.array([1, 2, 3], np.float32), bias=np.array([0, -1, 0.5], np.float32))
     saved.save(tmp_path / "b.safetensors")
     loaded = ClassBank.load(tmp_path / "b.safetensors")
@@ -85,7 +85,7 @@ def test_thresholds_must_be_in_order_and_finite() -> None:
         Threshold(float("nan"), 0, "default")
 
 
-def test_damaged_banks_are_named(tmp_path: Path) -> None:
+def test_errors_of_damaged_banks_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "b.safetensors"
     with pytest.raises(InputError, match=r"b\.safetensors: cannot read the bank"):
         ClassBank.load(path)

@@ -1,4 +1,4 @@
-"""`taidpt bench`: it measures, says what it measured, and takes no nonsense."""
+"""`taidpt bench`: measurements, report, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.runtime.tiny import TinySpec, tiny_bundle
 SPEC_FRAMES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
 
 
-def test_a_sweep_has_a_row_a_batch(tagger: Tagger) -> None:
+def test_a_sweep_has_a_row_for_each_batch_size(tagger: Tagger) -> None:
     baseline = open_baseline(tagger)
     rows = run_bench(tagger, baseline, [1, 3], seconds=0.05)
     assert [row.batch for row in rows] == [1, 3]
@@ -47,7 +47,7 @@ def test_a_sweep_has_a_row_a_batch(tagger: Tagger) -> None:
         run_bench(tagger, baseline, [0])
 
 
-def test_the_bare_side_is_the_encoder_alone(tagger: Tagger) -> None:
+def test_the_baseline_is_the_encoder(tagger: Tagger) -> None:
     baseline, frames = open_baseline(tagger), SPEC_FRAMES
     found = baseline.run(frames)
     whole = tagger.backend.run(frames, tagger.bank_inputs)
@@ -57,7 +57,7 @@ def test_the_bare_side_is_the_encoder_alone(tagger: Tagger) -> None:
         np.testing.assert_allclose(values, whole[name], atol=1e-6)
 
 
-def test_a_bank_that_is_an_input_is_cut_away(tmp_path: Path) -> None:
+def test_bank_inputs_are_cut_from_the_baseline(tmp_path: Path) -> None:
     path = tiny_bundle(tmp_path / "open.taidpt", TinySpec(bank_as="input"))
     with Tagger.load(path, device="cpu", threads=1) as tagger:
         baseline = open_baseline(tagger)
@@ -65,7 +65,7 @@ def test_a_bank_that_is_an_input_is_cut_away(tmp_path: Path) -> None:
         assert isinstance(baseline.run(SPEC_FRAMES), list)
 
 
-def test_weights_beside_the_graph_stay_beside_it(tmp_path: Path) -> None:
+def test_external_weights_stay_external(tmp_path: Path) -> None:
     whole = onnx.load(tiny_bundle(tmp_path / "t.taidpt") / "model.onnx")
     graph, out = tmp_path / "model.onnx", tmp_path / "cut" / "encoder.onnx"
     settings = {"save_as_external_data": True, "size_threshold": 0, "convert_attribute": False}
@@ -77,7 +77,7 @@ def test_weights_beside_the_graph_stay_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("why", ["onnx is not installed", "cannot be cut: "])
-def test_the_whole_graph_is_named_as_such(
+def test_the_report_names_the_whole_graph_as_baseline(
     tagger: Tagger, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     if why.startswith("onnx"):
@@ -112,7 +112,7 @@ def test_the_synthetic_source_counts_and_times() -> None:
     assert frames[0].image.shape == (20, 30, 3)
 
 
-def test_open_clip_is_measured_in_a_process_of_its_own() -> None:
+def test_open_clip_is_measured_in_another_process() -> None:
     """The toy world's model; the tiny bundle's is none of open_clip's."""
     command = [
         sys.executable,

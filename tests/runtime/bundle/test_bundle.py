@@ -1,4 +1,4 @@
-"""The bundle: written in one step, checked at load, never half there."""
+"""The bundle: atomic writing, checks at load, and no half bundle for a reader."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def left_overs(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.parent.iterdir() if entry.name != path.name)
 
 
-def test_a_bundle_comes_back_as_it_was_written(path: Path) -> None:
+def test_a_written_bundle_loads_unchanged(path: Path) -> None:
     bundle = Bundle.load(path)
     assert bundle.names == NAMES
     assert set(bundle.manifest.files) == {MODEL_FILE, BANK_FILE, PARITY_FILE}
@@ -119,13 +119,13 @@ def test_a_hand_edited_manifest_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": NaN}', "\udcff"])
-def test_a_manifest_that_is_no_json_object(path: Path, text: str) -> None:
+def test_a_manifest_that_is_not_a_json_object_is_refused(path: Path, text: str) -> None:
     (path / MANIFEST_FILE).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(BundleError, match=r"manifest\.json"):
         Bundle.load(path)
 
 
-def test_truncated_missing_and_changed_files(path: Path) -> None:
+def test_truncated_missing_and_changed_files_are_refused(path: Path) -> None:
     model = path / MODEL_FILE
     whole = model.read_bytes()
     model.write_bytes(whole[:-1])
@@ -147,7 +147,7 @@ def test_a_link_out_of_the_bundle_is_refused(path: Path, tmp_path: Path) -> None
         Bundle.load(path)
 
 
-def test_what_is_no_bundle(tmp_path: Path) -> None:
+def test_other_folders_and_files_are_not_bundles(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such bundle"):
         Bundle.load(tmp_path / "none.taidpt")
     with pytest.raises(BundleError, match=r"not a bundle, it has no manifest\.json"):
@@ -157,7 +157,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
         Bundle.load(tmp_path / "file")
 
 
-def test_verify_hashes_finds_what_the_quick_check_leaves_out(tmp_path: Path) -> None:
+def test_verify_hashes_finds_changes_that_loading_misses(tmp_path: Path) -> None:
     spec = TinySpec()
     big = os.urandom(5 << 20)
     path = tmp_path / "big.taidpt"
@@ -168,7 +168,7 @@ def test_verify_hashes_finds_what_the_quick_check_leaves_out(tmp_path: Path) -> 
     assert Bundle.load(path).verify_hashes() == ("engines/big.plan",)
 
 
-def test_replacing_leaves_no_trace_and_not_committing_changes_nothing(path: Path) -> None:
+def test_replacing_removes_the_old_bundle_and_no_commit_keeps_it(path: Path) -> None:
     first = Bundle.load(path)
     with BundleWriter(path) as writer:
         writer.write(MODEL_FILE, b"half a model")
@@ -181,7 +181,7 @@ def test_replacing_leaves_no_trace_and_not_committing_changes_nothing(path: Path
     assert left_overs(path) == []
 
 
-def test_two_renames_do_the_same_where_exchange_is_not_known(
+def test_two_renames_replace_a_bundle_without_renameat2(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle_writer, "exchange", lambda first, second: False)
@@ -190,7 +190,7 @@ def test_two_renames_do_the_same_where_exchange_is_not_known(
     assert left_overs(path) == []
 
 
-def test_a_cut_between_two_renames_is_mended_at_load(path: Path) -> None:
+def test_a_cut_between_two_renames_is_repaired_at_load(path: Path) -> None:
     path.rename(path.with_name(".street.taidpt.old-1234"))
     assert Bundle.load(path).names == NAMES
     assert left_overs(path) == []
@@ -214,9 +214,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("moment", ["early", "late"])
-def test_a_killed_export_is_never_picked_up_and_cleaned_by_the_next(
-    path: Path, moment: str
-) -> None:
+def test_the_next_export_removes_the_folder_of_a_killed_one(path: Path, moment: str) -> None:
     before = Bundle.load(path).manifest
     command = [sys.executable, "-c", KILLED_EXPORT, str(path), moment]
     done = subprocess.run(command, cwd=REPOSITORY, check=False)
@@ -227,7 +225,7 @@ def test_a_killed_export_is_never_picked_up_and_cleaned_by_the_next(
     assert left_overs(path) == []
 
 
-def test_another_writer_at_work_is_left_alone(path: Path) -> None:
+def test_the_folder_of_a_running_writer_is_kept(path: Path) -> None:
     with BundleWriter(path) as slow:
         slow.write("model.onnx", b"x")
         tiny_bundle(path, TinySpec(seed=3))
@@ -265,7 +263,7 @@ def test_files_are_added_manifest_last(path: Path) -> None:
         again.file("nothing")
 
 
-def test_a_base_is_taken_over_and_not_changed(path: Path, tmp_path: Path) -> None:
+def test_a_base_is_copied_and_not_changed(path: Path, tmp_path: Path) -> None:
     before = Bundle.load(path)
     with BundleWriter(tmp_path / "copy.taidpt", base=path) as writer:
         writer.write(PARITY_FILE, b'{"schema": 1, "new": true}')
@@ -276,7 +274,7 @@ def test_a_base_is_taken_over_and_not_changed(path: Path, tmp_path: Path) -> Non
     assert copy.manifest.files[MODEL_FILE] == before.manifest.files[MODEL_FILE]
 
 
-def test_a_leftover_in_the_base_is_not_taken_over(path: Path) -> None:
+def test_unlisted_files_of_a_base_are_not_copied(path: Path) -> None:
     (path / ".manifest.json.tmp-12ab").write_bytes(b"half a manif")
     (path / "engines").mkdir()
     (path / "engines" / "half.engine").write_bytes(b"half an engine")
@@ -286,7 +284,7 @@ def test_a_leftover_in_the_base_is_not_taken_over(path: Path) -> None:
     assert {p.name for p in path.rglob("*")} == {*Bundle.load(path).manifest.files, "manifest.json"}
 
 
-def test_a_damaged_file_of_the_base_gets_no_new_hash(path: Path) -> None:
+def test_a_damaged_file_of_the_base_is_refused(path: Path) -> None:
     """Flipped bytes in a file too large to be hashed at each load stay found."""
     spec = TinySpec()
     with BundleWriter(path, base=path) as writer:
@@ -314,7 +312,7 @@ def test_thresholds_written_meanwhile_are_not_lost(path: Path) -> None:
     assert Bundle.load(path).manifest == changed
 
 
-def test_a_staged_bundle_is_whole_and_hidden(path: Path) -> None:
+def test_a_staged_bundle_is_complete_and_hidden(path: Path) -> None:
     before = Bundle.load(path)
     with BundleWriter(path, base=path) as writer:
         writer.write("engines/a.engine", b"engine")

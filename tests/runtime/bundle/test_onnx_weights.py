@@ -1,4 +1,4 @@
-"""A hostile graph cannot make anyone read outside its folder, wherever it hides the path."""
+"""A graph cannot refer to files outside of its folder, wherever a tensor names them."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def plain() -> TensorProto:
     "location",
     ["../x", "/etc/passwd", "sub/w.data", "other.onnx.data", "./model.onnx.data", "", "C:\\x"],
 )
-def test_only_the_file_beside_is_allowed(location: str, tmp_path: Path) -> None:
+def test_only_the_data_file_beside_the_graph_is_allowed(location: str, tmp_path: Path) -> None:
     path = save(model_with(outside(location)), tmp_path)
     with pytest.raises(BundleError, match=r"only 'model.onnx.data' .* do not use this bundle"):
         check_external_data(path)
 
 
-def test_the_file_beside_must_be_there_and_no_link(tmp_path: Path) -> None:
+def test_the_data_file_must_exist_and_be_no_link(tmp_path: Path) -> None:
     path = save(model_with(outside("model.onnx.data")), tmp_path)
     beside = tmp_path / "model.onnx.data"
     with pytest.raises(BundleError, match="must be a plain file there"):
@@ -72,7 +72,7 @@ def test_the_file_beside_must_be_there_and_no_link(tmp_path: Path) -> None:
     check_external_data(path)
 
 
-def test_the_file_beside_must_be_listed_in_the_manifest(tmp_path: Path) -> None:
+def test_the_data_file_must_be_listed_in_the_manifest(tmp_path: Path) -> None:
     spec = TinySpec()
     model = tiny_graph(spec, spec.bank())
     model.graph.initializer.append(outside("model.onnx.data"))
@@ -122,12 +122,12 @@ def hidden(kind: str) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     "kind", ["constant", "tensors", "subgraph", "subgraphs", "function", "sparse", "training"]
 )
-def test_no_place_hides_it(kind: str, tmp_path: Path) -> None:
+def test_paths_are_found_wherever_a_tensor_can_be(kind: str, tmp_path: Path) -> None:
     path = save(hidden(kind), tmp_path)
     assert list(external_locations(path)) == ["../x"]
 
 
-def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
+def test_damaged_files_give_one_line(tmp_path: Path) -> None:
     path = save(model_with(outside("model.onnx.data")), tmp_path)
     whole = path.read_bytes()
     generator = random.Random(0)
@@ -142,7 +142,7 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path) -> None:
             check_external_data(path)
 
 
-def test_messages_within_messages_end(tmp_path: Path) -> None:
+def test_deeply_nested_messages_are_refused(tmp_path: Path) -> None:
     inner = b""
     for _ in range(3000):  # from within: a graph in an attribute in a node in a graph …
         for key in (0x32, 0x2A, 0x0A):
