@@ -24,7 +24,14 @@ def test_a_table_is_read_back(hostile_moments: list[Moment], tmp_path: Path) -> 
     with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as stream:
         header, *rows = list(csv.reader(stream))
     assert header[:4] == ["source", "index", "time_s", "on"]
-    assert header[4:] == [HOSTILE[0], "'=2+5", HOSTILE[2], "a b --> c", HOSTILE[4]]
+    assert header[4:] == [
+        HOSTILE[0],
+        "'=2+5",
+        HOSTILE[2],
+        "a b --> c",
+        HOSTILE[4],
+        " [2J ]0;title   31m god",
+    ]
     assert [int(row[1]) for row in rows] == list(range(0, 100, 10))
     for row, moment in zip(rows, hostile_moments, strict=True):
         np.testing.assert_allclose([float(cell) for cell in row[4:]], moment.result.scores, 1e-4)

@@ -11,10 +11,11 @@ import pytest
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.printable import printable
 from taidpt.runtime.sinks.subtitles import Cue, SubtitleSink, cues
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
-from tests.runtime.sinks.hostile_names import INTERVALS
+from tests.runtime.sinks.hostile_names import HOSTILE, INTERVALS
 
 
 def test_overlapping_intervals_become_cues_one_after_another() -> None:
@@ -60,3 +61,13 @@ def test_subtitles_want_one_video(
     other = next(iter(hostile.stream(iter([np.zeros((16, 16, 3), np.uint8)]), fps=1)))
     with pytest.raises(InputError, match="exactly one source"):
         sink.write(other)
+
+
+@pytest.mark.parametrize("form", ["vtt", "srt"])
+def test_control_characters_of_tags_reach_no_subtitle(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"s.{form}"
+    sink = SubtitleSink(path, form)
+    sink.end_source("x", [Interval(name, 0.0, 1.0, 1.0) for name in HOSTILE], 1.0)
+    sink.close()
+    text = path.read_text("utf-8").replace("\n", "")
+    assert printable(text) == text
