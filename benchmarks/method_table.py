@@ -43,7 +43,11 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     ("scores centred a picture", "taidpt-center", ("voc2007-taidpt-center",)),
-    ("log-softmax of scores", "taidpt-log_softmax", ("voc2007-taidpt-log_softmax",)),
+    (
+        "log-softmax of scores, factor 1; published: 4",
+        "taidpt-log_softmax",
+        ("voc2007-taidpt-log_softmax",),
+    ),
     ("name in the middle", "taidpt-middle", ()),
     ("name in front", "taidpt-front", ()),
     ("class-specific contexts", "taidpt-specific", ()),

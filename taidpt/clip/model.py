@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from taidpt.clip.download import fetch_weights, quiet
 from taidpt.clip.source import EMBEDDED_MODEL, Source, resolve_source
-from taidpt.clip.tokenizer_files import load_tokenizer, quiet
+from taidpt.clip.tokenizer_files import load_tokenizer
 from taidpt.clip.weights import load_weights, plain_weights, state_sha256
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import sha256_of
@@ -85,7 +85,8 @@ def load(source: Source) -> ClipModel:
         MissingDependencyError: a tokenizer of Hugging Face without its packages.
     """
     tokenizer = load_tokenizer(source)  # before the weights, whose download may take long
-    source = _fetch(source)
+    if source.tag is not None:
+        source = replace(source, path=fetch_weights(source.name, source.tag))
     if source.path is None:
         model = _build(source)
     else:
@@ -93,24 +94,6 @@ def load(source: Source) -> ClipModel:
             model = _build(source)
             load_weights(model, weights, source.path)
     return _freeze(model, tokenizer, source)
-
-
-def _fetch(source: Source) -> Source:
-    """The source with its weight file on this machine."""
-    if source.tag is None:
-        return source
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
-
-    try:
-        with quiet():
-            path = download_pretrained(get_pretrained_cfg(source.name, source.tag))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"weights {source.tag} of {source.name} could not be fetched ({reason}); "
-            "give a local file as --pretrained instead"
-        ) from error
-    return replace(source, path=Path(path))
 
 
 def _build(source: Source) -> nn.Module:

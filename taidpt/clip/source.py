@@ -1,4 +1,4 @@
-"""Which model and which weights a name and a weight source mean; nothing is fetched or built.
+"""Which model and which weights a name and a weight source mean; nothing is downloaded or built.
 
 A model is one of open_clip's names, `toyworld`, or a folder in open_clip's form: a file
 `open_clip_config.json` with the architecture and preprocessing, the weights, and the tokenizer's
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taidpt.clip.download import check_available
 from taidpt.clip.weights import is_torchscript_archive, licence_note
 from taidpt.runtime.errors import InputError
 
@@ -80,7 +81,8 @@ def resolve_source(name: str, pretrained: str | None = None, seed: int = 0) -> S
             for files that record a folder which has moved.
         seed: of random weights, where `pretrained` names none.
     Raises:
-        InputError: an unknown model or tag, or a folder with a part missing.
+        InputError: an unknown model or tag, a folder with a part missing, or published weights that
+            are not here and cannot be reached.
     """
     if name == EMBEDDED_MODEL or pretrained == EMBEDDED_WEIGHTS:
         return _embedded_source(name, pretrained)
@@ -226,6 +228,7 @@ def _tagged_source(name: str, pretrained: str) -> Source:
             f"({tags}); `random` gives random weights"
         )
     _check_activation(name, bool(settings.get("quick_gelu")), pretrained)
+    check_available(name, pretrained)
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     return Source(name, pretrained, licence_note(pretrained), mean, std, tag=pretrained)
 

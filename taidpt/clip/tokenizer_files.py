@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from taidpt.clip.download import quiet
 from taidpt.clip.source import EMBEDDED_MODEL, Source
 from taidpt.runtime.errors import InputError, MissingDependencyError
 
-__all__ = ["load_tokenizer", "quiet"]
+__all__ = ["load_tokenizer"]
 
 _EXTRA = "pip install 'taidpt[siglip]'"
 _CONTEXT_LENGTH = 77  # open_clip's default where a configuration names none
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress log lines of open_clip and the hub: our errors repeat what matters."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def load_tokenizer(source: Source) -> Any:

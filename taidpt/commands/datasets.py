@@ -13,6 +13,7 @@ from taidpt.commands.options import (
     FILE,
     MARKDOWN_HELP,
     MODEL_HELP,
+    OFFICIAL_NAMES,
     PRETRAINED,
     RESUME,
     ROOT,
@@ -50,6 +51,7 @@ __all__ = ["datasets", "reproduce", "tune_pictures"]
 )
 @click.option("--model", help=f"{MODEL_HELP} [default: toyworld for its own data set]")
 @PRETRAINED
+@OFFICIAL_NAMES
 @click.option(
     "--known",
     type=click.FloatRange(0, 1, min_open=True),
@@ -109,6 +111,13 @@ def tune_pictures(method: str, **given: Any) -> None:
 @click.command("reproduce")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @ROOT
+@click.option("--model", help=f"{MODEL_HELP} [default: the recipe's]")
+@click.option(
+    "--pretrained",
+    help="Weights: an open_clip tag, a file, or random[:SEED]. [default: the recipe's, or those of "
+    "the model's folder]",
+)
+@OFFICIAL_NAMES
 @click.option(
     "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs, from seed 0 on."
 )

@@ -12,6 +12,7 @@ from taidpt.commands.options import (
     FILE,
     MARKDOWN_HELP,
     MODEL_HELP,
+    OFFICIAL_NAMES,
     PRETRAINED,
     ROOT,
     TEXTS_HELP,
@@ -65,6 +66,7 @@ _MERGE_WEIGHT = click.option(
 _dataset_options = stacked(
     click.option("--dataset", help="Data set: voc2007, coco2014, nuswide, toyworld and others."),
     ROOT,
+    OFFICIAL_NAMES,
     click.option(
         "--split",
         default="test",
@@ -114,6 +116,14 @@ _dataset_options = stacked(
     "--scores", "score_path", type=FILE, help="Score file: .npz with targets, global and local."
 )
 @_dataset_options
+@click.option(
+    "--score-transform",
+    metavar="NAME[:T]",
+    default="none",
+    show_default=True,
+    help="With --scores: none, center or log_softmax over each picture's tags, of T times the "
+    "scores; log_softmax:4 is the published one.",
+)
 @_MERGE_WEIGHT
 @_metric_options
 @click.option(
@@ -143,6 +153,8 @@ def evaluate(score_path: Path | None, **given: Any) -> None:
     if (score_path is None) == (given["dataset"] is None):
         raise click.UsageError("give --scores FILE.npz, or --dataset NAME --root FOLDER")
     if score_path is None:
+        if given["score_transform"] != "none":
+            raise click.UsageError("--score-transform goes with --scores: data sets show them all")
         _evaluate_dataset(given)
     else:
         _refuse_dataset_options()
@@ -153,7 +165,7 @@ def _refuse_dataset_options() -> None:
     """Refuse options that change how scores are computed: saved scores are computed already."""
     context = click.get_current_context()
     shared = {"score_path", "merge_weight", "difficult", "interpolation", "empty_class", "top_k"}
-    shared |= {"threshold", "per_class", "plots", "json_path", "markdown_path"}
+    shared |= {"threshold", "per_class", "plots", "json_path", "markdown_path", "score_transform"}
     default = click.core.ParameterSource.DEFAULT
     for option in context.command.params:
         name = option.name or ""
@@ -162,16 +174,18 @@ def _refuse_dataset_options() -> None:
 
 
 def _evaluate_scores(score_path: Path, given: dict[str, Any]) -> None:
-    from taidpt.evaluation.saved_scores import evaluate_scores
+    from taidpt.evaluation.saved_scores import ScaledTransform, evaluate_scores
     from taidpt.score_file import ScoreFile
 
     scores, settings = ScoreFile.load(score_path), _map_settings(given)
-    found = evaluate_scores(scores, given["merge_weight"], settings, _decisions(given))
+    transform = ScaledTransform.parse(given["score_transform"])
+    found = evaluate_scores(scores, given["merge_weight"], settings, _decisions(given), transform)
     _print(found, found.lines(given["per_class"]), given)
     if given["plots"] is not None:
         from taidpt.evaluation.plots import Drawing, draw
 
-        draw(Drawing.of_scores(scores, given["merge_weight"], settings), given["plots"])
+        drawing = Drawing.of_scores(scores, given["merge_weight"], settings, transform)
+        draw(drawing, given["plots"])
 
 
 def _evaluate_dataset(given: dict[str, Any]) -> None:
@@ -194,6 +208,7 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
         store=pick_picture(given),
         banks=given["save_banks"],
         device=given["device"],
+        official_names=given["official_names"],
     )
     with BarProgress() as progress:
         found = run_dataset_job(job, progress)
@@ -237,7 +252,18 @@ def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -
 @click.argument("text_scores", type=FILE)
 @click.argument("image_scores", type=FILE)
 @click.option("--rate", type=float, required=True, help="Share of IMAGE_SCORES, 0 to 1.")
-@_MERGE_WEIGHT
+@click.option(
+    "--merge-weight",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Share of the local head in the merged scores of TEXT_SCORES, 0 to 1.",
+)
+@click.option(
+    "--image-merge-weight",
+    type=float,
+    help="The same of IMAGE_SCORES; 1 takes DualCoOp's local head alone. [default: --merge-weight]",
+)
 @_metric_options
 @click.option("-o", "--output", type=FILE, help="Score file to write the combination to.")
 def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -> None:
@@ -250,7 +276,8 @@ def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -
     from taidpt.score_file import ScoreFile
 
     text, image = ScoreFile.load(text_scores), ScoreFile.load(image_scores)
-    combined = ensemble_scores(text, image, rate, given["merge_weight"])
+    weights = given["merge_weight"], given["image_merge_weight"]
+    combined = ensemble_scores(text, image, rate, *weights)
     found = evaluate_scores(combined, settings=_map_settings(given))
     click.echo(f"ensemble at rate {rate:g}  mAP {found.heads['merged'].value:.3f}")
     if found.empty_classes:

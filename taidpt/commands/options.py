@@ -18,6 +18,7 @@ __all__ = [
     "FILE",
     "MARKDOWN_HELP",
     "MODEL_HELP",
+    "OFFICIAL_NAMES",
     "PRETRAINED",
     "RESUME",
     "ROOT",
@@ -59,6 +60,12 @@ PRETRAINED = click.option(
     "--pretrained",
     help="Weights: an open_clip tag, a file, or random[:SEED]. [default: those of the model's "
     "folder, or toyworld's]",
+)
+OFFICIAL_NAMES = click.option(
+    "--official-names",
+    is_flag=True,
+    help="Spell VOC's classes as published runs do: diningtable, tvmonitor, motor bike. "
+    "[default: dining table, tv monitor, motorbike]",
 )
 ROOT = click.option(
     "--root", type=FILE, help="Folder of the data sets. [default: none, toyworld needs none]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from taidpt.datasets.base import LabelledImages
@@ -13,6 +14,7 @@ from taidpt.datasets.splits import load_coco_zero_shot, load_laso_split
 from taidpt.datasets.toyworld import load_toyworld
 from taidpt.datasets.voc import load_voc
 from taidpt.runtime.errors import InputError
+from taidpt.texts.tags import Tag, TagSet
 
 __all__ = ["DATASET_NAMES", "SPLITS", "load_dataset"]
 
@@ -35,6 +37,12 @@ _LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
 }
 
 DATASET_NAMES = tuple(_LOADERS)
+# Our spelling of VOC's classes → the one of published runs.
+_OFFICIAL_NAMES = {
+    "dining table": "diningtable",
+    "motorbike": "motor bike",
+    "tv monitor": "tvmonitor",
+}
 _EPISODES = tuple(f"train-{run}" for run in range(1, 11))
 # Only the toy world has pictures for choosing settings that serve neither tuning nor testing.
 _FURTHER_SPLITS = {
@@ -45,7 +53,9 @@ _FURTHER_SPLITS = {
 }
 
 
-def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledImages:
+def load_dataset(
+    name: str, root: str | Path, split: str = "test", official_names: bool = False
+) -> LabelledImages:
     """The pictures of a data set.
 
     Args:
@@ -53,6 +63,8 @@ def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledIm
         root: its folder, see `taidpt datasets check`.
         split: "test", or "train" for methods that are tuned on pictures; the toy world has "val",
             48/17 has "unseen", and LaSO's official episodes are "train-1" to "train-10".
+        official_names: spell VOC's classes as published runs do ("diningtable", "tvmonitor",
+            "motor bike"); ours become synonyms. Other data sets have one spelling.
     Raises:
         InputError: an unknown data set or split, or missing or damaged files.
     """
@@ -61,4 +73,16 @@ def load_dataset(name: str, root: str | Path, split: str = "test") -> LabelledIm
     splits = (*SPLITS, *_FURTHER_SPLITS.get(name, ()))
     if split not in splits:
         raise InputError(f"{name} has no split {split!r}; there are {', '.join(splits)}")
-    return _LOADERS[name](root, split)
+    images = _LOADERS[name](root, split)
+    if official_names and name.startswith("voc"):
+        return replace(images, tags=_with_official_names(images.tags))
+    return images
+
+
+def _with_official_names(tags: TagSet) -> TagSet:
+    spelt = []
+    for tag in tags:
+        name = _OFFICIAL_NAMES.get(tag.name, tag.name)
+        synonyms = tuple(word for word in tag.words if word != name)
+        spelt.append(Tag(name, synonyms))
+    return TagSet(tuple(spelt), tags.source)

@@ -16,6 +16,7 @@ from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.methods import HeadScores, MethodInputs, score_method
 from taidpt.evaluation.saved_scores import (
     DecisionRule,
+    ScaledTransform,
     class_table,
     decision_rates,
     empty_note,
@@ -26,7 +27,6 @@ from taidpt.evaluation.table import Table, json_ready
 from taidpt.features.picture_store import StoredFeatures
 from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
 from taidpt.score_file import ScoreFile
-from taidpt.score_transforms import transform_scores
 
 __all__ = [
     "COLUMNS",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # The heads of a method, and the score transforms of the merged head, as the table shows them.
-COLUMNS = ("global", "local", "merged", "center", "log_softmax")
+COLUMNS = ("global", "local", "merged", "center", "log_softmax", "log_softmax:4")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class MethodResult:
     Attributes:
         name: of the method.
         scores: "global" and perhaps "local", [N, C].
-        maps: column → mAP; "center" and "log_softmax" are of the merged scores after that
-            transform. A method of one head has "global", "center" and "log_softmax".
+        maps: column → mAP; "center", "log_softmax" and "log_softmax:4" (of 4 × the score) are of
+            the merged scores after that transform. A method of one head has no "local", "merged".
         groups: group of classes → mAP of the best head (merged where there is one).
     """
 
@@ -217,8 +217,8 @@ def _maps(
     columns = dict(scores)
     if "local" in scores:
         columns["merged"] = merged
-    for transform in ("center", "log_softmax"):
-        columns[transform] = transform_scores(merged, transform)
+    for transform in COLUMNS[3:]:
+        columns[transform] = ScaledTransform.parse(transform)(merged)
     return {
         column: mean_average_precision(matrix, targets, settings)
         for column, matrix in columns.items()

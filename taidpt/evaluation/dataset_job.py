@@ -69,6 +69,7 @@ class DatasetJob:
         text_source: "files" for `texts`; "coco-train2017" for the first caption of each picture
             below the root; "coco-train2017-no-leak" for the same without val2014's pictures;
             "narratives" for OpenImages' localized narratives below the root.
+        official_names: spell VOC's classes as its annotations do, see `load_dataset`.
     """
 
     dataset: str
@@ -88,6 +89,7 @@ class DatasetJob:
     banks: Path | None = None
     text_source: str = "files"
     device: str = "auto"
+    official_names: bool = False
 
 
 def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
@@ -101,7 +103,7 @@ def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
     root, source = find_source(job.dataset, job.root, job.model, job.pretrained, cache, job.seed)
     prompts = _prompts(job.prompts)
     cache.mkdir(parents=True, exist_ok=True)
-    images = load_dataset(job.dataset, root, job.split)
+    images = load_dataset(job.dataset, root, job.split, job.official_names)
     texts = list(_texts(job, images))
     clip = load(source).to(pick_device(job.device))
     inputs = MethodInputs(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from taidpt.evaluation.comparison import MethodTable, merge_curve, merged_head
 from taidpt.evaluation.methods import HeadScores
+from taidpt.evaluation.saved_scores import ScaledTransform
 from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.runtime.optional import optional_packages
 from taidpt.score_file import ScoreFile
@@ -48,10 +49,18 @@ class Drawing:
         return cls(images.classes, images.targets, series, found.merge_weight, found.settings)
 
     @classmethod
-    def of_scores(cls, scores: ScoreFile, merge_weight: float, settings: MapSettings) -> Drawing:
-        """One series per head."""
+    def of_scores(
+        cls,
+        scores: ScoreFile,
+        merge_weight: float,
+        settings: MapSettings,
+        transform: ScaledTransform = ScaledTransform(),
+    ) -> Drawing:
+        """One series per head; the curve over merge weights needs scores without a transform."""
         heads = {"global": scores.global_scores, "local": scores.local_scores}
-        series = {name: {"global": matrix} for name, matrix in heads.items()}
+        series = {name: {"global": transform(matrix)} for name, matrix in heads.items()}
+        if transform.name != "none":
+            heads = {"global": transform(scores.merged(merge_weight))}
         return cls(scores.names, scores.labels, {**series, "merged": heads}, merge_weight, settings)
 
     def merged(self, name: str) -> npt.NDArray[Any]:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from taidpt import __version__
+from taidpt.clip.source import resolve_source
 from taidpt.datasets.defaults import default_cache
 from taidpt.evaluation.comparison import MethodTable, group_means
-from taidpt.evaluation.dataset_job import DatasetJob, run_dataset_job
+from taidpt.evaluation.dataset_job import DatasetJob, rate_of, run_dataset_job
 from taidpt.evaluation.recipes import PictureRun, Recipe, find_recipe
 from taidpt.evaluation.saved_scores import ensemble_scores
 from taidpt.evaluation.table import Table, json_ready
@@ -28,6 +29,7 @@ from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
+from taidpt.tuning.settings import TuneSettings
 from taidpt.tuning.text_job import checkpoint_path
 
 __all__ = [
@@ -57,6 +59,8 @@ class ReproductionJob:
         split: the data set's split to evaluate on.
         device: "cpu", "cuda" or "auto".
         workers: processes that read pictures.
+        model, pretrained: instead of the recipes' own, None for those.
+        official_names: spell VOC's classes as its annotations do, see `load_dataset`.
     """
 
     root: Path | None = None
@@ -66,6 +70,22 @@ class ReproductionJob:
     split: str = "test"
     device: str = "auto"
     workers: int = 0
+    model: str | None = None
+    pretrained: str | None = None
+    official_names: bool = False
+
+    def recipe(self, name: str) -> Recipe:
+        """A recipe with this job's model and weights.
+
+        Raises:
+            InputError: an unknown recipe.
+        """
+        recipe = find_recipe(name)
+        if self.model is not None:
+            return replace(
+                recipe, model=self.model, pretrained=self.pretrained, text_model=self.model
+            )
+        return replace(recipe, pretrained=self.pretrained or recipe.pretrained)
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,9 @@ class Reproduction:
             yield f"  {group}: {statistics.mean(values):.3f}"
         if self.recipe.has_texts:
             yield f"texts: {_text_note(self.recipe, self.job.leak_free)}"
+            yield f"of these texts {_held_out(self.recipe):.0%} were held out for thresholds"
+        if self.recipe.note:
+            yield f"note: {self.recipe.note}"
 
     def save(self, path: Path) -> None:
         """Write the whole record as JSON."""
@@ -137,6 +160,7 @@ class Reproduction:
                 "torch": torch.__version__,
             },
             "texts": _text_note(self.recipe, self.job.leak_free),
+            "held_out": _held_out(self.recipe) if self.recipe.has_texts else None,
             "maps": list(self.maps),
             "runs": [asdict(run) for run in self.runs],
         }
@@ -150,10 +174,14 @@ def plan(name: str, job: ReproductionJob) -> Iterator[str]:
     Raises:
         InputError: an unknown recipe.
     """
-    recipe = find_recipe(name)
+    recipe = job.recipe(name)
     where = "shipped in the package" if recipe.dataset == "toyworld" else f"below {job.root}"
     yield f"{name}: {recipe.method} on {recipe.dataset}, {_published(recipe)}"
-    yield f"  data set {where}; model {recipe.model}, weights {recipe.pretrained}"
+    models = {recipe.model, recipe.text_model or recipe.model}
+    weights = recipe.pretrained or "its own"
+    yield f"  data set {where}; model {' and '.join(sorted(models))}, weights {weights}"
+    if recipe.note:
+        yield f"  note: {recipe.note}"
     if recipe.has_texts:
         yield f"  texts: {_text_note(recipe, job.leak_free)}"
     for seed in range(job.seeds):
@@ -188,7 +216,9 @@ def reproduce(name: str, job: ReproductionJob, progress: Progress) -> Reproducti
     Raises:
         InputError: as `run_dataset_job` and `run_picture_job`.
     """
-    recipe = find_recipe(name)
+    recipe = job.recipe(name)
+    for model in {recipe.model, recipe.text_model or recipe.model}:
+        resolve_source(model, recipe.pretrained)  # before any work
     runs = (run_recipe(recipe, seed, job, progress) for seed in range(job.seeds))
     return Reproduction(name, recipe, job, tuple(runs))
 
@@ -210,7 +240,13 @@ def run_recipe(recipe: Recipe, seed: int, job: ReproductionJob, progress: Progre
         return SeedRun(value, result.groups, (found.to_json(),))
     assert recipe.pictures is not None
     image_method = recipe.pictures.settings.method
-    image = replace(evaluation, methods=(image_method,), prompts=prompts, text_source="files")
+    image = replace(
+        evaluation,
+        methods=(image_method,),
+        model=recipe.model,
+        prompts=prompts,
+        text_source="files",
+    )
     tables = [run_dataset_job(part, progress) for part in (evaluation, image)]
     return _combine(tables, recipe.rate)
 
@@ -242,6 +278,7 @@ def _tune_on_pictures(
         shots=run.shots,
         augment=run.augment,
         store=StoreSettings(picture=run.picture),
+        official_names=job.official_names,
     )
     identity = json.dumps([__version__, asdict(tuning)], default=str, sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -268,11 +305,15 @@ def evaluation_job(recipe: Recipe, job: ReproductionJob, seed: int) -> DatasetJo
         dataset=recipe.dataset,
         methods=("taidpt" if recipe.method == "ensemble" else recipe.method,),
         root=job.root,
-        model=recipe.model,
+        model=(recipe.text_model or recipe.model) if recipe.method == "ensemble" else recipe.model,
         pretrained=recipe.pretrained,
         cache=job.cache,
         seed=seed,
-        tuning=recipe.tuning,
+        tuning=replace(
+            recipe.tuning or TuneSettings(lr=rate_of(recipe.dataset)),
+            held_out=_held_out(recipe),
+        ),
+        official_names=job.official_names,
         split=job.split,
         store=StoreSettings(workers=job.workers),
         text_source=source,
@@ -294,6 +335,14 @@ def _published(recipe: Recipe) -> str:
     if recipe.published is None:
         return "nothing published"
     return f"published {recipe.published} ({recipe.source})"
+
+
+def _held_out(recipe: Recipe) -> float:
+    """Share of the texts that tuning holds out for thresholds.
+
+    Papers tune on all texts. The toy world's recipes tune as `taidpt tune` does by default.
+    """
+    return TuneSettings().held_out if recipe.dataset == "toyworld" else 0.0
 
 
 def _text_note(recipe: Recipe, leak_free: bool) -> str:

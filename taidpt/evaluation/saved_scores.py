@@ -20,10 +20,12 @@ from taidpt.metrics import (
 )
 from taidpt.runtime.errors import InputError
 from taidpt.score_file import ScoreFile
+from taidpt.score_transforms import SCORE_TRANSFORMS, transform_scores
 
 __all__ = [
     "DecisionRule",
     "Evaluation",
+    "ScaledTransform",
     "class_table",
     "decision_rates",
     "empty_note",
@@ -67,6 +69,40 @@ class DecisionRule:
 
 
 @dataclass(frozen=True)
+class ScaledTransform:
+    """A score transform after a factor on the scores, such as `log_softmax(4 · score)`."""
+
+    name: str = "none"
+    factor: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> ScaledTransform:
+        """Read NAME or NAME:T.
+
+        Raises:
+            InputError: an unknown name, or a factor that is not a finite number above 0.
+        """
+        name, colon, number = text.partition(":")
+        try:
+            factor = float(number) if colon else 1.0
+        except ValueError:
+            factor = float("nan")
+        if name not in SCORE_TRANSFORMS or not 0 < factor < float("inf"):
+            raise InputError(
+                f"score transform {text!r}: expected {', '.join(SCORE_TRANSFORMS)}, or one with a "
+                "factor above 0, such as log_softmax:4"
+            )
+        return cls(name, factor)
+
+    def __str__(self) -> str:
+        return self.name if self.factor == 1 else f"{self.name}:{self.factor:g}"
+
+    def __call__(self, scores: Matrix) -> Matrix:
+        """Transformed scores, [N, C]."""
+        return transform_scores(self.factor * scores, self.name)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """mAP of each head.
 
@@ -76,6 +112,7 @@ class Evaluation:
         merge_weight: the local head's share in "merged".
         settings: which mAP.
         source: where the scores came from.
+        transform: applied to each head, over the tags of each picture.
         decisions: decision → head → precision, recall and F1, over the classes that count.
     """
 
@@ -85,6 +122,7 @@ class Evaluation:
     settings: MapSettings
     source: str
     decisions: dict[str, dict[str, PrecisionRecall]] = field(default_factory=dict)
+    transform: ScaledTransform = ScaledTransform()
 
     @property
     def empty_classes(self) -> tuple[str, ...]:
@@ -115,6 +153,7 @@ class Evaluation:
             "schema": 1,
             "source": self.source,
             "merge_weight": self.merge_weight,
+            "score_transform": str(self.transform),
             **asdict(self.settings),
             "empty_classes": self.empty_classes,
             "decisions": {
@@ -150,17 +189,24 @@ def evaluate_scores(
     merge_weight: float = 0.5,
     settings: MapSettings = MapSettings(),
     decisions: Sequence[DecisionRule] = (),
+    transform: ScaledTransform = ScaledTransform(),
 ) -> Evaluation:
     """mAP of the global, the local and the merged scores; F1 and its parts for decisions.
 
+    Args:
+        scores: with targets.
+        merge_weight: the local head's share in the merged scores.
+        settings: which mAP.
+        decisions: rules to give F1 of.
+        transform: applied to each head after merging, before anything is measured.
     Raises:
         InputError: no targets, no class with a positive, or a weight outside 0 … 1.
     """
     targets = scores.labels
     matrices = {
-        "global": scores.global_scores,
-        "local": scores.local_scores,
-        "merged": scores.merged(merge_weight),
+        "global": transform(scores.global_scores),
+        "local": transform(scores.local_scores),
+        "merged": transform(scores.merged(merge_weight)),
     }
     heads = {}
     for head, matrix in matrices.items():
@@ -178,7 +224,7 @@ def evaluate_scores(
         }
         for decision in decisions
     }
-    return Evaluation(heads, scores.names, merge_weight, settings, scores.source, rates)
+    return Evaluation(heads, scores.names, merge_weight, settings, scores.source, rates, transform)
 
 
 def rates_line(rates: PrecisionRecall) -> str:
@@ -196,7 +242,11 @@ def decision_rates(
 
 
 def ensemble_scores(
-    text: ScoreFile, image: ScoreFile, rate: float, weight: float = 0.5
+    text: ScoreFile,
+    image: ScoreFile,
+    rate: float,
+    weight: float = 0.5,
+    image_weight: float | None = None,
 ) -> ScoreFile:
     """(1 − rate) · text-tuned + rate · image-tuned, both merged and min–max scaled as a whole.
 
@@ -204,7 +254,9 @@ def ensemble_scores(
         text: scores of prompts tuned on texts.
         image: scores of prompts tuned on images, of the same pictures and classes.
         rate: the image-tuned share, 0 to 1 (0.9 for partial labels, 0.6 for few shots).
-        weight: the local head's share in each.
+        weight: the local head's share in the merged scores of `text`.
+        image_weight: the same of `image`, None for `weight`. DualCoOp's published scores are those
+            of its local head, 1.
     Returns:
         the combination, under both heads' names.
     Raises:
@@ -221,7 +273,8 @@ def ensemble_scores(
         )
     if not np.array_equal(targets, image.labels):
         raise InputError(f"{text.source} and {image.source} have different targets")
-    combined: Matrix = (1 - rate) * _scaled(text, weight) + rate * _scaled(image, weight)
+    image_weight = weight if image_weight is None else image_weight
+    combined: Matrix = (1 - rate) * _scaled(text, weight) + rate * _scaled(image, image_weight)
     return ScoreFile(targets, combined, combined, text.names, f"{text.source} and {image.source}")
 
 

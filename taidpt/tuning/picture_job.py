@@ -43,6 +43,7 @@ class PictureTuneJob:
         store: how pictures are shown, read and kept.
         device: "cpu", "cuda", or "auto" for a GPU where torch finds one.
         resume, restart: what to do with the checkpoint of an unfinished run.
+        official_names: spell VOC's classes as published runs do, see `load_dataset`.
     """
 
     dataset: str
@@ -60,6 +61,7 @@ class PictureTuneJob:
     device: str = "auto"
     resume: bool = False
     restart: bool = False
+    official_names: bool = False
 
 
 def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
@@ -92,7 +94,7 @@ def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
 
 def _images(job: PictureTuneJob, root: Path, progress: Progress) -> LabelledImages:
     """The pictures to tune on; notes classes that none of them shows."""
-    images = load_dataset(job.dataset, root, job.split)
+    images = load_dataset(job.dataset, root, job.split, job.official_names)
     if job.shots is not None:
         images = images.subset(few_shots(images.targets, job.shots, job.settings.seed))
     counts = (images.targets > 0).sum(axis=0).tolist()

@@ -74,6 +74,24 @@ def test_each_data_set_has_a_train_split(tmp_path: Path) -> None:
         assert target(images, "dog") == [1], name
 
 
+def test_voc_with_the_spelling_of_published_runs(tmp_path: Path) -> None:
+    write_voc(tmp_path, 2007, "test", {"000001": [("tvmonitor", 0), ("motorbike", 0)]})
+    ours = load_dataset("voc2007", tmp_path)
+    images = load_dataset("voc2007", tmp_path, official_names=True)
+    changed = {
+        new: old for old, new in zip(ours.classes, images.classes, strict=True) if old != new
+    }
+    assert changed == {
+        "diningtable": "dining table",
+        "motor bike": "motorbike",
+        "tvmonitor": "tv monitor",
+    }
+    np.testing.assert_array_equal(images.targets, ours.targets)
+    words = {tag.name: tag.words for tag in images.tags}
+    assert "tv monitor" in words["tvmonitor"]
+    assert "motorbike" in words["motor bike"]
+
+
 def test_voc_is_found_from_each_of_its_folders(tmp_path: Path) -> None:
     folder = write_voc(tmp_path, 2007, "test", {"000001": [("cat", 0)]})
     for root in (tmp_path, tmp_path / "VOCdevkit", folder):

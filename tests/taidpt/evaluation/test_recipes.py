@@ -39,7 +39,8 @@ CAPTIONS = {number: [text] for number, text in enumerate(["a dog", "a cat and a 
 
 def small(name: str, **changes: Any) -> Recipe:
     """A recipe on the shipped model, with little work."""
-    recipe = replace(RECIPES[name], model="toyworld", pretrained="embedded", **changes)
+    own = {"model": "toyworld", "pretrained": "embedded", "text_model": None}
+    recipe = replace(RECIPES[name], **own, **changes)
     if recipe.has_texts:
         recipe = replace(recipe, tuning=TuneSettings(epochs=1, batch=64))
     run = recipe.pictures
@@ -70,6 +71,49 @@ def test_every_recipe_has_a_plan() -> None:
     steps = "\n".join(plan("coco-novel-ensemble-5-shot", job))
     assert "tune dualcoop on train-3 (100% of the labels, 448-pixel whole pictures" in steps
     assert "combine both at rate 0.6" in steps
+
+
+def test_ensembles_pair_the_text_tuned_rn50_with_the_picture_tuned_rn101() -> None:
+    for name in ("voc2007-ensemble-10", "coco-novel-ensemble-1-shot", "voc-mlt-ensemble"):
+        recipe = RECIPES[name]
+        assert recipe.model == "RN101-quickgelu"
+        job = reproduction.evaluation_job(recipe, ReproductionJob(), 0)
+        assert job.model == "RN50-quickgelu"
+    lines = "\n".join(plan("voc2007-ensemble-10", ReproductionJob(Path("data"))))
+    assert "model RN101-quickgelu and RN50-quickgelu, weights openai" in lines
+
+
+def test_another_model_replaces_both_of_a_recipe() -> None:
+    job = ReproductionJob(model="toyworld")
+    recipe = job.recipe("voc2007-ensemble-10")
+    assert (recipe.model, recipe.text_model, recipe.pretrained) == ("toyworld", "toyworld", None)
+    other = ReproductionJob(pretrained="yfcc15m").recipe("voc2007-taidpt")
+    assert (other.model, other.pretrained) == ("RN50-quickgelu", "yfcc15m")
+
+
+def test_weights_that_cannot_be_had_fail_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, tag: str) -> None:
+        raise InputError(f"weights {tag} of {name} are not here")
+
+    monkeypatch.setattr("taidpt.clip.source.check_available", refuse)
+    for name in ("voc2007-taidpt", "coco2014-ensemble-10"):
+        with pytest.raises(InputError, match=r"weights openai of RN.* are not here"):
+            reproduce(name, ReproductionJob(Path("no data here")), SilentProgress())
+
+
+def test_the_held_out_texts_and_the_note_stand_beside_a_figure() -> None:
+    runs = (SeedRun(88.0, {}, ()),)
+    found = Reproduction("voc-mlt-taidpt", RECIPES["voc-mlt-taidpt"], ReproductionJob(), runs)
+    lines = list(found.lines())
+    assert "of these texts 0% were held out for thresholds" in lines
+    assert any("computes exactly voc2007-taidpt" in line for line in lines)
+    assert any("exactly voc2007-taidpt" in line for line in plan(found.name, ReproductionJob()))
+    toy = reproduction.evaluation_job(RECIPES["toyworld-taidpt"], ReproductionJob(), 0)
+    paper = reproduction.evaluation_job(RECIPES["coco2014-taidpt"], ReproductionJob(), 0)
+    assert toy.tuning is not None
+    assert paper.tuning is not None
+    assert (toy.tuning.held_out, paper.tuning.held_out) == (0.1, 0.0)
+    assert paper.tuning.lr == 1e-4
 
 
 def test_what_is_published_has_its_recipe() -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.evaluation.saved_scores import ensemble_scores, evaluate_scores
-from taidpt.metrics import MapSettings
+from taidpt.evaluation.saved_scores import ScaledTransform, ensemble_scores, evaluate_scores
+from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.runtime.errors import InputError
 from taidpt.score_file import ScoreFile
+from taidpt.score_transforms import transform_scores
 
 TARGETS = np.array([[1, -1], [0, 1], [-1, -1]])
 GLOBAL = np.array([[0.8, 0.1], [0.9, 0.9], [0.1, 0.5]])
@@ -75,6 +76,37 @@ def test_ensemble_by_hand() -> None:
     other = ScoreFile(-TARGETS, LOCAL, LOCAL, ("a", "b"), "other.npz")
     with pytest.raises(InputError, match=r"other\.npz have different targets"):
         ensemble_scores(text, other, 0.5)
+
+
+def test_the_image_file_may_have_a_merge_weight_of_its_own() -> None:
+    text = ScoreFile(TARGETS, GLOBAL, LOCAL, ("a", "b"))
+    image = ScoreFile(TARGETS, LOCAL, GLOBAL * [1, 2], ("a", "b"))
+    alone = ScoreFile(TARGETS, GLOBAL * [1, 2], GLOBAL * [1, 2], ("a", "b"))
+    expected = ensemble_scores(text, alone, 0.4, 0.3).merged()
+    np.testing.assert_allclose(ensemble_scores(text, image, 0.4, 0.3, 1.0).merged(), expected)
+    assert not np.allclose(ensemble_scores(text, image, 0.4, 0.3).merged(), expected)
+
+
+@pytest.mark.parametrize("text", ["none", "center", "log_softmax", "log_softmax:4", "center:0.5"])
+def test_a_transform_is_applied_to_every_head(text: str) -> None:
+    name, _, factor = text.partition(":")
+    scores = np.random.default_rng(0).normal(size=(3, 40, 5))
+    targets = np.where(scores[0] > 0.5, 1, -1).astype(np.int8)
+    file = ScoreFile(targets, scores[1], scores[2], tuple("abcde"))
+    found = evaluate_scores(file, 0.25, transform=ScaledTransform.parse(text))
+    raw = {"global": scores[1], "local": scores[2], "merged": 0.75 * scores[1] + 0.25 * scores[2]}
+    for head, matrix in raw.items():
+        expected = transform_scores(float(factor or 1) * matrix, name)
+        assert found.heads[head].value == mean_average_precision(expected, targets).value
+    assert found.to_json()["score_transform"] == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "softmax", "log_softmax:", "log_softmax:0", "center:x", "none:inf"]
+)
+def test_unknown_transforms_are_one_line(text: str) -> None:
+    with pytest.raises(InputError, match="such as log_softmax:4"):
+        ScaledTransform.parse(text)
 
 
 def test_commands_print_three_decimals(score_path: Path, tmp_path: Path) -> None:
@@ -147,6 +179,11 @@ def test_plots_of_saved_scores(score_path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "plots").iterdir())
     assert names == ["merge-weight.png", "per-class.png", "precision-recall.png"]
+
+
+def test_the_command_takes_a_transform_with_a_factor(score_path: Path) -> None:
+    options = ("--scores", str(score_path), "--score-transform", "log_softmax:4", "--json", "-")
+    assert json.loads(run("eval", *options).stdout)["score_transform"] == "log_softmax:4"
 
 
 def test_options_of_data_sets_are_not_lost_on_saved_scores(score_path: Path) -> None:
