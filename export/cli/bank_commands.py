@@ -20,8 +20,8 @@ _TEXTS = click.option(
 )
 _PRETRAINED = click.option(
     "--pretrained",
-    metavar="FILE",
-    help="File of the weights. [default: the one that the source names]",
+    metavar="FILE|DIR",
+    help="File of the weights, or the model's folder. [default: the one that the source names]",
 )
 
 

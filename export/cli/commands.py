@@ -144,7 +144,9 @@ _PATH = click.Path(path_type=Path)
     help="Your own pictures for the parity check and --engine's gate. [default: built-in ones]",
 )
 @click.option(
-    "--pretrained", metavar="FILE", help="File of the weights. [default: the one that PROMPTS name]"
+    "--pretrained",
+    metavar="FILE|DIR",
+    help="File of the weights, or the model's folder. [default: the one that PROMPTS name]",
 )
 @click.option(
     "--parity-bound",

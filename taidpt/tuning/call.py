@@ -26,8 +26,8 @@ def tune(
     tags: StrPath | Iterable[str],
     texts: StrPath | Iterable[StrPath] = (),
     *,
-    model: str,
-    pretrained: str,
+    model: StrPath,
+    pretrained: StrPath | None = None,
     captions: Iterable[str] = (),
     from_names: bool = False,
     output: StrPath | None = None,
@@ -57,8 +57,9 @@ def tune(
     Args:
         tags: a list of names, or the path of a tag list (`tags.yaml`, or a tag a line).
         texts: paths of caption files: plain text, JSONL or COCO's JSON, also gzipped.
-        model: open_clip's model name, or "toyworld".
-        pretrained: weights: an open_clip tag, a file, "random", or "embedded" (the toy world's).
+        model: open_clip's model name, a folder in open_clip's form, or "toyworld".
+        pretrained: weights: an open_clip tag, a file, or "random"; None for those of the folder or
+            of "toyworld".
         captions: texts that are in memory already, read before the files.
         from_names: also make texts from the tags' names.
         output: the prompts file to write; None keeps the result in memory only.
@@ -101,8 +102,8 @@ def tune(
         prompt=PromptSettings(context_tokens, class_specific, name_position),
     )
     job = TuneJob(
-        model=model,
-        pretrained=pretrained,
+        model=str(model),
+        pretrained=None if pretrained is None else str(pretrained),
         tags=Path(tags) if isinstance(tags, _PATH) else TagSet.from_names(tags),
         texts=(Path(texts),) if isinstance(texts, _PATH) else tuple(map(Path, texts)),
         captions=tuple(captions),

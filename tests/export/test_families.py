@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 import open_clip
 import pytest
+from safetensors.torch import save_file
 
 from taidpt.export.engines.builder import build_engine
-from taidpt.export.exporter import export_bundle
+from taidpt.export.exporter import ExportOptions, export_bundle
 from taidpt.export.graph.from_bundle import encoder_of
 from taidpt.export.graph.head import append_head
 from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
@@ -26,6 +27,7 @@ from taidpt.export.precision.half import to_half
 from taidpt.export.precision.request import EngineOptions
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
+from taidpt.runtime.errors import InputError
 from taidpt.tuning.settings import TuneSettings
 from taidpt.tuning.text_job import TuneJob, run_job
 from tests.export.conftest import small_bank
@@ -137,6 +139,37 @@ def test_a_tokenizer_like_published_siglips_goes_down_the_whole_line(tmp_path: P
     with Tagger.load(bundle.path) as tagger:
         tags = tagger.tag(frames(1)[0]).tags
     assert {tag.name for tag in tags} == {"dog", "traffic light", "umbrella"}
+
+
+def test_a_folder_of_a_model_goes_down_the_whole_line(tmp_path: Path) -> None:
+    vision = family_config("efficientnet")
+    model = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": TEXTS["efficientnet"]}
+    preprocess = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.25]}
+    folder, moved = tmp_path / "mine", tmp_path / "moved"
+    folder.mkdir()
+    config = {"model_cfg": model, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config), "utf-8")
+    state = open_clip.model.CLIP(**model).state_dict()
+    save_file(state, folder / "open_clip_model.safetensors")
+    (tmp_path / "tags.txt").write_text("dog\numbrella\n", "utf-8")
+    (tmp_path / "captions.txt").write_text("a dog\nan umbrella\na car\n" * 3, "utf-8")
+    job = TuneJob(
+        model=str(folder),
+        pretrained=None,
+        tags=tmp_path / "tags.txt",
+        texts=(tmp_path / "captions.txt",),
+        output=tmp_path / "mine.safetensors",
+        settings=TuneSettings(epochs=1, batch=8),
+    )
+    run_job(job, SilentProgress())
+    folder.rename(moved)
+    with pytest.raises(InputError, match=r"model .*mine: there is no such folder"):
+        export_bundle(job.output, tmp_path / "mine.taidpt")
+    options = ExportOptions(pretrained=str(moved))
+    bundle = Bundle.load(export_bundle(job.output, tmp_path / "mine.taidpt", options).path)
+    assert json.loads(bundle.file("parity.json").read_text())["passed"] is True
+    assert bundle.manifest.input.mean == (0.5, 0.4, 0.3)
+    assert bundle.manifest.model.name == str(moved)
 
 
 def test_graph_passes_the_full_check_in_both_precisions(line: Line) -> None:
