@@ -5,7 +5,9 @@ The head comes later and stays fp32. Weights are symmetric, with a scale per cha
 For TensorRT, activations are symmetric (it has no zero point) and biases stay in floating point (it
 reads no int32 DequantizeLinear). Only inputs of products are rounded, not their outputs, so each
 activation is rounded once instead of twice. For ONNX Runtime on the CPU, activations are unsigned,
-as its VNNI kernels need them, and whole chains of operators stay in eight bits.
+as its VNNI kernels need them, and whole chains of operators stay in eight bits. Weights have seven
+bits there: without VNNI the sum of two products of eight bits saturates (a small ViT reached a
+centred cosine of 0.939 instead of 0.998).
 """
 
 from __future__ import annotations
@@ -137,7 +139,7 @@ class Quantiser:
             quantizer = QDQQuantizer(
                 model,
                 per_channel=not scheme.is_fp8,
-                reduce_range=False,
+                reduce_range=scheme.for_cpu,
                 weight_qType=low,
                 activation_qType=ort.QuantType.QUInt8 if scheme.for_cpu else low,
                 tensors_range=self._ranges,

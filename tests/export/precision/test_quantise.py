@@ -75,6 +75,19 @@ def test_weights_of_int8_have_a_scale_a_channel() -> None:
     assert all(len(shape) == 1 and shape[0] > 1 for shape in scales)
 
 
+@pytest.mark.parametrize("for_cpu", [False, True])
+def test_weights_for_cpus_have_seven_bits(for_cpu: bool) -> None:
+    """CPUs without VNNI add two products in 16 bits, which larger weights overflow."""
+    model = quantiser("vit", "int8", for_cpu).quantise()
+    weights = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
+    ]
+    assert weights
+    assert (max(int(np.abs(values.astype(int)).max()) for values in weights) <= 64) is for_cpu
+
+
 def test_products_of_one_row_a_picture_stay_in_fp32() -> None:
     graph = small_graph("resnet")
     gemms = {node.name for node in graph.graph.node if node.op_type == "Gemm"}
