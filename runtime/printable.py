@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 import unicodedata
 
-__all__ = ["plain_output", "printable"]
+__all__ = ["plain_output", "printable", "printable_lines"]
 
 # Of the invisible characters, those that emoji and several scripts need: the joiners, and tags
 # in flags. All others can reorder or hide text.
@@ -26,6 +27,13 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_printable_letter, text))
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, with line feeds and tabs as they are."""
+    return "".join(
+        part if part in "\n\t" else printable(part) for part in re.split("([\n\t])", text)
+    )
 
 
 def _printable_letter(letter: str) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from taidpt.runtime.bank.thresholds import is_from_texts
 from taidpt.runtime.preprocess.preprocessor import U8Array, to_u8
 from taidpt.runtime.preprocess.resize import plan_crop
+from taidpt.runtime.printable import printable
 from taidpt.runtime.results import Tag, TagResult
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def draw_tags(image: Image, tags: list[Tag], on: tuple[str, ...]) -> Image:
         share = (tag.score - lowest) / (highest - lowest) if highest > lowest else 1.0
         length = round((width - 2 * pad) * (0.05 + 0.95 * share))
         draw.rectangle((pad, top + row - pad, pad + length, top + row - pad // 2), fill=colour)
-        draw.text((pad, top), f"{tag.name}  {tag.score:.2f}", fill=_INK, font=font)
+        draw.text((pad, top), f"{printable(tag.name)}  {tag.score:.2f}", fill=_INK, font=font)
     if sources:
         text = f"thresholds {', '.join(sources)}"
         draw.text((pad, pad + row * len(tags)), text, fill=_INK, font=font)

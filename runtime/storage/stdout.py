@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.printable import printable_lines
 
 __all__ = ["ignore_broken_pipe", "write_stdout"]
 
@@ -39,17 +40,21 @@ def ignore_broken_pipe() -> None:
 
 
 class _PipeTolerantStream:
-    """A text stream that discards its output after its pipe has broken."""
+    """A text stream that discards its output after its pipe has broken.
+
+    A terminal gets no control characters, which names of tags and files may hold.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._is_terminal = stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         try:
-            return int(self._stream.write(text))
+            return int(self._stream.write(printable_lines(text) if self._is_terminal else text))
         except BrokenPipeError:
             self._discard_output()
             return len(text)

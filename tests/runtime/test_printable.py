@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 import unicodedata
@@ -61,3 +62,22 @@ def test_any_text_can_be_printed_whatever_the_encoding(environment: dict[str, st
     assert b"caf\xe9" in done.stdout
     bars = ("bar ██··".encode(), b"bar ##\xb7\xb7", b"bar ##..")
     assert sum(bar in done.stdout for bar in bars) == 1
+
+
+def test_commands_send_no_control_character_to_a_terminal() -> None:
+    """Tables and lines of other commands than `tag` hold names too; what is piped is as it is."""
+    code = (
+        "import click\n"
+        "from taidpt.runtime.storage.stdout import ignore_broken_pipe\n"
+        "ignore_broken_pipe()\n"
+        "{}('a\\x1b[2J\\tb\\u202e\\nc')"
+    )
+    piped = [sys.executable, "-c", code.format("print")]
+    done = subprocess.run(piped, capture_output=True, check=True)
+    assert done.stdout == "a\x1b[2J\tb\u202e\nc\n".encode()
+    command = [sys.executable, "-c", code.format("click.echo")]
+    main, terminal = pty.openpty()
+    subprocess.run(command, stdout=terminal, check=True)
+    os.close(terminal)
+    assert os.read(main, 1000).replace(b"\r\n", b"\n") == b"a [2J\tb\nc\n"
+    os.close(main)
