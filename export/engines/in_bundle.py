@@ -35,6 +35,7 @@ from taidpt.runtime.errors import (
 )
 from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.user_folders import state_folder
 
 __all__ = ["EngineResult", "add_engine", "engine_of", "timing_cache_path"]
 
@@ -138,9 +139,7 @@ def _build(bundle: Bundle, graph: Path, request: EngineRequest, progress: Progre
 
 def timing_cache_path() -> Path:
     """The file of the builder's timings, shared by all builds on this machine."""
-    from taidpt.runtime.backends.trusted_engines import record_path
-
-    return record_path().parent / "timing.cache"
+    return state_folder() / "timing.cache"
 
 
 def _store(bundle: Bundle, built: BuiltEngine, force: bool) -> EngineResult:

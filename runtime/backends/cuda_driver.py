@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taidpt.runtime.closing import Closing
-from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError
+from taidpt.runtime.errors import BackendError, InputError, MissingDependencyError, one_line
 
 __all__ = ["CudaDriver", "HostMemory"]
 
@@ -39,7 +39,7 @@ class CudaDriver(Closing):
         try:
             self._call("cuInit", 0)
         except (RuntimeError, ImportError, OSError) as error:
-            raise BackendError(f"the CUDA driver cannot be used: {_first_line(error)}") from None
+            raise BackendError(f"the CUDA driver cannot be used: {one_line(error)[:300]}") from None
         self._device = self._call("cuDeviceGet", ordinal)
         self._context: Any = self._call("cuDevicePrimaryCtxRetain", self._device)
         # address or stream → the call that frees it
@@ -176,7 +176,3 @@ def _import_bindings() -> Any:
             "JetPack 6 and other CUDA 12 drivers, cuda-bindings for CUDA 13"
         ) from None
     return driver
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

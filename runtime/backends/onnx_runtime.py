@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,14 @@ from taidpt.runtime.backends.base import (
 from taidpt.runtime.backends.outputs import GraphForm, TensorForm
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.bundle.onnx_weights import check_external_data
-from taidpt.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
+from taidpt.runtime.errors import (
+    BackendError,
+    BundleError,
+    InputError,
+    MissingDependencyError,
+    one_line,
+)
+from taidpt.runtime.storage.user_folders import cache_folder
 
 if TYPE_CHECKING:
     from taidpt.runtime.preprocess.device_frames import DeviceFrames
@@ -96,7 +102,7 @@ class OnnxRuntimeBackend:
             else:
                 values = _run_bound(session, self._input, self._outputs, frames, bank)
         except Exception as error:  # onnxruntime's errors have no public base class
-            raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
+            raise BackendError(f"{self.name} failed: {one_line(error)[:300]}") from error
         outputs = dict(zip(self._outputs, values, strict=True))
         self._form.check_outputs(outputs, len(frames), bank)
         return outputs
@@ -202,13 +208,6 @@ def tensorrt_options(bundle: Bundle) -> dict[str, str]:
     }
 
 
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/taidpt`, or `~/.cache/taidpt`."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "taidpt"
-
-
 def _check_available(ort: Any, providers: Sequence[ProviderSpec]) -> None:
     if not providers:
         raise InputError("the list of providers is empty")
@@ -234,7 +233,7 @@ def _open(ort: Any, model: Path, providers: Sequence[ProviderSpec], options: Bac
         return ort.InferenceSession(str(model), sess_options=settings, providers=plain)
     except Exception as error:  # onnxruntime's errors have no public base class
         raise BundleError(
-            f"{model}: onnxruntime {ort.__version__} refuses the graph: {_one_line(error)}"
+            f"{model}: onnxruntime {ort.__version__} refuses the graph: {one_line(error)[:300]}"
         ) from error
 
 
@@ -262,8 +261,3 @@ def _dtype(kind: str) -> str:
 
 def _provider_name(provider: ProviderSpec) -> str:
     return provider if isinstance(provider, str) else provider[0]
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

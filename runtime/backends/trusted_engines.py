@@ -17,6 +17,7 @@ from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.storage.atomic import hold_lock, write_atomically
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 from taidpt.runtime.storage.regular_file import read_regular
+from taidpt.runtime.storage.user_folders import state_folder
 
 __all__ = ["is_trusted", "read_trusted", "record_path", "trust"]
 
@@ -26,9 +27,7 @@ _OTHERS_MAY_WRITE = 0o022  # write permission of group or others
 
 def record_path() -> Path:
     """Path of the record: `$XDG_STATE_HOME/taidpt/trusted.json`, or below `~/.local/state`."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
-    return root / "taidpt" / "trusted.json"
+    return state_folder() / "trusted.json"
 
 
 def trust(path: Path) -> str:

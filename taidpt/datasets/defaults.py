@@ -1,19 +1,13 @@
-"""What a command on a data set uses when no option says otherwise: cache folder, model, weights."""
+"""What a command on a data set uses when no option says otherwise: model and weights."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from taidpt.clip.source import EMBEDDED_MODEL, Source, resolve_source
 from taidpt.runtime.errors import InputError
 
-__all__ = ["default_cache", "find_source"]
-
-
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/taidpt`, or `~/.cache/taidpt`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taidpt"
+__all__ = ["find_source"]
 
 
 def find_source(

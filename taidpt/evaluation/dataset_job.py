@@ -10,7 +10,7 @@ from pathlib import Path
 from taidpt.clip.model import load
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.coco import coco_captions, coco_folder, image_ids
-from taidpt.datasets.defaults import default_cache, find_source
+from taidpt.datasets.defaults import find_source
 from taidpt.datasets.openimages import narratives
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.comparison import MethodTable, compare_methods
@@ -25,6 +25,7 @@ from taidpt.metrics import MapSettings
 from taidpt.progress import Progress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.user_folders import cache_folder
 from taidpt.texts.captions import read_texts
 from taidpt.texts.labels import LabelledText, balance_texts, label_texts
 from taidpt.toyworld import assets
@@ -99,7 +100,7 @@ def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
         InputError: a wrong data set, method, model or file; before the long work where possible.
     """
     check_methods(job.methods)
-    cache = job.cache or default_cache()
+    cache = job.cache or cache_folder()
     root, source = find_source(job.dataset, job.root, job.model, job.pretrained, cache, job.seed)
     prompts = _prompts(job.prompts)
     cache.mkdir(parents=True, exist_ok=True)

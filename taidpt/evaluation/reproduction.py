@@ -18,7 +18,6 @@ from typing import Any
 
 from taidpt import __version__
 from taidpt.clip.source import resolve_source
-from taidpt.datasets.defaults import default_cache
 from taidpt.evaluation.comparison import MethodTable, group_means
 from taidpt.evaluation.dataset_job import DatasetJob, rate_of, run_dataset_job
 from taidpt.evaluation.recipes import PictureRun, Recipe, find_recipe
@@ -28,6 +27,7 @@ from taidpt.features.picture_store import StoreSettings
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
 from taidpt.runtime.storage.outputs import write_output
+from taidpt.runtime.storage.user_folders import cache_folder
 from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
 from taidpt.tuning.settings import TuneSettings
 from taidpt.tuning.text_job import checkpoint_path
@@ -264,7 +264,7 @@ def _tune_on_pictures(
     recipe: Recipe, run: PictureRun, seed: int, job: ReproductionJob, progress: Progress
 ) -> Path:
     """The prompts file of one seed, shared between recipes; an unfinished run is resumed."""
-    folder = (job.cache or default_cache()) / "recipes"
+    folder = (job.cache or cache_folder()) / "recipes"
     folder.mkdir(parents=True, exist_ok=True)
     tuning = PictureTuneJob(
         recipe.dataset,

@@ -14,11 +14,12 @@ import torch
 
 from taidpt.clip.model import ClipModel, load
 from taidpt.datasets import LabelledImages, load_dataset
-from taidpt.datasets.defaults import default_cache, find_source
+from taidpt.datasets.defaults import find_source
 from taidpt.features.augmented_pictures import AugmentedPictures
 from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
 from taidpt.progress import Progress
 from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.runtime.storage.user_folders import cache_folder
 from taidpt.tuning.picture_features import PictureSource, TunablePictures, few_shots, mask_labels
 from taidpt.tuning.settings import RunOptions, TuneSettings, settings_of
 from taidpt.tuning.text_job import check_output, checkpoint_path, pick_device, save_prompts
@@ -70,7 +71,7 @@ def run_picture_job(job: PictureTuneJob, progress: Progress) -> TunedPrompts:
     Raises:
         InputError: the data set, the model or the settings are invalid.
     """
-    cache = job.cache or default_cache()
+    cache = job.cache or cache_folder()
     root, source = find_source(
         job.dataset, job.root, job.model, job.pretrained, cache, job.settings.seed
     )
@@ -111,7 +112,7 @@ def _pictures(
     job: PictureTuneJob, clip: ClipModel, images: LabelledImages, progress: Progress
 ) -> TunablePictures:
     if job.augment == "none":
-        cache = job.cache or default_cache()
+        cache = job.cache or cache_folder()
         return _kept(store_features(clip, images, cache, job.store, progress))
     sized = job.store.picture.model(clip)
     return AugmentedPictures(sized, images, job.augment, job.settings.seed, job.store.workers)
