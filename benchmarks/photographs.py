@@ -63,17 +63,20 @@ class Data:
     captions: list[LabelledText]
 
 
-def read_data(root: Path) -> Data:
-    """Read DATA's folder."""
+def read_data(root: Path, most: int | None) -> Data:
+    """Read DATA's folder, with at most so many captions."""
     photographs = root / "photographs"
     flickr = json.loads((photographs / "flickr8k-dev.json").read_text("utf-8"))
     coco = json.loads((photographs / "coco-159.json").read_text("utf-8"))
     names = {picture: record["names"] for picture, record in flickr.items()}
     texts = other_captions(root / "captions" / "flickr8k.token.txt.gz", set(flickr))
+    captions = list(label_texts(texts, class_tags("coco2014")))
+    if most is not None:
+        captions = captions[:: max(1, len(captions) // most)][:most]
     return Data(
         labelled("flickr8k-dev", photographs, names),
         labelled("coco-159", photographs, coco),
-        list(label_texts(texts, class_tags("coco2014"))),
+        captions,
     )
 
 
@@ -217,7 +220,7 @@ def f1_of(on: Matrix, targets: Matrix) -> float:
 
 def report(options: argparse.Namespace, work: Path) -> str:
     """Both tables as Markdown."""
-    clip, data = load_clip(str(options.model)), read_data(options.data)
+    clip, data = load_clip(str(options.model)), read_data(options.data, options.captions)
     parts = [
         f"{len(data.captions):,} captions that name one of the 80 tags, of pictures other than the "
         f"evaluated ones; learning rate {options.lr:g}, {options.seeds} seeds (± standard "
@@ -258,6 +261,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures and captions")
     parser.add_argument("--seeds", type=int, default=3, help="runs of tuned methods [default: 3]")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate [default: 1e-3]")
+    parser.add_argument(
+        "--captions", type=int, help="captions to tune on, evenly chosen [default: all]"
+    )
     parser.add_argument("--work", type=Path, help="folder to keep features and prompts in")
     parser.add_argument("--write", action="store_true", help=f"write into {DOCUMENT.name}")
     options = parser.parse_args()
