@@ -236,6 +236,22 @@ def _crowded(random: Random, size: Size) -> _World:
     return _World(world.present, base, lift, world.noise + 5.0 * looks)
 
 
+def _broad(random: Random, size: Size) -> _World:
+    """Positives as wide as the background and half inside it, for seldom and for common tags."""
+    prevalence = _prevalence(random, size, 0.02, 0.6)
+    world = _plain(random, size, prevalence, separation=2.7, spread=1.5)
+    base = 0.8 + 0.07 * random.standard_normal(size.tags)
+    return _World(world.present, base, world.effect, world.noise)
+
+
+def _one_scale(random: Random, size: Size) -> _World:
+    """A head trained on labels: backgrounds differ by tag, frames with a tag score alike."""
+    world = _plain(random, size)
+    level = 0.8 * random.standard_normal(size.tags)
+    effect = 5.0 - level + 1.4 * random.standard_normal(world.present.shape)
+    return _World(world.present, 0.8 + _NOISE * level, effect, world.noise)
+
+
 def _mixed(random: Random, size: Size) -> _World:
     """Shifted, stretched, skewed, offset, some tags common and some never seen."""
     prevalence = _prevalence(random, size, 0.003, 0.8)
@@ -267,6 +283,8 @@ _WORLDS: dict[str, _Family] = {
     "crowded": _crowded,
     "graded": _graded,
     "confused": _confused,
+    "broad": _broad,
+    "one scale": _one_scale,
     "mixed": _mixed,
 }
 FAMILIES = (*_WORLDS, *PHOTO_FAMILIES)
