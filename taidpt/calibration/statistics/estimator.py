@@ -26,7 +26,7 @@ Bools = npt.NDArray[np.bool_]
 MIN_FRAMES = 20
 
 # Real scores never have exactly the fitted shapes, and with thousands of frames that misfit would
-# count as evidence: one hump is then cut in two. So a frame weighs one half at most, and all frames
+# count as evidence: one hump is then cut in two. So an independent frame weighs one half, and all frames
 # together 400 (a coarsened posterior: Miller and Dunson 2019).
 _MOST_WEIGHT = 0.5
 _MOST_EVIDENCE = 400.0
@@ -188,7 +188,7 @@ def _learn(
     """All tags whose scores move: one fit, then each tag's switches on its own scores."""
     scaled = _standardised(_stretched(values))
     sample = compress(scaled)
-    weight = min(worth, _MOST_WEIGHT, _MOST_EVIDENCE / len(values))
+    weight = min(_MOST_WEIGHT * worth, _MOST_EVIDENCE / len(values))
     family = fit_family(Sample(sample.values, weight * sample.counts), hint)
     order = np.argsort(values, axis=0)
     ordered = np.take_along_axis(values, order, 0).T
