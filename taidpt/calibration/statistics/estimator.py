@@ -26,8 +26,8 @@ Bools = npt.NDArray[np.bool_]
 MIN_FRAMES = 20
 
 # Real scores never have exactly the fitted shapes, and with thousands of frames that misfit would
-# count as evidence: one hump is then cut in two. So an independent frame weighs one half, and all frames
-# together 400 (a coarsened posterior: Miller and Dunson 2019).
+# count as evidence: one hump is then cut in two. So an independent frame weighs one half, and all
+# frames together 400 at most (a coarsened posterior: Miller and Dunson 2019).
 _MOST_WEIGHT = 0.5
 _MOST_EVIDENCE = 400.0
 
