@@ -57,6 +57,12 @@ def texts(tags: Path, text_paths: tuple[Path, ...], examples: int) -> None:
 @_TAGS
 @click.option("--texts", multiple=True, type=FILE, help=TEXTS_HELP)
 @click.option("--from-names", is_flag=True, help="Add sentences made from the tags' names.")
+@setting(
+    "--background/--no-background",
+    bool,
+    "Let common nouns compete with the tags in tuning; they are not in the result.",
+    "with up to three tags",
+)
 @click.option("-o", "--output", required=True, type=FILE, help="Prompts file to write.")
 @setting(
     "--method",

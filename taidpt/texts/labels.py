@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from taidpt.runtime.errors import InputError
@@ -60,6 +60,15 @@ class TextLabeler:
         self._add_plurals(names)
         self._lengths = sorted({len(lemmas) for lemmas in self._names}, reverse=True)
         self._firsts = {lemmas[0] for lemmas in self._names}
+
+    @property
+    def names(self) -> Collection[tuple[str, ...]]:
+        """The dictionary forms of every name and synonym."""
+        return self._names.keys()
+
+    def lemmas(self, text: str) -> list[str]:
+        """The dictionary forms of a text's words."""
+        return [self._lemma(word) for word in _words(text)]
 
     def labels(self, text: str) -> tuple[int, ...]:
         """The tags that a text names, as ascending indices; negated names do not count."""

@@ -30,6 +30,7 @@ def tune(
     pretrained: StrPath | None = None,
     captions: Iterable[str] = (),
     from_names: bool = False,
+    background: bool | None = None,
     output: StrPath | None = None,
     method: str = "taidpt",
     epochs: int = 20,
@@ -56,12 +57,13 @@ def tune(
 
     Args:
         tags: a list of names, or the path of a tag list (`tags.yaml`, or a tag a line).
-        texts: paths of caption files: plain text, JSONL or COCO's JSON, also gzipped.
+        texts: paths of caption files: plain text, CSV, TSV, JSONL or COCO's JSON, also gzipped.
         model: open_clip's model name, a folder in open_clip's form, or "toyworld".
         pretrained: weights: an open_clip tag, a file, or "random"; None for those of the folder or
             of "toyworld".
         captions: texts that are in memory already, read before the files.
         from_names: also make texts from the tags' names.
+        background: let common nouns compete with the tags; None does so where there are few tags.
         output: the prompts file to write; None keeps the result in memory only.
         method: "taidpt" tunes a global and a local prompt, "tai" the global one alone.
         epochs, batch, lr: passes over the texts, texts a step, learning rate after the first epoch.
@@ -109,6 +111,7 @@ def tune(
         captions=tuple(captions),
         output=None if output is None else Path(output),
         from_names=from_names,
+        background=background,
         settings=settings,
         resume=resume,
         restart=restart,

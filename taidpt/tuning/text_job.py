@@ -8,19 +8,23 @@ from pathlib import Path
 
 import torch
 
-from taidpt.clip.model import load, resolve_source
+from taidpt.clip.model import ClipModel, load, resolve_source
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.errors import InputError
+from taidpt.texts.background import background_tags
 from taidpt.texts.captions import read_texts
-from taidpt.texts.labels import LabelReport, label_texts
-from taidpt.texts.tags import TagSet
+from taidpt.texts.labels import LabelReport, TextLabeler
+from taidpt.texts.tags import Tag, TagSet
 from taidpt.texts.templates import texts_from_names
+from taidpt.tuning.background import unrelated
 from taidpt.tuning.execution import is_main_process, local_rank, processes
 from taidpt.tuning.settings import RunOptions, TuneSettings
 from taidpt.tuning.tuner import LabelledText, tune
 
 __all__ = ["TuneJob", "check_output", "checkpoint_path", "pick_device", "run_job", "save_prompts"]
+
+_FEW_TAGS = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class TuneJob:
         output: the prompts file; an old one is replaced in one step at the end. None writes none.
         captions: texts in memory, read before the files.
         from_names: add sentences made from the tags' names.
+        background: whether common nouns compete with the tags; None for where there are few tags.
         settings: the method and its numbers.
         resume: continue from the checkpoint beside the output.
         restart: start again although there is one.
@@ -49,6 +54,7 @@ class TuneJob:
     output: Path | None
     captions: tuple[str, ...] = ()
     from_names: bool = False
+    background: bool | None = None
     settings: TuneSettings = field(default_factory=TuneSettings)
     resume: bool = False
     restart: bool = False
@@ -73,8 +79,12 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
     source = resolve_source(job.model, job.pretrained, job.settings.seed)
     device = pick_device(job.device)
     tags = job.tags if isinstance(job.tags, TagSet) else TagSet.load(job.tags)
-    texts = list(_labelled(job, tags, progress))
+    nouns = _background(job, tags)
+    texts = list(_labelled(job, tags, nouns, progress))
     clip = load(source).to(device)
+    nouns, texts = _without_related(clip, tags, nouns, texts)
+    if nouns:
+        progress.note(f"{len(nouns)} common nouns compete as background tags")
     progress.note(
         f"{clip.name}, weights {clip.pretrained} ({clip.licence}), on {device}, "
         f"{torch.get_num_threads()} threads"
@@ -86,7 +96,7 @@ def run_job(job: TuneJob, progress: Progress) -> TunedPrompts:
         cache_precision=job.cache_precision,
         sources=_sources(job),
     )
-    prompts = tune(clip, tags.tags, texts, job.settings, options, progress)
+    prompts = tune(clip, tags.tags, texts, job.settings, options, progress, nouns)
     if job.output is not None:
         save_prompts(prompts, job.output)
     return prompts
@@ -142,11 +152,29 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", local_rank()) if processes() > 1 else torch.device("cuda")
 
 
-def _labelled(job: TuneJob, tags: TagSet, progress: Progress) -> Iterator[LabelledText]:
-    """The texts that name a tag; notes their number and the tags that none names."""
+def _background(job: TuneJob, tags: TagSet) -> tuple[Tag, ...]:
+    if job.background is False and len(tags) == 1:
+        raise InputError(
+            f"the tag {tags.names[0]!r} alone has nothing to be told apart from: leave "
+            "--no-background away, or use templates (`taidpt bank`)"
+        )
+    wanted = len(tags) <= _FEW_TAGS if job.background is None else job.background
+    return background_tags(tags) if wanted else ()
+
+
+def _labelled(
+    job: TuneJob, tags: TagSet, nouns: tuple[Tag, ...], progress: Progress
+) -> Iterator[LabelledText]:
+    """The texts that name a tag or a noun; notes the number and the tags that none names."""
+    competing = TagSet((*tags, *nouns), tags.source)
     if job.texts or job.captions:
         report = LabelReport(tags)
-        yield from label_texts(_all_texts(job), tags, report)
+        labeler = TextLabeler(competing)
+        for text in _all_texts(job):
+            labels = labeler.labels(text)
+            report.add(text, [index for index in labels if index < len(tags)])
+            if labels:
+                yield text, labels
         progress.note(next(report.lines()))
         if report.unnamed == report.texts and not job.from_names:
             raise InputError(
@@ -156,7 +184,21 @@ def _labelled(job: TuneJob, tags: TagSet, progress: Progress) -> Iterator[Labell
         if report.missing:
             progress.note(report.warning())
     if job.from_names:
-        yield from texts_from_names(tags.names, seed=job.settings.seed)
+        yield from texts_from_names(competing.names, seed=job.settings.seed)
+
+
+def _without_related(
+    clip: ClipModel, tags: TagSet, nouns: tuple[Tag, ...], texts: list[LabelledText]
+) -> tuple[tuple[Tag, ...], list[LabelledText]]:
+    """The nouns that the model tells from the tags, and the texts with labels of those alone."""
+    kept = unrelated(clip, tags.tags, nouns)
+    places = {len(tags) + old: len(tags) + new for new, old in enumerate(kept)}
+    places |= {index: index for index in range(len(tags))}
+    renumbered = [
+        (text, tuple(places[index] for index in labels if index in places))
+        for text, labels in texts
+    ]
+    return tuple(nouns[index] for index in kept), [pair for pair in renumbered if pair[1]]
 
 
 def _all_texts(job: TuneJob) -> Iterator[str]:

@@ -52,6 +52,7 @@ def tune(
     settings: TuneSettings | None = None,
     options: RunOptions | None = None,
     progress: Progress | None = None,
+    background: Sequence[Tag] = (),
 ) -> TunedPrompts:
     """Tune prompts for tags on texts alone.
 
@@ -63,6 +64,8 @@ def tune(
         settings: the method ("taidpt" or "tai") and its numbers.
         options: files and display.
         progress: receives loss and steps.
+        background: further tags that compete in tuning and are not in the result; texts name
+            them by the indices from C on.
     Returns:
         Prompts with thresholds and probability maps from the held-out texts.
     Raises:
@@ -71,7 +74,9 @@ def tune(
         KeyboardInterrupt: interrupted; the checkpoint holds the last finished step.
     """
     settings, options = settings or TuneSettings(), options or RunOptions()
-    run = TextRun(clip, tuple(tags), texts, settings, options, progress or SilentProgress())
+    run = TextRun(
+        clip, tuple(tags), texts, settings, options, progress or SilentProgress(), tuple(background)
+    )
     run.loop.train()
     return run.prompts()
 
@@ -108,6 +113,8 @@ def tune_on_pictures(
             f"labels should be [{len(pictures)}, {len(tags)}] with at least one 1, got "
             f"{list(labels.shape)} with {int((labels > 0).sum())}"
         )
+    if settings.loss == "ranking":
+        _warn_of_one_tag(tags, progress)
     settings = _fit_batch(settings, len(pictures), progress)
     identity = {
         **_common_identity(clip, tags, settings),
@@ -136,22 +143,28 @@ class TextRun:
         settings: TuneSettings,
         options: RunOptions,
         progress: Progress,
+        background: tuple[Tag, ...] = (),
     ) -> None:
         if settings.method not in ("taidpt", "tai"):
             raise InputError(f"method {settings.method!r} is tuned on pictures: it has no texts")
         named = [(text, labels) for text, labels in texts if len(labels)]
-        if not named:
+        if not any(min(labels) < len(tags) for _, labels in named):
             raise InputError(
                 "none of the texts names a tag: check the tags' spelling or give them synonyms"
             )
+        _warn_of_one_tag((*tags, *background), progress)
         image_encoder(clip)  # refuses a model that cannot use the prompts, before the work
         self.clip, self.tags, self.options, self.progress = clip, tags, options, progress
-        encoder = _encoder(clip, tags, settings)
+        self.background = background
+        self.competing = (*tags, *background)
+        encoder = _encoder(clip, self.competing, settings)
         train, held = split_held_out(
-            [labels for _, labels in named], len(tags), settings.held_out, settings.seed
+            [labels for _, labels in named], len(self.competing), settings.held_out, settings.seed
         )
         self.held = [named[row] for row in held]
-        self.data = [named[row] for row in train] + template_texts([tag.name for tag in tags])
+        self.data = [named[row] for row in train] + template_texts(
+            [tag.name for tag in self.competing]
+        )
         settings = _fit_batch(settings, len(self.data), progress)
         material = Material(
             len(self.data),
@@ -167,6 +180,7 @@ class TextRun:
         labels = json.dumps([list(map(int, labels)) for _, labels in named])
         return {
             **_common_identity(self.clip, self.tags, settings),
+            **({"background": [tag.name for tag in self.background]} if self.background else {}),
             "texts": {
                 "sha256": texts_sha256([text for text, _ in named]),
                 "labels_sha256": _sha256(labels.encode()),
@@ -178,7 +192,7 @@ class TextRun:
         }
 
     def _labels(self, texts: Sequence[LabelledText]) -> Tensor:
-        targets = torch.full((len(texts), len(self.tags)), -1.0)
+        targets = torch.full((len(texts), len(self.competing)), -1.0)
         for row, (_, labels) in zip(targets, texts, strict=True):
             row[list(labels)] = 1.0
         return targets
@@ -197,18 +211,20 @@ class TextRun:
         """The tuned prompts, with thresholds and probability maps from the held-out texts."""
         texts = {**self.loop.material.identity["texts"], "sources": list(self.options.sources)}
         learned = self._from_held_out() if self.held else ()
-        return _prompts(self.clip, self.tags, self.loop, learned, {"texts": texts})
+        material = {"texts": texts, "background": [tag.name for tag in self.background]}
+        return _prompts(self.clip, self.tags, self.loop, learned, material)
 
     @torch.no_grad()
     def _from_held_out(self) -> tuple[TextTag, ...]:
         """Thresholds and maps for scores of pictures, from the held-out texts."""
-        classes = self.loop.class_embeddings()
+        count = len(self.tags)
+        classes = {name: rows[:count] for name, rows in self.loop.class_embeddings().items()}
         features = self._encode("Held-out texts", self.held)
         parts = np.array_split(np.arange(len(features)), math.ceil(len(features) / 256))
         scores = np.concatenate(
             [self._merged(self.loop.scores(features.batch(rows), classes)) for rows in parts]
         )
-        positive = (self._labels(self.held) > 0).numpy()
+        positive = (self._labels(self.held)[:, :count] > 0).numpy()
         on_pictures = _objective(self.loop.settings, on_texts=False)
         pictures = self._merged(on_pictures.scores(made_up_features(self.clip), classes, {}))
         return tags_from_texts(scores, positive, pictures)
@@ -217,6 +233,14 @@ class TextRun:
         weight = self.loop.objective.scoring({}).merge_weight
         merged = merged_scores(scores["global"], scores.get("local", scores["global"]), weight)
         return merged.cpu().numpy()
+
+
+def _warn_of_one_tag(tags: Sequence[Tag], progress: Progress) -> None:
+    if len(tags) == 1:
+        progress.note(
+            f"warning: the tag {tags[0].name!r} alone has nothing to be told apart from, so its "
+            "prompts stay random: add background tags, or use templates (`taidpt bank`)"
+        )
 
 
 def _encoder(clip: ClipModel, tags: Sequence[Tag], settings: TuneSettings) -> PromptEncoder:
@@ -266,8 +290,9 @@ def _prompts(
     learned: tuple[TextTag, ...],
     material: dict[str, Any],
 ) -> TunedPrompts:
+    own = slice(len(tags)) if loop.settings.prompt.class_specific else slice(None)
     return TunedPrompts(
-        contexts={name: value.detach().cpu().clone() for name, value in loop.contexts.items()},
+        contexts={name: value.detach().cpu()[own].clone() for name, value in loop.contexts.items()},
         tags=tags,
         thresholds=tuple(tag.threshold for tag in learned),
         probabilities=tuple(tag.probability for tag in learned),
