@@ -24,6 +24,8 @@ from taidpt.tuning.tuner import LabelledText, tune
 
 __all__ = ["TuneJob", "check_output", "checkpoint_path", "pick_device", "run_job", "save_prompts"]
 
+# Up to this many tags have background tags by default. With C tags a text has C − 1 pairs to rank:
+# none with one tag, and with two or three the prompts only learn to tell those apart.
 _FEW_TAGS = 3
 
 
