@@ -34,10 +34,10 @@ from taidpt.runtime.tagger.active_bank import (
     fit_bank,
     own_bank,
 )
-from taidpt.runtime.tagger.live_bank import LiveBank
 
 if TYPE_CHECKING:
     from taidpt.runtime.stream.stream import Stream, StreamInput, StreamSettings
+    from taidpt.runtime.tagger.live_bank import LiveBank
 
 __all__ = ["Tagger"]
 
@@ -126,6 +126,8 @@ class Tagger(Closing):
     @property
     def bank(self) -> LiveBank:
         """The current tags, to read, add and remove."""
+        from taidpt.runtime.tagger.live_bank import LiveBank
+
         return LiveBank(self.bundle, lambda: self.class_bank, self.change_bank)
 
     @property

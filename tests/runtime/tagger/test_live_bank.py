@@ -281,7 +281,7 @@ def test_machine_state_follows_the_names(tmp_path: Path) -> None:
     other.load_state(saved)
     gone = other.update([2.0], np.array([[7.0]]))
     assert gone == machine.update([2.0], np.array([[7.0]]))
-    assert gone[0] == Event(2.0, "b", "off", 4.0, 2.0, 4.0)
+    assert gone[0] == Event(2.0, "b", "off", 4.0, 2.0, 4.0, number=4)
     assert [e.tag for e in gone] == ["b", "a"]
     with pytest.raises(InputError, match="must differ"):
         machine.retag(("c", "c"), settings(1.5))
