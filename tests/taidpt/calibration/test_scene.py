@@ -108,7 +108,8 @@ def test_captions_alone_give_a_bundle_and_a_bank_thresholds_and_maps(
         if into == "bank":
             tagger.use_bank(bank)
         found = tagger.tag(np.zeros((16, 16, 3), np.uint8))
-    assert all(tag.probability is not None for tag in found.tags)
+    assert all(tag.threshold_source.startswith("from texts") for tag in found.tags)
+    assert all(tag.probability is None for tag in found.tags)  # no picture was seen
 
 
 def test_scores_of_captions_alone_are_refused(target: Target, tmp_path: Path) -> None:
