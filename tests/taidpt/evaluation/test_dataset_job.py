@@ -200,8 +200,9 @@ def test_comparison_holds_every_column_and_round_trips_its_scores(
     methods = ("zsclip", "clipdpt", "centroids", "clipdpt+centroids")
     found = compare_methods(methods, inputs, images, lambda _: features, merge_weight=0.25)
     assert [result.name for result in found.results] == list(methods)
-    assert set(found.results[0].maps) == {"global", "center", "log_softmax"}
-    assert set(found.results[1].maps) == {"global", "local", "merged", "center", "log_softmax"}
+    transformed = {"center", "log_softmax", "log_softmax:4"}
+    assert set(found.results[0].maps) == {"global", *transformed}
+    assert set(found.results[1].maps) == {"global", "local", "merged", *transformed}
     assert set(found.results[1].groups) == {"head", "tail"}
     found.save_scores(tmp_path)
     again = evaluate_scores(ScoreFile.load(tmp_path / "clipdpt.npz"), 0.25)

@@ -200,7 +200,7 @@ def test_few_shots_take_an_episode_a_seed(tmp_path: Path, monkeypatch: pytest.Mo
     tables = [seed.tables[1]["tuning"]["dualcoop"] for seed in found.runs]
     assert [table["pictures"]["count"] for table in tables] == [2, 3]
     assert tables[1]["pictures_from"]["data_set"] == "coco laso 1-shot run 2"
-    assert "test pictures of val2014" in list(found.lines())[-1]
+    assert any("test pictures of val2014" in line for line in found.lines())
 
 
 def test_long_tailed_results_are_given_by_group(
@@ -235,9 +235,9 @@ def test_nuswide_takes_narratives_and_its_own_temperature(
     path.write_text("\n".join(rows))
     found = run("nuswide-taidpt", tmp_path, monkeypatch)
     assert found.runs[0].tables[0]["tuning"]["taidpt"]["texts"]["named"] == 2
-    assert (
-        list(found.lines())[-1] == "texts: OpenImages localized narratives, at most 1,000 a class"
-    )
+    lines = list(found.lines())
+    assert "texts: OpenImages localized narratives, at most 1,000 a class" in lines
+    assert "of these texts 0% were held out for thresholds" in lines
 
 
 def test_a_shared_context_serves_unseen_classes(

@@ -69,7 +69,7 @@ def test_prompts_from_pictures_are_evaluated_beside_other_methods(tmp_path: Path
     )
     columns = {result.name: set(result.maps) for result in found.results}
     assert "merged" in columns["coop"]
-    assert columns["dualcoop"] == {"global", "center", "log_softmax"}
+    assert columns["dualcoop"] == {"global", "center", "log_softmax", "log_softmax:4"}
     lines = list(found.lines())
     assert lines[1].startswith("17 of 20 classes have no positive, left out: aeroplane, ")
     with pytest.raises(InputError, match="a second prompts file of method 'coop'"):
