@@ -208,7 +208,8 @@ def test_comparison_holds_every_column_and_round_trips_its_scores(
     again = evaluate_scores(ScoreFile.load(tmp_path / "clipdpt.npz"), 0.25)
     assert again.heads["merged"].value == pytest.approx(found.results[1].maps["merged"].value)
     table = found.markdown().splitlines()
-    assert table[0] == "| method | global | local | merged | center | log_softmax | head | tail |"
+    columns = "global | local | merged | center | log_softmax | log_softmax:4 | head | tail"
+    assert table[0] == f"| method | {columns} |"
     assert len(table) == 2 + len(methods)
     assert json.loads(json.dumps(found.to_json()))["methods"]["zsclip"]["global"]["map"] > 0
     curve = merge_curve(found.results[1].scores, images.targets, MapSettings(), steps=5)
