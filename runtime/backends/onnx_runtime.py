@@ -230,7 +230,10 @@ def _open(ort: Any, model: Path, providers: Sequence[ProviderSpec], options: Bac
     plain = [p if isinstance(p, str) else (p[0], dict(p[1])) for p in providers]
     check_external_data(model)
     try:
-        return ort.InferenceSession(str(model), sess_options=settings, providers=plain)
+        # Its own fallback prints to stdout and changes the provider without a word to the caller.
+        return ort.InferenceSession(
+            str(model), sess_options=settings, providers=plain, enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's errors have no public base class
         raise BundleError(
             f"{model}: onnxruntime {ort.__version__} refuses the graph: {one_line(error)[:300]}"

@@ -37,10 +37,14 @@ class BaseInstall:
             _collect(name, names)
         for name in names - {"taidpt"}:
             _link(name, site)
-        own = importlib.metadata.distribution("taidpt")
+        # The install under test may be known by dist-info or, from the checkout, by egg-info.
+        required = [
+            f"Requires-Dist: {line}" for line in importlib.metadata.requires("taidpt") or ()
+        ]
+        head = ["Metadata-Version: 2.1", "Name: taidpt", "Version: 0"]
         metadata = site / "taidpt-0.dist-info"
         metadata.mkdir()
-        (metadata / "METADATA").write_text(own.read_text("METADATA") or "", "utf-8")
+        (metadata / "METADATA").write_text("\n".join([*head, *required, ""]), "utf-8")
         (site / "taidpt.pth").write_text(f"{REPOSITORY}\n", "utf-8")
 
     def run(
