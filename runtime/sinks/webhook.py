@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
+import io
 import json
+import socket
+import time
 import urllib.error
 import urllib.request
 from email.message import Message
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import IO, Any
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
@@ -15,9 +21,11 @@ from taidpt.runtime.sinks.background import BackgroundSender, EventSender, SendP
 
 __all__ = ["open_webhook"]
 
-# Longest wait for a connection, and between two pieces of the answer. A receiver on the local
-# network answers in milliseconds; one that is slower than this is as good as away.
+# Longest duration of a try, from the connection to the answer's head. A receiver on the local
+# network answers in milliseconds; one that is slower than this is as good as away. What follows
+# the head is not used, so an answer of more than some headers is cut off.
 _TIMEOUT_S = 5.0
+_MOST_ANSWER_BYTES = 1 << 20
 _PORTS = {"http": 80, "https": 443}
 # Characters of a path and a query that are sent as they are, RFC 3986; % begins an escape.
 _UNQUOTED = "/?%:@!$&'()*+,;=-._~"
@@ -34,12 +42,17 @@ def open_webhook(url: str, policy: SendPolicy | None = None) -> EventSender:
         InputError: the address is not an http or https URL.
     """
     address, origin, headers = _parse_url(url)
-    opener = urllib.request.build_opener(_SameOriginRedirects)
+    limits = _Limits()
+    handlers = _HttpHandler(limits), _HttpsHandler(limits)
+    opener = urllib.request.build_opener(_SameOriginRedirects, *handlers)
 
     def send(record: dict[str, Any]) -> None:
         data = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")
         request = urllib.request.Request(address, data, headers, method="POST")
-        with opener.open(request, timeout=_TIMEOUT_S) as answer:
+        limits.start()
+        answer = opener.open(request, timeout=_TIMEOUT_S)
+        # the status says that the event was accepted, whatever follows
+        with answer, contextlib.suppress(OSError, HTTPException):
             answer.read(1)
 
     return EventSender(BackgroundSender(origin, send, policy))
@@ -73,6 +86,86 @@ def _parse_url(url: str) -> tuple[str, str, dict[str, str]]:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+class _Limits:
+    """Time and bytes of a try; a socket's timeout alone holds for each piece of an answer."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Begin a try."""
+        self._deadline, self._bytes_left = time.monotonic() + _TIMEOUT_S, _MOST_ANSWER_BYTES
+
+    def seconds_left(self) -> float:
+        """Time for the next operation; raises TimeoutError at the end of the try."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+    def count(self, size: int) -> int:
+        """Count bytes of the answer; raises OSError when they are too many."""
+        self._bytes_left -= size
+        if self._bytes_left < 0:
+            raise OSError(f"an answer of more than {_MOST_ANSWER_BYTES >> 10} KiB")
+        return size
+
+
+class _LimitedReader(io.RawIOBase):
+    """Reads a socket within the limits of a try."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, limits: _Limits) -> None:
+        self._raw, self._socket, self._limits = raw, sock, limits
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Some bytes; TimeoutError or OSError at the limits."""
+        self._socket.settimeout(self._limits.seconds_left())
+        return self._limits.count(self._raw.readinto(buffer) or 0)
+
+    def close(self) -> None:
+        """Release the socket."""
+        self._raw.close()
+        super().close()
+
+
+def _connect(kind: type[HTTPConnection], limits: _Limits, host: str, **options: Any) -> Any:
+    """An HTTP or HTTPS connection whose answers are read within the limits."""
+
+    class Response(HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+            super().__init__(sock, *args, **kwargs)
+            self.fp = io.BufferedReader(_LimitedReader(self.fp.detach(), sock, limits))
+
+    connection = kind(host, **{**options, "timeout": limits.seconds_left()})
+    connection.response_class = Response
+    return connection
+
+
+class _Limited(urllib.request.AbstractHTTPHandler):
+    """Opens URLs within the limits of a try."""
+
+    def __init__(self, limits: _Limits) -> None:
+        super().__init__()
+        self._limits = limits
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> Any:
+        """As the base class."""
+        connect = functools.partial(_connect, http_class, self._limits)
+        return super().do_open(connect, req, **options)
+
+
+class _HttpHandler(_Limited, urllib.request.HTTPHandler):
+    pass
+
+
+class _HttpsHandler(_Limited, urllib.request.HTTPSHandler):
+    pass
 
 
 class _SameOriginRedirects(urllib.request.HTTPRedirectHandler):

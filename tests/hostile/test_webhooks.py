@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import random
+import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,11 +31,30 @@ GOOD = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
 RESET = b"reset"
 
 
+class Drip(bytes):
+    """An answer that goes on in small pieces, 20 ms apart, for 40 s."""
+
+    def __new__(cls, start: bytes, pieces: list[bytes]) -> Drip:
+        drip = super().__new__(cls, start)
+        drip.pieces, drip.pieces_sent = pieces, 0
+        return drip
+
+    pieces: list[bytes]
+    pieces_sent: int
+
+    def send(self, connection: socket.socket) -> None:
+        connection.sendall(self)
+        for piece in itertools.islice(itertools.cycle(self.pieces), 2000):
+            connection.sendall(piece)
+            self.pieces_sent += 1
+            time.sleep(0.02)
+
+
 class RawServer:
     """Answers each request with the next of `answers`, then with 204; keeps what it accepted."""
 
-    def __init__(self, answers: list[bytes]) -> None:
-        self.answers = answers
+    def __init__(self, answers: Sequence[bytes]) -> None:
+        self.answers = list(answers)
         self.records: list[dict[str, Any]] = []
         self.requests = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -68,6 +89,8 @@ class RawServer:
             return
         if answer.startswith(b"HTTP/1.1 2"):
             self.records.append(json.loads(body))
+        if isinstance(answer, Drip):
+            answer.send(connection)
         connection.sendall(answer.replace(b"PORT", str(self.port).encode()))
 
 
@@ -79,7 +102,7 @@ def _read_until(connection: socket.socket, mark: bytes) -> tuple[bytes, bytes, b
 
 
 @contextlib.contextmanager
-def serving(answers: list[bytes]) -> Iterator[RawServer]:
+def serving(answers: Sequence[bytes]) -> Iterator[RawServer]:
     server = RawServer(answers)
     try:
         yield server
@@ -141,7 +164,7 @@ def send_all(url: str, count: int) -> Any:
 def test_every_event_arrives_over_bad_answers(caplog: pytest.LogCaptureFixture) -> None:
     chance = random.Random(0)
     answers = [bad_answer(chance) for _ in range(400)]
-    with serving(list(answers)) as server, caplog.at_level(logging.DEBUG):
+    with serving(answers) as server, caplog.at_level(logging.DEBUG):
         sender = send_all(f"http://me:{SECRET}@127.0.0.1:{server.port}/key-{SECRET}", 60)
         assert [record["time_s"] for record in server.records] == list(range(60))
         assert not server.answers
@@ -196,6 +219,50 @@ def test_receiver_that_never_answers_loses_records_by_name_and_count(
         sink.close()
     assert (sink.sender.sent, sink.sender.lost) == (0, 5)
     assert "0 sent, 5 lost" in caplog.text
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nA: "
+
+
+@pytest.mark.parametrize(
+    ("start", "pieces", "reason"),
+    [
+        (b"", [b"HTTP/1.1 200 OK"], "timed out"),
+        (HEAD, [b"a"], "timed out"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", [b"HTTP/1.1 100 Continue\r\n\r\n"], "timed out"),
+        (b"HTTP/1.1 500 x\r\nTransfer-Encoding: chunked\r\n\r\n", [b"1\r\na\r\n"], "500"),
+        (b"HTTP/1.1 307 x\r\nLocation: /again\r\n\r\n", [b"x"], "timed out"),
+        (b"HTTP/1.1 302 x\r\nLocation: /again\r\n\r\n", [b"x" * 60_000], "redirects to"),
+        (b"HTTP/1.1 308 x\r\nLocation: /\r\n\r\n", [b"x" * 60_000] * 40, "more than 1024 KiB"),
+    ],
+)
+def test_an_answer_that_never_ends_holds_no_try_longer_than_its_limit(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    start: bytes,
+    pieces: list[bytes],
+    reason: str,
+) -> None:
+    """Every piece comes long before a socket's own timeout; the sum of the pieces does not end."""
+    monkeypatch.setattr(webhook, "_TIMEOUT_S", 0.4)
+    drip = Drip(start, pieces)
+    with serving([drip]) as server, caplog.at_level(logging.WARNING):
+        sender = send_all(f"http://127.0.0.1:{server.port}/", 2)
+        assert server.requests == 3
+    assert (sender.sent, sender.lost, sender.failures) == (2, 0, 1)
+    assert re.search(reason, caplog.text)
+    assert drip.pieces_sent < 60  # of 2,000: the sender closed the connection
+
+
+def test_an_accepted_event_is_not_sent_twice_when_the_answer_never_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhook, "_TIMEOUT_S", 0.4)
+    drip = Drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0", [b"0"])
+    with serving([drip]) as server:
+        sender = send_all(f"http://127.0.0.1:{server.port}/", 2)
+        assert [record["time_s"] for record in server.records] == [0.0, 1.0]
+    assert (sender.sent, sender.lost, sender.failures) == (2, 0, 0)
 
 
 def test_record_in_hand_of_a_hung_receiver_counts_as_lost() -> None:
