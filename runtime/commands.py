@@ -95,6 +95,7 @@ def _backend_options(command: Any) -> Any:
 @click.option("--min-off", type=_SECONDS, default=0.5, help="Shortest time off, in seconds.")
 @click.option("--state", metavar="FILE", help="Keep a camera's state in FILE across restarts.")
 @click.option("--profile", is_flag=True, help="Print the time of each stage at the end.")
+@click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
 @_backend_options
 @click.help_option("-h", "--help")
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:

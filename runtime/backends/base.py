@@ -58,7 +58,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Library and provider, for logs: "onnxruntime 1.23.2 (CPUExecutionProvider)"."""
+        """Library and version, for logs: "ONNX Runtime 1.23.2"."""
 
     @property
     def device(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Device:
 
     Attributes:
         name: "tensorrt", "tensorrt-rtx", "cuda", "cpu" or "ort-tensorrt".
-        backend: library, version and provider.
+        backend: library and version.
         passed_over: the devices that "auto" preferred and could not use: name → reason.
     """
 
@@ -33,7 +34,8 @@ class Device:
     passed_over: Mapping[str, str]
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.backend}{_describe_passed_over(self.passed_over)}"
+        backend = re.sub(r"(\d+\.\d+)\.\d+", r"\1", self.backend)
+        return f"{self.name} ({backend})"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -42,7 +44,7 @@ class Device:
 
 
 def open_backend(bundle: Bundle, options: BackendOptions) -> tuple[Backend, Device]:
-    """Open the chosen device; "auto" takes the first of `AUTO` that works, and logs which.
+    """Open the chosen device; "auto" takes the first of `AUTO` that works.
 
     Raises:
         InputError: there is no such device.
@@ -99,7 +101,7 @@ def _described(backend: Backend, passed_over: Mapping[str, str]) -> tuple[Backen
 
 
 def _log(device: Device) -> None:
-    """Log the device; an engine of the bundle that cannot be run is a warning."""
+    """Log why better devices are not used; an engine that cannot be run is a warning."""
     unused_engines = {
         name: why
         for name, why in device.passed_over.items()
@@ -110,20 +112,6 @@ def _log(device: Device) -> None:
     import logging
 
     log = logging.getLogger("taidpt.runtime")
-    for name, why in unused_engines.items():
-        log.warning("device auto: not %s: %s", name, why)
-    # the advice behind each semicolon is left to `Tagger.device`: a log entry is one line
-    others = {
-        name: why.split(";")[0]
-        for name, why in device.passed_over.items()
-        if name not in unused_engines
-    }
-    log.info("device auto: %s: %s%s", device.name, device.backend, _describe_passed_over(others))
-
-
-def _describe_passed_over(passed_over: Mapping[str, str]) -> str:
-    """Group skipped devices by reason."""
-    names: dict[str, list[str]] = {}
-    for name, why in passed_over.items():
-        names.setdefault(why, []).append(name)
-    return "".join(f"; not {', '.join(those)}: {why}" for why, those in names.items())
+    for name, why in device.passed_over.items():
+        level = logging.WARNING if name in unused_engines else logging.DEBUG
+        log.log(level, "device auto: not %s: %s", name, why)

@@ -81,8 +81,8 @@ class OnnxRuntimeBackend:
 
     @property
     def name(self) -> str:
-        """Library, version and provider."""
-        return f"onnxruntime {self._version} ({self._provider})"
+        """Library and version."""
+        return f"ONNX Runtime {self._version}"
 
     @property
     def device(self) -> str:

@@ -39,7 +39,7 @@ class TensorRTBackend:
         file = choose_engine(bundle, machine, options.engine)
         data = read_trusted(bundle.file(file.name), options.trust_engine)
         self._flavour = flavour
-        self._title = f"{TITLES[flavour]} {trt.__version__} ({file.precision} engine)"
+        self._title = f"{TITLES[flavour]} {trt.__version__}, {file.precision} engine"
         self._frames = bundle.manifest.input.name
         self._frame_shape = bundle.manifest.input.frame_shape
         self._form = GraphForm(bundle)

@@ -57,7 +57,7 @@ def run_tag(job: TagJob) -> None:
         TaidptError: an option, a source, the bundle or an output cannot be used.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(log_to_stderr())
+        stack.enter_context(log_to_stderr(logging.DEBUG if job.verbose else logging.INFO))
         outputs = job.outputs
         check_sources(outputs.targets, job.sources, job.bundle)
         tagger = stack.enter_context(_open_tagger(job))
@@ -72,6 +72,7 @@ def run_tag(job: TagJob) -> None:
         live = any(source.live for source in sources)
         resume = job.state is not None and Path(job.state).exists()
         check_targets(outputs.targets, outputs.heatmap, tagger)
+        _LOG.info("on %s", tagger.device)
         sinks = _open_sinks(outputs, tagger, stack, resume) or [PersonSink(outputs.top, live)]
         run = stack.enter_context(_Run(sinks))
         failures: list[InputError] = []

@@ -59,6 +59,7 @@ class TagJob:
     threshold: float | None = None
     resize: str = "exact"
     profile: bool = False
+    verbose: bool = False
     state: str | None = None
     bank: str | None = None
     watch_bank: bool = False
@@ -107,6 +108,7 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
         threshold=options["threshold"],
         resize=options["resize"],
         profile=options["profile"],
+        verbose=options["verbose"],
         state=options["state"],
         bank=options["bank"],
         watch_bank=options["watch_bank"],

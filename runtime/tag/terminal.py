@@ -63,14 +63,14 @@ class _RedactingFormatter(logging.Formatter):
 
 
 @contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Show the project's log lines, INFO and above, inside the `with`."""
+def log_to_stderr(lowest: int = logging.INFO) -> Iterator[None]:
+    """Show the project's log lines of a level and above inside the `with`."""
     logger = logging.getLogger("taidpt")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_RedactingFormatter("%(message)s"))
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(lowest)
     try:
         yield
     finally:

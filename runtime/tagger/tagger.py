@@ -85,8 +85,8 @@ class Tagger(Closing):
 
         Args:
             path: the folder `NAME.taidpt`.
-            device: "auto" uses the best device that works; the log and the attribute `device`
-                name it, and why others were not used. "tensorrt", "tensorrt-rtx" (an engine in
+            device: "auto" uses the best device that works; the attribute `device` names it, and
+                why others were not used. "tensorrt", "tensorrt-rtx" (an engine in
                 the bundle), "cuda", "cpu" and "ort-tensorrt" (ONNX Runtime) fail if unavailable.
             providers: ONNX Runtime providers in order of preference; they override `device`.
             threads: threads inside one call; None leaves the number to the backend.

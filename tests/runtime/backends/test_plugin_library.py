@@ -43,7 +43,7 @@ def test_an_engine_with_plugins_runs_where_the_library_is_named(
 ) -> None:
     """Twice in one process, though a library is registered once."""
     library = build_library(tmp_path, PLUGINS)
-    assert load(machine, bundle, library) == ["tensorrt: TensorRT 10.3.0 (fp32 engine)"] * 2
+    assert load(machine, bundle, library) == ["tensorrt (TensorRT 10.3, fp32 engine)"] * 2
 
 
 def test_a_missing_library_names_the_variable(machine: StubMachine, bundle: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_sweep_has_a_row_for_each_batch_size(tagger: Tagger) -> None:
         assert row.stream_fps > 0
     lines = bench_lines(tagger, baseline, rows)
     assert lines[0].endswith("5 tags")
-    assert lines[1].startswith("device cpu: onnxruntime")
+    assert lines[1].startswith("device cpu (ONNX Runtime ")
     assert lines[2] == "bare is the encoder, which is this graph cut at its features"
     start = lines.index("stages of the stream at batch 3")
     assert [line.split()[0] for line in lines[start + 2 :]] == list(rows[-1].stages_ms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -46,6 +47,20 @@ def lively(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose threshold some tags cross in the colour video."""
     folder = tmp_path_factory.mktemp("lively")
     return tiny_bundle(folder / "lively.taidpt", TinySpec(thresholds=(1.0,)))
+
+
+def test_the_device_is_one_short_line_once_the_inputs_exist(
+    lively: Path, video_path: Path, tmp_path: Path
+) -> None:
+    """Why `auto` passes over other devices is said with --verbose alone."""
+    quiet, verbose = tag(lively, video_path), tag(lively, video_path, "--verbose")
+    about_devices = [line for line in quiet.stderr.splitlines() if "ONNX Runtime" in line]
+    assert len(about_devices) == 1
+    assert re.fullmatch(r"on (cpu|cuda) \(ONNX Runtime \d+\.\d+\)", about_devices[0])
+    assert "not tensorrt" not in quiet.stderr
+    assert "device auto: not tensorrt: the bundle has no such engine\n" in verbose.stderr
+    missing = tag(lively, tmp_path / "none.mp4")
+    assert missing.stderr == f"error: {tmp_path}/none.mp4: no such file or folder\n"
 
 
 def test_a_video_becomes_json_lines(lively: Path, video_path: Path, tmp_path: Path) -> None:

@@ -127,11 +127,10 @@ def test_devices_that_are_not_here_fail_and_auto_says_what_it_took(
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    with caplog.at_level(logging.INFO, "taidpt.runtime"), Tagger.load(bundle_path) as tagger:
+    with caplog.at_level(logging.DEBUG, "taidpt.runtime"), Tagger.load(bundle_path) as tagger:
         assert tagger.device.name == tagger.backend.device
         assert tagger.device.name in ("cpu", "cuda")
-    assert f"device auto: {tagger.device.name}: onnxruntime" in caplog.text
-    assert "; not tensorrt, tensorrt-rtx: the bundle has no such engine" in caplog.text
+    assert "device auto: not tensorrt-rtx: the bundle has no such engine" in caplog.text
     assert json.loads(json.dumps(tagger.device.to_dict()))["name"] == tagger.device.name
     assert tagger.device.passed_over["tensorrt-rtx"] == "the bundle has no such engine"
     if "CUDAExecutionProvider" not in available:
@@ -203,8 +202,11 @@ def test_scores_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_closed_tagger_says_so(bundle_path: Path) -> None:
+    import onnxruntime
+
     tagger = Tagger.load(bundle_path, device="cpu")
-    assert "5 tags, cpu: onnxruntime" in repr(tagger)
+    version = ".".join(onnxruntime.__version__.split(".")[:2])
+    assert repr(tagger) == f"Tagger('{bundle_path}', 5 tags, cpu (ONNX Runtime {version}))"
     tagger.close()
     with pytest.raises(BackendError, match="closed; load the bundle again"):
         tagger(frames()[0])
