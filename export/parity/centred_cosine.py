@@ -39,12 +39,14 @@ __all__ = [
 # An exported graph computes the same sums as PyTorch on the same pixels, so it must reach more.
 BOUND = 0.999
 EXPORT_BOUND = 0.9999
-# Between the pixels of a device and of open_clip's transform, both rounded. Pillow also rounds
-# between the two passes of a resize, which moves a few values by one level more: 2 of 76,800 of one
-# picture. So the bound holds for all but a thousandth of a picture's values. Swapped channels, a
-# missing normalisation or another filter change most of them.
+# Between the pixels of a device and of open_clip's transform, both rounded. Where a sum of the
+# first pass is a half but for 1e-5, fp32 rounds it to the other side than Pillow's integers do,
+# and neighbours that do so together move a value by two levels in the end: in 16 of 1,500 generated
+# pictures, at most 0.11 % of their values, none by three
+# (tests/runtime/preprocess/test_resize.py). Swapped channels, a missing normalisation or
+# another filter move most values, or some by far more.
 _GREY_LEVELS = 1
-_GREY_LEVEL_PERCENT = 99.9
+_GREY_LEVEL_PERCENT = 99
 GATED = ("global_features", "patch_features", "scores")
 _ROUNDING = 1e-6  # share of the largest value; smaller differences are rounding of fp32
 _SCHEMA = 1
@@ -120,8 +122,9 @@ class ParityReport:
         bound: least centred cosine of the gated outputs.
         gated: outputs for which the bound holds.
         notes: further facts for the JSON file.
-        grey_levels: difference of each picture's pixels from those of open_clip's transform, the
-            largest but for a thousandth of the values; empty where they were not compared.
+        grey_levels: difference of each picture's pixels from those of open_clip's transform: the
+            largest of 99 % of the values, or the largest of all less one level, whichever is more;
+            empty where they were not compared.
     """
 
     reference: str
@@ -266,8 +269,8 @@ def compare(
     if pixels is not None:
         differences = np.abs(pixels[0].astype(np.int16) - pixels[1])
         rows = differences.reshape(len(differences), -1)
-        worst = np.percentile(rows, _GREY_LEVEL_PERCENT, axis=1, method="higher")
-        levels = tuple(worst.astype(int).tolist())
+        most = np.percentile(rows, _GREY_LEVEL_PERCENT, axis=1, method="higher")
+        levels = tuple(np.maximum(most, rows.max(axis=1) - 1).astype(int).tolist())
     return ParityReport(
         sides.reference, sides.candidate, sides.pictures, heads, bound, grey_levels=levels
     )

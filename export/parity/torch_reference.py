@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from taidpt.export.parity.graph_outputs import BATCH, Arrays, Pixels
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
+from taidpt.runtime.preprocess.resize import plan_crop
 from taidpt.scores import (
     SCORE_SCALE,
     global_scores,
@@ -24,6 +25,7 @@ from taidpt.scores import (
 
 __all__ = ["TorchReference", "head_outputs"]
 
+_BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
 _MATRICES = ("global_embeddings", "local_embeddings")
 
 
@@ -50,7 +52,8 @@ class TorchReference:
         """open_clip's crops, uint8 [N, h, w, 3], of pictures uint8 RGB [H, W, 3] of any size."""
         transform = self._transform()
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.spec.mean, self.spec.std))
-        crops = [(transform(_pil(picture)) * std + mean) * 255 for picture in pictures]
+        images = (_rows_first(_pil(picture), self.spec) for picture in pictures)
+        crops = [(transform(image) * std + mean) * 255 for image in images]
         return torch.stack(crops).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
     def outputs(self, pixels: Pixels) -> Arrays:
@@ -123,3 +126,17 @@ def _pil(pixels: Pixels) -> Any:
     from PIL import Image
 
     return Image.fromarray(pixels)
+
+
+def _rows_first(image: Any, spec: InputSpec) -> Any:
+    """A tall picture resized before the transform sees it, the width first.
+
+    From version 13 on, Pillow resizes the height first where a picture is more than twice as high
+    as wide, and rounds between the passes: hard edges differ by up to 21 levels from all versions
+    before, with which CLIP was trained. Each pass alone gives the same in every version.
+    """
+    if image.height <= 2 * image.width:
+        return image
+    plan = plan_crop((image.height, image.width), (spec.height, spec.width))
+    narrow = image.resize((plan.resized_width, image.height), _BICUBIC)
+    return narrow.resize((plan.resized_width, plan.resized_height), _BICUBIC)
