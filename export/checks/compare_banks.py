@@ -18,6 +18,7 @@ from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.sources.base import error_to_raise
 from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def compare_banks(job: CompareJob) -> Comparison:
         raise InputError("nothing to compare: give --bank FILE, or --tags NAMES")
     with Tagger.load(job.bundle) as tagger:
         banks, notes = _collect(job, tagger)
-        sources = _open_sources(job, tagger)
+        sources = _list_sources(job, tagger)
         try:
             seen, scores = _score(job, tagger, banks, sources)
         finally:
@@ -196,13 +197,13 @@ def _read_bank(path: Path) -> ClassBank:
     return bundle_bank(Bundle.load(path)) if path.is_dir() else ClassBank.load(path)
 
 
-def _open_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
+def _list_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
     from taidpt.runtime.sources.base import SourceOptions
-    from taidpt.runtime.sources.open import open_source
+    from taidpt.runtime.sources.open import list_sources
 
     colours = tagger.bundle.manifest.input.source_colours
     options = SourceOptions(recursive=True, every=job.every, colours=colours)
-    return [open_source(text, options) for text in job.sources]
+    return list_sources(job.sources, options)
 
 
 def _score(
@@ -224,7 +225,7 @@ def _score(
         videos += [video_of(frame) for frame in group]
         if job.keep_pictures:
             pictures += [_small(frame) for frame in group]
-    problem = next(iter(problems), None)
+    problem = error_to_raise(problems, used=bool(names))
     if not names:
         raise problem or InputError(
             "the sources have no frames: give pictures, a folder or a video"

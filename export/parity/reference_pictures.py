@@ -13,7 +13,9 @@ from taidpt.runtime.bundle.input_spec import NV12, InputSpec
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import nv12_to_rgb, rgb_to_nv12
 from taidpt.runtime.preprocess.preprocessor import Preprocessor, to_u8
-from taidpt.runtime.sources.picture_files import is_image, read_image
+from taidpt.runtime.sources.base import SourceOptions
+from taidpt.runtime.sources.picture_files import is_image
+from taidpt.runtime.sources.pictures import ImageSource
 
 __all__ = [
     "Picture",
@@ -77,8 +79,10 @@ def heldout_pictures() -> list[Picture]:
 def folder_pictures(folder: Path, limit: int | None = _MOST_OWN) -> list[Picture]:
     """The pictures of a folder, by name; `limit` evenly spaced ones when there are more.
 
+    One that cannot be read is a warning in the log.
+
     Raises:
-        InputError: there is no such folder, no picture in it, or one that cannot be read.
+        InputError: there is no such folder, no picture in it, or none that can be read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of pictures")
@@ -87,8 +91,8 @@ def folder_pictures(folder: Path, limit: int | None = _MOST_OWN) -> list[Picture
         raise InputError(f"{folder}: holds no pictures")
     step = -(-len(paths) // (limit or len(paths)))
     return [
-        Picture(str(path.relative_to(folder)), _rgb(to_u8(read_image(path))))
-        for path in paths[::step]
+        Picture(str(Path(frame.source).relative_to(folder)), _rgb(to_u8(frame.image)))
+        for frame in ImageSource(str(folder), paths[::step], SourceOptions())
     ]
 
 

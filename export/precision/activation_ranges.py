@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +53,14 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
     Returns:
         uint8 [N, *frame shape], N from 8 to 128.
     Raises:
-        InputError: too few, or one that cannot be read.
+        InputError: too few can be read, or a video ends early.
     """
     from taidpt.runtime.sources.base import SourceOptions
     from taidpt.runtime.sources.open import open_source
 
     kept: list[Frames] = []
     step, seen = 1, 0
-    with _whole_pictures(), open_source(source, SourceOptions(recursive=True)) as frames:
+    with open_source(source, SourceOptions(recursive=True)) as frames:
         for frame in frames:
             if seen % step == 0:
                 kept.append(prepare(frame.image))
@@ -75,17 +74,6 @@ def calibration_frames(source: Path, prepare: Callable[[npt.NDArray[Any]], Frame
         )
     rows = np.linspace(0, len(kept) - 1, min(len(kept), _MOST_FRAMES)).round().astype(int)
     return np.stack([kept[row] for row in rows])
-
-
-@contextlib.contextmanager
-def _whole_pictures() -> Iterator[None]:
-    """Refuse a broken picture: tagging skips it, but ranges measured on the rest would hide it."""
-    try:
-        yield
-    except InputError as error:
-        reason = str(error).partition("; the others")[0]
-        advice = "" if "no such file" in reason else "repair or remove it, "
-        raise InputError(f"calibration: {reason}; {advice}nothing was made") from None
 
 
 def activation_ranges(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from taidpt.runtime.errors import InputError
 __all__ = [
     "LOG",
     "Frame",
-    "PartlyReadError",
     "Selector",
     "Source",
     "SourceOptions",
@@ -24,6 +23,8 @@ __all__ = [
     "comma",
     "error_to_raise",
 ]
+
+E = TypeVar("E", bound=Exception)
 
 LOG = logging.getLogger("taidpt.runtime")
 
@@ -108,25 +109,18 @@ class SourceOptions:
             raise InputError(f"roi should be x,y,width,height, got {comma(self.roi)}")
 
 
-class PartlyReadError(InputError):
-    """Some of a source's pictures could not be read; all others have been yielded.
-
-    Tagging treats it as a warning; measurements that need every picture treat it as an error.
-    """
-
-
 class UnreadError(InputError):
-    """None of a source's pictures could be read; a warning where another source was tagged."""
+    """None of a source's pictures could be read; a warning where another source was used."""
 
 
-def error_to_raise(failures: Sequence[Exception], tagged: bool) -> Exception | None:
+def error_to_raise(failures: Sequence[E], used: bool) -> E | None:
     """The error that ends a run over several sources, of those that ended some of them.
 
     Args:
         failures: the errors, in order.
-        tagged: whether any frame was tagged.
+        used: whether any frame was used.
     """
-    serious = [error for error in failures if not (tagged and isinstance(error, UnreadError))]
+    serious = [error for error in failures if not (used and isinstance(error, UnreadError))]
     return serious[0] if serious else None
 
 

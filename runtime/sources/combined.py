@@ -9,7 +9,6 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.base import (
     LOG,
     Frame,
-    PartlyReadError,
     Source,
     comma,
     error_to_raise,
@@ -88,8 +87,7 @@ class MergedSource(Source):
         failures: list[Exception] = []
 
         def report(number: int, error: Exception) -> None:
-            if not isinstance(error, PartlyReadError):
-                failures.append(error)
+            failures.append(error)
             LOG.warning("ended: %s", error)
 
         live = [source.live for source in self._sources]

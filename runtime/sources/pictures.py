@@ -10,15 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import (
-    LOG,
-    Frame,
-    PartlyReadError,
-    Selector,
-    Source,
-    SourceOptions,
-    UnreadError,
-)
+from taidpt.runtime.sources.base import LOG, Frame, Selector, Source, SourceOptions, UnreadError
 
 __all__ = ["ArraySource", "ImageSource"]
 
@@ -26,8 +18,8 @@ __all__ = ["ArraySource", "ImageSource"]
 class ImageSource(Source):
     """Picture files, in the order given.
 
-    A picture that cannot be read is a warning in the log, and the others are read. At the end
-    that is a PartlyReadError, or an InputError if no picture could be read.
+    A picture that cannot be read is a warning in the log, and the others are read; an UnreadError
+    at the end if none could be read.
 
     Attributes:
         wanted: the pictures that will be read.
@@ -58,7 +50,7 @@ class ImageSource(Source):
             what = f"{self.name}: {len(unread)} of {self.total} pictures could not be read"
             if len(unread) == self.total:
                 raise UnreadError(f"{what}, the first is {unread[0]}")
-            raise PartlyReadError(f"{what}, the first is {unread[0]}; the others were used")
+            LOG.warning("%s, the first is %s; the others were used", what, unread[0])
 
 
 class ArraySource(Source):

@@ -25,7 +25,7 @@ from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, In
 from taidpt.runtime.measuring.profile import Profile
 from taidpt.runtime.preprocess.preprocessor import U8Array
 from taidpt.runtime.results import TagResult, Vocabulary
-from taidpt.runtime.sources.base import Frame, PartlyReadError, Source, SourceOptions
+from taidpt.runtime.sources.base import Frame, Source, SourceOptions
 from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.stages import Prefetch
 from taidpt.runtime.stream.moment import Moment
@@ -227,9 +227,6 @@ class Stream(Closing):
             try:
                 frame = next(frames)
             except StopIteration:
-                return
-            except PartlyReadError as error:  # each picture has its own line in the log already
-                _LOG.warning("%s", error)
                 return
             read_s = time.perf_counter() - begun
             self.profile.add("decode", read_s if frame.decode_s is None else frame.decode_s)

@@ -67,12 +67,14 @@ def _of_target(
 
 def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
     from taidpt.runtime.sources.base import SourceOptions
-    from taidpt.runtime.sources.open import open_source
+    from taidpt.runtime.sources.open import list_sources
 
     options = SourceOptions(recursive=True, colours=target.bundle.manifest.input.source_colours)
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(open_source(text, options)) for text in sources]
-        return score_frames(stack.enter_context(target.open_tagger()), opened, most, "confusable")
+        found = list_sources(sources, options)
+        for source in found:
+            stack.enter_context(source)
+        return score_frames(stack.enter_context(target.open_tagger()), found, most, "confusable")
 
 
 def _named(target: Target, texts: str) -> npt.NDArray[np.int64]:

@@ -199,7 +199,7 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     """Whatever can be read without the frames is read first: scoring them may take hours."""
     from taidpt.calibration.scene import refuse_unknown_frames, score_frames
     from taidpt.runtime.sources.base import SourceOptions
-    from taidpt.runtime.sources.open import open_source
+    from taidpt.runtime.sources.open import list_sources
 
     scoring = target.bundle.manifest.scoring
     if job.score_transform == _AUTO and scoring.transform != "log_softmax":
@@ -213,7 +213,9 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     colours = target.bundle.manifest.input.source_colours
     options = SourceOptions(recursive=True, every=job.every, colours=colours)
     with contextlib.ExitStack() as stack:
-        sources = [stack.enter_context(open_source(text, options)) for text in job.sources]
+        sources = list_sources(job.sources, options)
+        for source in sources:
+            stack.enter_context(source)
         if labels is not None:
             refuse_unknown_frames(labels, sources, job.every, job.max_frames)
         hint = _hint(job, scale, target)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from taidpt.calibration.statistics.effective import effective_frames
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.sources.base import LOG, error_to_raise
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class SceneScores:
         frames: what each frame is called.
         effective_frames: how many independent ones they are worth; each picture is one, and
             videos are judged by the autocorrelation of their scores.
-        problem: of a source that gave less than it holds, to be raised once these are used.
+        problem: the error of a source that ended early, to be raised after these are used.
     """
 
     scores: npt.NDArray[np.float64]
@@ -57,7 +58,7 @@ def score_frames(
     """Score frames until there are `most`; a tag whose scores move by rounding alone stays still.
 
     Args:
-        sources: open sources; pictures are called by their file's name, other frames by number.
+        sources: pictures are called by their file's name, other frames by number.
         use: what the scores are for, as errors call it.
     Raises:
         InputError: no frame came, or the export returns each frame's best scores alone.
@@ -75,9 +76,10 @@ def score_frames(
     if not rows:
         nothing = InputError("no frame came; give pictures, a folder or a video")
         raise next(iter(problems), nothing)
+    problem = error_to_raise(problems, used=True)
     scores = _stilled(np.concatenate(rows).astype(np.float64))
     count = worth(scores, videos)
-    return SceneScores(scores, tuple(frames), count, next(iter(problems), None))
+    return SceneScores(scores, tuple(frames), count, problem)
 
 
 def _stilled(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -129,7 +131,7 @@ def frame_batches(
 
     Args:
         most: frames in all.
-        problems: what a source says that gave less than it holds is put here, and its frames stay.
+        problems: receives the error of each source that ended early; its frames are used.
     """
     with _frame_bar(sources, most) as bar:
         wanted = itertools.islice(_all_frames(sources, problems), most)
@@ -139,12 +141,14 @@ def frame_batches(
 
 
 def _all_frames(sources: list[Source], problems: list[InputError]) -> Iterator[Frame]:
-    """Frames of one source after the other; one that fails is noted, and its frames stay."""
+    """Frames of one source after the other, each open for its turn alone."""
     for source in sources:
         try:
             yield from source
         except InputError as error:
             problems.append(error)
+            if len(sources) > 1:
+                LOG.warning("ended: %s", error)
 
 
 def _name(frame: Frame) -> str:

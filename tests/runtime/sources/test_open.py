@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -46,15 +47,10 @@ def test_a_broken_picture_in_a_folder_is_told_and_passed_over(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "aa.jpg").write_bytes(b"broken")
-    frames = []
-    with (
-        caplog.at_level(logging.WARNING, "taidpt.runtime"),
-        pytest.raises(
-            InputError, match=r"1 of 3 pictures could not be read, the first is .*aa\.jpg"
-        ),
-    ):
-        frames.extend(open_source(folder))
+    caplog.set_level(logging.WARNING, "taidpt.runtime")
+    assert len(list(open_source(folder))) == 2
     assert "passed over" in caplog.text
+    assert re.search(r"1 of 3 pictures could not be read, the first is .*aa\.jpg", caplog.text)
     with pytest.raises(InputError, match="not a picture"):
         list(open_source(folder / "aa.jpg"))
 

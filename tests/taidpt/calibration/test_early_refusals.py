@@ -143,21 +143,31 @@ def test_a_disk_that_is_full_in_the_end(
     assert Bundle.load(bundle).manifest == before
 
 
-def test_a_broken_picture_costs_itself_alone(
-    bundle: Path, pictures: Path, labels: Path, tmp_path: Path
+def test_a_broken_picture_is_a_warning_while_others_are_used(
+    bundle: Path, pictures: Path, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "some"
     folder.mkdir()
     for path in pictures.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "07.png").write_bytes(b"no picture")
-    done = calibrate(bundle, "--frames", folder, "--labels", labels)
-    assert_refused(done, "1 of 24 pictures could not be read")
-    assert "23 frames" in done.stdout
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "._a.png").write_bytes(b"no picture")
+    both = ("--frames", tmp_path / "none", "--frames", folder)
+    for command in ("calibrate", "confusable"):
+        options = ("--labels", labels) if command == "calibrate" else ()
+        caplog.clear()
+        done = run_here(command, bundle, *both, *options)
+        assert done.returncode == 0, done.stderr
+        assert "1 of 24 pictures could not be read" in caplog.text
+        assert "._a.png" in caplog.text
+        assert "23 frames" in done.stdout
     assert Bundle.load(bundle).manifest.tags[0].threshold.source == "calibrated"
     for path in folder.iterdir():
         path.write_bytes(b"no picture")
-    assert_refused(calibrate(bundle, "--frames", folder), "24 of 24 pictures could not be read")
+    for command in ("calibrate", "confusable"):
+        refused = run_here(command, bundle, "--frames", folder)
+        assert_refused(refused, "24 of 24 pictures could not be read")
 
 
 def test_copies_of_one_frame_are_refused_whatever_rounding_says(
