@@ -81,7 +81,7 @@ def _compile_one(folder: Path, target: str) -> list[dict[str, Any]]:
             timeout=_TIMEOUT_S,
         )
     if done.returncode == 0:
-        facts: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+        facts: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])  # noqa: TID251
         return facts
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     if target.isdigit() and int(target) in OPTIONAL_ARCHITECTURES:

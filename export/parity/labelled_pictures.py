@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy.typing as npt
 from taidpt.export.parity.reference_pictures import Picture
 from taidpt.metrics import mean_average_precision
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.json_reader import parse_json
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = ["LabelledPictures", "read_labels"]
 
@@ -37,7 +38,7 @@ def read_labels(path: Path, pictures: Sequence[Picture], names: Sequence[str]) -
         InputError: it cannot be read, lacks a picture, or has none of the tags.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(read_regular(path))
         rows = {str(name): set(map(str, tags)) for name, tags in document.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.runtime.bank.thresholds import FloatArray, Threshold, Thresholds
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.json_reader import JsonReader, parse_json, parse_object
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.storage.tensor_file import TensorFile
 
@@ -117,7 +117,7 @@ def is_bank(path: Path) -> bool:
     """Whether a file's header says that it is a bank."""
     try:
         with TensorFile(path) as file:
-            return bool(json.loads(file.metadata("taidpt"))["kind"] == _KIND)
+            return bool(parse_json(file.metadata("taidpt"))["kind"] == _KIND)
     except (InputError, BundleError, ValueError, KeyError, TypeError):
         return False
 

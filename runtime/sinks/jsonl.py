@@ -13,6 +13,7 @@ from typing import Any
 from taidpt.runtime.events.machine import Event
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.line_file import LineFile
+from taidpt.runtime.storage.json_reader import parse_json
 from taidpt.runtime.storage.stdout import write_stdout
 from taidpt.runtime.stream.moment import Moment
 
@@ -113,7 +114,7 @@ def _last_numbers(path: Path) -> dict[str, int]:
         stream.seek(max(stream.seek(0, os.SEEK_END) - _LAST_PART, 0))
         for line in stream:
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                record = json.loads(line)
+                record = parse_json(line)
                 numbers[record["source"]] = int(record["number"])
     return numbers
 

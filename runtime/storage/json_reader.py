@@ -15,18 +15,37 @@ from typing import Any, NoReturn, TypeVar
 
 from taidpt.runtime.errors import BundleError, one_line
 
-__all__ = ["JsonReader", "parse_object"]
+__all__ = ["JsonReader", "parse_json", "parse_object"]
 
 T = TypeVar("T")
 
 _MOST_DIGITS = 19  # of an integer: more do not fit into 64 bits
 # Numbers too large for 64 bits and halves of surrogate pairs are rare; the parser's own hooks for
 # them double the time of a large document, so they are set only where this pattern is found.
-_NEEDS_CARE = re.compile(r"[\[:,\s]-?(?:[0-9]{20}|[0-9][0-9.]*[eE]\+?[0-9]{3})|\\u[dD][89a-fA-F]")
+_NEEDS_CARE = re.compile(
+    r"(?:^|[\[:,\s])-?(?:[0-9]{20}|[0-9][0-9.]*[eE]\+?[0-9]{3})|\\u[dD][89a-fA-F]"
+)
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Parse JSON strictly: finite numbers, integers of 64 bits, whole characters, nested a little.
+
+    Everything that comes from outside is read here; `json.loads` is for a subprocess of ours.
+
+    Raises:
+        ValueError: the text is not such JSON; one short line says why, with the place if known.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        return _parse_with_care(text) if _NEEDS_CARE.search(text) else _parse(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except MemoryError:
+        raise ValueError(f"{len(data)} bytes of JSON do not fit into memory") from None
 
 
 def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
-    """Parse a JSON object strictly: finite numbers, integers of 64 bits, whole characters.
+    """Parse a JSON object of a bundle strictly, as `parse_json`.
 
     Args:
         where: the name of the document in errors.
@@ -34,23 +53,20 @@ def parse_object(data: bytes | str, where: str) -> dict[str, Any]:
         BundleError: the text is not such an object; the message has `where` and the line.
     """
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        document = _parse_with_care(text) if _NEEDS_CARE.search(text) else _parse(text)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(data)
+    except ValueError as error:
         raise BundleError(f"{where}: not valid JSON ({error}); export the bundle again") from None
-    except MemoryError:
-        raise BundleError(f"{where}: {len(data)} bytes of JSON do not fit into memory") from None
     if not isinstance(document, dict):
         raise BundleError(f"{where}: expected a JSON object, got {type(document).__name__}")
     return document
 
 
 def _parse(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(text, parse_constant=_refuse_constant)  # noqa: TID251
 
 
 def _parse_with_care(text: str) -> Any:
-    document = json.loads(
+    document = json.loads(  # noqa: TID251
         text,
         parse_constant=_refuse_constant,
         parse_int=_short_integer,

@@ -18,6 +18,7 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Event, rebase_state
+from taidpt.runtime.storage.json_reader import parse_json
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.stream.stream import Stream
@@ -96,7 +97,7 @@ class StateFile:
                 raise InputError("not a regular file")
             if self._path.stat().st_size > _LARGEST:
                 raise InputError(f"larger than {_LARGEST >> 20} MiB, so no state of a tagger")
-            document = json.loads(self._path.read_bytes())
+            document = parse_json(self._path.read_bytes())
             away_s = max(self._wall_clock() - float(document["wall_s"]), 0.0)
             if document["schema"] > _SCHEMA:
                 raise InputError("written by a newer taidpt; update")
@@ -106,7 +107,7 @@ class StateFile:
                 self.unwritten[name] = [_event(event) for event in events]
         except InputError as error:
             raise InputError(f"{self._path}: {error}") from None
-        except (OSError, ArithmeticError, LookupError, RecursionError) as error:
+        except (OSError, ArithmeticError, LookupError) as error:
             raise self._damaged(error) from None
         except (ValueError, TypeError, AttributeError) as error:
             raise self._damaged(error) from None

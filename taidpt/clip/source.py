@@ -8,7 +8,6 @@ files where it needs any. open_clip calls such a folder `local-dir:FOLDER`.
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 from taidpt.clip.download import check_available
 from taidpt.clip.weights import is_torchscript_archive, licence_note
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.json_reader import parse_json
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = ["EMBEDDED_MODEL", "EMBEDDED_WEIGHTS", "Source", "resolve_source"]
 
@@ -115,7 +116,7 @@ def _embedded_source(name: str, pretrained: str | None) -> Source:
         )
     from taidpt.toyworld import assets
 
-    config = json.loads(assets.config_path().read_text("utf-8"))
+    config = parse_json(assets.config_path().read_text("utf-8"))
     licence = licence_note(EMBEDDED_WEIGHTS)
     path = assets.weights_path()
     return Source(name, EMBEDDED_WEIGHTS, licence, path=path, config=config)
@@ -148,10 +149,10 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Architecture and preprocessing of an open_clip_config.json."""
     expected = "expected open_clip's JSON with model_cfg and preprocess_cfg"
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(read_regular(path))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: {expected}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path} cannot be read ({reason}); {expected}") from None
     config = document.get("model_cfg") if isinstance(document, dict) else None

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import numpy as np
 from taidpt.datasets.base import LabelledImages, class_tags, find_root, require_pictures
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.storage.json_reader import parse_json
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = [
     "COCO_PLACES",
@@ -76,7 +77,7 @@ def read_coco(path: Path) -> Any:
     missing = [key for key in ("images", "annotations", "categories") if key not in document]
     if missing:
         raise InputError(f"{path}: no {', '.join(missing)}; expected COCO's instances")
-    _check_annotations(document, path)
+    _check_instances(document, path)
     coco = COCO()
     coco.dataset = document
     with contextlib.redirect_stdout(io.StringIO()):
@@ -86,7 +87,7 @@ def read_coco(path: Path) -> Any:
 
 def image_ids(path: Path) -> set[int]:
     """The ids of the pictures in a COCO file; 2014 and 2017 share one numbering."""
-    return {int(image["id"]) for image in _read_json(path).get("images", [])}
+    return {image["id"] for image in _records(_read_json(path), "images", {"id": int}, path)}
 
 
 def coco_captions(
@@ -103,10 +104,11 @@ def coco_captions(
         InputError: a picture has no caption, or the file is damaged.
     """
     document = _read_json(path)
-    captions: dict[int, list[str]] = {image["id"]: [] for image in document.get("images", [])}
+    images = _records(document, "images", {"id": int}, path)
+    captions: dict[int, list[str]] = {image["id"]: [] for image in images}
     if not captions:
         raise InputError(f"{path}: no pictures under `images`; expected COCO's captions")
-    for annotation in document.get("annotations", []):
+    for annotation in _records(document, "annotations", {"image_id": int}, path):
         image, caption = annotation.get("image_id"), annotation.get("caption")
         if image not in captions or not isinstance(caption, str):
             what = "no caption" if image in captions else f"the unknown picture {image}"
@@ -129,10 +131,31 @@ def _columns(coco: Any, names: tuple[str, ...], path: Path) -> dict[int, int]:
     return {number: columns[item["name"]] for number, item in coco.cats.items()}
 
 
-def _check_annotations(document: dict[str, Any], path: Path) -> None:
-    images = {image["id"] for image in document["images"]}
-    categories = {category["id"] for category in document["categories"]}
-    for annotation in document["annotations"]:
+def _records(
+    document: dict[str, Any], key: str, fields: Mapping[str, type], path: Path
+) -> list[dict[str, Any]]:
+    """The objects under `key`, whose fields are of these types; none where the key is missing."""
+    records = document.get(key, [])
+    for record in records if isinstance(records, list) else [None]:
+        values = record if isinstance(record, dict) else {}
+        wrong = [name for name, kind in fields.items() if type(values.get(name)) is not kind]
+        if wrong:
+            raise InputError(
+                f"{path}: damaged: `{key}` should be a list of objects with {', '.join(fields)}"
+            )
+    return list(records)
+
+
+def _check_instances(document: dict[str, Any], path: Path) -> None:
+    fields = {"id": int, "image_id": int, "category_id": int}
+    images = {
+        image["id"] for image in _records(document, "images", {"id": int, "file_name": str}, path)
+    }
+    categories = {
+        category["id"]
+        for category in _records(document, "categories", {"id": int, "name": str}, path)
+    }
+    for annotation in _records(document, "annotations", fields, path):
         if annotation["category_id"] not in categories:
             raise InputError(
                 f"{path}: annotation {annotation.get('id')} is of the unknown class "
@@ -147,8 +170,7 @@ def _check_annotations(document: dict[str, Any], path: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
-            document = json.load(stream)
+        document = parse_json(read_regular(path))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; it comes from {COCO_SOURCE}") from None
     except (ValueError, OSError) as error:

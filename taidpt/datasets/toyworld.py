@@ -20,6 +20,7 @@ from PIL import Image
 from taidpt.datasets.base import LabelledImages
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import write_atomically
+from taidpt.runtime.storage.json_reader import parse_json
 from taidpt.texts.tags import TagSet
 from taidpt.toyworld import assets
 
@@ -62,7 +63,7 @@ def _labelled(name: str, folder: Path, fill: Any) -> LabelledImages:
 
 def _unpack(folder: Path) -> list[dict[str, Any]]:
     with zipfile.ZipFile(assets.heldout_path()) as archive:
-        pictures: list[dict[str, Any]] = json.loads(archive.read(_INDEX))["pictures"]
+        pictures: list[dict[str, Any]] = parse_json(archive.read(_INDEX))["pictures"]
         for picture in pictures:
             path, data = folder / Path(picture["file"]).name, archive.read(picture["file"])
             if not path.is_file() or path.stat().st_size != len(data):
@@ -85,5 +86,8 @@ def _render(folder: Path, split: str) -> list[dict[str, Any]]:
             pictures.append({"file": file, "tags": [TAG_NAMES[thing] for thing in scene.things]})
             write_atomically(folder / file, encode_webp(scene))
         write_atomically(index, json.dumps({"pictures": pictures}).encode())
-    found: list[dict[str, Any]] = json.loads(index.read_text("utf-8"))["pictures"]
+    try:
+        found: list[dict[str, Any]] = parse_json(index.read_text("utf-8"))["pictures"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(f"{index}: damaged; delete it to draw the pictures again") from None
     return found

@@ -26,6 +26,7 @@ from taidpt.features.zero_shot import PictureFeatures, encode_pictures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import write_atomically
+from taidpt.runtime.storage.json_reader import parse_json
 
 __all__ = ["StoreSettings", "StoredFeatures", "store_features"]
 
@@ -126,7 +127,7 @@ def _key(clip: ClipModel, images: LabelledImages, settings: StoreSettings) -> st
 def _done(folder: Path) -> int:
     path = folder / "state.json"
     try:
-        return int(json.loads(path.read_text("utf-8"))["done"])
+        return int(parse_json(path.read_text("utf-8"))["done"])
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError, OSError):

@@ -19,7 +19,8 @@ from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import write_atomically
-from taidpt.runtime.storage.json_reader import JsonReader
+from taidpt.runtime.storage.json_reader import JsonReader, parse_json
+from taidpt.runtime.storage.regular_file import open_regular
 from taidpt.texts.tags import Tag
 
 __all__ = ["PROMPTS_SCHEMA", "PromptSettings", "TunedPrompts", "read_picture"]
@@ -159,10 +160,11 @@ def _read(path: Path) -> tuple[JsonReader, dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        open_regular(path).close()  # safetensors would wait for a pipe's writer
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        header = JsonReader(json.loads(metadata["taidpt"]), str(path))
+        header = JsonReader(parse_json(metadata["taidpt"]), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; `taidpt tune` writes one") from None
     except (SafetensorError, OSError, ValueError) as error:

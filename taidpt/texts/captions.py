@@ -20,15 +20,15 @@ import csv
 import gzip
 import io
 import itertools
-import json
 import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TypeAlias
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.json_reader import parse_json
 from taidpt.texts.quoting import listed, quoted
 
 __all__ = ["read_texts"]
@@ -200,8 +200,8 @@ def _table(lines: Lines, delimiter: str, file: Path) -> Iterator[str]:
 
 def _json_line(line: str, number: int, file: Path) -> str:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(line)
+    except ValueError as error:
         raise InputError(f"{file}, line {number}: not valid JSON ({error})") from None
     if isinstance(value, dict):
         value = value.get("caption", value.get("text"))
@@ -212,10 +212,10 @@ def _json_line(line: str, number: int, file: Path) -> str:
 
 def _coco_captions(raw: bytes, file: Path) -> Iterator[str]:
     try:
-        document: Any = json.loads(raw)
+        document = parse_json(raw)
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{file}: not valid JSON ({error})") from None
     annotations = document.get("annotations") if isinstance(document, dict) else None
     if not isinstance(annotations, list):

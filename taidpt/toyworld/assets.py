@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.json_reader import parse_json
 
 __all__ = [
     "FILES",
@@ -102,5 +102,5 @@ def notice_path() -> Path:
 
 def timeline() -> list[dict[str, Any]]:
     """Spans of the demo video's tags, seconds: `[{"tag": "dog", "start": 1.5, "end": 6.0}, …]`."""
-    spans: list[dict[str, Any]] = json.loads(path("demo_timeline.json").read_text("utf-8"))
+    spans: list[dict[str, Any]] = parse_json(path("demo_timeline.json").read_text("utf-8"))
     return spans

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from taidpt.runtime.storage.json_reader import parse_json
 from taidpt.toyworld import assets
 
 __all__ = ["load_heldout"]
@@ -27,7 +27,7 @@ def load_heldout(
         Pictures, uint8 RGB [H, W, 3]; labels 0 or 1, [N, C]; the C tag names.
     """
     with zipfile.ZipFile(path or assets.heldout_path()) as archive:
-        facts = json.loads(archive.read("labels.json"))
+        facts = parse_json(archive.read("labels.json"))
         names = tuple(facts["tags"])
         labels = np.zeros((len(facts["pictures"]), len(names)), np.int64)
         images: list[NDArray[np.uint8]] = []

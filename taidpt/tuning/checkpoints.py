@@ -12,7 +12,8 @@ from torch import Tensor
 
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import write_atomically
-from taidpt.runtime.storage.json_reader import JsonReader
+from taidpt.runtime.storage.json_reader import JsonReader, parse_json
+from taidpt.runtime.storage.regular_file import open_regular
 
 __all__ = ["Checkpoint"]
 
@@ -69,8 +70,9 @@ class Checkpoint:
         from safetensors import SafetensorError, safe_open
 
         try:
+            open_regular(path).close()  # safetensors would wait for a pipe's writer
             with safe_open(path, framework="pt") as stream:
-                header = JsonReader(json.loads((stream.metadata() or {})["taidpt"]), str(path))
+                header = JsonReader(parse_json((stream.metadata() or {})["taidpt"]), str(path))
                 tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
             header.choice("kind", (_KIND,))
             losses = tuple(float.fromhex(value) for value in header.strings("losses"))

@@ -132,7 +132,7 @@ class TuningLoop:
         if path is None or not path.is_file():
             raise InputError(f"{path}: no checkpoint to resume from; remove --resume")
         checkpoint = Checkpoint.load(path)
-        checkpoint.check_run(json.loads(json.dumps(self.material.identity)), path)
+        checkpoint.check_run(json.loads(json.dumps(self.material.identity)), path)  # noqa: TID251
         for name, value in self.learned.items():
             value.data.copy_(checkpoint.tensors[name])
             if f"{name}.momentum" in checkpoint.tensors:
