@@ -2,6 +2,8 @@
 # make test   the tests, in two processes where there are two cores
 # make lint   ruff and mypy
 # make bench  the benchmarks that need no GPU
+# make docs   the documents as a site in build/site
+# make dist   wheel, sdist and a CycloneDX list of dependencies in dist/, checked
 # All of them make .venv first; PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
@@ -17,7 +19,7 @@ WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 test: export OMP_NUM_THREADS ?= 1
 endif
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench docs dist clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 14) else "taidpt needs Python 3.10 to 3.13, this is %d.%d: make PYTHON=python3.12 …" % v[:2])'
@@ -46,6 +48,19 @@ bench: $(STAMP)
 	@$(BIN)/python benchmarks/tuning_step.py
 	@$(BIN)/python benchmarks/tagger_overhead.py
 	@$(BIN)/python benchmarks/install_size.py
+
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+dist: $(STAMP)
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist . >/dev/null
+	@$(BIN)/python -m twine check --strict dist/*
+	@$(PYTHON) -m venv --clear build/dist-env
+	@build/dist-env/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	@$(BIN)/python -m cyclonedx_py environment build/dist-env/bin/python --pyproject pyproject.toml \
+	  --mc-type library --output-reproducible -o dist/taidpt.cdx.json
+	@ls -l dist
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info
