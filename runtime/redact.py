@@ -1,15 +1,15 @@
 """Removes user names, passwords and keys from URLs and pipelines, in any text that is shown.
 
 Where a text can be read in two ways, the reading that hides more counts: `rtsp://a:9/b@c` may be
-a path of the host `a`, or a password `9/b`. Not every reading is covered: a password with an @, a
-blank and a whole URL in it looks like two URLs.
+a path of the host `a`, or a password `9/b`. A password with an @, a blank and a whole URL in it
+looks like two URLs in a sentence; `protect` hides it, because the user's own text is one URL.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["encoding_hint", "redact"]
+__all__ = ["encoding_hint", "protect", "redact"]
 
 _START = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/{1,3}")  # FFmpeg also writes `rtsp:/host`
 # Within a URL that has a password, another URL begins only behind one of these.
@@ -39,12 +39,26 @@ _PATTERNS = tuple(
 )
 # The last part of an RTMP path is the key with which a stream is published.
 _RTMP_KEY = re.compile(r"(\brtmp[a-z]*:/{1,3}(?!/)[^/\s'\"]*/[^/\s'\"?]+/)[^\s'\"]+", re.IGNORECASE)
+# Credentials of the URLs that the user gave, each with its @; replaced as a whole, never changed.
+_protected: tuple[str, ...] = ()
 _RESERVED = re.compile(r"[/?#@\s]|%(?![0-9A-Fa-f]{2})")
+
+
+def protect(url: str) -> None:
+    """Let `redact` hide the credentials of this URL wherever they are repeated, also by `repr`."""
+    global _protected  # noqa: PLW0603
+    match = _START.match(url)
+    credentials = _credentials(url[match.end() :]) if match else ""
+    forms = {credentials, repr(credentials)[1:-1]} - {"", *_protected}
+    _protected += tuple(forms)
 
 
 def redact(text: str) -> str:
     """Replace the credentials of every URL and pipeline in a text by three stars."""
     spans = [match.span("hide") for pattern in _PATTERNS for match in pattern.finditer(text)]
+    for credentials in _protected:
+        places = re.finditer(rf"(?<!\w){re.escape(credentials)}", text)
+        spans += [(place.start(), place.end() - 1) for place in places]
     position = 0
     while (match := _START.search(text, position)) is not None:
         position = match.end()

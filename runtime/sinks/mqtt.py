@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
-from taidpt.runtime.redact import redact
+from taidpt.runtime.redact import protect, redact
 from taidpt.runtime.sinks.background import BackgroundSender, EventSender, SendPolicy
 
 __all__ = ["open_mqtt"]
@@ -98,5 +98,6 @@ def open_mqtt(url: str, policy: SendPolicy | None = None) -> EventSender:
         InputError: the address is not of that form.
         MissingDependencyError: paho-mqtt is not installed.
     """
+    protect(url)
     broker = _Broker(url)
     return EventSender(BackgroundSender(redact(url), broker.send, policy), broker.close)

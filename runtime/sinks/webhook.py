@@ -17,6 +17,7 @@ from typing import IO, Any
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.redact import protect
 from taidpt.runtime.sinks.background import BackgroundSender, EventSender, SendPolicy
 
 __all__ = ["open_webhook"]
@@ -60,6 +61,7 @@ def open_webhook(url: str, policy: SendPolicy | None = None) -> EventSender:
 
 def _parse_url(url: str) -> tuple[str, str, dict[str, str]]:
     """The URL without credentials, its origin, and the headers to send."""
+    protect(url)
     reason = "a webhook needs an http:// or https:// address"
     try:
         parts = urlsplit(url)

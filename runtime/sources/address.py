@@ -14,7 +14,7 @@ from enum import Enum
 from urllib.parse import unquote
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.redact import redact
+from taidpt.runtime.redact import protect, redact
 
 __all__ = ["Address", "Kind", "ffmpeg_url", "local_path", "parse_address"]
 
@@ -65,6 +65,7 @@ def parse_address(text: str) -> Address:
         InputError: there is no such file, its scheme is unknown, or another form is meant, which
             the message then suggests.
     """
+    protect(text)
     if not text:
         raise InputError("a source has no name; give a picture, a folder, a video or a stream")
     if text.startswith("gst:"):

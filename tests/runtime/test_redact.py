@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
 from hypothesis import assume, example, given, settings, strategies as st
 
-from taidpt.runtime.redact import encoding_hint, redact
+from taidpt.runtime import redact as redact_module
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.redact import encoding_hint, protect, redact
+from taidpt.runtime.sinks.mqtt import open_mqtt
+from taidpt.runtime.sinks.webhook import open_webhook
+from taidpt.runtime.sources.address import parse_address
 
 SECRET = "zQ7hidden9x"
 # What people write into passwords without encoding it, and what other libraries make of a URL.
@@ -48,6 +55,59 @@ def test_no_password_of_a_url_survives(
         assert encoding_hint(f"{scheme}://me:{password}@{host}") == ""
     if set(password) & set("#?/@ "):
         assert "percent-encoded" in encoding_hint(f"{scheme}://me:{password}@{host}")
+
+
+# Parts of a password that look like the end of one URL and the beginning of another.
+pieces = st.lists(
+    st.sampled_from(["@", " ", "http://", "rtsp://cam/1 ", " or ", "x@y", ", ", "'", '"', "me:pw@"])
+    | st.text("#?/@:%&\\'\" é\t", max_size=3),
+    max_size=6,
+).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(SCHEMES[:-1]),
+    st.sampled_from(["admin", "", "joe@x.com"]),
+    pieces,
+    pieces,
+    st.sampled_from(HOSTS),
+    st.sampled_from([*LINES, "{0!r}: no answer from {0}", "{1} {0} {1}: {0} {0}"]),
+)
+@example("rtsp", "admin", "ab@", " http://x", "cam", "{0}")
+@example("rtsp", "admin", "p@x ", " http://y", "cam", "cannot open {0} or {1}")
+def test_no_password_of_a_given_url_survives(
+    scheme: str, user: str, before: str, after: str, host: str, line: str
+) -> None:
+    """Also where the password holds whole URLs, in a sentence with other URLs."""
+    url = f"{scheme}://{user}:{before}{SECRET}{after}@{host}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redact_module, "_protected", ())
+        protect(url)
+        assert SECRET not in redact(url)
+        assert SECRET not in redact(line.format(url, "rtsp://d:e@f/1"))
+        assert redact(redact(url)) == redact(url)
+        assert redact("mama@home.mp4 at 12:30") == "mama@home.mp4 at 12:30"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "open_it"),
+    [
+        ("rtsp", parse_address),
+        ("http", parse_address),
+        ("tcps", parse_address),
+        ("http", lambda url: open_webhook(url).close()),
+        ("mqtt", lambda url: open_mqtt(url).close()),
+    ],
+)
+def test_whoever_takes_a_url_protects_it(scheme: str, open_it: Callable[[str], object]) -> None:
+    url = f"{scheme}://me:p@{SECRET} http://x@127.0.0.1:1/a"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redact_module, "_protected", ())
+        assert SECRET in redact(f"{url} failed")  # looks like two URLs, the second without a user
+        with contextlib.suppress(InputError):
+            open_it(url)
+        assert SECRET not in redact(f"{url} failed")
 
 
 # fmt: off
