@@ -3,7 +3,7 @@
     python benchmarks/banks.py [--threads 1] [--repeats 15] [--top-k 20] [--json FILE]
 
 Swap: a bank of 1,000 tags is put into a running tagger, in memory and from a file that is read and
-checked first: with thresholds alone, as `taidpt bank` makes it, and with probability maps of 33
+checked first: with thresholds alone, as `taidpt bank make` does, and with probability maps of 33
 points a tag, as calibration leaves it; then with 20,000 tags. Target at 1,000 tags: under 5 ms.
 None of that holds up a frame, so the first frame after a swap stands beside an ordinary one.
 

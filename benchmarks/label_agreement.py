@@ -39,7 +39,7 @@ def lemmatised(text: str, tagger: Any) -> str:
 def main() -> None:
     """Parse the command line, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("captions", type=Path, help="A file that `taidpt texts` reads.")
+    parser.add_argument("captions", type=Path, help="A file that `taidpt tune --check` reads.")
     texts = list(read_texts(parser.parse_args().captions))
     from HanTa.HanoverTagger import HanoverTagger
 

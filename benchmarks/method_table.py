@@ -1,6 +1,6 @@
-"""The table of docs/benchmarks.md: a row a method, from the records of `taidpt reproduce`.
+"""The table of docs/benchmarks.md: a row a method, from the records of `taidpt research reproduce`.
 
-    taidpt reproduce 'toyworld-*' -o records
+    taidpt research reproduce 'toyworld-*' -o records
     python benchmarks/method_table.py records            # prints the table
     python benchmarks/method_table.py records --write    # puts it into docs/benchmarks.md
 
@@ -106,8 +106,8 @@ def published(name: str) -> str:
 def table(records: Path) -> str:
     """The whole table in Markdown."""
     rows = [
-        "| method | `taidpt reproduce …` | mAP, toy world | recipes on real data: published mAP "
-        "(source) | real data, ours |",
+        "| method | `taidpt research reproduce …` | mAP, toy world "
+        "| recipes on real data: published mAP (source) | real data, ours |",
         "|---|---|---|---|---|",
     ]
     for label, toy, real in ROWS:

@@ -1,7 +1,7 @@
 """How good thresholds and probabilities are that a bundle has, on labelled scores.
 
 taidpt demo -o demo
-taidpt eval --dataset toyworld --methods taidpt --prompts demo/toyworld.safetensors \\
+taidpt research eval --dataset toyworld --methods taidpt --prompts demo/toyworld.safetensors \\
   --save-scores scores
 python benchmarks/texts_alone.py demo/toyworld.taidpt scores/taidpt.npz
 """

@@ -1,6 +1,6 @@
 """The picture of docs/thresholds.md: three tags of the toy world.
 
-taidpt eval --dataset toyworld --methods clipdpt80 --save-scores scores
+taidpt research eval --dataset toyworld --methods clipdpt80 --save-scores scores
 python benchmarks/threshold_pictures.py scores/clipdpt80.npz -o docs/images
 """
 

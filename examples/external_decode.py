@@ -5,7 +5,7 @@
 NVDEC decodes through PyNvVideoCodec (`pip install PyNvVideoCodec`). Frames of DeepStream, CuPy,
 CV-CUDA or PyTorch work the same way: the tagger takes objects with DLPack or
 `__cuda_array_interface__`. Frames must have the size that the graph takes; export for your camera:
-`taidpt-export street.safetensors -o street.taidpt --frame 1920x1080`.
+`taidpt-export street.safetensors -o street.taidpt --frame-size 1920x1080`.
 """
 
 from __future__ import annotations

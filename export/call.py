@@ -36,9 +36,9 @@ def export_bundle(
     merge_weight: float | None = None,
     temperature: float | None = None,
     opset: int = 18,
-    bank: str = "constant",
+    swappable_bank: bool = False,
     top_k: int | None = None,
-    frame: tuple[int, int] | None = None,
+    frame_size: tuple[int, int] | None = None,
     frame_format: str = "rgb",
     frame_matrix: str = "bt709",
     frame_range: str = "limited",
@@ -59,13 +59,13 @@ def export_bundle(
         merge_weight: share of the local score, 0 to 1.
         temperature: sharpness of the local weights over patches.
         opset: ONNX opset, 17 to 20.
-        bank: "constant" stores the class embeddings in the graph; "input" feeds them to it, so
-            that tags can change while the tagger runs.
+        swappable_bank: make the class bank an input of the graph, so that tags can change while the
+            tagger runs; else it is a constant.
         top_k: return only this many of a frame's scores, the best; None for all.
-        frame: height and width of the camera's frames, in pixels, whose resize goes into the
+        frame_size: height and width of the camera's frames, in pixels, whose resize goes into the
             graph; None leaves the resize to the runtime.
-        frame_format, frame_matrix, frame_range: with `frame`: "rgb" or "nv12"; of NV12 "bt601" or
-            "bt709", "limited" or "full".
+        frame_format, frame_matrix, frame_range: with `frame_size`: "rgb" or "nv12"; of NV12
+            "bt601" or "bt709", "limited" or "full".
         images: a folder of your own pictures for the parity check.
         pretrained: the weights, where they are elsewhere than the prompts say.
         parity_bound: least centred cosine with PyTorch on equal pixels, 0.999 to 1.
@@ -88,11 +88,11 @@ def export_bundle(
         merge_weight=merge_weight,
         temperature=temperature,
         opset=opset,
-        bank=bank,
+        bank="input" if swappable_bank else "constant",
         top_k=top_k,
         frame=None
-        if frame is None
-        else FrameInput(*frame, format=frame_format, matrix=frame_matrix, range=frame_range),
+        if frame_size is None
+        else FrameInput(*frame_size, format=frame_format, matrix=frame_matrix, range=frame_range),
         images=None if images is None else Path(images),
         pretrained=pretrained,
         parity_bound=parity_bound,
@@ -110,16 +110,16 @@ def add_engine(
     bundle: StrPath,
     precision: str = "fp16",
     *,
-    batch: tuple[int, int, int] = (1, 1, 8),
+    batches: tuple[int, int, int] = (1, 1, 8),
     workspace: int | None = None,
     flavour: str = "auto",
     target: str | None = None,
     dla: int | None = None,
     version_compatible: bool = False,
     hardware_compatible: bool = False,
-    calibrate: StrPath | None = None,
+    frames: StrPath | None = None,
     images: StrPath | None = None,
-    labels: StrPath | None = None,
+    truth: StrPath | None = None,
     max_map_drop: float | None = None,
     force: bool = False,
     progress: bool = False,
@@ -129,17 +129,17 @@ def add_engine(
     Args:
         bundle: the folder NAME.taidpt.
         precision: "fp32", "fp16", "bf16", "int8" or "fp8".
-        batch: least, usual and largest batch.
+        batches: least, usual and largest batch.
         workspace: scratch memory of the builder, in bytes; None takes half of what is free.
         flavour: "auto", "tensorrt" or "tensorrt-rtx".
         target: GPU architecture, such as "sm_86" (TensorRT-RTX only); None is this machine's GPU.
         dla: core of the deep learning accelerator (experimental); None uses the GPU.
         version_compatible, hardware_compatible: engines for later TensorRT versions or other GPUs
             (experimental).
-        calibrate: pictures or a video of the scene, for int8 and fp8.
+        frames: unlabelled pictures or a video of the scene, for int8 and fp8.
         images: your own pictures for the accuracy check.
-        labels: a JSON file that says what the pictures of `images` show.
-        max_map_drop: points of mAP that the precision may lose, with `labels`.
+        truth: a JSON file with all tags of the pictures of `images`.
+        max_map_drop: points of mAP that the precision may lose, with `truth`.
         force: keep a graph that fails its check.
         progress: show the progress on standard error.
     Raises:
@@ -148,13 +148,13 @@ def add_engine(
         EngineNotBuiltError: no TensorRT or GPU here; the bundle has everything else.
     """
     options = EngineOptions(
-        precision, batch, workspace, flavour, target, dla, version_compatible, hardware_compatible
+        precision, batches, workspace, flavour, target, dla, version_compatible, hardware_compatible
     )
     request = EngineRequest(
         options,
-        calibrate=None if calibrate is None else Path(calibrate),
+        calibrate=None if frames is None else Path(frames),
         force=force,
-        labels=None if labels is None else Path(labels),
+        labels=None if truth is None else Path(truth),
         images=None if images is None else Path(images),
         max_map_drop=max_map_drop,
     )

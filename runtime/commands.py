@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -10,12 +11,18 @@ from taidpt.runtime.backends import DEVICES
 
 __all__ = ["bench", "tag"]
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_FILE = click.Path()
 _AT_LEAST_ONE = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
-def _backend_options(command: Any) -> Any:
+def _file(name: str, text: str) -> Callable[[_Command], _Command]:
+    return click.option(name, type=_FILE, metavar="FILE", help=text)
+
+
+def _backend_options(command: _Command) -> _Command:
     """The options about what runs the graph, which both commands have."""
     for option in (
         click.option(
@@ -31,39 +38,44 @@ def _backend_options(command: Any) -> Any:
             "--threads",
             type=_AT_LEAST_ONE,
             show_default="chosen by the backend",
-            help="Threads of the inference backend.",
+            help="CPU threads.",
         ),
         click.option(
             "--device",
             type=click.Choice(DEVICES),
             default="auto",
-            help="What runs the model; auto: the fastest that works here; any other: that or fail.",
+            help="Where to compute. auto: the fastest that works here; any other: that or fail.",
         ),
     ):
         command = option(command)
     return command
 
 
-@click.command(context_settings={"show_default": True})
-@click.argument("bundle", type=click.Path())
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--jsonl", metavar="FILE", help="Write one JSON line per frame; - is stdout.")
-@click.option("--events", metavar="FILE", help="Write one JSON line per event; - is stdout.")
-@click.option("--csv", metavar="FILE", help="Write a table: one row per frame, a column per tag.")
-@click.option("--vtt", metavar="FILE", help="Write WebVTT subtitles of one video.")
-@click.option("--srt", metavar="FILE", help="Write SRT subtitles of one video.")
-@click.option("--overlay", metavar="FILE", help="Write a video with the tags painted on.")
+@click.command()
+@click.argument("bundle", type=_FILE)
+@click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
+@_file("--jsonl", "Write one JSON line per frame; - is stdout.")
+@_file("--events", "Write one JSON line per event; - is stdout.")
+@_file("--csv", "Write a table: one row per frame, a column per tag.")
+@_file("--vtt", "Write WebVTT subtitles of one video.")
+@_file("--srt", "Write SRT subtitles of one video.")
+@_file("--overlay", "Write a video with the tags painted on.")
 @click.option("--heatmap", metavar="TAG", help="Paint the heatmap of TAG onto the overlay.")
-@click.option("--report", metavar="FILE", help="Write an HTML page: timelines and pictures.")
+@_file("--report", "HTML page to write. Timelines and pictures.")
 @click.option("--webhook", metavar="URL", help="POST each event as JSON.")
 @click.option("--mqtt", metavar="URL", help="Publish events: mqtt://[user:pw@]host[:port][/topic].")
-@click.option("--top", type=_AT_LEAST_ONE, show_default="all", help="Show only the N best tags.")
+@click.option(
+    "--top",
+    type=_AT_LEAST_ONE,
+    show_default="all",
+    help="N best tags of each picture. Shows no others.",
+)
 @click.option(
     "--threshold", type=float, show_default="the bundle's", help="One threshold for all tags."
 )
-@click.option("--bank", metavar="FILE", help="Use this bank's tags; needs an export --bank input.")
+@_file("--bank", "Class bank whose tags are used. Needs an export with --swappable-bank.")
 @click.option("--watch-bank", is_flag=True, help="Reload the file of --bank when it changes.")
-@click.option("--every", type=_AT_LEAST_ONE, default=1, help="Tag every N-th frame.")
+@click.option("--every", type=_AT_LEAST_ONE, default=1, help="Use every N-th frame.")
 @click.option(
     "--max-fps",
     type=_POSITIVE,
@@ -78,7 +90,9 @@ def _backend_options(command: Any) -> Any:
     metavar="NAME",
     help="Video decoder: auto (a hardware decoder that works), software, cuda, vaapi, …",
 )
-@click.option("--batch", type=_AT_LEAST_ONE, default=1, help="Frames per run of the model.")
+@click.option(
+    "--batch", type=_AT_LEAST_ONE, default=1, help="Texts, pictures or frames computed at once."
+)
 @click.option(
     "--skip-still",
     type=_POSITIVE,
@@ -93,13 +107,12 @@ def _backend_options(command: Any) -> Any:
 )
 @click.option("--min-on", type=_SECONDS, default=0.2, help="Shortest time on, in seconds.")
 @click.option("--min-off", type=_SECONDS, default=0.5, help="Shortest time off, in seconds.")
-@click.option("--state", metavar="FILE", help="Keep a camera's state in FILE across restarts.")
+@_file("--state", "Keep a camera's state in FILE across restarts.")
 @click.option("--profile", is_flag=True, help="Print the time of each stage at the end.")
 @click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
 @_backend_options
-@click.help_option("-h", "--help")
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
-    """Tag pictures, folders, videos, cameras and streams with BUNDLE.
+    """Tag pictures, folders, videos, cameras and streams.
 
     A SOURCE is a picture, a folder, a video, a camera (/dev/video0), a stream (rtsp://…) or a
     GStreamer pipeline (gst:…).
@@ -122,18 +135,21 @@ def _parse_batches(
         raise click.BadParameter(f"expected whole numbers as 1,2,4, got {value!r}") from None
 
 
-@click.command(context_settings={"show_default": True})
-@click.argument("bundle", type=click.Path())
+@click.command()
+@click.argument("bundle", type=_FILE)
 @click.option(
-    "--batches", default="1,2,4,8", callback=_parse_batches, help="Batch sizes to measure."
+    "--batches",
+    default="1,2,4,8",
+    metavar="N,N,…",
+    callback=_parse_batches,
+    help="Batch sizes, with commas between them.",
 )
 @click.option(
     "--seconds", type=_POSITIVE, default=2.0, help="Time for each measurement, in seconds."
 )
-@click.option("--json", "target", metavar="FILE", help="Write the figures to FILE as JSON.")
+@_file("--json", "JSON file to write; - is standard output.")
 @_backend_options
-@click.help_option("-h", "--help")
-def bench(bundle: str, batches: tuple[int, ...], seconds: float, **options: object) -> None:
+def bench(json: str | None, **options: Any) -> None:
     """Measure BUNDLE on this machine, on synthetic frames.
 
     Measures, for each batch size and in turns: the bare encoder (the whole graph without the
@@ -142,4 +158,4 @@ def bench(bundle: str, batches: tuple[int, ...], seconds: float, **options: obje
     """
     from taidpt.runtime.bench.bench import bench_command
 
-    bench_command(bundle, batches, seconds, **options)  # type: ignore[arg-type]
+    bench_command(target=json, **options)

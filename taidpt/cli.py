@@ -1,4 +1,4 @@
-"""The command line: a table of command name → dotted path, each loaded when called."""
+"""The command line: a table of command name → dotted path, each loaded when looked up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from collections import UserDict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
@@ -25,95 +26,110 @@ __all__ = ["COMMANDS", "cli", "export_main", "main"]
 
 
 class Command(NamedTuple):
-    """Where a command is, and what `--help` says about it without importing it.
+    """Where a command is.
 
     Attributes:
         path: module:attribute.
-        help: one line.
         extra: the extra of the package that the command needs; empty for the base install.
     """
 
     path: str
-    help: str
     extra: str = ""
 
+    def load(self) -> click.Command:
+        """Import the command's module."""
+        module, _, attribute = self.path.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
 
-_DATASETS = "taidpt.commands.datasets"
-_TUNE = "taidpt.commands.tune"
-_EVALUATE = "taidpt.commands.evaluate"
-_EXPORT = "taidpt.export.cli.commands"
-_BANK = "taidpt.export.cli.bank_commands"
-_CALIBRATE = "taidpt.calibration.commands"
-_RUNTIME = "taidpt.runtime.commands"
 
 COMMANDS = {
-    "tune": Command(f"{_TUNE}:tune", "Tune prompts for your tags from a text file.", "tune"),
-    "texts": Command(f"{_TUNE}:texts", "Report which tags your texts name, and how often.", "tune"),
-    "eval": Command(
-        f"{_EVALUATE}:evaluate", "Evaluate saved scores, or methods on a data set.", "tune"
-    ),
-    "ensemble": Command(f"{_EVALUATE}:ensemble", "Combine two score files."),
-    "tune-pictures": Command(
-        f"{_DATASETS}:tune_pictures", "Tune prompts on a data set's pictures.", "datasets"
-    ),
-    "reproduce": Command(f"{_DATASETS}:reproduce", "Run a published result again.", "datasets"),
-    "datasets": Command(f"{_DATASETS}:datasets", "Look for the benchmark data sets."),
-    "export": Command(f"{_EXPORT}:export", "Turn tuned prompts into a bundle.", "export"),
-    "bank": Command(f"{_BANK}:bank", "Make a class bank: tags in one file.", "export"),
-    "compare-banks": Command(
-        f"{_BANK}:compare_banks", "Show what several banks would tag on your frames.", "export"
-    ),
-    "verify": Command(f"{_EXPORT}:verify", "Check that a bundle still gives the same tags."),
-    "doctor": Command(f"{_EXPORT}:doctor", "Show what this machine has and lacks."),
-    "demo": Command(f"{_EXPORT}:demo", "Run the whole line on the embedded toy world.", "demo"),
-    "calibrate": Command(
-        f"{_CALIBRATE}:calibrate",
-        "Set thresholds from unlabelled frames of your scene.",
-        "calibrate",
-    ),
-    "confusable": Command(
-        f"{_CALIBRATE}:confusable",
-        "Report tags that are easily taken for each other.",
-        "calibrate",
-    ),
-    "tag": Command(f"{_RUNTIME}:tag", "Tag pictures, folders and videos."),
-    "bench": Command(f"{_RUNTIME}:bench", "Measure a bundle on this machine."),
+    "demo": Command("taidpt.export.cli.commands:demo", "demo"),
+    "tune": Command("taidpt.commands.tune:tune", "tune"),
+    "export": Command("taidpt.export.cli.commands:export", "export"),
+    "tag": Command("taidpt.runtime.commands:tag"),
+    "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
+    "bank make": Command("taidpt.export.cli.bank_commands:make", "export"),
+    "bank compare": Command("taidpt.export.cli.bank_commands:compare", "export"),
+    "verify": Command("taidpt.export.cli.commands:verify"),
+    "bench": Command("taidpt.runtime.commands:bench"),
+    "doctor": Command("taidpt.export.cli.commands:doctor"),
+    "research eval": Command("taidpt.commands.evaluate:evaluate", "tune"),
+    "research ensemble": Command("taidpt.commands.evaluate:ensemble"),
+    "research reproduce": Command("taidpt.commands.datasets:reproduce", "datasets"),
+    "research tune-pictures": Command("taidpt.commands.datasets:tune_pictures", "datasets"),
+    "research datasets": Command("taidpt.commands.datasets:datasets"),
 }
-
+# How `taidpt --help` groups them.
+_SECTIONS = {
+    "From texts to tags": ("demo", "tune", "export", "tag"),
+    "For your scene": ("calibrate", "bank"),
+    "Checks": ("verify", "bench", "doctor"),
+    "Research": ("research",),
+}
+# Earlier names. A refusal names the new one; an alias would still fail at an option that has
+# changed its name too.
+_RENAMED = {
+    "texts": "tune --check",
+    "confusable": "calibrate --report",
+    "compare-banks": "bank compare",
+    **{name.removeprefix("research "): name for name in COMMANDS if name.startswith("research ")},
+}
 # `tag` streams its results, so a closed pipe ends it; other commands continue without a reader.
 _ENDS_WITH_ITS_READER = "tag"
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is called."""
+class _LazyCommands(UserDict[str, Any]):
+    """Commands by name, each imported when it is looked up."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands, in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now; None when there is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        module_name, _, attribute = COMMANDS[cmd_name].path.partition(":")
-        command: click.Command = getattr(importlib.import_module(module_name), attribute)
+    def __getitem__(self, name: str) -> click.Command:
+        entry = self.data[name]
+        command: click.Command = entry.load() if isinstance(entry, Command) else entry
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the command table without importing any command."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
-    def invoke(self, ctx: click.Context) -> Any:
+class LazyGroup(click.Group):
+    """The commands whose names in the table begin with the group's own name, if it has one."""
+
+    def __init__(self, group: str = "", **settings: Any) -> None:
+        self._prefix = f"{group} " if group else ""
+        inside = {
+            name.removeprefix(self._prefix): command
+            for name, command in COMMANDS.items()
+            if name.startswith(self._prefix)
+        }
+        own = {name: command for name, command in inside.items() if " " not in name}
+        super().__init__(commands=_LazyCommands(own), **settings)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in their sections."""
+        sections = {"Commands": tuple(self.commands)} if self._prefix else _SECTIONS
+        for title, names in sections.items():
+            with formatter.section(title):
+                helps = [self.commands[name].get_short_help_str(80) for name in names]
+                formatter.write_dl(list(zip(names, helps, strict=True)))
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it; an earlier name of a command is refused with the new one."""
+        if not self._prefix and args[0] in _RENAMED:
+            raise click.UsageError(f"'{args[0]}' is `taidpt {_RENAMED[args[0]]}` now.", context)
+        return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
         """Call the command; a missing optional package becomes one line."""
         try:
-            return super().invoke(ctx)
+            return super().invoke(context)
         except ModuleNotFoundError as error:
-            name = ctx.invoked_subcommand or ""
-            raise missing_package(error, f"taidpt {name}", COMMANDS[name].extra) from error
+            name = f"{self._prefix}{context.invoked_subcommand}"
+            extra = COMMANDS[name].extra if name in COMMANDS else ""
+            raise missing_package(error, f"taidpt {name}", extra) from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(__version__, prog_name="taidpt")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -122,17 +138,22 @@ def cli(context: click.Context) -> None:
         ignore_broken_pipe()
 
 
+for _group, _help in (
+    ("bank", "Make class banks, and compare them."),
+    ("research", "Methods, data sets and published results."),
+):
+    cli.add_command(LazyGroup(_group, name=_group, help=_help))
+
+
 def main() -> NoReturn:
-    """Entry point of `taidpt`."""
+    """Entry point of `taidpt`, also of the shell's completion."""
     _run(cli, "taidpt")
 
 
 def export_main() -> NoReturn:
     """Entry point of `taidpt-export`, the same as `taidpt export`."""
-    command = cli.get_command(click.Context(cli), "export")
-    assert command is not None
     ignore_broken_pipe()
-    _run(command, "taidpt-export", COMMANDS["export"].extra)
+    _run(COMMANDS["export"].load(), "taidpt-export", COMMANDS["export"].extra)
 
 
 class _Terminated(BaseException):
@@ -185,8 +206,13 @@ def _run(command: click.Command, name: str, extra: str = "") -> NoReturn:
 
 def _invoke(command: click.Command, name: str) -> int:
     """Parse and call; not click's own `main`, which turns a closed standard output into exit 1."""
+    variable = f"_{name.upper().replace('-', '_')}_COMPLETE"
+    if instruction := os.environ.get(variable):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(command, {}, name, variable, instruction)
     try:
-        with command.make_context(name, sys.argv[1:]) as context:
+        with command.make_context(name, sys.argv[1:], **cli.context_settings) as context:
             result = command.invoke(context)
     except click.exceptions.Exit as done:
         return int(done.exit_code)

@@ -1,4 +1,4 @@
-"""`taidpt compare-banks`: what several banks would tag on the user's own frames.
+"""`taidpt bank compare`: what several banks would tag on the user's own frames.
 
 A bundle's encoder runs once per frame; each bank scores its features.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.classes.bank_job import BankRequest, open_maker, read_tags
+from taidpt.export.classes.bank_job import BankRequest, open_maker
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
@@ -186,7 +186,9 @@ def _collect(job: CompareJob, tagger: Tagger) -> tuple[dict[str, ClassBank], tup
         source = job.prompts or job.bundle
         maker = open_maker(BankRequest(source, pretrained=job.pretrained, texts=job.texts))
         maker.scoring = replace(bundle.manifest.scoring, scale=maker.scoring.scale)
-        tags = read_tags(job.tags)
+        from taidpt.texts.tags import TagSet
+
+        tags = TagSet.parse(job.tags)
         banks |= {choice: maker.make(tags, choice) for choice in maker.choices}
         notes = maker.notes
     return {name: check_fit(bank, bundle, name) for name, bank in banks.items()}, tuple(notes)

@@ -1,4 +1,4 @@
-"""`taidpt bank`: the class bank of prompts, of a bundle, or of names alone, as one file."""
+"""`taidpt bank make`: the class bank of prompts, of a bundle, or of names alone, as one file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from taidpt.runtime.tagger.active_bank import bundle_bank
 
 if TYPE_CHECKING:
     from taidpt.export.classes.bank_maker import BankMaker
-    from taidpt.texts.tags import TagSet
 
-__all__ = ["BankRequest", "make_bank", "open_maker", "read_tags"]
-
-_LISTS = (".yaml", ".yml", ".txt")
+__all__ = ["BankRequest", "make_bank", "open_maker"]
 
 
 @dataclass(frozen=True)
@@ -49,30 +46,19 @@ def make_bank(request: BankRequest, output: Path) -> tuple[ClassBank, list[str]]
         InputError: the source is neither prompts nor a bundle, the tags or texts cannot be used,
             or the output cannot be written.
     """
+    from taidpt.texts.tags import TagSet
+
     refuse_unwritable(output)
     notes: list[str] = []
     if request.tags is None:
         bank = _own_tags(request)
     else:
-        tags = read_tags(request.tags)
+        tags = TagSet.parse(request.tags)
         maker = open_maker(request)
         notes = maker.notes
         bank = maker.make(tags, request.choice or maker.choices[0])
     bank.save(output)
     return bank, notes
-
-
-def read_tags(text: str) -> TagSet:
-    """Tags of a command line: a file of them, or names with commas between them.
-
-    Raises:
-        InputError: the file cannot be read, or a name is empty or repeated.
-    """
-    from taidpt.texts.tags import TagSet
-
-    if text.lower().endswith(_LISTS):
-        return TagSet.load(text)
-    return TagSet.from_names(text.split(","), "--tags")
 
 
 def open_maker(request: BankRequest) -> BankMaker:

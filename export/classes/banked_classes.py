@@ -92,7 +92,7 @@ class BankedClasses:
         try:
             return read(JsonReader(dict(self.bank.metadata), "the bank's metadata").child(key))
         except BundleError as error:
-            raise InputError(f"{error}; make the bank again with `taidpt bank`") from None
+            raise InputError(f"{error}; make the bank again with `taidpt bank make`") from None
 
 
 Classes = TunedPrompts | BankedClasses

@@ -1,4 +1,4 @@
-"""The commands `bank` and `compare-banks`: parse, call the library, print."""
+"""The commands `bank make` and `bank compare`: parse, call the library, print."""
 
 from __future__ import annotations
 
@@ -7,47 +7,45 @@ from typing import Any
 
 import click
 
-__all__ = ["bank", "compare_banks"]
+__all__ = ["compare", "make"]
 
 _CHOICES = click.Choice(["prompts", "templates", "templates80", "centroids", "linear"])
 _PATH = click.Path(path_type=Path)
+_TAGS_HELP = 'Tag list: "dog, hard hat", a tags.yaml, or a .txt with a tag a line.'
 _TEXTS = click.option(
     "--texts",
     type=_PATH,
     multiple=True,
     metavar="FILE",
-    help="File of captions, for centroids and linear. May be given several times.",
+    help="File of captions. For centroids and linear; may be given several times.",
 )
 _PRETRAINED = click.option(
     "--pretrained",
-    metavar="FILE|DIR",
-    help="File of the weights, or the model's folder. [default: the one that the source names]",
+    metavar="WEIGHTS",
+    show_default="those that the source names",
+    help="Weights of the model. A file, or the model's folder.",
 )
 
 
 @click.command()
 @click.argument("source", type=_PATH, metavar="PROMPTS|BUNDLE")
-@click.option("-o", "--output", type=_PATH, required=True, help="The bank file to write.")
-@click.option(
-    "--tags",
-    metavar="NAMES|FILE",
-    help='Other tags: "forklift, hard hat", a tags.yaml or a .txt. [default: the source\'s own]',
-)
+@click.option("-o", "--output", type=_PATH, required=True, help="What to write. A bank file.")
+@click.option("--tags", metavar="TAGS", show_default="the source's own", help=_TAGS_HELP)
 @click.option(
     "--from",
     "choice",
     type=_CHOICES,
-    help="What the rows of --tags are made from. [default: prompts where there are some, else "
-    "templates]",
+    show_default="prompts where there are some, else templates",
+    help="What the rows of --tags are made from.",
 )
 @_TEXTS
 @_PRETRAINED
-@click.help_option("-h", "--help")
-def bank(source: Path, output: Path, **options: Any) -> None:
-    """Write the class bank of tuned PROMPTS or of a BUNDLE, or a bank of other --tags.
+def make(source: Path, output: Path, **options: Any) -> None:
+    """Write a class bank: tags in one file.
 
-    A bundle whose bank is an input takes any such file, without a rebuild:
-    taidpt tag BUNDLE SOURCE --bank FILE. The --tags need PyTorch and the model's weights.
+    The tags are those of tuned PROMPTS or of a BUNDLE, or other --tags, which need PyTorch and the
+    model's weights. A bundle whose bank is an input takes any such file, without a rebuild:
+    taidpt tag BUNDLE SOURCE --bank FILE.
     """
     from taidpt.export.classes.bank_job import BankRequest, make_bank
 
@@ -61,68 +59,51 @@ def bank(source: Path, output: Path, **options: Any) -> None:
 
 @click.command()
 @click.argument("bundle", type=_PATH)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
 @click.option(
     "--bank",
     "banks",
     type=_PATH,
     multiple=True,
     metavar="FILE",
-    help="Bank file, or a bundle. May be given several times.",
+    help="Class bank whose tags are used. Also a bundle; may be given several times.",
 )
-@click.option(
-    "--tags",
-    metavar="NAMES|FILE",
-    help="Make banks of these tags, one for each way that is possible.",
-)
-@click.option("--prompts", type=_PATH, metavar="FILE", help="Tuned prompts for --tags.")
+@click.option("--tags", metavar="TAGS", help=f"{_TAGS_HELP} Gives a bank for each possible way.")
+@click.option("--prompts", type=_PATH, metavar="FILE", help="Prompts file. For --tags.")
 @_TEXTS
 @_PRETRAINED
 @click.option("--calibrate", is_flag=True, help="Set all thresholds from these frames.")
+@click.option("--every", type=click.IntRange(1), default=1, help="Use every N-th frame.")
+@click.option("--max-frames", "most", type=click.IntRange(1), default=200, help="Frames at most.")
+@click.option("--top", type=click.IntRange(1), default=3, help="N best tags of each picture.")
+@click.option("--show", type=click.IntRange(0), default=20, help="Frames in the table.")
+@click.option("--report", type=_PATH, metavar="FILE", help="HTML page to write.")
 @click.option(
-    "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Use each N-th frame."
+    "--json",
+    "json_path",
+    type=_PATH,
+    metavar="FILE",
+    help="JSON file to write; - is standard output.",
 )
-@click.option(
-    "--max-frames",
-    "most",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    help="Frames at most.",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="Tags in a cell, at least.",
-)
-@click.option(
-    "--show", type=click.IntRange(min=0), default=20, show_default=True, help="Frames in the table."
-)
-@click.option("--html", type=_PATH, metavar="FILE", help="Write a page with the pictures.")
-@click.option("--json", "json_path", type=_PATH, metavar="FILE", help="Write everything as JSON.")
-@click.help_option("-h", "--help")
-def compare_banks(
-    bundle: Path, top: int, show: int, html: Path | None, json_path: Path | None, **options: Any
+def compare(
+    bundle: Path, top: int, show: int, report: Path | None, json_path: Path | None, **options: Any
 ) -> None:
-    """Show side by side what several banks would tag on the frames of SOURCE.
+    """Show side by side what banks would tag on your frames.
 
     BUNDLE's encoder runs on the frames; its own bank may be a constant. Banks are files (--bank),
     or made from --tags with templates, --prompts or --texts.
     """
-    from taidpt.export.checks.compare_banks import CompareJob, compare_banks as compare
-    from taidpt.export.cli.bank_printing import print_comparison, write_json, write_page
-    from taidpt.runtime.storage.outputs import refuse_unwritable
+    from taidpt.export.checks.compare_banks import CompareJob, compare_banks
+    from taidpt.export.cli.bank_printing import print_comparison, write_page
+    from taidpt.runtime.storage.outputs import refuse_unwritable, write_json
 
-    for output in (html, json_path):
-        if output is not None:
-            refuse_unwritable(output)
-    found = compare(CompareJob(bundle, keep_pictures=html is not None, **options))
-    print_comparison(found, top, show)
-    if html is not None:
-        write_page(found, html, top)
-    if json_path is not None:
-        write_json(found, json_path)
+    for output in (report, json_path):
+        refuse_unwritable(output)
+    found = compare_banks(CompareJob(bundle, keep_pictures=report is not None, **options))
+    if str(json_path) != "-":
+        print_comparison(found, top, show)
+    if report is not None:
+        write_page(found, report, top)
+    write_json(json_path, found.to_json())
     if found.seen.problem is not None:
         raise found.seen.problem

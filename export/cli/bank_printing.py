@@ -1,9 +1,8 @@
-"""Output of `taidpt compare-banks`: tables, a page with pictures, JSON."""
+"""Output of `taidpt bank compare`: tables, and a page with pictures."""
 
 from __future__ import annotations
 
 import base64
-import json
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from taidpt.export.checks.compare_banks import Comparison
 from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.storage.outputs import write_output
 
-__all__ = ["print_comparison", "write_json", "write_page"]
+__all__ = ["print_comparison", "write_page"]
 
 _CELL = 24
 
@@ -55,7 +54,7 @@ def write_page(found: Comparison, path: Path, top: int) -> None:
         MissingDependencyError: jinja2 is not installed.
         InputError: the page cannot be written.
     """
-    with optional_packages("--html"):
+    with optional_packages("--report"):
         from jinja2 import Template
     source = resources.files("taidpt.export").joinpath("files/banks.html.j2").read_text("utf-8")
     seen = enumerate(zip(found.seen.frames, found.seen.pictures, strict=True))
@@ -83,21 +82,8 @@ def write_page(found: Comparison, path: Path, top: int) -> None:
     page = Template(source, autoescape=True).render(
         banks=list(found.banks), rows=rows, tags=tags, doubt=doubt
     )
-    _write(path, page.encode())
-
-
-def write_json(found: Comparison, path: Path) -> None:
-    """Write everything but the pictures.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    _write(path, json.dumps(found.to_json(), ensure_ascii=False, indent=1).encode() + b"\n")
-
-
-def _write(path: Path, data: bytes) -> None:
-    write_output(path, data)
-    click.echo(f"wrote {path}")
+    write_output(path, page.encode())
+    click.echo(f"wrote {path}", err=True)
 
 
 def _doubt(found: Comparison) -> str:

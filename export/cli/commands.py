@@ -11,6 +11,13 @@ __all__ = ["demo", "doctor", "export", "verify"]
 
 
 _PATH = click.Path(path_type=Path)
+_JSON = click.option(
+    "--json",
+    "json_path",
+    type=_PATH,
+    metavar="FILE",
+    help="JSON file to write; - is standard output.",
+)
 
 
 @click.command()
@@ -19,60 +26,65 @@ _PATH = click.Path(path_type=Path)
     "-o",
     "--output",
     type=_PATH,
-    help="The bundle to write, NAME.taidpt. [default: PROMPTS with the ending .taidpt]",
+    show_default="PROMPTS with the ending .taidpt",
+    help="What to write. The bundle, NAME.taidpt.",
 )
 @click.option(
     "--engine",
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "fp8"]),
-    help="Add an engine of this precision. Needs TensorRT, not PyTorch. [default: no engine]",
+    show_default="no engine",
+    help="Add an engine of this precision. Needs TensorRT, not PyTorch.",
 )
 @click.option(
-    "--batch",
+    "--batches",
     default="1,1,8",
-    show_default=True,
-    help="Engine: least,usual,largest number of frames in a batch.",
+    metavar="N,N,…",
+    help="Batch sizes, with commas between them. Engine: the least, the usual and the largest.",
 )
 @click.option(
     "--workspace",
     metavar="SIZE",
-    help="Engine: scratch memory, such as 2G. [default: half of the free memory, at most 4G]",
+    show_default="half of the free memory, at most 4G",
+    help="Engine: scratch memory, such as 2G.",
 )
 @click.option(
-    "--calibrate",
+    "--frames",
     type=_PATH,
-    metavar="PATH",
-    help="Pictures or a video like those to be tagged, which int8 and fp8 need.",
+    metavar="SOURCE",
+    help="Unlabelled pictures or video of your scene. int8 and fp8 need them.",
 )
 @click.option(
     "--max-map-drop",
     type=float,
     metavar="POINTS",
-    help="Points of mAP that int8 and fp8 may lose, with --labels; the layers that lose most stay "
-    "in fp32. [default: no bound]",
+    show_default="no bound",
+    help="Points of mAP that int8 and fp8 may lose, with --truth; the layers that lose most stay "
+    "in fp32.",
 )
 @click.option(
-    "--labels",
+    "--truth",
     type=_PATH,
     metavar="FILE",
-    help='Tags of the pictures of --images, for --max-map-drop: {"a.jpg": ["dog"]}.',
+    help='All tags of the pictures of --images, {"a.jpg": ["dog"]}. For --max-map-drop.',
 )
 @click.option(
     "--flavour",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "cpu"]),
     default="auto",
-    show_default=True,
     help="Engine: the builder; cpu writes another bundle (-o) with an int8 graph for CPUs.",
 )
 @click.option(
     "--target",
     metavar="SM",
-    help="Engine: GPU architecture such as sm_86, TensorRT-RTX only. [default: this machine's]",
+    show_default="this machine's",
+    help="Engine: GPU architecture such as sm_86, TensorRT-RTX only.",
 )
 @click.option(
     "--dla",
     type=int,
     metavar="CORE",
-    help="Engine: deep learning accelerator core of a Jetson. Experimental. [default: none]",
+    show_default="none",
+    help="Engine: deep learning accelerator core of a Jetson. Experimental.",
 )
 @click.option(
     "--version-compatible",
@@ -90,81 +102,87 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--score-transform",
     type=click.Choice(["none", "center", "log_softmax"]),
-    help="Transform of a picture's scores over its tags. [default: that of PROMPTS]",
+    show_default="that of PROMPTS",
+    help="Transform of a picture's scores over its tags.",
 )
 @click.option(
     "--merge-weight",
     type=float,
-    help="Share of the local score in the merged score, 0 to 1. [default: that of PROMPTS]",
+    show_default="that of PROMPTS",
+    help="Share of the local score in the merged score, 0 to 1.",
 )
 @click.option(
     "--temperature",
     type=float,
-    help="Sharpness of the local weights over patches, above 0. [default: that of PROMPTS]",
+    show_default="that of PROMPTS",
+    help="Sharpness of the local weights over patches, above 0.",
 )
-@click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 17 to 20.")
+@click.option("--opset", type=int, default=18, help="ONNX opset, 17 to 20.")
 @click.option(
-    "--bank",
-    type=click.Choice(["constant", "input"]),
-    default="constant",
-    show_default=True,
-    help="Class embeddings: a constant of the graph, or an input of it.",
+    "--swappable-bank/--constant-bank",
+    default=False,
+    help="Make the class bank an input of the graph, so that `tag --bank` can replace it.",
 )
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Return only each frame's K best scores, for thousands of tags. [default: all]",
+    show_default="all",
+    help="Return only each frame's K best scores, for thousands of tags.",
 )
 @click.option(
-    "--frame",
+    "--frame-size",
     metavar="WxH",
-    help="Frame size of the camera, in pixels; puts resize and crop into the graph. [default: both "
-    "outside]",
+    show_default="both outside",
+    help="Frame size of the camera, in pixels; puts resize and crop into the graph.",
 )
 @click.option(
     "--frame-format",
     type=click.Choice(["rgb", "nv12"]),
-    help="With --frame: pixel format; a Jetson's decoder gives NV12. [default: rgb]",
+    show_default="rgb",
+    help="With --frame-size: pixel format; a Jetson's decoder gives NV12.",
 )
 @click.option(
     "--frame-matrix",
     type=click.Choice(["bt601", "bt709"]),
-    help="NV12: colour matrix; HD video has BT.709, older video BT.601. [default: bt709]",
+    show_default="bt709",
+    help="NV12: colour matrix; HD video has BT.709, older video BT.601.",
 )
 @click.option(
     "--frame-range",
     type=click.Choice(["limited", "full"]),
-    help="NV12: range of luma, 16 to 235 (limited, as in video) or 0 to 255. [default: limited]",
+    show_default="limited",
+    help="NV12: range of luma, 16 to 235 (limited, as in video) or 0 to 255.",
 )
 @click.option(
     "--images",
     type=_PATH,
-    metavar="DIR",
-    help="Your own pictures for the parity check and --engine's gate. [default: built-in ones]",
+    metavar="FOLDER",
+    show_default="built-in ones",
+    help="Your own pictures for checks. For the parity check and --engine's gate.",
 )
 @click.option(
     "--pretrained",
-    metavar="FILE|DIR",
-    help="File of the weights, or the model's folder. [default: the one that PROMPTS name]",
+    metavar="WEIGHTS",
+    show_default="those that PROMPTS name",
+    help="Weights of the model. A file, or the model's folder.",
 )
 @click.option(
     "--parity-bound",
     type=float,
     default=0.9999,
-    show_default=True,
     help="Least centred cosine with PyTorch on equal pixels, 0.999 to 1.",
 )
 @click.option("--force", is_flag=True, help="Write the bundle even when a check fails.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.help_option("-h", "--help")
 @click.pass_context
 def export(
     context: click.Context, /, source: Path, output: Path | None, quiet: bool, **options: Any
 ) -> None:
-    """Turn tuned PROMPTS into a bundle that runs without PyTorch, or add an engine to a BUNDLE.
+    """Turn tuned PROMPTS into a bundle, or add an engine to a BUNDLE.
 
-    PROMPTS may be a class bank too. With -o, a BUNDLE is made again with --bank input or --top-k.
+    A bundle runs without PyTorch. PROMPTS may be a class bank too. With -o, a BUNDLE is made again
+    with --swappable-bank or --top-k.
 
     The result is compared with PyTorch on reference pictures. A bundle that disagrees is not
     written (exit code 1). If an engine cannot be built here, the exit code is 3, and everything
@@ -194,7 +212,7 @@ def export(
         elif output is not None:
             head_step(source, output, settings, progress)
         if options["jetpack5"]:
-            jetpack5_step(bundle, options["batch"], options["force"])
+            jetpack5_step(bundle, options["batches"], options["force"])
         if request is not None:
             engine_step(bundle, request, progress)
 
@@ -205,20 +223,20 @@ def export(
     "--output",
     type=_PATH,
     default=Path("taidpt-demo"),
-    show_default=True,
-    help="Folder for the prompts, the bundle, the tags and the page.",
+    help="What to write. A folder for the prompts, the bundle, the tags and the page.",
 )
 @click.option(
     "--seed",
     type=int,
     default=0,
-    show_default=True,
-    help="Seed of every random number generator in tuning.",
+    help="Seed of every random number generator.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.help_option("-h", "--help")
 def demo(output: Path, seed: int, quiet: bool) -> None:
-    """Run every step on the embedded toy world: tune, export, tag a video, evaluate."""
+    """Run every step on the embedded toy world.
+
+    Tunes, exports, tags a video and evaluates.
+    """
     from taidpt.runtime.optional import require_extra
 
     require_extra("demo", "taidpt demo")
@@ -237,54 +255,59 @@ def demo(output: Path, seed: int, quiet: bool) -> None:
 @click.option(
     "--images",
     type=_PATH,
-    metavar="DIR",
-    help="Pictures to compare on. [default: those stored in the bundle]",
+    metavar="FOLDER",
+    show_default="those stored in the bundle",
+    help="Your own pictures for checks.",
 )
 @click.option(
-    "--labels",
+    "--truth",
     type=_PATH,
     metavar="FILE",
-    help='Tags of the pictures of --images, to measure mAP: {"a.jpg": ["dog"]}.',
+    help='All tags of the pictures of --images, {"a.jpg": ["dog"]}. Measures mAP.',
 )
 @click.option(
     "--torch",
     type=click.Choice(["auto", "yes", "no"]),
     default="auto",
-    show_default=True,
     help="Compare with PyTorch (yes), with its outputs stored in the bundle (no), or with PyTorch "
     "where it is installed (auto).",
 )
-@click.option(
-    "--trust-engine", is_flag=True, help="Also run engines that this machine did not build."
-)
-@click.option("--json", "json_path", type=_PATH, metavar="FILE", help="Write the report as JSON.")
-@click.help_option("-h", "--help")
+@click.option("--trust-engine", is_flag=True, help="Run engines that this machine did not build.")
+@_JSON
 def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
-    """Check a BUNDLE's files, and compare every graph and engine that runs here with PyTorch.
+    """Check that a BUNDLE still gives PyTorch's results.
 
-    The exit code is 1 if anything is out of bounds. PyTorch is not needed.
+    Checks its files, and every graph and engine that runs here. The exit code is 1 if anything is
+    out of bounds. PyTorch is not needed.
     """
     from taidpt.export.checks.verify import VerifyOptions, verify as run_verify
     from taidpt.export.cli.printing import print_verify
+    from taidpt.runtime.storage.outputs import write_json
 
     report = run_verify(bundle, VerifyOptions(**options))
-    print_verify(report, json_path)
+    if str(json_path) != "-":
+        print_verify(report)
+    write_json(json_path, report.to_json())
     report.require()
 
 
 @click.command()
 @click.argument("bundle", type=_PATH, required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.help_option("-h", "--help")
-def doctor(bundle: Path | None, as_json: bool) -> None:
-    """Show what is installed on this machine, and whether a BUNDLE's engines are current.
+@_JSON
+def doctor(bundle: Path | None, json_path: Path | None) -> None:
+    """Show what this machine has and lacks.
 
-    The exit code is 1 if the bundle or one of its engines is damaged or stale.
+    With a BUNDLE, also which device runs it, why faster ones do not, and whether its engines are
+    current; the exit code is 1 if it or one of its engines is damaged or stale.
     """
     from taidpt.export.checks.doctor import examine, examine_bundle
     from taidpt.export.cli.printing import print_findings
+    from taidpt.runtime.storage.outputs import write_json
 
     found = examine_bundle(bundle) if bundle else []
-    print_findings([*examine(), *found], as_json)
+    everything = [*examine(), *found]
+    if str(json_path) != "-":
+        print_findings(everything)
+    write_json(json_path, [finding.to_json() for finding in everything])
     if any(finding.good is False for finding in found):
         raise click.exceptions.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ def precision_lines(parity: dict[str, Any], request: EngineRequest) -> list[str]
     if "map_drop" in notes:
         lines.append(f"  mAP on the labelled pictures: {-notes['map_drop']:+.2f} points")
     elif request.max_map_drop is not None:
-        lines.append("  mAP was not measured: give the pictures' tags with --labels FILE")
+        lines.append("  mAP was not measured: give the pictures' tags with --truth FILE")
     if "layers" in notes and request.gate_overlaps_calibration:
         lines.append(
             "  judged on its calibration pictures, which flatters it: give others (--images DIR)"
@@ -134,13 +133,8 @@ def print_demo(result: DemoResult) -> None:
     click.echo(f"page     {result.page}")
 
 
-def print_verify(report: VerifyReport, json_path: Path | None) -> None:
-    """Print a table of all candidates; write the report as JSON where asked."""
-    if json_path is not None:
-        from taidpt.runtime.storage.outputs import write_output
-
-        text = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
-        write_output(json_path, text.encode() + b"\n")
+def print_verify(report: VerifyReport) -> None:
+    """Print a table of all candidates."""
     click.echo(
         f"{report.bundle}: all files whole; {report.pictures} pictures; reference: {report.truth}"
     )
@@ -192,11 +186,8 @@ def _why(candidate: Agreement) -> str:
     return f"not run here, unverified: {candidate.reason}"
 
 
-def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
+def print_findings(findings: Sequence[Finding]) -> None:
     """Print one line per part: its state, and the command that helps."""
-    if as_json:
-        click.echo(json.dumps([finding.to_json() for finding in findings], ensure_ascii=False))
-        return
     width = max(len(finding.what) for finding in findings)
     marks = {True: "ok", False: "!!", None: "--"}
     columns = max(shutil.get_terminal_size().columns, 60)

@@ -32,19 +32,19 @@ __all__ = [
 
 ENGINE_OPTIONS = (
     "engine",
-    "batch",
+    "batches",
     "workspace",
-    "calibrate",
+    "frames",
     "flavour",
     "target",
     "dla",
     "version_compatible",
     "hardware_compatible",
-    "labels",
+    "truth",
     "max_map_drop",
 )
 _OF_BUILDERS = (
-    "batch",
+    "batches",
     "workspace",
     "target",
     "dla",
@@ -56,7 +56,7 @@ _OF_PROMPTS = (
     "merge_weight",
     "temperature",
     "opset",
-    "frame",
+    "frame_size",
     "images",
     "pretrained",
     "parity_bound",
@@ -90,8 +90,9 @@ def read_options(
         check_cpu_options(source, output)
     if source.is_dir():
         _check_bundle_options(source, output, _without_gate_images(given, engine), for_cpu)
+    settings["bank"] = "input" if settings.pop("swappable_bank") else "constant"
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
-    settings["frame"] = _frame_input(settings["frame"], colours)
+    settings["frame"] = _frame_input(settings.pop("frame_size"), colours)
     shared = {name: settings[name] for name in ("force", "images")}
     return _engine_request({**engine, **shared}), settings
 
@@ -110,7 +111,7 @@ def _check_engine_options(engine: dict[str, Any], given: Collection[str]) -> Non
     """Options of an engine need --engine."""
     if engine["engine"] is None:
         unused = [name for name in ENGINE_OPTIONS if name in given]
-        if unused and not (unused == ["batch"] and "jetpack5" in given):
+        if unused and not (unused == ["batches"] and "jetpack5" in given):
             raise InputError(f"{_option(unused[0])} needs --engine too, such as --engine int8")
     elif engine["flavour"] == "cpu":
         unused = [name for name in _OF_BUILDERS if name in given]
@@ -122,18 +123,18 @@ def _check_bundle_options(
     source: Path, output: Path | None, given: Collection[str], for_cpu: bool
 ) -> None:
     """A bundle gets an engine, or is made again with another head; nothing else."""
-    another_head = [name for name in ("bank", "top_k") if name in given]
+    another_head = [name for name in ("swappable_bank", "top_k") if name in given]
     if for_cpu and another_head:
         raise InputError(f"{_option(another_head[0])} and --flavour cpu: use one after the other")
     if output is not None and not another_head and not for_cpu:
         raise InputError(
             f"{source} is a bundle already: an engine goes into it, so leave out -o {output}; "
-            "-o is for another bundle of it, with --bank input or --top-k K"
+            "-o is for another bundle of it, with --swappable-bank or --top-k K"
         )
     if output is None and (another_head or not {"engine", "jetpack5"} & set(given)):
         raise InputError(
-            f"{source} is a bundle already: --engine fp16 adds an engine to it, and --bank input "
-            "or --top-k K with -o NAME.taidpt make another bundle of it"
+            f"{source} is a bundle already: --engine fp16 adds an engine to it, and "
+            "--swappable-bank or --top-k K with -o NAME.taidpt make another bundle of it"
         )
     unused = [name for name in _OF_PROMPTS if name in given]
     if unused:
@@ -144,7 +145,7 @@ def _check_bundle_options(
 
 def _without_gate_images(given: Collection[str], engine: dict[str, Any]) -> set[str]:
     """The given options, without --images where it is for a precision's gate."""
-    gated = engine["engine"] not in (None, "fp32") or "labels" in given
+    gated = engine["engine"] not in (None, "fp32") or "truth" in given
     return set(given) - ({"images"} if gated else set())
 
 
@@ -156,7 +157,9 @@ def _frame_input(size: str | None, colours: dict[str, str | None]) -> FrameInput
     given = {name: value for name, value in colours.items() if value is not None}
     if size is None:
         if given:
-            raise InputError(f"--frame-{min(given)} needs the camera's size too: --frame 1920x1080")
+            raise InputError(
+                f"--frame-{min(given)} needs the camera's size: --frame-size 1920x1080"
+            )
         return None
     if colours["format"] != "nv12" and len(given) > ("format" in given):
         raise InputError("--frame-matrix and --frame-range are for --frame-format nv12")
@@ -173,7 +176,7 @@ def _engine_request(engine: dict[str, Any]) -> EngineRequest | None:
 
     options = EngineOptions(
         precision=engine["engine"],
-        batch=parse_batch(engine["batch"]),
+        batch=parse_batch(engine["batches"]),
         workspace=parse_size(engine["workspace"]) if engine["workspace"] else None,
         flavour=engine["flavour"],
         target=engine["target"],
@@ -183,9 +186,9 @@ def _engine_request(engine: dict[str, Any]) -> EngineRequest | None:
     )
     return EngineRequest(
         options,
-        calibrate=engine["calibrate"],
+        calibrate=engine["frames"],
         force=bool(engine["force"]),
-        labels=engine["labels"],
+        labels=engine["truth"],
         images=engine["images"],
         max_map_drop=engine["max_map_drop"],
     )

@@ -39,7 +39,7 @@ def requested_frames(bundle: Bundle, request: EngineRequest) -> Frames:
     if request.calibrate is None:
         raise InputError(
             f"{request.options.precision} needs pictures or a video like those it will see: "
-            "--calibrate PATH"
+            "--frames SOURCE"
         )
     return calibration_frames(request.calibrate, frame_maker(bundle.manifest.input))
 

@@ -52,7 +52,7 @@ def convert(
     if frames is None:
         raise InputError(
             f"{bundle.path}: the {precision} graph was made of another fp32 graph; "
-            "give --calibrate PATH to make it again"
+            "give --frames SOURCE to make it again"
         )
     scheme = scheme_for(precision, for_cpu)
     if not gate.can_run:

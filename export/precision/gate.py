@@ -180,7 +180,7 @@ def gate_for(bundle: Bundle, request: EngineRequest) -> PrecisionGate:
     if request.labels is not None:
         folder = request.images or request.calibrate
         if folder is None or not folder.is_dir():
-            raise InputError(f"--labels {request.labels}: where are its pictures? --images DIR")
+            raise InputError(f"--truth {request.labels}: where are its pictures? --images DIR")
         pictures = camera_frames(folder_pictures(folder, limit=None), spec)
         labelled = read_labels(request.labels, pictures, bundle.names)
     options = request.options

@@ -86,7 +86,7 @@ class EngineRequest:
                 f"--max-map-drop {self.max_map_drop}: expected points of mAP, 0 or more"
             )
         if self.labels is not None and not (self.images or self.calibrate):
-            raise InputError(f"--labels {self.labels}: where are its pictures? --images DIR")
+            raise InputError(f"--truth {self.labels}: where are its pictures? --images DIR")
 
     @property
     def gate_overlaps_calibration(self) -> bool:
@@ -102,7 +102,7 @@ class EngineRequest:
         parts = ["taidpt-export", str(bundle), "--engine", self.options.precision]
         defaults = EngineOptions()
         if self.options.batch != defaults.batch:
-            parts += ["--batch", ",".join(map(str, self.options.batch))]
+            parts += ["--batches", ",".join(map(str, self.options.batch))]
         if self.options.workspace is not None:
             parts += ["--workspace", str(self.options.workspace)]
         if self.options.flavour != defaults.flavour:

@@ -118,7 +118,7 @@ class TensorRTBackend:
         if not runner.least <= len(frames) <= runner.most:
             raise InputError(
                 f"this engine takes {runner.least} to {runner.most} GPU frames at once, got "
-                f"{len(frames)}; build one for more: taidpt-export BUNDLE --engine … --batch …"
+                f"{len(frames)}; build one for more: taidpt-export BUNDLE --engine … --batches …"
             )
         if frames.address % ALIGNMENT:
             raise InputError(

@@ -24,7 +24,7 @@ from taidpt.runtime.measuring.power import PowerMeter
 from taidpt.runtime.measuring.profile import Profile, percentile_lines
 from taidpt.runtime.preprocess.preprocessor import U8Array
 from taidpt.runtime.sources.base import Frame, Source
-from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
+from taidpt.runtime.storage.outputs import refuse_unwritable, write_json
 from taidpt.runtime.stream.stream import Stream, StreamSettings
 from taidpt.runtime.tagger.tagger import Tagger
 
@@ -240,18 +240,16 @@ def bench_report(
 def bench_command(
     bundle: str, batches: Sequence[int], seconds: float, target: str | None, **options: Any
 ) -> None:
-    """Open, measure, print, and write JSON if `target` names a file."""
-    if target is not None:
-        refuse_unwritable(target)
+    """Open, measure, and print, or write JSON to a file or to "-", standard output."""
+    refuse_unwritable(target)
     with Tagger.load(bundle, **options) as tagger:
         baseline = open_baseline(tagger)
         with PowerMeter() as meter:
             rows = run_bench(tagger, baseline, batches, seconds)
         eager_ms = measure_eager(tagger, batches, options.get("threads"), seconds)
-        print("\n".join([*bench_lines(tagger, baseline, rows, eager_ms), *meter.lines()]))
-        if target is not None:
-            text = json.dumps(bench_report(tagger, baseline, rows, eager_ms), indent=1)
-            write_output(target, text.encode() + b"\n")
+        if target != "-":
+            print("\n".join([*bench_lines(tagger, baseline, rows, eager_ms), *meter.lines()]))
+        write_json(target, bench_report(tagger, baseline, rows, eager_ms))
 
 
 def _frames(count: int, shape: tuple[int, ...]) -> list[U8Array]:

@@ -111,7 +111,7 @@ class Preprocessor:
         raise InputError(
             f"this bundle takes GPU frames of {self._hw[1]}x{self._hw[0]}, uint8 {list(shape)} or "
             f"a batch of them, got {list(frames.shape)}; resize them on the GPU, or export with "
-            "--frame WIDTHxHEIGHT for frames of another size"
+            "--frame-size WIDTHxHEIGHT for frames of another size"
         )
 
     def _new_resizer(self, shape: tuple[int, ...]) -> BandedResize:

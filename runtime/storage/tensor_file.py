@@ -50,8 +50,8 @@ class TensorFile(AbstractContextManager["TensorFile"]):
             self._stream = open_regular(path)
         except IsADirectoryError:
             raise InputError(
-                f"{path}: expected a bank, one file as `taidpt bank -o` writes it, found a folder; "
-                "a bundle's own bank needs no naming"
+                f"{path}: expected a bank, one file as `taidpt bank make` writes it, found a "
+                "folder; a bundle's own bank needs no naming"
             ) from None
         except OSError as error:
             raise InputError(f"{path}: cannot read the bank: {error.strerror}") from None

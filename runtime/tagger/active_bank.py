@@ -128,7 +128,8 @@ def check_swappable(bundle: Bundle) -> None:
     if bundle.manifest.graph.bank != "input":
         raise InputError(
             f"{bundle.path}: its tags are constants of the graph, so they cannot be replaced; "
-            f"export one that allows it: taidpt-export {bundle.path} --bank input -o NAME.taidpt"
+            f"export one that allows it: taidpt-export {bundle.path} --swappable-bank "
+            "-o NAME.taidpt"
         )
 
 
@@ -163,7 +164,7 @@ def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
     if not isinstance(made_with, Mapping) or not isinstance(of_model, str):
         raise InputError(
             f"{source}: does not say which model it was made with, and {bundle.path} is of "
-            f"{_model_text(model.to_json())}; make it with `taidpt bank`"
+            f"{_model_text(model.to_json())}; make it with `taidpt bank make`"
         )
     if of_model != model.weights_sha256:
         raise InputError(

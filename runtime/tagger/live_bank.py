@@ -93,7 +93,7 @@ def _without(bank: ClassBank, names: Sequence[str]) -> ClassBank:
 
 def _find_text_tower() -> Callable[..., ClassBank]:
     module, _, name = _TEXT_TOWER.partition(":")
-    advice = "make a bank elsewhere (`taidpt bank`) for use_bank"
+    advice = "make a bank elsewhere (`taidpt bank make`) for use_bank"
     with optional_packages("adding tags by name", "tune", advice):
         tower: Callable[..., ClassBank] = getattr(importlib.import_module(module), name)
     return tower

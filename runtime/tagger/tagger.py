@@ -148,7 +148,7 @@ class Tagger(Closing):
         continue: removed tags go off, new ones start, those in both banks keep their state.
 
         Args:
-            bank: any number of tags, or a file that `taidpt bank` wrote. Do not change the
+            bank: any number of tags, or a file that `taidpt bank make` wrote. Do not change the
                 arrays afterwards.
         Raises:
             InputError: the bundle's bank is a constant, or the bank is missing or belongs to

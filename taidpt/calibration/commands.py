@@ -2,74 +2,106 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-__all__ = ["calibrate", "confusable"]
+__all__ = ["calibrate"]
+
+_FILE = click.Path()
+# Options that a report on the tags can use.
+_FOR_REPORT = ("bundle", "sources", "bank", "texts", "max_frames", "report")
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(), required=False)
+@click.argument("bundle", type=_FILE, required=False)
 @click.option(
-    "--frames", "sources", multiple=True, metavar="SOURCE", help="Your scene: DIR, video."
+    "--frames",
+    "sources",
+    type=_FILE,
+    multiple=True,
+    metavar="SOURCE",
+    help="Unlabelled pictures or video of your scene. May be given several times.",
 )
 @click.option(
-    "--bank", metavar="FILE", help="Calibrate this bank in place, with the BUNDLE's graph."
+    "--bank",
+    type=_FILE,
+    metavar="FILE",
+    help="Class bank whose tags are used. It is calibrated in place, with the BUNDLE's graph.",
 )
-@click.option("--scores", metavar="FILE.npz", help="A matrix: global, local, maybe targets.")
-@click.option("--texts", metavar="FILE", help="Held-out captions (needs torch), or their .npz.")
-@click.option("--labels", metavar="FILE.csv", help="A few labels: frame,tag,present.")
-@click.option("--report", is_flag=True, help="Compare with thresholds chosen with labels.")
-@click.option("--dry-run", is_flag=True, help="Print, and write nothing into the bundle or bank.")
-@click.option("--json", "json_path", metavar="FILE", help="Write what was learned as JSON.")
-@click.option("--every", type=click.IntRange(min=1), default=1, help="Take each N-th frame.")
-@click.option("--max-frames", type=click.IntRange(min=1), default=5000, show_default=True)
-@click.option("--merge-weight", type=click.FloatRange(0, 1), default=0.5, show_default=True)
+@click.option(
+    "--scores",
+    type=_FILE,
+    metavar="FILE",
+    help="Score file. .npz with global, local, maybe targets.",
+)
+@click.option(
+    "--texts", type=_FILE, metavar="FILE", help="File of captions. Held out; or their .npz."
+)
+@click.option(
+    "--labels", type=_FILE, metavar="FILE", help="A few labels, CSV with frame,tag,present."
+)
+@click.option(
+    "--judge", is_flag=True, help="Compare with thresholds chosen with --scores' targets."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+@click.option(
+    "--report",
+    type=_FILE,
+    metavar="FILE",
+    help="HTML page to write. Tags that are easily taken for each other; .png and - work too.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=_FILE,
+    metavar="FILE",
+    help="JSON file to write; - is standard output.",
+)
+@click.option("--every", type=click.IntRange(1), default=1, help="Use every N-th frame.")
+@click.option("--max-frames", type=click.IntRange(1), default=5000, help="Frames at most.")
+@click.option(
+    "--merge-weight",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    help="Share of the local score in the merged score, 0 to 1. Of --scores.",
+)
 @click.option(
     "--score-transform",
     type=click.Choice(["none", "center", "log_softmax", "auto"]),
     default="none",
-    show_default=True,
-    help="Transform of --scores over a picture's tags; a bundle brings its own. auto: choose one, "
-    "with a temperature and a bias, without labels; with a BUNDLE it needs --bank.",
+    help="Transform of a picture's scores over its tags. Of --scores; a bundle brings its own. "
+    "auto: choose one, with a temperature and a bias, without labels; with a BUNDLE it needs "
+    "--bank.",
 )
-@click.help_option("-h", "--help")
-def calibrate(bundle: str | None, **options: object) -> None:
-    """Set every tag's threshold from unlabelled frames of your own scene.
+@click.pass_context
+def calibrate(
+    context: click.Context, /, bundle: str | None, report: str | None, **options: Any
+) -> None:
+    """Set thresholds from unlabelled frames of your scene.
 
     taidpt calibrate BUNDLE --frames clip.mp4 writes them into the bundle,
     with --bank site.bank into that bank and not into the bundle;
-    taidpt calibrate --scores FILE.npz --report only measures.
+    taidpt calibrate --scores FILE.npz --judge only measures;
+    taidpt calibrate BUNDLE [--frames DIR] --report tags.html only reports near-duplicates, tags
+    that are on together and tags that are never on. For a report BUNDLE may be a .bank.
     """
     from taidpt.runtime.optional import require_extra
 
     require_extra("calibrate", "taidpt calibrate")
-    from taidpt.calibration.job import job_from_options, run_calibrate
+    if report is None:
+        from taidpt.calibration.job import job_from_options, run_calibrate
 
-    run_calibrate(job_from_options(bundle, options))
-
-
-@click.command()
-@click.argument("bundle", type=click.Path())
-@click.option(
-    "--frames", "sources", multiple=True, metavar="SOURCE", help="Your scene: DIR, video."
-)
-@click.option("--bank", metavar="FILE", help="This bank's tags, with the BUNDLE's graph.")
-@click.option("--texts", metavar="FILE", help="Captions: which tags do they name?")
-@click.option("-o", "--output", metavar="FILE", help="A picture (.png) or a page (.html).")
-@click.option("--max-frames", type=click.IntRange(min=1), default=5000, show_default=True)
-@click.help_option("-h", "--help")
-def confusable(
-    bundle: str,
-    sources: tuple[str, ...],
-    texts: str | None,
-    output: str | None,
-    max_frames: int,
-    bank: str | None,
-) -> None:
-    """Report tags that are confusable: near-duplicates, on together, never on, without texts.
-
-    taidpt confusable BUNDLE [--frames pictures/] [-o report.html]; a .bank alone will do too.
-    """
+        run_calibrate(job_from_options(bundle, options))
+        return
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name not in _FOR_REPORT and source != click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"{parameter.opts[0]} has no effect with --report.")
+    if bundle is None:
+        raise click.UsageError("Missing argument 'BUNDLE'.")
     from taidpt.calibration.confusable_job import run_confusable
 
-    run_confusable(bundle, sources, texts, output, max_frames, bank)
+    chosen = {name: options[name] for name in ("sources", "texts", "bank")}
+    chosen |= {"output": None if report == "-" else report, "most": options["max_frames"]}
+    run_confusable(bundle, **chosen)

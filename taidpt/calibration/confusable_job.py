@@ -1,4 +1,4 @@
-"""The work behind `taidpt confusable`."""
+"""The work behind `taidpt calibrate --report`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
         found = list_sources(sources, options)
         for source in found:
             stack.enter_context(source)
-        return score_frames(stack.enter_context(target.open_tagger()), found, most, "confusable")
+        return score_frames(stack.enter_context(target.open_tagger()), found, most, "a report")
 
 
 def _named(target: Target, texts: str) -> npt.NDArray[np.int64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from taidpt.calibration.targets import BankTarget, Target, learned, open_target
 from taidpt.progress import show_elapsed
 from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.errors import InputError, TaidptError
-from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
+from taidpt.runtime.storage.outputs import refuse_unwritable, write_json
 from taidpt.score_file import ScoreFile
 
 __all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
@@ -44,7 +43,7 @@ class CalibrateJob:
     scores: str | None = None
     texts: str | None = None
     labels: str | None = None
-    report: bool = False
+    judge: bool = False
     dry_run: bool = False
     json_path: str | None = None
     every: int = 1
@@ -93,8 +92,8 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
         )
     if job.scores is None and not job.sources and (job.labels or job.json_path):
         raise InputError("--labels and --json need frames: add --frames SOURCE")
-    if job.report and job.scores is None:
-        raise InputError("--report compares with labels; give --scores FILE.npz with targets")
+    if job.judge and job.scores is None:
+        raise InputError("--judge compares with labels; give --scores FILE.npz with targets")
     if job.score_transform == _AUTO and (job.texts or (job.scores is None and job.bank is None)):
         raise InputError(
             "--score-transform auto takes --scores FILE.npz, or --bank FILE with a bundle, and no "
@@ -122,8 +121,9 @@ def run_calibrate(job: CalibrateJob) -> None:
         from taidpt.calibration.statistics.few_labels import refine
 
         calibration = refine(calibration, given.scores, given.labels)
-    print_table(calibration)
-    if job.report:
+    if job.json_path != "-":
+        print_table(calibration)
+    if job.judge:
         _print_report(calibration, given)
     if job.json_path is not None:
         _write_json(job.json_path, calibration)
@@ -183,8 +183,8 @@ def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
 
 def _from_matrix(job: CalibrateJob) -> _Input:
     matrix = ScoreFile.load(str(job.scores))
-    if job.report and (matrix.targets is None or not (matrix.targets > 0).any()):
-        raise InputError(f"{job.scores}: --report needs targets with at least one positive")
+    if job.judge and (matrix.targets is None or not (matrix.targets > 0).any()):
+        raise InputError(f"{job.scores}: --judge needs targets with at least one positive")
     scale = _Scale(matrix.names, job.score_transform, job.merge_weight)
     plain = "none" if job.score_transform == _AUTO else job.score_transform
     scores = matrix.merged(job.merge_weight, plain)
@@ -206,7 +206,7 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
         raise InputError(
             f"{target.bundle.path}: its graph has the transform {scoring.transform}, and a "
             "temperature and a bias need log_softmax; export it again with --score-transform "
-            "log_softmax --bank input"
+            "log_softmax --swappable-bank"
         )
     scale = _Scale(target.names, scoring.transform, scoring.merge_weight)
     labels = _labels(job, scale)
@@ -294,5 +294,4 @@ def _write_json(path: str, calibration: Calibration) -> None:
         "effective_frames": calibration.effective_frames,
         "tags": [dataclasses.asdict(tag) for tag in calibration.tags],
     }
-    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
-    write_output(path, text.encode() + b"\n")
+    write_json(path, document)

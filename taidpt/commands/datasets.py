@@ -1,4 +1,4 @@
-"""The commands `tune-pictures`, `reproduce` and `datasets`: parse, call the library, print."""
+"""The commands `research tune-pictures`, `reproduce` and `datasets`: parse, call, print."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from taidpt.commands.options import (
     CACHE,
     DEVICE,
     FILE,
-    MARKDOWN_HELP,
+    JSON,
+    MARKDOWN,
     MODEL_HELP,
     OFFICIAL_NAMES,
     PRETRAINED,
     RESUME,
     ROOT,
+    SEED,
     pick_picture,
     pick_settings,
     picture_options,
-    setting,
     shape_options,
     write_text,
 )
@@ -33,64 +34,59 @@ __all__ = ["datasets", "reproduce", "tune_pictures"]
 
 @click.command("tune-pictures")
 @click.option(
-    "--dataset", required=True, help="Data set: voc2007, coco2014, nuswide, toyworld and others."
+    "--dataset", required=True, help="Data set. voc2007, coco2014, nuswide, toyworld and others."
 )
 @ROOT
 @click.option(
     "--split",
     default="train",
-    show_default=True,
-    help="Split to tune on; LaSO's few-shot sets also have train-2 to train-10.",
+    help="Split of the data set. LaSO's few-shot sets also have train-2 to train-10.",
 )
 @click.option(
     "--method",
     type=click.Choice(["coop", "dualcoop"]),
     default="dualcoop",
-    show_default=True,
-    help="CoOp: one prompt per tag; DualCoOp: a positive and a negative one.",
+    help="How prompts are tuned. CoOp: one per tag; DualCoOp: a positive and a negative one.",
 )
-@click.option("--model", help=f"{MODEL_HELP} [default: toyworld for its own data set]")
+@click.option("--model", show_default="toyworld for its own data set", help=MODEL_HELP)
 @PRETRAINED
 @OFFICIAL_NAMES
 @click.option(
     "--known",
     type=click.FloatRange(0, 1, min_open=True),
     default=1.0,
-    show_default=True,
     help="Share of the labels that tuning sees, 0 to 1.",
 )
-@click.option(
-    "--shots", type=click.IntRange(1), help="Pictures of each class. [default: all pictures]"
-)
+@click.option("--shots", type=click.IntRange(1), show_default="all", help="Pictures of each class.")
 @click.option(
     "--augment",
     type=click.Choice(["none", "crop", "cutout"]),
     default="none",
-    show_default=True,
     help="Change pictures in every epoch: random crops or cutout, with AutoAugment and flips.",
 )
 @picture_options
+@SEED
 @click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Seed of every random number generator.",
+    "--epochs", type=click.IntRange(1), default=50, help="Passes over the texts or pictures."
 )
-@setting("--epochs", click.IntRange(1), "Passes over the pictures.", "50")
-@setting("--batch", click.IntRange(1), "Pictures per step.", "64; CoOp: 32")
-@setting("--lr", float, "Learning rate after the first epoch.", "2e-3")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    show_default="64; CoOp: 32",
+    help="Texts, pictures or frames computed at once.",
+)
+@click.option("--lr", type=float, default=2e-3, help="Learning rate after the first epoch.")
 @shape_options
 @RESUME
 @CACHE
-@click.option("-o", "--output", required=True, type=FILE, help="Prompts file to write.")
+@click.option("-o", "--output", required=True, type=FILE, help="What to write. The prompts file.")
 def tune_pictures(method: str, **given: Any) -> None:
-    """Tune prompts on a data set's training pictures, with all or some of their labels.
+    """Tune prompts on a data set's training pictures.
 
     \b
     DualCoOp with a tenth of the labels, as its authors ran it:
-    taidpt tune-pictures --dataset voc2007 --root DATA --model RN101-quickgelu \\
-      --pretrained openai --known 0.1 --size 448 --resize whole --augment crop -o dual.safetensors
+    taidpt research tune-pictures --dataset voc2007 --root DATA --model RN101-quickgelu \\
+      --pretrained openai --known 0.1 --size 448 --fit whole --augment crop -o dual.safetensors
     """
     from taidpt.progress import BarProgress
     from taidpt.tuning.picture_job import PictureTuneJob, run_picture_job
@@ -111,46 +107,42 @@ def tune_pictures(method: str, **given: Any) -> None:
 @click.command("reproduce")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @ROOT
-@click.option("--model", help=f"{MODEL_HELP} [default: the recipe's]")
+@click.option("--model", show_default="the recipe's", help=MODEL_HELP)
 @click.option(
     "--pretrained",
-    help="Weights: an open_clip tag, a file, or random[:SEED]. [default: the recipe's, or those of "
-    "the model's folder]",
+    metavar="WEIGHTS",
+    show_default="the recipe's, or those of the model's folder",
+    help="Weights of the model. An open_clip tag, a file, or random[:SEED].",
 )
 @OFFICIAL_NAMES
-@click.option(
-    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs, from seed 0 on."
-)
+@click.option("--seeds", type=click.IntRange(1), default=3, help="Runs, from seed 0 on.")
 @CACHE
 @click.option(
     "--without-leak",
     is_flag=True,
-    help="Leave out captions that describe COCO's test pictures. [default: off, as in the paper]",
+    help="Leave out captions that describe COCO's test pictures; the paper keeps them.",
 )
 @click.option(
     "--split",
     default="test",
-    show_default=True,
-    help="Split to evaluate on; the toy world also has val.",
+    help="Split of the data set. The toy world also has val.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
     help="Processes that read pictures; 0 reads in the main process.",
 )
 @DEVICE
-@click.option("--dry-run", is_flag=True, help="Print the steps and stop.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @click.option(
     "-o",
     "--output",
     type=FILE,
     default=Path(),
-    show_default=True,
-    help="Folder for one record NAME.json per result.",
+    help="What to write. A folder for one record NAME.json per result.",
 )
-@click.option("--markdown", "markdown_path", type=FILE, help=MARKDOWN_HELP)
+@MARKDOWN
 def reproduce(
     names: tuple[str, ...],
     output: Path,
@@ -162,8 +154,8 @@ def reproduce(
     """Reproduce published results. Without a NAME, list them; 'toyworld-*' selects several.
 
     \b
-    taidpt reproduce voc2007-taidpt --root DATA
-    taidpt reproduce voc2007-ensemble-10 --root DATA --dry-run
+    taidpt research reproduce voc2007-taidpt --root DATA
+    taidpt research reproduce voc2007-ensemble-10 --root DATA --dry-run
     """
     from taidpt.evaluation.recipes import RECIPES, find_recipes
     from taidpt.evaluation.reproduction import ReproductionJob, plan
@@ -202,24 +194,20 @@ def _reproduce(
     write_text(markdown_path, reproduction.markdown(done))
 
 
-@click.group("datasets")
-def datasets() -> None:
-    """Benchmark data sets in their official layouts."""
+@click.command("datasets")
+@click.option("--root", type=FILE, required=True, metavar="FOLDER", help="Folder of the data sets.")
+@JSON
+def datasets(root: Path, json_path: Path | None) -> None:
+    """List which benchmark data sets a folder holds.
 
-
-@datasets.command("check")
-@click.argument("root", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
-def check(root: Path, as_json: bool) -> None:
-    """List what ROOT holds of each data set, what is missing, and where to get it."""
-    import json
-
+    Also what is missing, and where to get it.
+    """
     from taidpt.datasets import check_root
+    from taidpt.runtime.storage.outputs import write_json
 
     checked = check_root(root)
-    if as_json:
-        click.echo(json.dumps([dataset.to_json() for dataset in checked], indent=2))
-        return
-    for dataset in checked:
-        for line in dataset.lines():
-            click.echo(line)
+    if str(json_path) != "-":
+        for dataset in checked:
+            for line in dataset.lines():
+                click.echo(line)
+    write_json(json_path, [dataset.to_json() for dataset in checked])

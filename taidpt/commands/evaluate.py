@@ -1,4 +1,4 @@
-"""The commands `eval` and `ensemble`: parse, call the library, print."""
+"""The commands `research eval` and `research ensemble`: parse, call the library, print."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import click
 from taidpt.commands.options import (
     CACHE,
     FILE,
-    MARKDOWN_HELP,
+    JSON,
+    MARKDOWN,
     MODEL_HELP,
     OFFICIAL_NAMES,
     PRETRAINED,
     ROOT,
+    SEED,
     TEXTS_HELP,
     pick_picture,
     pick_settings,
     picture_options,
-    setting,
     shape_options,
     stacked,
     write_text,
@@ -37,21 +38,18 @@ _metric_options = stacked(
         "--difficult",
         type=click.Choice(["negative", "ignore"]),
         default="negative",
-        show_default=True,
         help="How a target of 0 counts.",
     ),
     click.option(
         "--interpolation",
         type=click.Choice(["none", "11point"]),
         default="none",
-        show_default=True,
         help="Average precision over all positives, or VOC2007's at 11 recalls.",
     ),
     click.option(
         "--empty-class",
         type=click.Choice(["skip", "zero"]),
         default="skip",
-        show_default=True,
         help="How a class without a positive counts.",
     ),
 )
@@ -59,47 +57,45 @@ _MERGE_WEIGHT = click.option(
     "--merge-weight",
     type=float,
     default=0.5,
-    show_default=True,
-    help="Share of the local head in merged scores, 0 to 1.",
+    help="Share of the local score in the merged score, 0 to 1.",
 )
 # Options of --dataset; saved scores refuse them.
 _dataset_options = stacked(
-    click.option("--dataset", help="Data set: voc2007, coco2014, nuswide, toyworld and others."),
+    click.option("--dataset", help="Data set. voc2007, coco2014, nuswide, toyworld and others."),
     ROOT,
+    SEED,
     OFFICIAL_NAMES,
     click.option(
         "--split",
         default="test",
-        show_default=True,
-        help="Split to evaluate on; the toy world also has val.",
+        help="Split of the data set. The toy world also has val.",
     ),
     click.option(
         "--methods",
         default="zsclip,clipdpt",
-        show_default=True,
         help="Methods, separated by commas; a+b averages two.",
     ),
-    click.option("--model", help=f"{MODEL_HELP} [default: toyworld for its own data set]"),
+    click.option("--model", show_default="toyworld for its own data set", help=MODEL_HELP),
     PRETRAINED,
-    click.option(
-        "--texts", multiple=True, type=FILE, help=f"{TEXTS_HELP} For methods made from texts."
-    ),
+    click.option("--texts", multiple=True, type=FILE, metavar="FILE", help=TEXTS_HELP),
     click.option(
         "--prompts",
         multiple=True,
         type=FILE,
-        help="Prompts file, for the method that tuned it. May be repeated.",
+        metavar="FILE",
+        help="Prompts file. For the method that tuned it; may be given several times.",
     ),
     CACHE,
+    SEED,
     click.option(
-        "--seed",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="Seed of tuning on --texts and of random weights.",
+        "--lr",
+        type=float,
+        show_default="the data set's own",
+        help="Learning rate after the first epoch.",
     ),
-    setting("--lr", float, "Learning rate of tuning on --texts.", "the data set's own"),
-    setting("--epochs", click.IntRange(1), "Passes over --texts.", "20"),
+    click.option(
+        "--epochs", type=click.IntRange(1), default=20, help="Passes over the texts or pictures."
+    ),
     shape_options,
     picture_options,
     click.option("--save-scores", type=FILE, help="Folder for one METHOD.npz per method."),
@@ -113,42 +109,46 @@ _dataset_options = stacked(
 
 @click.command("eval")
 @click.option(
-    "--scores", "score_path", type=FILE, help="Score file: .npz with targets, global and local."
+    "--scores",
+    "score_path",
+    type=FILE,
+    metavar="FILE",
+    help="Score file. .npz with targets, global and local.",
 )
 @_dataset_options
 @click.option(
     "--score-transform",
-    metavar="NAME[:T]",
+    metavar="NAME",
     default="none",
-    show_default=True,
-    help="With --scores: none, center or log_softmax over each picture's tags, of T times the "
-    "scores; log_softmax:4 is the published one.",
+    help="Transform of a picture's scores over its tags. With --scores: none, center or "
+    "log_softmax of T times the scores; log_softmax:4 is the published one.",
 )
 @_MERGE_WEIGHT
 @_metric_options
 @click.option(
-    "--top-k", type=click.IntRange(1), help="Also print F1 of the K best tags of each picture."
+    "--top",
+    type=click.IntRange(1),
+    show_default="none",
+    help="N best tags of each picture. Also prints their F1.",
 )
 @click.option(
-    "--threshold", type=float, help="Also print F1 of all tags that score at least this much."
+    "--threshold",
+    type=float,
+    show_default="none",
+    help="One threshold for all tags. Also prints F1 of those above it.",
 )
 @click.option("--per-class", is_flag=True, help="Also print each class.")
 @click.option("--plots", type=FILE, help="Folder for plots.")
-@click.option(
-    "--json",
-    "json_path",
-    type=FILE,
-    help="JSON file to write; - writes it to standard output instead of the lines.",
-)
-@click.option("--markdown", "markdown_path", type=FILE, help=MARKDOWN_HELP)
+@JSON
+@MARKDOWN
 def evaluate(score_path: Path | None, **given: Any) -> None:
-    """Evaluate saved scores, without a model, or methods on a data set.
+    """Evaluate saved scores, or methods on a data set.
 
     \b
-    taidpt eval --scores FILE.npz
-    taidpt eval --dataset voc2007 --root DATA --model RN50-quickgelu --pretrained openai \\
+    taidpt research eval --scores FILE.npz
+    taidpt research eval --dataset voc2007 --root DATA --model RN50-quickgelu --pretrained openai \\
       --texts captions_train2017.json --methods zsclip,clipdpt,tai,taidpt,centroids,linear
-    taidpt eval --dataset toyworld --methods zsclip,clipdpt80,linear
+    taidpt research eval --dataset toyworld --methods zsclip,clipdpt80,linear
     """
     if (score_path is None) == (given["dataset"] is None):
         raise click.UsageError("give --scores FILE.npz, or --dataset NAME --root FOLDER")
@@ -164,7 +164,7 @@ def evaluate(score_path: Path | None, **given: Any) -> None:
 def _refuse_dataset_options() -> None:
     """Refuse options that change how scores are computed: saved scores are computed already."""
     context = click.get_current_context()
-    shared = {"score_path", "merge_weight", "difficult", "interpolation", "empty_class", "top_k"}
+    shared = {"score_path", "merge_weight", "difficult", "interpolation", "empty_class", "top"}
     shared |= {"threshold", "per_class", "plots", "json_path", "markdown_path", "score_transform"}
     default = click.core.ParameterSource.DEFAULT
     for option in context.command.params:
@@ -224,7 +224,7 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
 def _decisions(given: dict[str, Any]) -> list[DecisionRule]:
     from taidpt.evaluation.saved_scores import DecisionRule
 
-    decisions = [DecisionRule(top_k=given["top_k"])] if given["top_k"] else []
+    decisions = [DecisionRule(top_k=given["top"])] if given["top"] else []
     if given["threshold"] is not None:
         decisions.append(DecisionRule(threshold=given["threshold"]))
     return decisions
@@ -238,13 +238,13 @@ def _map_settings(given: dict[str, Any]) -> MapSettings:
 
 def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -> None:
     """Print the lines, unless --json or --markdown writes to standard output."""
-    import json
+    from taidpt.runtime.storage.outputs import write_json
 
     json_path, markdown_path = given["json_path"], given["markdown_path"]
     if Path("-") not in (json_path, markdown_path):
         for line in lines:
             click.echo(line)
-    write_text(json_path, json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_json(json_path, found.to_json())
     write_text(markdown_path, found.markdown())
 
 
@@ -256,21 +256,21 @@ def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -
     "--merge-weight",
     type=float,
     default=0.5,
-    show_default=True,
-    help="Share of the local head in the merged scores of TEXT_SCORES, 0 to 1.",
+    help="Share of the local score in the merged score, 0 to 1. Of TEXT_SCORES.",
 )
 @click.option(
     "--image-merge-weight",
     type=float,
-    help="The same of IMAGE_SCORES; 1 takes DualCoOp's local head alone. [default: --merge-weight]",
+    show_default="--merge-weight",
+    help="The same of IMAGE_SCORES; 1 takes DualCoOp's local head alone.",
 )
 @_metric_options
-@click.option("-o", "--output", type=FILE, help="Score file to write the combination to.")
+@click.option("-o", "--output", type=FILE, help="What to write. The combined score file.")
 def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -> None:
-    """Combine scores of text-tuned and image-tuned prompts, and print the mAP.
+    """Combine two score files, and print the mAP.
 
     The merged scores of each file are scaled to 0 … 1 as a whole; the combination is (1 − rate) ·
-    TEXT_SCORES + rate · IMAGE_SCORES.
+    TEXT_SCORES + rate · IMAGE_SCORES. They are of text-tuned and of image-tuned prompts.
     """
     from taidpt.evaluation.saved_scores import empty_note, ensemble_scores, evaluate_scores
     from taidpt.score_file import ScoreFile

@@ -16,17 +16,18 @@ __all__ = [
     "CACHE",
     "DEVICE",
     "FILE",
-    "MARKDOWN_HELP",
+    "JSON",
+    "MARKDOWN",
     "MODEL_HELP",
     "OFFICIAL_NAMES",
     "PRETRAINED",
     "RESUME",
     "ROOT",
+    "SEED",
     "TEXTS_HELP",
     "pick_picture",
     "pick_settings",
     "picture_options",
-    "setting",
     "shape_options",
     "stacked",
     "write_text",
@@ -34,11 +35,6 @@ __all__ = [
 
 FILE = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def setting(flag: str, kind: Any, text: str, default: str) -> Callable[[Command], Command]:
-    """An option of tuning that, left out, keeps the method's default, which the help names."""
-    return click.option(flag, type=kind, default=None, help=f"{text} [default: {default}]")
 
 
 def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -52,34 +48,53 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return add
 
 
-TEXTS_HELP = "Captions: text, CSV, TSV, JSONL or COCO JSON, also .gz. May be repeated."
-
-MARKDOWN_HELP = "Markdown table to write; - writes it to standard output instead of the lines."
-MODEL_HELP = "open_clip's model name, a folder in open_clip's form, or toyworld."
+TEXTS_HELP = (
+    "File of captions. Text, CSV, TSV, JSONL or COCO JSON, also .gz; may be given several times."
+)
+MODEL_HELP = "Model. open_clip's name, a folder in open_clip's form, or toyworld."
+SEED = click.option(
+    "--seed", type=click.IntRange(0), default=0, help="Seed of every random number generator."
+)
+MARKDOWN = click.option(
+    "--markdown",
+    "markdown_path",
+    type=FILE,
+    metavar="FILE",
+    help="Markdown table to write; - is standard output.",
+)
+JSON = click.option(
+    "--json",
+    "json_path",
+    type=FILE,
+    metavar="FILE",
+    help="JSON file to write; - is standard output.",
+)
 PRETRAINED = click.option(
     "--pretrained",
-    help="Weights: an open_clip tag, a file, or random[:SEED]. [default: those of the model's "
-    "folder, or toyworld's]",
+    metavar="WEIGHTS",
+    show_default="those of the model's folder, or toyworld's",
+    help="Weights of the model. An open_clip tag, a file, or random[:SEED].",
 )
 OFFICIAL_NAMES = click.option(
     "--official-names",
     is_flag=True,
-    help="Spell VOC's classes as published runs do: diningtable, tvmonitor, motor bike. "
-    "[default: dining table, tv monitor, motorbike]",
+    help="Spell VOC's classes as published runs do: diningtable, tvmonitor, motor bike.",
 )
 ROOT = click.option(
-    "--root", type=FILE, help="Folder of the data sets. [default: none, toyworld needs none]"
+    "--root", type=FILE, metavar="FOLDER", help="Folder of the data sets. Toyworld needs none."
 )
-
 CACHE = click.option(
-    "--cache", type=FILE, help="Folder where features are kept. [default: ~/.cache/taidpt]"
+    "--cache",
+    type=FILE,
+    metavar="FOLDER",
+    show_default="~/.cache/taidpt",
+    help="Folder where features are kept.",
 )
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
-    show_default=True,
-    help="Where to compute; auto takes a GPU where torch finds one.",
+    help="Where to compute. auto takes a GPU where torch finds one.",
 )
 RESUME = stacked(
     click.option("--resume", is_flag=True, help="Continue from the checkpoint beside the output."),
@@ -88,30 +103,32 @@ RESUME = stacked(
 
 # The shape of the prompts and the loss, for every command that tunes.
 shape_options = stacked(
-    setting(
+    click.option(
         "--loss",
-        click.Choice(["ranking", "asymmetric", "bce", "focal"]),
-        "Loss over the tags of a text or picture.",
-        "ranking; DualCoOp: asymmetric",
+        type=click.Choice(["ranking", "asymmetric", "bce", "focal"]),
+        show_default="ranking; DualCoOp: asymmetric",
+        help="Loss over the tags of a text or picture.",
     ),
-    setting("--context-tokens", click.IntRange(1), "Context vectors per prompt.", "16"),
-    setting(
+    click.option(
+        "--context-tokens", type=click.IntRange(1), default=16, help="Context vectors per prompt."
+    ),
+    click.option(
         "--name-position",
-        click.Choice(["end", "middle", "front"]),
-        "Where the tag's name stands among the context vectors.",
-        "end",
+        type=click.Choice(["end", "middle", "front"]),
+        default="end",
+        help="Where the tag's name stands among the context vectors.",
     ),
-    setting(
+    click.option(
         "--class-specific/--shared",
-        bool,
-        "One context for each tag, or one for all tags.",
-        "shared; DualCoOp: class-specific",
+        default=None,
+        show_default="shared; DualCoOp: class-specific",
+        help="One context for each tag, or one for all tags.",
     ),
-    setting(
+    click.option(
         "--precision",
-        click.Choice(["fp32", "bf16", "fp16"]),
-        "Arithmetic of tuning: fp32, or mixed with bf16 or fp16.",
-        "fp32",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        help="Arithmetic of tuning: fp32, or mixed with bf16 or fp16.",
     ),
 )
 
@@ -120,20 +137,19 @@ picture_options = stacked(
     click.option(
         "--size",
         type=click.IntRange(1),
-        help="Side of the encoded pictures, in pixels. [default: the model's own]",
+        show_default="the model's own",
+        help="Side of the encoded pictures, in pixels.",
     ),
     click.option(
-        "--resize",
+        "--fit",
         type=click.Choice(["crop", "whole"]),
         default="crop",
-        show_default=True,
         help="crop: resize the short side and take the centre; whole: resize both sides.",
     ),
     click.option(
         "--workers",
         type=click.IntRange(0),
         default=0,
-        show_default=True,
         help="Processes that read pictures; 0 reads in the main process.",
     ),
     DEVICE,
@@ -145,7 +161,7 @@ def pick_picture(arguments: dict[str, Any]) -> StoreSettings:
     from taidpt.encoders.picture_input import PictureInput
     from taidpt.features.picture_store import StoreSettings
 
-    picture = PictureInput(arguments.pop("size"), arguments.pop("resize"))
+    picture = PictureInput(arguments.pop("size"), arguments.pop("fit"))
     return StoreSettings(workers=arguments.pop("workers"), picture=picture)
 
 

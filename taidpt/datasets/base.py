@@ -132,7 +132,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: see `taidpt datasets check`") from None
+        raise InputError(f"{path} is missing: see `taidpt research datasets`") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
     except OSError as error:

@@ -60,7 +60,7 @@ def load_dataset(
 
     Args:
         name: one of DATASET_NAMES.
-        root: its folder, see `taidpt datasets check`.
+        root: its folder, see `taidpt research datasets`.
         split: "test", or "train" for methods that are tuned on pictures; the toy world has "val",
             48/17 has "unseen", and LaSO's official episodes are "train-1" to "train-10".
         official_names: spell VOC's classes as published runs do ("diningtable", "tvmonitor",

@@ -123,7 +123,7 @@ class MethodTable:
         return self.table().markdown()
 
     def save_scores(self, folder: Path) -> None:
-        """Write each method's scores as `METHOD.npz`, as `taidpt eval --scores` reads them."""
+        """Write each method's scores as `METHOD.npz`, for `taidpt research eval --scores`."""
         folder.mkdir(parents=True, exist_ok=True)
         for result in self.results:
             self.score_file(result).save(folder / f"{result.name}.npz")

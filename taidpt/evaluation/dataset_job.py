@@ -1,4 +1,4 @@
-"""Evaluation of methods on a data set, from files to a table: `taidpt eval --dataset`."""
+"""Evaluation of methods on a data set, from files to a table: `taidpt research eval --dataset`."""
 
 from __future__ import annotations
 

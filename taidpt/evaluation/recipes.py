@@ -58,7 +58,7 @@ class Recipe:
     """A published result, or one to compare with published ones.
 
     Attributes:
-        dataset, model, pretrained: as `taidpt eval --dataset` takes them.
+        dataset, model, pretrained: as `taidpt research eval --dataset` takes them.
         text_model: of an ensemble's text-tuned part, None for `model`.
         method: one of `taidpt.evaluation.methods`, or "ensemble": TaI-DPT with the prompts that
             `pictures` tunes.

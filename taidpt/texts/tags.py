@@ -15,6 +15,7 @@ from taidpt.texts.quoting import listed, quoted, shortened
 
 __all__ = ["Tag", "TagSet"]
 
+_SUFFIXES = (".yaml", ".yml", ".txt")
 _KEYS = {"name", "synonyms"}
 _SHAPE = "a tag is a text, or a mapping with `name` and perhaps a list `synonyms`"
 
@@ -71,6 +72,17 @@ class TagSet:
     def from_names(cls, names: Iterable[str], source: str = "the tag list") -> TagSet:
         """Tags without synonyms."""
         return cls(tuple(Tag(_tidy(name)) for name in names), source)
+
+    @classmethod
+    def parse(cls, text: str, source: str = "--tags") -> TagSet:
+        """Read a command line's tags: a file of them, or names with commas between them.
+
+        Raises:
+            InputError: the file cannot be read, or a name is empty or repeated.
+        """
+        if text.lower().endswith(_SUFFIXES) or Path(text).is_file():
+            return cls.load(text)
+        return cls.from_names(text.split(","), source)
 
     @classmethod
     def load(cls, path: str | Path) -> TagSet:

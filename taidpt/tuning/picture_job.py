@@ -1,4 +1,4 @@
-"""Tune prompts on a data set's pictures, from files to a prompts file: `taidpt tune-pictures`.
+"""`taidpt research tune-pictures`: a data set's pictures in, a prompts file out.
 
 Without augmentation, pictures are encoded once and their features kept, as in evaluation. With
 augmentation they are encoded again in every epoch. The prompts file records which was used.

@@ -158,7 +158,7 @@ def _background(job: TuneJob, tags: TagSet) -> tuple[Tag, ...]:
     if job.background is False and len(tags) == 1:
         raise InputError(
             f"the tag {tags.names[0]!r} alone has nothing to be told apart from: leave "
-            "--no-background away, or use templates (`taidpt bank`)"
+            "--no-background away, or use templates (`taidpt bank make`)"
         )
     wanted = len(tags) <= _FEW_TAGS if job.background is None else job.background
     return background_tags(tags) if wanted else ()

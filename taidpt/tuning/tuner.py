@@ -239,7 +239,7 @@ def _warn_of_one_tag(tags: Sequence[Tag], progress: Progress) -> None:
     if len(tags) == 1:
         progress.note(
             f"warning: the tag {tags[0].name!r} alone has nothing to be told apart from, so its "
-            "prompts stay random: add background tags, or use templates (`taidpt bank`)"
+            "prompts stay random: add background tags, or use templates (`taidpt bank make`)"
         )
 
 

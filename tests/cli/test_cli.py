@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taidpt.cli import COMMANDS
+from taidpt.cli import _RENAMED, COMMANDS
 
 TAIDPT = [sys.executable, "-m", "taidpt"]
 
@@ -26,15 +26,24 @@ def test_help_lists_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
     for name in COMMANDS:
-        assert f"  {name} " in done.stdout
+        assert f"  {name.split()[0]} " in done.stdout
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("group", ["bank", "research"])
+def test_help_of_a_group_lists_its_commands(group: str) -> None:
+    done = run(group, "--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        if name.startswith(f"{group} "):
+            assert f"  {name.split()[1]} " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["", "bank", "research", *COMMANDS])
 def test_help_of_each_command_loads_no_heavy_package(name: str) -> None:
     code = (
         "import sys\n"
         "from taidpt.cli import cli\n"
-        f"cli.main([{name!r}, '--help'], standalone_mode=False)\n"
+        f"cli.main([*{name!r}.split(), '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'open_clip', 'av', 'PIL', 'numpy'}\n"
         "loaded = sorted(heavy & set(sys.modules))\n"
         "sys.exit(f'loaded {loaded}' if loaded else 0)"
@@ -55,11 +64,81 @@ def test_a_full_standard_output_is_one_line(words: list[str]) -> None:
     assert done.stderr == "error: standard output: cannot be written: No space left on device\n"
 
 
-def test_unknown_command_is_a_usage_error() -> None:
-    done = run("tagg")
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["tagg"], "Did you mean 'tag'?"),
+        (["calibarte"], "Did you mean 'calibrate'?"),
+        (["research", "evl"], "Did you mean 'eval'?"),
+        (["tag", "b", "s", "--jsnl"], "Did you mean '--jsonl'?"),
+        # earlier names
+        (["texts", "--tags", "t.yaml"], "'texts' is `taidpt tune --check` now."),
+        (["confusable", "b.taidpt"], "'confusable' is `taidpt calibrate --report` now."),
+        (["compare-banks", "b", "s"], "'compare-banks' is `taidpt bank compare` now."),
+        (["eval"], "'eval' is `taidpt research eval` now."),
+    ],
+)
+def test_a_mistyped_or_earlier_name_gets_a_suggestion(words: list[str], meant: str) -> None:
+    done = run(*words)
     assert done.returncode == 2
-    assert "tagg" in done.stderr
+    assert meant in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_command_that_exists_is_called_renamed() -> None:
+    tops = {name.split()[0] for name in COMMANDS}
+    assert not tops & set(_RENAMED)
+    for new in _RENAMED.values():
+        name, _, option = new.partition(" --")
+        assert name in COMMANDS
+        assert not option or f"--{option}" in {
+            flag for parameter in COMMANDS[name].load().params for flag in parameter.opts
+        }
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("program", ["taidpt", "taidpt-export"])
+def test_the_shells_completion_is_written(program: str, shell: str) -> None:
+    done = complete(program, f"{shell}_source", "")
+    assert f"{shell}_complete" in done
+    assert program in done
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("taidpt ca", {"calibrate"}),
+        ("taidpt bank ", {"make", "compare"}),
+        ("taidpt research re", {"reproduce"}),
+        ("taidpt tag b.taidpt --js", {"--jsonl"}),
+        ("taidpt tag b.taidpt --device ort", {"ort-tensorrt"}),
+        ("taidpt-export --swap", {"--swappable-bank"}),
+    ],
+)
+def test_words_are_completed(typed: str, expected: set[str]) -> None:
+    found = complete(typed.split(maxsplit=1)[0], "bash_complete", typed)
+    assert {line.partition(",")[2] for line in found.split()} == expected
+
+
+def test_files_are_completed_by_the_shell() -> None:
+    assert complete("taidpt", "bash_complete", "taidpt tag b").split() == ["file,b"]
+    assert complete("taidpt", "bash_complete", "taidpt tag b --jsonl x").split() == ["file,x"]
+
+
+def complete(program: str, instruction: str, typed: str) -> str:
+    main = "export_main" if program == "taidpt-export" else "main"
+    code = f"import sys; sys.argv = [{program!r}]; from taidpt.cli import {main}; {main}()"
+    variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, variable: instruction, **words},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout
 
 
 def test_our_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
@@ -124,7 +203,7 @@ def work():
     Path(os.environ['WRITTEN']).write_text('done')
     raise ParityError('no')
 
-cli.LazyGroup.get_command = lambda self, context, name: work
+cli.Command.load = lambda self: work
 cli.export_main() if sys.argv[0] == 'taidpt-export' else cli.main()
 """
 

@@ -149,14 +149,14 @@ def test_the_command_makes_it_again_and_refuses_what_it_cannot_change(
         return result.output + str(result.exception or "")
 
     out = tmp_path / "best.taidpt"
-    assert "3 tags" in run(whole, "-o", out, "--top-k", 1, "--bank", "input")
+    assert "3 tags" in run(whole, "-o", out, "--top-k", 1, "--swappable-bank")
     assert onnx.load(out / "model.onnx").graph.node[-1].op_type == "TopK"
     assert "-o is for another bundle" in run(whole, "-o", out)
-    assert "with -o NAME.taidpt make another" in run(whole, "--bank", "input")
+    assert "with -o NAME.taidpt make another" in run(whole, "--swappable-bank")
     assert "--merge-weight is for the export of prompts" in run(
         whole, "-o", out, "--top-k", 1, "--merge-weight", 0.3
     )
-    assert "another head needs every tag's score" in run(out, "-o", whole, "--bank", "input")
+    assert "another head needs every tag's score" in run(out, "-o", whole, "--swappable-bank")
 
 
 @pytest.mark.tensorrt

@@ -26,9 +26,9 @@ COMMANDS = (
     ["tag", "BUNDLE", "PICTURE"],
     ["verify", "BUNDLE"],
     ["doctor", "BUNDLE"],
-    ["export", "BUNDLE", "--bank", "input", "-o", "OUT"],
-    ["bank", "BUNDLE", "-o", "BANK"],
-    ["compare-banks", "BUNDLE", "PICTURE"],
+    ["export", "BUNDLE", "--swappable-bank", "-o", "OUT"],
+    ["bank", "make", "BUNDLE", "-o", "BANK"],
+    ["bank", "compare", "BUNDLE", "PICTURE"],
 )
 
 

@@ -29,7 +29,7 @@ PUBLIC = {
 }
 # Options of the commands that have another form in Python, or none.
 ELSEWHERE = {
-    "tune": {"help"},
+    "tune": {"help", "check", "examples"},  # --check only reports
     # the source and the engine's precision are arguments; an engine's scratch memory is in bytes
     "export": {"help", "source", "engine", "jetpack5", "quiet"},
 }

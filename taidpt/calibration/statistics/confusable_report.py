@@ -42,9 +42,9 @@ def check_report(path: str) -> None:
         MissingDependencyError: matplotlib or scipy is not installed.
     """
     if Path(path).suffix.lower() not in (".png", ".html"):
-        raise InputError(f"-o {path}: expected a name that ends in .png or .html")
+        raise InputError(f"--report {path}: expected a name that ends in .png or .html")
     refuse_unwritable(path)
-    with optional_packages("a picture or page (-o)", "demo"):
+    with optional_packages("a picture or page (--report)", "demo"):
         import scipy.cluster  # noqa: F401
 
 

@@ -163,7 +163,7 @@ def test_bank_command(bundle: Path, tmp_path: Path) -> None:
     clip = load_clip("toyworld", "embedded")
     prompts = tmp_path / "street.safetensors"
     some_prompts(clip).save(prompts)
-    done = run("bank", prompts, "-o", tmp_path / "street.bank")
+    done = run("bank", "make", prompts, "-o", tmp_path / "street.bank")
     assert done.returncode == 0, done.stderr
     bank = ClassBank.load(tmp_path / "street.bank")
     stored = Bundle.load(bundle).bank
@@ -171,9 +171,9 @@ def test_bank_command(bundle: Path, tmp_path: Path) -> None:
     assert bank.names == stored.names
     assert len(bank.thresholds) == len(bank.names)
     assert bank.metadata["model"]["weights_sha256"] == clip.weights_sha256
-    again = run("bank", bundle, "-o", tmp_path / "copy.bank")
+    again = run("bank", "make", bundle, "-o", tmp_path / "copy.bank")
     assert again.returncode == 0
-    assert run("bank", prompts, "-o", tmp_path / "no" / "a.bank").returncode == 2
+    assert run("bank", "make", prompts, "-o", tmp_path / "no" / "a.bank").returncode == 2
 
 
 def test_doctor(bundle: Path) -> None:
@@ -187,5 +187,5 @@ def test_doctor(bundle: Path) -> None:
     done = run("doctor", bundle)
     assert done.returncode == 0
     assert "ok Python" in done.stdout
-    parsed = json.loads(run("doctor", "--json").stdout)
+    parsed = json.loads(run("doctor", "--json", "-").stdout)
     assert {item["what"] for item in parsed} >= {"Python", "GPU"}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.export.classes.bank_maker import CHOICES, BankMaker
-from taidpt.export.cli.bank_commands import bank as bank_command, compare_banks
+from taidpt.export.cli.bank_commands import compare, make
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.progress import SilentProgress
@@ -135,21 +135,21 @@ def run(command: object, *arguments: object) -> str:
     return result.output + str(result.exception or "")
 
 
-def test_the_bank_command_makes_tags_of_names(home: Path, tmp_path: Path) -> None:
+def test_the_command_makes_tags_of_names(home: Path, tmp_path: Path) -> None:
     out, prompts = tmp_path / "site.bank", home / "street.safetensors"
-    said = run(bank_command, prompts, "--tags", "forklift, hard  hat", "-o", out)
+    said = run(make, prompts, "--tags", "forklift, hard  hat", "-o", out)
     assert "2 tags, 192 dimensions" in said
     assert "from other tags" in said
     assert ClassBank.load(out).names == ("forklift", "hard hat")
     (tmp_path / "tags.txt").write_text("open door\nforklift\n")
-    run(bank_command, home / "street.taidpt", "--tags", tmp_path / "tags.txt", "-o", out)
+    run(make, home / "street.taidpt", "--tags", tmp_path / "tags.txt", "-o", out)
     assert ClassBank.load(out).metadata["made_from"] == "templates"
     with Tagger.load(home / "street.taidpt", device="cpu") as tagger:
         tagger.use_bank(out)
         assert tagger.names == ("open door", "forklift")
-    assert "give --tags too" in run(bank_command, prompts, "--from", "linear", "-o", out)
-    assert "stands twice" in run(bank_command, prompts, "--tags", "a b,A b", "-o", out)
-    assert "is a folder" in run(bank_command, prompts, "-o", tmp_path)
+    assert "give --tags too" in run(make, prompts, "--from", "linear", "-o", out)
+    assert "stands twice" in run(make, prompts, "--tags", "a b,A b", "-o", out)
+    assert "is a folder" in run(make, prompts, "-o", tmp_path)
 
 
 def test_banks_are_compared_on_the_users_frames(
@@ -160,11 +160,11 @@ def test_banks_are_compared_on_the_users_frames(
         pixels = generator.integers(0, 256, (64, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     kitchen = tmp_path / "kitchen.bank"
-    run(bank_command, home / "street.safetensors", "--tags", "umbrella", "-o", kitchen)
+    run(make, home / "street.safetensors", "--tags", "umbrella", "-o", kitchen)
     arguments = [home / "street.taidpt", tmp_path, "--bank", kitchen]
     arguments += ["--tags", "umbrella, forklift", "--prompts", home / "street.safetensors"]
     page, document = tmp_path / "page.html", tmp_path / "found.json"
-    said = run(compare_banks, *arguments, "--html", page, "--json", document)
+    said = run(compare, *arguments, "--report", page, "--json", document)
     assert "kitchen.bank" in said
     assert "templates80" in said
     assert "thresholds are defaults: --calibrate" in said
@@ -177,12 +177,12 @@ def test_banks_are_compared_on_the_users_frames(
         image = np.asarray(Image.open(tmp_path / "0.png"))
         shown = f"{tagger(image)['umbrella'].score:.2f}"
     assert f"umbrella {shown}" in said.split("1.png")[0]
-    assert "nothing to compare" in run(compare_banks, *arguments[:2])
+    assert "nothing to compare" in run(compare, *arguments[:2])
     (tmp_path / "1.png").write_bytes(b"no picture")
-    broken = run(compare_banks, *arguments)
+    broken = run(compare, *arguments)
     assert "share of 2 frames" in broken
     assert "1 of 3 pictures could not be read" in caplog.text
-    few = run(compare_banks, *arguments, "--calibrate")
+    few = run(compare, *arguments, "--calibrate")
     assert "frames to calibrate on: 2" in few
 
 
@@ -190,8 +190,8 @@ def test_a_calibration_that_is_a_guess_says_so(home: Path, tmp_path: Path) -> No
     """A video's frames are nearly one: two tags on 60 of them were on in 0 % or in 60 %."""
     video, page, document = assets.video_path(), tmp_path / "page.html", tmp_path / "found.json"
     arguments = [home / "street.taidpt", video, "--every", 10, "--tags", "sheep, bus"]
-    asked = [*arguments, "--calibrate", "--html", page, "--json", document]
-    said = run(compare_banks, *asked, "--max-frames", 60)
+    asked = [*arguments, "--calibrate", "--report", page, "--json", document]
+    said = run(compare, *asked, "--max-frames", 60)
     assert re.search(r"sheep +\d+\.\d % \?  +\d+\.\d % \?\n", said)
     assert "these 60 frames are worth 11 independent ones" in said
     assert "is unsure" in page.read_text()
@@ -199,4 +199,4 @@ def test_a_calibration_that_is_a_guess_says_so(home: Path, tmp_path: Path) -> No
     assert found["sureness"] == {"sheep": "low", "bus": "low"}
     assert found["effective_frames"] == pytest.approx(11, abs=1)
     assert found["share_on"]["sheep"] < 0.3
-    assert "?" not in run(compare_banks, *arguments, "--max-frames", 2)
+    assert "?" not in run(compare, *arguments, "--max-frames", 2)

@@ -67,7 +67,7 @@ def test_too_few_readable_pictures(bundle: Path, tmp_path: Path) -> None:  # noq
         Image.fromarray(picture.pixels).save(frames / f"{index:02d}.png")
     for broken in sorted(frames.iterdir())[7:]:
         broken.write_bytes(broken.read_bytes()[:200])
-    line = one_line(2, bundle, "--engine", "int8", "--calibrate", frames)
+    line = one_line(2, bundle, "--engine", "int8", "--frames", frames)
     assert "calibration needs at least 8 frames, got 7" in line
     assert "model.int8.onnx" not in Bundle.load(bundle).manifest.files
 
@@ -118,9 +118,11 @@ def test_ended_while_it_writes(ends: int, code: int, bundle: Path) -> None:  # n
 
 
 def test_options_that_do_not_fit(bundle: Path) -> None:  # noqa: F811
-    assert "--calibrate needs --engine too" in one_line(2, bundle, "--calibrate", "x", "--jetpack5")
+    assert "--frames needs --engine too" in one_line(2, bundle, "--frames", "x", "--jetpack5")
     options = ("--engine", "int8", "--max-map-drop", "-1")
     assert "expected points of mAP, 0 or more" in one_line(2, bundle, *options)
-    line = one_line(2, bundle, "--engine", "int8", "--labels", "labels.json")
+    line = one_line(2, bundle, "--engine", "int8", "--truth", "labels.json")
     assert "where are its pictures? --images DIR" in line
-    assert "expected least,usual,largest" in one_line(2, bundle, "--engine", "fp16", "--batch", "x")
+    assert "expected least,usual,largest" in one_line(
+        2, bundle, "--engine", "fp16", "--batches", "x"
+    )

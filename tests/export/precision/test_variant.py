@@ -135,7 +135,7 @@ def test_int8_by_the_users_pictures(bundle: Path, tmp_path: Path) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()
     request = EngineRequest(EngineOptions("int8"), calibrate=frames, force=True)
-    with pytest.raises(InputError, match="--calibrate"):
+    with pytest.raises(InputError, match="--frames"):
         add_precision(bundle, EngineRequest(EngineOptions("int8")), SilentProgress())
     for index, picture in enumerate(generated_pictures(96)):
         if index == 3:
@@ -158,7 +158,7 @@ def test_engine_without_tensorrt_is_exit_code_3_after_everything_portable(bundle
     if find_flavour(EngineOptions(flavour="tensorrt")) is not None:
         pytest.skip("TensorRT is installed here")
     command = [sys.executable, "-m", "taidpt", "export", str(bundle), "-q", "--engine", "fp16"]
-    options = ["--batch", "1,4,16", "--workspace", "2G", "--flavour", "tensorrt"]
+    options = ["--batches", "1,4,16", "--workspace", "2G", "--flavour", "tensorrt"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.strip().splitlines()
@@ -314,7 +314,7 @@ def test_pictures_are_for_the_gate_of_a_precision(bundle: Path, tmp_path: Path) 
     command = [sys.executable, "-m", "taidpt", "export", str(bundle), "--images", str(pictures)]
     for more, message in (
         (["--engine", "fp32"], "--images is for the export of prompts"),
-        (["-o", str(tmp_path / "x.taidpt"), "--bank", "input"], "--images is for the export of p"),
+        (["-o", str(tmp_path / "x.taidpt"), "--swappable-bank"], "--images is for the export of p"),
         (["--engine", "fp16"], f"{pictures}: holds no pictures"),
     ):
         done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
@@ -397,7 +397,7 @@ def test_jetpack5_graph_is_plain_and_equal(family: str, opset: int) -> None:
 def test_jetpack5_command_prints_the_line(bundle: Path) -> None:
     command = [sys.executable, "-m", "taidpt", "export", str(bundle), "-q", "--jetpack5"]
     done = subprocess.run(
-        [*command, "--batch", "1,2,4"], capture_output=True, text=True, check=False
+        [*command, "--batches", "1,2,4"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "trtexec --onnx=model.jetpack5.onnx --fp16 --minShapes=frames:1x48x48x3" in done.stdout

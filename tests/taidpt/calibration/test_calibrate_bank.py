@@ -123,7 +123,7 @@ def test_refusals_are_one_line_with_the_next_command(
     (tmp_path / "cut.bank").write_bytes(bank.read_bytes()[:-3])
     frames = ("--frames", pictures)
     cases = (
-        ((constant, "--bank", bank, *frames), f"taidpt-export {constant} --bank input -o"),
+        ((constant, "--bank", bank, *frames), f"taidpt-export {constant} --swappable-bank -o"),
         ((bundle, "--bank", other, *frames), "have 8 dimensions, and those of"),
         ((bundle, "--bank", tmp_path / "no.bank", *frames), "no.bank: cannot read the bank"),
         ((bundle, "--bank", tmp_path / "cut.bank", *frames), "cut.bank: damaged bank"),

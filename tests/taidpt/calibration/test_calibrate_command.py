@@ -53,7 +53,7 @@ def matrix_path(tmp_path: Path) -> Path:
 
 
 def test_report_prints_ours_beside_the_rivals(matrix_path: Path) -> None:
-    done = calibrate("--scores", matrix_path, "--report")
+    done = calibrate("--scores", matrix_path, "--judge")
     assert done.returncode == 0, done.stderr
     for word in ("ours, no labels", "one threshold", "Otsu", "two Gaussians", "calibration error"):
         assert word in done.stdout
@@ -68,7 +68,7 @@ def test_thresholds_do_not_change_when_targets_are_shuffled(
     other = ScoreFile(shuffled, matrix.global_scores, matrix.local_scores, matrix.names)
     other.save(tmp_path / "shuffled.npz")
     for path, target in ((matrix_path, "a.json"), (tmp_path / "shuffled.npz", "b.json")):
-        done = calibrate("--scores", path, "--report", "--json", tmp_path / target)
+        done = calibrate("--scores", path, "--judge", "--json", tmp_path / target)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
@@ -80,7 +80,7 @@ def test_works_without_targets_and_the_report_asks_for_them(
     bare = ScoreFile(None, matrix.global_scores, matrix.local_scores, matrix.names)
     bare.save(tmp_path / "bare.npz")
     assert calibrate("--scores", tmp_path / "bare.npz").returncode == 0
-    done = calibrate("--scores", tmp_path / "bare.npz", "--report")
+    done = calibrate("--scores", tmp_path / "bare.npz", "--judge")
     assert done.returncode == 2
     assert "needs targets" in done.stderr
 
@@ -110,7 +110,7 @@ def test_writes_into_a_bundle_what_the_tagger_then_uses(tmp_path: Path) -> None:
         ((), "nothing to calibrate"),
         (("a.taidpt",), "nothing to calibrate"),
         (("a.taidpt", "--frames", "x", "--scores", "y.npz"), "not both"),
-        (("a.taidpt", "--frames", "x", "--report"), "--scores"),
+        (("a.taidpt", "--frames", "x", "--judge"), "--scores"),
         (("a.taidpt", "--frames", "x"), "a.taidpt"),
         (("--scores", "missing.npz"), "no such file"),
     ],

@@ -63,13 +63,13 @@ def test_command_writes_a_page_and_a_picture(bank: ClassBank, tmp_path: Path) ->
     bundle = str(tiny_bundle(tmp_path / "a.taidpt"))
     page, drawn = tmp_path / "a.html", tmp_path / "a.png"
     done = CliRunner().invoke(
-        cli, ["confusable", bundle, "--frames", str(pictures), "-o", str(page)]
+        cli, ["calibrate", bundle, "--frames", str(pictures), "--report", str(page)]
     )
     assert done.exit_code == 0, done.output
     assert "3 frames" in done.output
     assert "never on" in page.read_text()
     bank.save(tmp_path / "a.bank")
-    done = CliRunner().invoke(cli, ["confusable", str(tmp_path / "a.bank"), "-o", str(drawn)])
+    done = CliRunner().invoke(cli, ["calibrate", str(tmp_path / "a.bank"), "--report", str(drawn)])
     assert done.exit_code == 0, done.output
     assert "car and auto" in done.output
     assert drawn.read_bytes().startswith(b"\x89PNG")
@@ -80,6 +80,6 @@ def test_command_writes_a_page_and_a_picture(bank: ClassBank, tmp_path: Path) ->
 )
 def test_bad_arguments(bank: ClassBank, tmp_path: Path, more: tuple[str, ...], word: str) -> None:
     bank.save(tmp_path / "a.bank")
-    done = CliRunner().invoke(cli, ["confusable", str(tmp_path / "a.bank"), *more])
+    done = CliRunner().invoke(cli, ["calibrate", str(tmp_path / "a.bank"), "--report", "-", *more])
     assert isinstance(done.exception, InputError)
     assert word in str(done.exception)

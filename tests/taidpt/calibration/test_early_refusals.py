@@ -194,7 +194,7 @@ def test_the_last_digits_of_float32_are_no_movement() -> None:
 def test_a_report_that_cannot_be_written(
     name: str, bundle: Path, pictures: Path, tmp_path: Path, scored: list[int]
 ) -> None:
-    done = run_here("confusable", bundle, "--frames", pictures, "-o", tmp_path / name)
+    done = run_here("calibrate", bundle, "--frames", pictures, "--report", tmp_path / name)
     assert done.returncode == 2
     assert name in done.stderr
     assert not scored

@@ -53,7 +53,7 @@ def on_a_terminal(
 
 def test_a_matrix_tells_a_terminal_and_no_pipe(tmp_path: Path) -> None:
     simulate("shifted", 9, Size(300, 5)).save(tmp_path / "scores.npz")
-    arguments = ["--scores", str(tmp_path / "scores.npz"), "--report"]
+    arguments = ["--scores", str(tmp_path / "scores.npz"), "--judge"]
     code, shown = on_a_terminal(arguments, lambda process, shown: None)
     assert code == 0
     assert "calibrating 5 tags on 300 frames" in shown

@@ -151,7 +151,7 @@ def test_check_says_what_is_there_and_where_the_rest_comes_from(tmp_path: Path) 
     states = {found.name: found.state for found in check_root(tmp_path)}
     assert states["VOC2007"] == "in part"
     assert states["NUS-WIDE"] == "missing"
-    command = [sys.executable, "-m", "taidpt", "datasets", "check", str(tmp_path)]
+    command = [sys.executable, "-m", "taidpt", "research", "datasets", "--root", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "  there    ImageSets/Main/test.txt" in done.stdout
     assert "  in part  JPEGImages/*.jpg (1 of 9,963)" in done.stdout

@@ -277,7 +277,7 @@ def test_prompts_that_were_tuned_once_are_kept(
 
 
 def test_command_refuses_before_the_long_work(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "taidpt", "eval", "--dataset", "voc2007", "--root"]
+    command = [sys.executable, "-m", "taidpt", "research", "eval", "--dataset", "voc2007", "--root"]
     command += [str(tmp_path), "--model", "RN50", "--pretrained", "random"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -33,7 +33,7 @@ def score_path(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "taidpt", *arguments]
+    command = [sys.executable, "-m", "taidpt", "research", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -160,7 +160,7 @@ def test_bad_files_give_one_line_and_exit_code_two(
 
 
 def test_f1_of_the_best_tags_and_from_a_threshold_on(score_path: Path) -> None:
-    options = ("--top-k", "1", "--threshold", "0.4")
+    options = ("--top", "1", "--threshold", "0.4")
     lines = run("eval", "--scores", str(score_path), *options).stdout.splitlines()
     # The best tag of each row of the global scores: class 0, class 0 (a tie), class 1.
     expected = "CP 25.000  CR 50.000  CF1 33.333  OP 33.333  OR 50.000  OF1 40.000"

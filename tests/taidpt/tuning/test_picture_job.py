@@ -127,7 +127,7 @@ def test_share_of_known_labels_is_checked(tmp_path: Path) -> None:
 
 def test_command_uses_the_prompt_shape_and_reports(tmp_path: Path) -> None:
     write_voc(tmp_path, 2007, "trainval", OBJECTS)
-    command = [sys.executable, "-m", "taidpt", "tune-pictures", "--dataset", "voc2007"]
+    command = [sys.executable, "-m", "taidpt", "research", "tune-pictures", "--dataset", "voc2007"]
     command += ["--root", str(tmp_path), "--model", "toyworld", "--pretrained", "embedded"]
     command += ["--method", "coop", "--epochs", "1", "--loss", "focal", "--context-tokens", "4"]
     command += ["--name-position", "front", "--class-specific", "--shots", "2", "-o", "c.st"]
