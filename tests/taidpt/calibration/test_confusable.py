@@ -76,7 +76,7 @@ def test_command_writes_a_page_and_a_picture(bank: ClassBank, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("more", "word"), [(("--frames", "x"), "need a bundle"), (("-o", "a.txt"), "ends in")]
+    ("more", "word"), [(("--frames", "x"), "need a bundle"), (("--report", "a.txt"), "ends in")]
 )
 def test_bad_arguments(bank: ClassBank, tmp_path: Path, more: tuple[str, ...], word: str) -> None:
     bank.save(tmp_path / "a.bank")
