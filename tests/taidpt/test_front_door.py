@@ -81,8 +81,9 @@ def test_the_whole_line_of_the_python_page(tmp_path: Path, monkeypatch: pytest.M
     """The page's own code, with the toy world's model in the place of OpenAI's."""
     page = (REPOSITORY / "docs" / "python.md").read_text("utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
-    code = code.replace('"RN50-quickgelu"', '"toyworld"').replace('"openai"', '"embedded"')
-    assert "epochs" not in code
+    code = code.replace('"RN50-quickgelu"', '"toyworld"')
+    code = code.replace('"openai"', '"embedded", epochs=1, background=False')  # for speed
+    assert "epochs=1" in code
     monkeypatch.chdir(tmp_path)
     (tmp_path / "captions.txt").write_text("a dog runs\na red car\na bicycle and a dog\n" * 20)
     from PIL import Image
@@ -99,7 +100,7 @@ def test_the_whole_line_of_the_python_page(tmp_path: Path, monkeypatch: pytest.M
 def test_prompts_in_memory_need_an_output() -> None:
     prompts = taidpt.tune(
         ["dog", "car"], captions=["a dog", "a car"] * 10, model="toyworld", pretrained="embedded",
-        epochs=1,
+        epochs=1, background=False,
     )  # fmt: skip
     with pytest.raises(InputError, match="give the bundle's output folder"):
         taidpt.export_bundle(prompts)
