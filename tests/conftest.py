@@ -43,26 +43,34 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared_encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def shared_encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Within a module, `exporter.write_encoder` writes each encoder once a test run.
 
     PyTorch's exporter takes most of an export's time and gives the same graph for the same weights.
     The files are shared by all processes of the run; everything after them is made anew each time.
     For modules that test what is built around the encoder; tests/export/graph tests the export.
+    Gives the folder, for `encoders_kept_in` in a process of the test's own.
     """
-    from taidpt.export import exporter
-
     # pytest-xdist gives each process a folder inside the run's own
     own = tmp_path_factory.getbasetemp()
     store = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "encoders"
+    with encoders_kept_in(store):
+        yield store
+
+
+@contextlib.contextmanager
+def encoders_kept_in(store: Path) -> Iterator[None]:
+    """Encoders are written to this folder once, and copied from it."""
+    from taidpt.export import exporter
+
     write_encoder = exporter.write_encoder
 
     def write_once(encoder: Any, spec: Any, opset: int, folder: Path) -> Path:
         kept = store / _encoder_key(encoder, spec, opset)
         if not kept.is_dir():
-            fresh = Path(mkdtemp(dir=own))
-            write_encoder(encoder, spec, opset, fresh)
             store.mkdir(exist_ok=True)
+            fresh = Path(mkdtemp(dir=store.parent))
+            write_encoder(encoder, spec, opset, fresh)
             with contextlib.suppress(OSError):  # another process was first
                 fresh.rename(kept)
         shutil.copytree(kept, folder, dirs_exist_ok=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -259,24 +257,3 @@ def test_command_tells_bad_input_in_one_line(
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_killed_export_leaves_nothing_that_is_picked_up(tmp_path: Path, prompts_file: Path) -> None:
-    """Kill -9 as soon as the first file of the bundle is on disk."""
-    out = tmp_path / "street.taidpt"
-    command = [sys.executable, "-m", "taidpt", "export", str(prompts_file), "-o", str(out), "-q"]
-    process = subprocess.Popen(command)
-    try:
-        deadline = time.monotonic() + 300
-        while not list(tmp_path.glob(".street.taidpt.tmp-*/model.onnx")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    assert not out.exists()
-    assert run_export(prompts_file, "-o", out, "-q").returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["street.taidpt"]
-    assert Bundle.load(out).verify_hashes() == ()

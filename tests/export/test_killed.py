@@ -27,6 +27,7 @@ from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, BundleWriter
+from tests.conftest import encoders_kept_in
 from tests.export.precision.test_variant import bundle, require_rtx, template  # noqa: F401  # fixtures
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip
@@ -68,13 +69,15 @@ def add_plain_graph(path: Path) -> None:
 FEW = {export_again: 1, add_fp16: 12, add_rtx_engine: 2, calibrate: 6, add_plain_graph: 6}
 
 
-def run_until(step: int | None, command: Callable[[Path], None], path: Path, how: str) -> int:
+def run_until(
+    step: int | None, command: Callable[[Path], None], path: Path, how: str, encoders: Path
+) -> int:
     """Run in a process of its own that ends at a step on the disk: its exit code.
 
     Without a step it runs to the end and its exit code is the number of steps, 250 at most.
     """
     state = os.environ["XDG_STATE_HOME"]  # the server's environment is older than the test's
-    child = SERVER.Process(target=end_at, args=(step, command, path, how, state))
+    child = SERVER.Process(target=end_at, args=(step, command, path, how, state, encoders))
     child.start()
     child.join()
     assert child.exitcode is not None
@@ -82,7 +85,12 @@ def run_until(step: int | None, command: Callable[[Path], None], path: Path, how
 
 
 def end_at(
-    step: int | None, command: Callable[[Path], None], path: Path, how: str, state: str
+    step: int | None,
+    command: Callable[[Path], None],
+    path: Path,
+    how: str,
+    state: str,
+    encoders: Path,
 ) -> NoReturn:
     os.environ["XDG_STATE_HOME"] = state
     seen = 0
@@ -101,7 +109,8 @@ def end_at(
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         sys.addaudithook(hook)
-        command(path)
+        with encoders_kept_in(encoders):
+            command(path)
         code = min(seen, 250)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -129,20 +138,21 @@ def test_ended_at_any_step(
     bundle: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    shared_encoders: Path,
 ) -> None:
     if command is add_rtx_engine:
         require_rtx()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     before = content(bundle)
     whole = Path(shutil.copytree(bundle, tmp_path / "other" / "street.taidpt"))
-    steps = run_until(None, command, whole, how)
+    steps = run_until(None, command, whole, how, shared_encoders)
     after = content(whole)
     assert after != before
     assert 3 < steps < 250
     few = FEW[command] if how == "kill" else 2
     moments = range(1, steps + 1, 1 if EVERY else max(1, steps // few))
     for step in moments:
-        code = run_until(step, command, bundle, how)
+        code = run_until(step, command, bundle, how, shared_encoders)
         assert code == (-signal.SIGKILL if how == "kill" else INTERRUPTED), step
         found = content(bundle)
         assert found in (before, after), step

@@ -6,6 +6,7 @@ Protobuf's 2 GB are forced down to a few kilobytes here.
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,18 @@ def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_io, "_LARGEST_FILE", 20_000)
 
 
-@pytest.fixture
-def bundle(low_limit: None, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip = make_clip(VIT)
-    prompts, out = some_prompts(clip), tmp_path / "street.taidpt"
-    return write_bundle(prompts, clip, out, ExportOptions(), SilentProgress()).path
+    prompts, out = some_prompts(clip), tmp_path_factory.mktemp("template") / "street.taidpt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_io, "_LARGEST_FILE", 20_000)
+        return write_bundle(prompts, clip, out, ExportOptions(), SilentProgress()).path
+
+
+@pytest.fixture
+def bundle(low_limit: None, template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "street.taidpt"))
 
 
 def redirect(graph: Path, location: str) -> None:
