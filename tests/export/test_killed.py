@@ -17,7 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+# Imported when used, and so again in every process that the server does not import them for.
+import onnx_ir  # noqa: F401
+import onnxruntime  # noqa: F401
+import onnxslim  # noqa: F401
+import open_clip  # noqa: F401
 import pytest
+from PIL import Image  # noqa: F401
 
 from taidpt.calibration.targets import BundleTarget
 from taidpt.export.engines.in_bundle import add_engine
