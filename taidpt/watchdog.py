@@ -2,7 +2,9 @@
 
 Python runs signal handlers between two bytecodes of the main thread, where a graph that loops for
 ever or a driver that hangs never returns. So a thread watches the signals, and ends the process
-where the handlers had no effect.
+where the handlers had no effect. It needs the interpreter lock, which ONNX Runtime, PyAV and ctypes
+(the CUDA driver) release in their calls. A library that hangs while it holds the lock can be ended
+by SIGKILL alone: no exit code of ours can be set from outside the process.
 """
 
 from __future__ import annotations

@@ -108,6 +108,28 @@ def test_a_signal_ends_what_never_returns(
 
 
 @pytest.mark.timeout(120)
+def test_a_signal_ends_a_call_of_a_driver_that_hangs() -> None:
+    """A lock that is taken twice: the call never returns, and signals do not interrupt it.
+
+    CDLL releases the interpreter lock, as all calls of the CUDA driver do.
+    """
+    code = """
+import ctypes, os, signal, sys, threading
+from taidpt import watchdog
+watchdog._GRACE_S = 0.2
+signal.signal(signal.SIGTERM, lambda *_: None)
+watchdog.watch_signals()
+lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+for _ in range(2):
+    library.pthread_mutex_lock(lock)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    line = "terminated; what was running did not end by itself\n"
+    assert (done.returncode, done.stderr) == (143, line)
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGINT, signal.SIGTERM), 143)],
