@@ -57,6 +57,7 @@ class RawServer:
         self.answers = list(answers)
         self.records: list[dict[str, Any]] = []
         self.requests = 0
+        self.targets: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -83,6 +84,7 @@ class RawServer:
         while len(body) < length and (more := connection.recv(1 << 16)):
             body += more
         self.requests += 1
+        self.targets.append(head.split(b" ")[1])
         answer = self.answers.pop(0) if self.answers else GOOD
         if answer is RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -195,6 +197,24 @@ def test_redirect_to_the_same_origin_keeps_method_body_and_password(code: int) -
     with serving([answer]) as server:
         sender = send_all(f"http://me:{SECRET}@127.0.0.1:{server.port}/old", 1)
         assert (server.records, server.requests) == ([{"time_s": 0.0}], 2)
+    assert (sender.sent, sender.failures) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/a b", b"/a%20b"),
+        ("/café?q=ü", b"/caf%C3%A9?q=%C3%BC"),
+        ("/a%20b/%", b"/a%20b/%"),
+        ("/caf\udce9", b"/caf%E9"),
+        ('/"<>{}|\\^`', b"/%22%3C%3E%7B%7D%7C%5C%5E%60"),
+        ("", b"/"),
+    ],
+)
+def test_a_path_of_any_letters_reaches_its_receiver(path: str, sent: bytes) -> None:
+    with serving([]) as server:
+        sender = send_all(f"http://127.0.0.1:{server.port}{path}", 1)
+        assert server.targets == [sent]
     assert (sender.sent, sender.failures) == (1, 0)
 
 

@@ -76,10 +76,30 @@ def subscriber(port: int) -> Iterator[list[dict[str, Any]]]:
         client.loop_stop()
 
 
-def test_an_address_that_is_not_mqtt_is_refused() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://x",
+        "mqtt://h:abc/x",
+        "mqtt://h:0/x",
+        "mqtt://h:70000",
+        "mqtt://[::1",
+        "mqtt:///topic",
+        "mqtt://h/site/+/events",
+        "mqtt://h/site/#",
+        "mqtt://h/site/%23",
+        "mqtts://h/%2B",
+        "mqtt://h/a%00b",
+        "mqtt://h/%ff",
+        "mqtt://h/" + "t" * 70_000,
+        "mqtt://me:a?b@h/x",
+    ],
+)
+def test_an_address_that_is_not_mqtt_is_refused(url: str) -> None:
     require_paho()
-    with pytest.raises(InputError, match=r"expected mqtt://"):
-        open_mqtt("http://x")
+    with pytest.raises(InputError, match=r"expected mqtt://") as error:
+        open_mqtt(url)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_mqtt_events_arrive_also_those_made_while_the_broker_was_away(
