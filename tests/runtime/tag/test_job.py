@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import logging
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.base import Frame, Source
 from taidpt.runtime.sources.open import open_source
+from taidpt.runtime.stream.stream import StreamSettings
 from taidpt.runtime.tag import job as job_module
 from taidpt.runtime.tag.job import run_tag
 from taidpt.runtime.tag.request import Outputs, TagJob
@@ -411,32 +412,6 @@ def test_json_lines_on_an_ascii_output_stay_json(lively: Path, odd_clip: Path) -
     assert os.fsencode(records[0]["source"]) == os.fsencode(odd_clip)
 
 
-def test_two_hundred_clips_need_no_more_than_one(
-    lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Memory, threads and descriptors are flat: a video is open during its turn only."""
-    clip = colour_video(tmp_path / "000.mp4", frames=3)
-    for number in range(1, 200):
-        os.link(clip, tmp_path / f"{number:03}.mp4")
-    seen: list[tuple[int, int, int]] = []
-
-    class Watching(job_module.FrameProgress):
-        def __exit__(self, *error: Any) -> None:
-            super().__exit__(*error)
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-            seen.append((threading.active_count(), descriptors, pages * resource.getpagesize()))
-
-    monkeypatch.setattr(job_module, "FrameProgress", Watching)
-    names = tuple(str(path) for path in sorted(tmp_path.glob("*.mp4")))
-    run_tag(TagJob(str(lively), names, Outputs(jsonl=str(tmp_path / "out.jsonl"))))
-    assert len({record["source"] for record in lines(tmp_path / "out.jsonl")}) == 200
-    threads, descriptors, memory = zip(*seen, strict=True)
-    assert max(threads) <= threads[0]
-    assert max(descriptors) <= descriptors[0] + 1
-    assert memory[-1] - memory[20] < 20e6
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders with a good picture, with a bad one, and with both and a macOS resource file."""
@@ -466,28 +441,21 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_unreadable_pictures_fail_a_run_only_if_nothing_was_tagged(
-    lively: Path, pictures: Path, names: list[str], code: int, batch: int
+    lively: Path,
+    pictures: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    names: list[str],
+    code: int,
+    batch: int,
 ) -> None:
-    done = tag(lively, *names, "--batch", batch, "--jsonl", "-", cwd=pictures)
-    assert done.returncode == code, done.stderr
-    tagged = [json.loads(line)["source"] for line in done.stdout.splitlines()]
-    assert len(tagged) == sum(name in ("good", "mixed", "good/a.png") for name in names)
-    assert ("error: " in done.stderr) == (code == 2)
-    assert any(bad in done.stderr for bad in ("bad/._0", "worse/._0", "mixed/._0")) or names == [
-        "good"
-    ]
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_bad_video_of_a_list_ends_no_other_and_is_named_at_the_end(
-    lively: Path, tmp_path: Path, batch: int
-) -> None:
-    clip = colour_video(tmp_path / "a.mp4", frames=10)
-    (tmp_path / "b.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 500)
-    os.link(clip, tmp_path / "c.mp4")
-    names = ("a.mp4", "b.mp4", "c.mp4")
-    done = tag(lively, *names, "--batch", batch, "--jsonl", "-", cwd=tmp_path)
-    tagged = [json.loads(line)["source"] for line in done.stdout.splitlines()]
-    assert {name: tagged.count(name) for name in names} == {"a.mp4": 10, "b.mp4": 0, "c.mp4": 10}
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: b.mp4: ")
+    sources = tuple(str(pictures / name) for name in names)
+    settings = StreamSettings(batch=batch)
+    out = tmp_path / "out.jsonl"
+    caplog.set_level(logging.WARNING)
+    with pytest.raises(InputError) if code else contextlib.nullcontext():
+        run_tag(TagJob(str(lively), sources, Outputs(jsonl=str(out)), stream=settings))
+    assert len(lines(out) if out.exists() else ()) == sum(
+        name in ("good", "mixed", "good/a.png") for name in names
+    )
+    assert ("._0" in caplog.text) == (names not in (["good"], ["bad"]))
