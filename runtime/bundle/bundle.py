@@ -15,6 +15,7 @@ from taidpt.runtime.bank.bank_file import read_bank_names
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.manifest import (
     KIND,
+    MANIFEST_FILE,
     SCHEMA,
     FileEntry,
     GraphInfo,
@@ -23,17 +24,11 @@ from taidpt.runtime.bundle.manifest import (
     ModelInfo,
     Scoring,
     TagEntry,
-    check_file_name,
+    read_manifest,
 )
-from taidpt.runtime.bundle.writer import (
-    MANIFEST_FILE,
-    BundleWriter,
-    is_being_replaced,
-    recover_bundle,
-)
+from taidpt.runtime.bundle.writer import BundleWriter, is_being_replaced, recover_bundle
 from taidpt.runtime.errors import BundleError, InputError
-from taidpt.runtime.storage.atomic import hold_lock, sha256_of, write_atomically
-from taidpt.runtime.storage.regular_file import read_regular
+from taidpt.runtime.storage.atomic import sha256_of, write_atomically
 
 __all__ = [
     "BANK_FILE",
@@ -149,27 +144,6 @@ class Bundle:
             )
         return self
 
-    def add_file(self, name: str, data: bytes) -> Bundle:
-        """Add one file atomically, then write the manifest that lists it.
-
-        Returns:
-            The bundle with the new file.
-        Raises:
-            BundleError: there is a file of this name with other content (to replace a file, use
-                a `BundleWriter` with this bundle as base).
-        """
-        check_file_name(name, str(self.path))
-        with hold_lock(self.path):
-            current = Bundle.load(self.path)
-            target = self.path / name
-            if name in current.manifest.files and target.read_bytes() != data:
-                raise BundleError(f"{self.path}: has a file {name!r} already, with other content")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, data)
-            entry = FileEntry(len(data), sha256_of(target))
-            files = {**current.manifest.files, name: entry}
-            return current.with_manifest(dataclasses.replace(current.manifest, files=files))
-
     def with_manifest(self, manifest: Manifest) -> Bundle:
         """Write a changed manifest and return the bundle with it."""
         data = manifest.to_bytes()
@@ -183,7 +157,7 @@ def _load_once(folder: Path) -> Bundle:
     if identity is None:
         raise InputError(f"{folder}: no such bundle; make one with taidpt-export")
     try:
-        manifest = _read_manifest(folder)
+        manifest, _ = read_manifest(folder)
         _check_files(folder, manifest)
         _check_bank(folder, manifest)
     except OSError as error:
@@ -204,19 +178,6 @@ def _identity(folder: Path) -> Identity | None:
     except OSError:
         written = 0
     return status.st_dev, status.st_ino, written
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST_FILE
-    try:
-        data = read_regular(path)
-    except FileNotFoundError:
-        raise BundleError(
-            f"{folder}: not a bundle, it has no {MANIFEST_FILE}; make one with taidpt-export"
-        ) from None
-    except NotADirectoryError:
-        raise InputError(f"{folder}: not a bundle: a bundle is a folder") from None
-    return Manifest.from_bytes(data, str(path))
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from taidpt.runtime.bank.thresholds import Threshold
 from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.bundle.scoring import Scoring
-from taidpt.runtime.errors import BundleError
+from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = [
     "KIND",
+    "MANIFEST_FILE",
     "SCHEMA",
     "TOP_OUTPUTS",
     "FileEntry",
@@ -26,17 +28,13 @@ __all__ = [
     "Scoring",
     "TagEntry",
     "check_file_name",
+    "read_manifest",
 ]
 
+MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
 KIND = "taidpt-bundle"
-DEFAULT_OUTPUTS = (
-    "scores",
-    "global_scores",
-    "local_scores",
-    "global_features",
-    "patch_features",
-)
+DEFAULT_OUTPUTS = ("scores", "global_scores", "local_scores", "global_features", "patch_features")
 TOP_OUTPUTS = ("top_scores", "top_indices")  # instead of "scores" in a top-k export
 
 
@@ -94,11 +92,6 @@ class ModelInfo:
         """As a JSON object."""
         return {**asdict(self), "grid": list(self.grid)}
 
-    @classmethod
-    def from_json(cls, reader: JsonReader) -> ModelInfo:
-        """From a JSON object; BundleError when a key is missing or wrong."""
-        return reader.build(cls, grid=reader.size("grid", "[rows, columns]"))
-
 
 @dataclass(frozen=True)
 class GraphInfo:
@@ -119,13 +112,6 @@ class GraphInfo:
     inputs: tuple[str, ...] = ("frames",)
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     top_k: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        document = asdict(self)
-        if self.top_k is None:
-            del document["top_k"]
-        return document
 
     @classmethod
     def from_json(cls, reader: JsonReader) -> GraphInfo:
@@ -149,15 +135,6 @@ class FileEntry:
 
     size: int
     sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, reader: JsonReader) -> FileEntry:
-        """From a JSON object; BundleError when a key is missing or wrong."""
-        return reader.build(cls, size=reader.integer("size"))
 
 
 @dataclass(frozen=True)
@@ -190,8 +167,8 @@ class Manifest:
             "model": self.model.to_json(),
             "scoring": self.scoring.to_manifest(),
             "input": self.input.to_json(),
-            "graph": self.graph.to_json(),
-            "files": {name: entry.to_json() for name, entry in sorted(self.files.items())},
+            "graph": {k: v for k, v in asdict(self.graph).items() if v is not None},
+            "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
             "provenance": dict(self.provenance),
         }
 
@@ -209,14 +186,14 @@ class Manifest:
         """
         reader = JsonReader(parse_object(data, where), where)
         _check_schema(reader)
-        files = reader.child("files")
+        model, files = reader.child("model"), reader.child("files")
         manifest = cls(
             tags=tuple(map(TagEntry.from_json, reader.children("tags"))),
-            model=ModelInfo.from_json(reader.child("model")),
+            model=model.build(ModelInfo, grid=model.size("grid", "[rows, columns]")),
             scoring=Scoring.from_manifest(reader.child("scoring")),
             input=InputSpec.from_json(reader.child("input")),
             graph=GraphInfo.from_json(reader.child("graph")),
-            files={name: FileEntry.from_json(files.child(name)) for name in files.document},
+            files={name: _file_entry(files.child(name)) for name in files.document},
             provenance=reader.child("provenance").document,
         )
         _check_whole(manifest, where)
@@ -233,6 +210,31 @@ def check_file_name(name: str, where: str) -> None:
     foreign = "\\" in name or PureWindowsPath(name).drive or not name.isprintable()
     if not name or foreign or path.is_absolute() or ".." in path.parts or str(path) != name:
         raise BundleError(f"{where}: the file name {name!r} does not stay inside the bundle")
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, bytes]:
+    """The manifest of the bundle in a folder, and its bytes.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+        InputError: the folder is a file, or the manifest cannot be read.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        data = read_regular(path)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder}: not a bundle, it has no {MANIFEST_FILE}; make one with taidpt-export"
+        ) from None
+    except NotADirectoryError:
+        raise InputError(f"{folder}: not a bundle: a bundle is a folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    return Manifest.from_bytes(data, str(path)), data
+
+
+def _file_entry(reader: JsonReader) -> FileEntry:
+    return FileEntry(reader.integer("size"), reader.string("sha256"))
 
 
 def _check_schema(reader: JsonReader) -> None:

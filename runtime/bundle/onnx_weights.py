@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from taidpt.runtime.bundle.base import MANIFEST_FILE, BundleBase
+from taidpt.runtime.bundle.manifest import MANIFEST_FILE, read_manifest
 from taidpt.runtime.errors import BundleError
 
 __all__ = ["check_external_data", "data_name", "external_locations"]
@@ -56,8 +56,8 @@ def check_external_data(graph: Path) -> None:
             raise BundleError(
                 f"{beside}: the graph's weights must be a plain file there; export the bundle again"
             )
-        manifest = graph.with_name(MANIFEST_FILE)
-        if manifest.is_file() and allowed not in BundleBase.read(graph.parent).manifest.files:
+        listed = graph.with_name(MANIFEST_FILE).is_file()
+        if listed and allowed not in read_manifest(graph.parent)[0].files:
             raise BundleError(
                 f"{beside}: holds weights of the graph, and {MANIFEST_FILE} does not list it with "
                 "its size and hash; export the bundle again"

@@ -7,11 +7,17 @@ import dataclasses
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from taidpt.runtime.bundle.base import MANIFEST_FILE, BundleBase
-from taidpt.runtime.bundle.manifest import FileEntry, Manifest, check_file_name
+from taidpt.runtime.bundle.manifest import (
+    MANIFEST_FILE,
+    FileEntry,
+    Manifest,
+    check_file_name,
+    read_manifest,
+)
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import (
@@ -22,14 +28,30 @@ from taidpt.runtime.storage.atomic import (
     try_lock,
     write_atomically,
 )
+from taidpt.runtime.storage.regular_file import read_regular
 
-__all__ = ["MANIFEST_FILE", "BundleWriter", "is_being_replaced", "recover_bundle"]
+__all__ = ["BundleWriter", "is_being_replaced", "recover_bundle"]
 
 # Without folder locks (Windows), a hidden folder of this age belongs to a killed writer: no export
 # takes a day.
 _STALE_AFTER_S = 24 * 3600.0
 # Each try fails only if a reader put the old bundle back in the microseconds between two renames.
 _SWAP_TRIES = 20
+
+
+class _Base(NamedTuple):
+    """The bundle whose files are taken over, at the time of reading."""
+
+    path: Path
+    manifest: Manifest
+    data: bytes
+
+    def is_current(self) -> bool:
+        """Whether the manifest is unchanged since; calibration, for example, writes thresholds."""
+        try:
+            return read_regular(self.path / MANIFEST_FILE) == self.data
+        except OSError:
+            return False
 
 
 class BundleWriter(Closing):
@@ -60,13 +82,16 @@ class BundleWriter(Closing):
         recover_bundle(self.target)
         _check_target(self.target)
         _remove_stale(self.target)
-        self._base = None if base is None else BundleBase.read(Path(base))
+        self._base = None if base is None else _Base(Path(base), *read_manifest(Path(base)))
         self._inherited = {} if self._base is None else dict(self._base.manifest.files)
         self.folder, self._lock = _make_temporary(self.target)
         self._committed = False
         if self._base is not None:
-            with self._removed_on_error():
-                self._base.link_into(self.folder)
+            try:
+                _link_files(self._base.path, self._inherited, self.folder)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def base(self) -> Manifest:
@@ -141,14 +166,6 @@ class BundleWriter(Closing):
         self._committed = True
         return whole
 
-    @contextlib.contextmanager
-    def _removed_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
-
     def close(self) -> None:
         """Remove the hidden folder: a bundle that was not committed, or the replaced one."""
         import shutil
@@ -204,6 +221,26 @@ def _remove_stale(target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def _link_files(base: Path, names: Iterable[str], folder: Path) -> None:
+    """Put files of a bundle into another folder, as hard links or else as copies.
+
+    Other files of the bundle's folder, left by a killed writer for example, are ignored.
+    """
+    import shutil
+
+    for name in names:
+        source, copy = (base / name).resolve(), folder / name
+        if not source.is_relative_to(base.resolve()):
+            raise BundleError(f"{base / name}: leads out of the bundle")
+        if not source.is_file():
+            raise BundleError(f"{base / name}: missing; export the bundle again")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, copy)
+        except OSError:
+            shutil.copyfile(source, copy)
 
 
 def _make_temporary(target: Path) -> tuple[Path, int | None]:

@@ -12,8 +12,8 @@ import pytest
 
 from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.bank.class_bank import ClassBank
-from taidpt.runtime.bundle.base import BundleBase
 from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.bundle.manifest import read_manifest
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.storage.regular_file import open_regular, read_regular
 from tests.runtime.tiny import tiny_bundle
@@ -41,7 +41,7 @@ def test_only_files_are_opened(tmp_path: Path, kind: str) -> None:
     ("name", "load"),
     [
         ("manifest.json", Bundle.load),
-        ("manifest.json", BundleBase.read),
+        ("manifest.json", read_manifest),
         ("model.onnx", Bundle.load),
         ("bank.safetensors", Bundle.load),
         ("bank.safetensors", lambda path: ClassBank.load(path / "bank.safetensors")),
