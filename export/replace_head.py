@@ -13,7 +13,7 @@ import numpy as np
 from taidpt.export.graph.from_bundle import encoder_of, require_onnx
 from taidpt.export.graph.head import append_head, graph_info
 from taidpt.export.graph.onnx_files import save_graph
-from taidpt.export.parity.centred_cosine import ExportResult, Sides, compare
+from taidpt.export.parity.centred_cosine import ExportResult, compare
 from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
 from taidpt.export.precision.half import bound_of
@@ -52,13 +52,9 @@ def replace_head(
         save_graph(graph, writer.path(MODEL_FILE))
         bank.save(writer.path(BANK_FILE))
         expected = _expectations(bundle, top_k)
-        sides = Sides(
-            "PyTorch, stored in the bundle",
-            "the new graph in onnxruntime (CPUExecutionProvider)",
-            tuple(picture.name for picture in expected.pictures),
-        )
-        pixels = [picture.pixels for picture in expected.pictures]
-        found = graph_outputs(writer.folder / MODEL_FILE, manifest.input, pixels, bank)
+        sides = expected.sides("the new graph in onnxruntime (CPUExecutionProvider)")
+        written = writer.folder / MODEL_FILE
+        found = graph_outputs(written, manifest.input, expected.pixels, bank)
         precision = str(manifest.provenance.get("precision", "fp32"))
         parity = compare(expected.outputs, found, sides, bound_of(precision))
         progress.advance()

@@ -17,7 +17,7 @@ from taidpt.export.engines.builder import (
     require_flavour,
 )
 from taidpt.export.engines.outputs import engine_outputs
-from taidpt.export.parity.centred_cosine import ParityReport, Sides, compare
+from taidpt.export.parity.centred_cosine import ParityReport, compare
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
 from taidpt.export.precision.half import bound_of
 from taidpt.export.precision.request import EngineOptions, EngineRequest
@@ -173,11 +173,9 @@ def _checked(bundle: Bundle, name: str) -> ParityReport:
     """The engine against PyTorch's stored outputs; unverified where it cannot run here."""
     expected = StoredAnswers.load(bundle.file(EXPECTATIONS_FILE))
     engine = next(engine for engine in list_engines(bundle) if engine.name == name)
-    names = tuple(picture.name for picture in expected.pictures)
-    sides = Sides("PyTorch, stored in the bundle", name, names)
-    pixels = [picture.pixels for picture in expected.pictures]
+    sides = expected.sides(name)
     try:
-        found = engine_outputs(bundle, engine, pixels, trust_engine=True)
+        found = engine_outputs(bundle, engine, expected.pixels, trust_engine=True)
     except (BackendError, MissingDependencyError) as error:
         return ParityReport.not_run(sides, {"reason": f"not run here: {error}"})
     report = compare(expected.outputs, found, sides, bound_of(engine.precision))

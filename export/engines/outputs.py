@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from taidpt.export.parity.graph_outputs import BATCH, Arrays, Pixels
+from taidpt.export.parity.graph_outputs import Arrays, Pixels, outputs_of
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.backends.engine_files import EngineFile, Machine
 from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.backends.tensorrt_library import import_tensorrt
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, ParityError
-from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.runtime.tagger.active_bank import own_bank
-from taidpt.runtime.top_k import expand_top
 
 __all__ = ["engine_outputs"]
 
@@ -44,19 +40,12 @@ def engine_outputs(
     if faults:
         raise BackendError("; ".join(faults))
     options = BackendOptions(engine.flavour, trust_engine=trust_engine, engine=engine.name)
-    preprocess = Preprocessor(bundle.manifest.input)
     bank = own_bank(bundle).inputs
     backend = TensorRTBackend(bundle, options, engine.flavour)
     try:
-        parts = [
-            dict(backend.run(preprocess.batch(list(pictures[start : start + BATCH])), bank))
-            for start in range(0, len(pictures), BATCH)
-        ]
+        spec, tags = bundle.manifest.input, len(bundle.names)
+        return outputs_of(lambda frames: backend.run(frames, bank), spec, pictures, tags)
     except BackendError as error:
         raise ParityError(f"{engine.name} loads here and fails when it runs: {error}") from None
     finally:
         backend.close()
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if "scores" not in found:
-        found["scores"], _ = expand_top(found, len(bundle.names))
-    return found

@@ -6,12 +6,8 @@ head's custom node is in: tools inline it, or damage its function.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from taidpt.export.graph.large_weights import (
-    hide_matrices,
-    put_back,
-    save_program,
-)
+from taidpt.export.graph.large_weights import hide_matrices, put_back, save_program
 from taidpt.export.graph.onnx_files import (
     RAW_GLOBAL,
     RAW_PATCHES,
@@ -33,6 +25,7 @@ from taidpt.export.graph.onnx_files import (
     describe_opset,
     finish_graph,
     lower_opset,
+    quiet_tools,
     run_graph,
 )
 from taidpt.runtime.errors import BackendError, ParityError
@@ -167,7 +160,7 @@ def clean_encoder(path: Path, spec: EncoderInput) -> onnx.ModelProto:
 def _export(module: nn.Module, spec: EncoderInput, opset: int, path: Path) -> None:
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet_tools(), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 (example,),
@@ -196,7 +189,7 @@ def _clean(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
     hidden = hide_matrices(model)
     load_external_data_for_model(model, str(folder))
-    with _quiet():
+    with quiet_tools():
         cleaned: onnx.ModelProto = onnxslim.slim(model)
     put_back(cleaned, hidden)
     return cleaned
@@ -233,16 +226,3 @@ def _require_equal(before: dict[str, npt.NDArray[Any]], after: dict[str, npt.NDA
                 f"cleaning the graph changed {name} by {difference:.1e} of its largest value, "
                 f"expected at most {_CLEAN_TOLERANCE:.0e}; please report the model"
             )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' logs, warnings and output; exceptions pass."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

@@ -7,13 +7,17 @@ optimisers and converters inline or damage the custom node.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from taidpt.export.graph.onnx_files import IR_VERSION, RAW_GLOBAL, RAW_PATCHES, check_graph
+from taidpt.export.graph.onnx_files import (
+    IR_VERSION,
+    RAW_GLOBAL,
+    RAW_PATCHES,
+    NodeAdder,
+    check_graph,
+)
 from taidpt.kernels.local_similarity.onnx_node import attach_function, local_similarity_node
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import TOP_OUTPUTS, GraphInfo, Scoring
@@ -91,11 +95,11 @@ def graph_info(opset: int, bank_as: str, top_k: int | None) -> GraphInfo:
     )
 
 
-class _Head:
-    """Adds named nodes to a graph, one method per part of the head."""
+class _Head(NodeAdder):
+    """One method per part of the head."""
 
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
-        self.graph = graph
+        super().__init__(graph, "head/")
         self.opset = opset
 
     def add_bank(self, bank: ClassBank, bank_as: str) -> None:
@@ -103,14 +107,9 @@ class _Head:
         from onnx import TensorProto, helper
 
         if bank_as == "input":
-            shapes: dict[str, list[Any]] = {
-                "global_embeddings": ["classes", bank.dim],
-                "local_embeddings": ["classes", bank.dim],
-                "scale": ["classes"],
-                "bias": ["classes"],
-            }
             for name in BANK_INPUTS:
-                value = helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name])
+                shape = ["classes", *getattr(bank, name).shape[1:]]
+                value = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
                 self.graph.input.append(value)
             return
         for name in BANK_INPUTS:
@@ -152,13 +151,8 @@ class _Head:
 
     def add_top(self, count: int) -> None:
         """Add the node from all scores to the best of each frame."""
-        from onnx import helper
-
         self.constant("top_count", np.array([count], np.int64))
-        node = helper.make_node(
-            "TopK", ["scores", "top_count"], list(TOP_OUTPUTS), name="head/top", axis=-1
-        )
-        self.graph.node.append(node)
+        self.node("TopK", ["scores", "top_count"], *TOP_OUTPUTS, axis=-1)
 
     def unit_rows(self, source: str, target: str) -> None:
         """`target` = the rows of `source`, cast to fp32 and divided by their length."""
@@ -178,21 +172,6 @@ class _Head:
         if all(tensor.name != axes for tensor in self.graph.initializer):
             self.constant(axes, np.array([-1], np.int64))
         return self.node(op, [source, axes], target, keepdims=1)
-
-    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
-        """Store an array in the graph."""
-        from onnx import numpy_helper
-
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output, named after it."""
-        from onnx import helper
-
-        made = helper.make_node(op, list(inputs), [output], name=f"head/{output}", **attributes)
-        self.graph.node.append(made)
-        return output
 
 
 def _check(encoder: onnx.ModelProto, bank: ClassBank, bank_as: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ __all__ = [
     "RAW_GLOBAL",
     "RAW_PATCHES",
     "RESIZE_PREFIX",
+    "NodeAdder",
     "check_graph",
     "count_ops",
     "describe_opset",
@@ -32,6 +36,7 @@ __all__ = [
     "lower_opset",
     "one_line_on_disk",
     "open_session",
+    "quiet_tools",
     "require_export_packages",
     "run_graph",
     "save_graph",
@@ -76,6 +81,49 @@ def count_ops(model: onnx.ModelProto) -> dict[str, int]:
     """Number of nodes by operator; operators of a custom domain are written domain.operator."""
     names = (f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.node)
     return dict(sorted(Counter(names).items()))
+
+
+class NodeAdder:
+    """Adds nodes to a graph; each is named after its first output.
+
+    Args:
+        graph: changed in place.
+        nodes: prefix of the nodes' names.
+        values: prefix of the names of outputs and constants.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, nodes: str, values: str = "") -> None:
+        self.graph, self._nodes, self._values = graph, nodes, values
+
+    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
+        """Store an array in the graph; its name there."""
+        from onnx import numpy_helper
+
+        array = numpy_helper.from_array(np.asarray(value), f"{self._values}{name}")
+        self.graph.initializer.append(array)
+        return str(array.name)
+
+    def node(self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
+        """Add a node; the name of its first output."""
+        from onnx import helper
+
+        names = [f"{self._values}{output}" for output in outputs]
+        name = f"{self._nodes}{outputs[0]}"
+        self.graph.node.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
+        return names[0]
+
+
+@contextmanager
+def quiet_tools() -> Iterator[None]:
+    """Silence logs, warnings and output of tools that change graphs; exceptions pass."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
 
 
 def check_graph(model: onnx.ModelProto) -> None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.export.graph.onnx_files import finish_graph
+from taidpt.export.graph.onnx_files import RESIZE_PREFIX, NodeAdder, finish_graph
 from taidpt.runtime.bundle.input_spec import (
     NV12,
     RGB,
@@ -28,7 +28,7 @@ from taidpt.runtime.bundle.input_spec import (
 )
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import yuv_to_rgb_matrix
-from taidpt.runtime.preprocess.resize import plan_crop
+from taidpt.runtime.preprocess.resize import bicubic_weights, plan_crop
 
 if TYPE_CHECKING:
     import onnx
@@ -37,10 +37,7 @@ __all__ = ["FrameInput", "prepend_resize", "resize_graph", "resize_matrix"]
 
 Matrix = npt.NDArray[np.float32]
 
-_SHARPNESS = -0.5  # Pillow's bicubic
-_REACH = 2.0
-# Pillow rounds its weights to this many bits behind the point.
-_PILLOW_BITS = 32 - 8 - 2
+_PIXELS = f"{RESIZE_PREFIX}pixels"
 
 
 @dataclass(frozen=True)
@@ -93,25 +90,11 @@ def resize_matrix(size: int, resized: int, start: int, count: int) -> Matrix:
         resized: pixels after.
         start, count: range of those that are kept.
     """
-    scale = size / resized
-    stretch = max(scale, 1.0)
-    reach = _REACH * stretch
-    matrix = np.zeros((count, size), np.float64)
+    low, high, weights = bicubic_weights(size, resized, start, count)
+    matrix = np.zeros((count, size), np.float32)
     for row in range(count):
-        centre = (start + row + 0.5) * scale
-        low, high = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), size)
-        taps = _cubic((np.arange(low, high) - centre + 0.5) / stretch)
-        taps /= taps.sum()
-        unit = 1 << _PILLOW_BITS
-        matrix[row, low:high] = np.trunc(taps * unit + np.where(taps < 0, -0.5, 0.5)) / unit
-    return matrix.astype(np.float32)
-
-
-def _cubic(offsets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    x, a = np.abs(offsets), _SHARPNESS
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+        matrix[row, low[row] : high[row]] = weights[row, : high[row] - low[row]]
+    return matrix
 
 
 def prepend_resize(encoder: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
@@ -125,10 +108,9 @@ def prepend_resize(encoder: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto
 
     model = onnx.ModelProto()
     model.CopyFrom(encoder)
-    front = _Front(model.graph)
-    _replace_cast(model.graph, front.pixels(spec))
+    _replace_cast(model.graph, _PIXELS)
+    _Front(model.graph, RESIZE_PREFIX, RESIZE_PREFIX).pixels(spec)
     model.graph.input[0].CopyFrom(_frames(spec))
-    model.graph.node.extend(front.nodes)
     return finish_graph(model)
 
 
@@ -140,10 +122,8 @@ def resize_graph(spec: InputSpec) -> onnx.ModelProto:
     import onnx
 
     graph = onnx.GraphProto()
-    front = _Front(graph)
-    pixels = front.pixels(spec)
+    pixels = _Front(graph, RESIZE_PREFIX, RESIZE_PREFIX).pixels(spec)
     graph.input.append(_frames(spec))
-    graph.node.extend(front.nodes)
     shape = ["batch", *_baked(spec).crop, 3]
     graph.output.append(onnx.helper.make_tensor_value_info(pixels, onnx.TensorProto.FLOAT, shape))
     return finish_graph(
@@ -176,12 +156,8 @@ def _replace_cast(graph: onnx.GraphProto, pixels: str) -> None:
     raise InputError("this encoder does not start with a cast of its frames; export it again")
 
 
-class _Front:
-    """Collects the nodes before the encoder."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.graph = graph
-        self.nodes: list[onnx.NodeProto] = []
+class _Front(NodeAdder):
+    """Adds the nodes before the encoder."""
 
     def pixels(self, spec: InputSpec) -> str:
         """Whole numbers in 0 … 255 as floats, [N, h, w, 3]."""
@@ -201,8 +177,8 @@ class _Front:
         """Luma rows, then rows of interleaved U and V of half the size, each for 2 × 2 pixels."""
         height, width = spec.height, spec.width
         sizes = self.constant("nv12_rows", np.array([height, height // 2], np.int64))
-        luma, chroma = "encoder/resize/luma", "encoder/resize/chroma"
-        self.nodes.append(_make("Split", [floats, sizes], [luma, chroma], axis=1))
+        luma = self.node("Split", [floats, sizes], "luma", "chroma", axis=1)
+        chroma = f"{RESIZE_PREFIX}chroma"
         y = self.node("Unsqueeze", [luma, self.integers("first", [1])], "y")
         pairs = self.reshape(chroma, "pairs", [0, height // 2, width // 2, 2])
         halves = self.node("Transpose", [pairs], "halves", perm=[0, 3, 1, 2])
@@ -259,21 +235,3 @@ class _Front:
 
     def integers(self, name: str, values: Sequence[int]) -> str:
         return self.constant(name, np.array(values, np.int64))
-
-    def constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
-        from onnx import numpy_helper
-
-        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"encoder/{name}"))
-        return f"encoder/{name}"
-
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        made = _make(op, list(inputs), [f"encoder/resize/{output}"], **attributes)
-        self.nodes.append(made)
-        return f"encoder/resize/{output}"
-
-
-def _make(op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
-    from onnx import helper
-
-    name = outputs[0] if outputs[0].startswith("encoder/") else f"encoder/resize/{outputs[0]}"
-    return helper.make_node(op, inputs, outputs, name=name, **attributes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,15 @@ from taidpt.runtime.top_k import expand_top
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BATCH", "Arrays", "Pixels", "crop_spec", "encoder_pixels", "graph_outputs"]
+__all__ = [
+    "BATCH",
+    "Arrays",
+    "Pixels",
+    "crop_spec",
+    "encoder_pixels",
+    "graph_outputs",
+    "outputs_of",
+]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]
@@ -72,29 +80,42 @@ def graph_outputs(
     Raises:
         ParityError: ONNX Runtime cannot run the graph, or gives something else.
     """
-    preprocess = Preprocessor(spec)
-    batches = (
-        preprocess.batch(list(pictures[start : start + BATCH]))
-        for start in range(0, len(pictures), BATCH)
-    )
     try:
-        outputs = _run(open_session(graph, literal=literal), spec.name, batches, bank)
-        if "scores" not in outputs and bank is not None:
-            outputs["scores"], _ = expand_top(outputs, len(bank.names))
+        session = open_session(graph, literal=literal)
+        names = [output.name for output in session.get_outputs()]
+        wanted = {value.name for value in session.get_inputs()} - {spec.name}
+        fixed = {name: getattr(bank, name) for name in wanted}
+
+        def run(frames: Pixels) -> Mapping[str, npt.NDArray[Any]]:
+            return dict(zip(names, session.run(names, {spec.name: frames, **fixed}), strict=True))
+
+        return outputs_of(run, spec, pictures, 0 if bank is None else len(bank.names))
     except TaidptError:
         raise
     except Exception as error:  # ONNX Runtime's errors have no common class
         name = graph if isinstance(graph, (str, Path)) else "the new graph"
         reason = one_line(error)[:300]
         raise ParityError(f"{name}: ONNX Runtime cannot run it: {reason}") from error
+
+
+def outputs_of(
+    run: Callable[[Pixels], Mapping[str, npt.NDArray[Any]]],
+    spec: InputSpec,
+    pictures: Sequence[Pixels],
+    tags: int,
+) -> Arrays:
+    """All outputs for pictures, run in batches.
+
+    Args:
+        run: takes frames as the graph does, and gives its outputs by name.
+        spec: of the manifest.
+        pictures: as for `graph_outputs`.
+        tags: C, for the "scores" of a graph with top-k, see `expand_top`.
+    """
+    preprocess = Preprocessor(spec)
+    starts = range(0, len(pictures), BATCH)
+    parts = [run(preprocess.batch(list(pictures[start : start + BATCH]))) for start in starts]
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if "scores" not in outputs and tags:
+        outputs["scores"], _ = expand_top(outputs, tags)
     return outputs
-
-
-def _run(session: Any, frames: str, batches: Iterable[Pixels], bank: ClassBank | None) -> Arrays:
-    names = [output.name for output in session.get_outputs()]
-    wanted = {value.name for value in session.get_inputs()} - {frames}
-    fixed = {name: getattr(bank, name) for name in wanted}
-    parts = [session.run(names, {frames: batch, **fixed}) for batch in batches]
-    return {
-        name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)
-    }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.export.parity.centred_cosine import Sides
 from taidpt.export.parity.reference_pictures import Picture
 from taidpt.runtime.errors import BundleError
 
@@ -44,6 +45,15 @@ class StoredAnswers:
         rows = free[:: max(1, -(-len(free) // (_STORED // 2 if large else _STORED)))]
         chosen = {name: outputs[name][rows] for name in OUTPUTS}
         return cls(tuple(pictures[row] for row in rows), chosen)
+
+    @property
+    def pixels(self) -> list[npt.NDArray[np.uint8]]:
+        """The pictures' pixels."""
+        return [picture.pixels for picture in self.pictures]
+
+    def sides(self, candidate: str, reference: str = "PyTorch, stored in the bundle") -> Sides:
+        """The names of a comparison with these answers."""
+        return Sides(reference, candidate, tuple(picture.name for picture in self.pictures))
 
     def to_bytes(self) -> bytes:
         """As a safetensors file: pictures as PNG, patch features in fp16, whose 3e-4 is enough."""

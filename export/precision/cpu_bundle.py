@@ -46,16 +46,13 @@ def write_cpu_bundle(
             writer.write(name, bundle.file(name).read_bytes())
         writer.write(PARITY_FILE, report.to_bytes())
         opset = next(entry.version for entry in graph.opset_import if entry.domain == "")
-        writer.commit(
-            dataclasses.replace(
-                bundle.manifest,
-                graph=dataclasses.replace(bundle.manifest.graph, opset=opset),
-                files={},
-                provenance={
-                    **bundle.manifest.provenance,
-                    "precision": "int8",
-                    "int8_of": bundle.path.name,
-                },
-            )
+        manifest = bundle.manifest
+        made_of = {"precision": "int8", "int8_of": bundle.path.name}
+        changed = dataclasses.replace(
+            manifest,
+            graph=dataclasses.replace(manifest.graph, opset=opset),
+            files={},
+            provenance={**manifest.provenance, **made_of},
         )
+        writer.commit(changed)
     return report

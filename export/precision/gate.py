@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taidpt.export.parity.centred_cosine import GATED, ParityReport, Sides, compare
+from taidpt.export.parity.centred_cosine import GATED, ParityReport, compare
 from taidpt.export.parity.graph_outputs import Arrays, graph_outputs
 from taidpt.export.parity.labelled_pictures import LabelledPictures, read_labels
 from taidpt.export.parity.reference_pictures import Picture, camera_frames, folder_pictures
@@ -79,12 +79,11 @@ class PrecisionGate:
         import onnxruntime
 
         notes = notes or {}
-        names = tuple(picture.name for picture in self._expected.pictures)
         where = f"onnxruntime {onnxruntime.__version__} (CPUExecutionProvider), {self.precision}"
         reference = "PyTorch, stored in the bundle"
         if self._own:
             reference += f" and its own graph on {len(self._own)} pictures of --images"
-        sides = Sides(reference, where, names)
+        sides = self._expected.sides(where, reference)
         if not self.can_run:
             return ParityReport.not_run(sides, {**notes, "reason": "not run here: needs TensorRT"})
         outputs = self._run(graph, self._expected.pictures)

@@ -13,8 +13,6 @@ centred cosine of 0.939 instead of 0.998).
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taidpt.export.graph.onnx_files import RESIZE_PREFIX, finish_graph
+from taidpt.export.graph.onnx_files import RESIZE_PREFIX, finish_graph, quiet_tools
 from taidpt.export.precision.activation_ranges import Frames, activation_ranges
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import BackendError
@@ -244,15 +242,11 @@ def _fp8_scales(encoder: onnx.ModelProto, ranges: Any) -> dict[str, list[dict[st
 @contextlib.contextmanager
 def _quiet_tool(task: str) -> Iterator[None]:
     """Silence ONNX Runtime's tools, and turn their many kinds of errors into one of ours."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet_tools():
             yield
     except (KeyboardInterrupt, OSError):
         raise
     except Exception as error:  # plain ValueErrors, KeyErrors and worse
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BackendError(f"ONNX Runtime cannot {task}: {reason}") from error
-    finally:
-        logging.disable(previous)

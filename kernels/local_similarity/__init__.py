@@ -10,15 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taidpt.kernels.local_similarity.epilogue import Epilogue
     from taidpt.kernels.local_similarity.fused_scores import Scores, fused_scores
-    from taidpt.kernels.local_similarity.onnx_export import onnx_translation_table
+    from taidpt.kernels.local_similarity.inputs import Epilogue
     from taidpt.kernels.local_similarity.onnx_node import (
         DOMAIN,
         OP_TYPE,
         attach_function,
         local_similarity_function,
         local_similarity_node,
+        onnx_translation_table,
     )
     from taidpt.kernels.local_similarity.torch_op import local_similarity
 
@@ -36,15 +36,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "epilogue": ("Epilogue",),
+    "inputs": ("Epilogue",),
     "fused_scores": ("Scores", "fused_scores"),
-    "onnx_export": ("onnx_translation_table",),
     "onnx_node": (
         "DOMAIN",
         "OP_TYPE",
         "attach_function",
         "local_similarity_function",
         "local_similarity_node",
+        "onnx_translation_table",
     ),
     "torch_op": ("local_similarity",),
 }

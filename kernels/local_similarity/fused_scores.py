@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 
 from taidpt.kernels.local_similarity import chunked, dispatch
-from taidpt.kernels.local_similarity.epilogue import Epilogue
-from taidpt.kernels.local_similarity.inputs import Inputs, check_finite, check_input
+from taidpt.kernels.local_similarity.inputs import Epilogue, Inputs, check_finite, check_input
 
 __all__ = ["Scores", "fused_scores"]
 

@@ -6,10 +6,10 @@ registered, which `plugin_namespace` on the node asks for (needed from TensorRT 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     from onnx import FunctionProto, ModelProto, NodeProto
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "attach_function",
     "local_similarity_function",
     "local_similarity_node",
+    "onnx_translation_table",
 ]
 
 DOMAIN = "taidpt"
@@ -30,6 +31,21 @@ PLUGIN_VERSION = "1"
 # LayerNormalization is one node from 17 on; 20 is the newest that onnxruntime 1.18 runs.
 OPSETS = range(17, 21)
 _INPUTS = ("X", "T", "V", "mask")
+
+# Parts of the function's text that depend on the opset and on the nodes' inputs. From opset 18 on
+# the axes of a reduction are an input.
+_LENGTH_17 = "raw_length = ReduceL2 <axes = [-1], keepdims = 1> (x)"
+_LENGTH = """last_axis = Constant <value = int64[1] {-1}> ()
+  raw_length = ReduceL2 <keepdims = 1> (x, last_axis)"""
+_WEIGHED = """v = Cast <to = 1> (V)
+  v_columns = Transpose <perm = [1, 0]> (v)
+  weighed = MatMul (unit, v_columns)"""
+_MASKED = """mask_axis = Constant <value = int64[1] {2}> ()
+  seen = Unsqueeze (mask, mask_axis)
+  lowest = Constant <value = float {-1e30}> ()
+  zero = Constant <value = float {0}> ()
+  seen_logits = Where (seen, logits, lowest)
+  seen_weighed = Where (seen, WEIGHED, zero)"""
 
 
 def local_similarity_node(
@@ -94,22 +110,40 @@ def local_similarity_function(
     Raises:
         ValueError: an opset outside 17 to 20.
     """
-    from onnx import helper
+    from onnx import parser
 
     if opset not in OPSETS:
         raise ValueError(f"opset: expected {OPSETS.start} to {OPSETS.stop - 1}, received {opset}")
     count = 4 if with_mask else 3 if with_values else 2
-    nodes = [*_unit_rows(opset), *_similarities(with_values), *_weighed_sum(with_values, with_mask)]
-    return helper.make_function(
-        DOMAIN,
-        OP_TYPE,
-        list(_INPUTS[:count]),
-        ["Y"],
-        nodes,
-        [helper.make_opsetid("", opset)],
-        attributes=["temperature"],
-        doc_string="Y = sum over patches of softmax(temperature * X T') * (X V'), X of unit rows",
+    weighed = "weighed" if with_values else "similarity"
+    logits, counted = ("seen_logits", "seen_weighed") if with_mask else ("logits", weighed)
+    # type 1 is float32; constants are tensors, as clean-up tools turn scalars into doubles
+    function = parser.parse_function(f"""
+<domain: "{DOMAIN}", opset_import: ["" : {opset}]>
+{OP_TYPE} <temperature> ({", ".join(_INPUTS[:count])}) => (Y) {{
+  x = Cast <to = 1> (X)
+  {_LENGTH if opset >= 18 else _LENGTH_17}
+  floor = Constant <value = float {{1e-12}}> ()
+  length = Max (raw_length, floor)
+  unit = Div (x, length)
+  t = Cast <to = 1> (T)
+  t_columns = Transpose <perm = [1, 0]> (t)
+  similarity = MatMul (unit, t_columns)
+  {_WEIGHED if with_values else ""}
+  temperature = Constant <value_float: float = @temperature> ()
+  logits = Mul (similarity, temperature)
+  {_MASKED.replace("WEIGHED", weighed) if with_mask else ""}
+  weights = Softmax <axis = 1> ({logits})
+  parts = Mul (weights, {counted})
+  patch_axis = Constant <value = int64[1] {{1}}> ()
+  Y = ReduceSum <keepdims = 0> (parts, patch_axis)
+}}""")
+    function.doc_string = (
+        "Y = sum over patches of softmax(temperature * X T') * (X V'), X of unit rows"
     )
+    for node in function.node:
+        node.name = f"ls_{node.output[0]}"
+    return function
 
 
 def attach_function(model: ModelProto) -> ModelProto:
@@ -147,92 +181,72 @@ def _has_values(node: NodeProto) -> bool:
     return len(node.input) > 2 and node.input[2] not in ("", node.input[1])
 
 
-def _node(op_type: str, inputs: str, output: str, **attributes: object) -> NodeProto:
-    from onnx import helper
+def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The operator's translation for `torch.onnx.export`: to the node, without its function.
 
-    return helper.make_node(op_type, inputs.split(), [output], name=f"ls_{output}", **attributes)
+        program = torch.onnx.export(model, inputs, dynamo=True,
+                                    custom_translation_table=onnx_translation_table())
+        proto = attach_function(program.model_proto)
 
+    In two steps, since the exporter's last pass converts opsets and inlines every function first.
+    """
+    import torch
 
-def _constant(name: str, value: np.ndarray | np.generic) -> NodeProto:
-    # `value=` tensors: clean-up tools turn value_float scalars inside functions into doubles
-    import numpy as np
-    from onnx import numpy_helper
+    import taidpt.kernels.local_similarity.torch_op  # noqa: F401  registers the operator
 
-    return _node("Constant", "", name, value=numpy_helper.from_array(np.asarray(value), name))
-
-
-def _unit_rows(opset: int) -> list[NodeProto]:
-    import numpy as np
-    from onnx import TensorProto
-
-    nodes = [_node("Cast", "X", "x", to=TensorProto.FLOAT)]
-    if opset >= 18:
-        nodes += [
-            _constant("last_axis", np.array([-1], np.int64)),
-            _node("ReduceL2", "x last_axis", "raw_length", keepdims=1),
-        ]
-    else:
-        nodes.append(_node("ReduceL2", "x", "raw_length", axes=[-1], keepdims=1))
-    return [
-        *nodes,
-        _constant("floor", np.float32(1e-12)),
-        _node("Max", "raw_length floor", "length"),
-        _node("Div", "x length", "unit"),
-    ]
+    return {torch.ops.taidpt.local_similarity.default: _translate}
 
 
-def _similarities(with_values: bool) -> list[NodeProto]:
-    from onnx import TensorProto
+def _translate(
+    patches: Any,
+    class_embeddings: Any,
+    temperature: float,
+    mask: Any = None,
+    values: Any = None,
+    keep_log_sum: bool = False,
+) -> Any:
+    import onnx
+    from onnxscript import evaluator
 
-    nodes = [
-        _node("Cast", "T", "t", to=TensorProto.FLOAT),
-        _node("Transpose", "t", "t_columns", perm=[1, 0]),
-        _node("MatMul", "unit t_columns", "similarity"),
-    ]
-    if with_values:
-        nodes += [
-            _node("Cast", "V", "v", to=TensorProto.FLOAT),
-            _node("Transpose", "v", "v_columns", perm=[1, 0]),
-            _node("MatMul", "unit v_columns", "weighed"),
-        ]
-    return nodes
-
-
-def _weighed_sum(with_values: bool, with_mask: bool) -> list[NodeProto]:
-    import numpy as np
-
-    weighed = "weighed" if with_values else "similarity"
-    nodes = [
-        _temperature(),
-        _node("Mul", "similarity temperature", "logits"),
-        _constant("patch_axis", np.array([1], np.int64)),
-    ]
-    logits = "logits"
-    if with_mask:
-        nodes += [
-            _constant("mask_axis", np.array([2], np.int64)),
-            _node("Unsqueeze", "mask mask_axis", "seen"),
-            _constant("lowest", np.float32(-1e30)),
-            _constant("zero", np.float32(0)),
-            _node("Where", "seen logits lowest", "seen_logits"),
-            _node("Where", f"seen {weighed} zero", "seen_weighed"),
-        ]
-        logits, weighed = "seen_logits", "seen_weighed"
-    return [
-        *nodes,
-        _node("Softmax", logits, "weights", axis=1),
-        _node("Mul", f"weights {weighed}", "parts"),
-        _node("ReduceSum", "parts patch_axis", "Y", keepdims=0),
-    ]
+    if keep_log_sum:
+        raise ValueError(
+            "local_similarity is exported for inference: run the export under torch.no_grad()"
+        )
+    inputs = [patches, class_embeddings]
+    if values is not None or mask is not None:
+        inputs.append(class_embeddings if values is None else values)
+    if mask is not None:
+        inputs.append(mask)
+    attributes = {
+        "temperature": float(temperature),
+        "plugin_namespace": PLUGIN_NAMESPACE,
+        "plugin_version": PLUGIN_VERSION,
+    }
+    similarities = evaluator.default().eval(_schema(onnx), inputs, attributes)
+    # the log denominators are empty in inference; an exported operator has both its outputs
+    return similarities, similarities
 
 
-def _temperature() -> NodeProto:
-    """A Constant whose value is the node's attribute."""
-    from onnx import AttributeProto, helper
-
-    node = helper.make_node("Constant", [], ["temperature"], name="ls_temperature")
-    reference = AttributeProto(
-        name="value_float", type=AttributeProto.FLOAT, ref_attr_name="temperature"
+def _schema(onnx: Any) -> Any:
+    schema = onnx.defs.OpSchema
+    parameter = schema.FormalParameter
+    optional = schema.FormalParameterOption.Optional
+    floats = ["tensor(float16)", "tensor(bfloat16)", "tensor(float)"]
+    return schema(
+        OP_TYPE,
+        DOMAIN,
+        1,
+        inputs=[
+            parameter("X", "TX"),
+            parameter("T", "TT"),
+            parameter("V", "TV", param_option=optional),
+            parameter("mask", "tensor(bool)", param_option=optional),
+        ],
+        outputs=[parameter("Y", "tensor(float)")],
+        type_constraints=[("TX", floats, "patches"), ("TT", floats, "T"), ("TV", floats, "V")],
+        attributes=[
+            schema.Attribute("temperature", schema.AttrType.FLOAT, "softmax sharpness"),
+            schema.Attribute("plugin_namespace", schema.AttrType.STRING, "of the plugin"),
+            schema.Attribute("plugin_version", schema.AttrType.STRING, "of the plugin"),
+        ],
     )
-    node.attribute.append(reference)
-    return node

@@ -157,8 +157,6 @@ class _GradientJob:
             BLOCK_D=tiles.block_d,
             GROUP=tiles.group,
             EVEN_D=D % tiles.block_d == 0,
-            HAS_MASK=mask is not None,
-            HAS_SCALE=self.scale is not None,
             EVEN_C=bank.shape[0] % 4 == 0 and self.grad.stride(0) % 4 == 0,
             DTYPE=kernel_type(self.dtype),
             PRECISION=precision(self.dtype, self.architecture),

@@ -15,8 +15,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from taidpt.kernels.local_similarity.triton_scores import store_scores
-from taidpt.kernels.local_similarity.triton_tile import FLOOR_SQUARED, LOG2_E, dot_tile
+from taidpt.kernels.local_similarity.triton_tile import (
+    FLOOR_SQUARED,
+    LOG2_E,
+    dot_tile,
+    store_scores,
+)
 
 __all__ = ["forward_kernel"]
 
@@ -176,10 +180,6 @@ def forward_kernel(
     EVEN_P: tl.constexpr,
     HAS_MASK: tl.constexpr,
     HAS_VALUES: tl.constexpr,
-    HAS_LOG_SUM: tl.constexpr,
-    HAS_BEST: tl.constexpr,
-    HAS_GLOBAL: tl.constexpr,
-    HAS_AFFINE: tl.constexpr,
     FUSE_LENGTH: tl.constexpr,
     JOINED_SUMS: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -258,7 +258,7 @@ def forward_kernel(
                     EVEN_P and section == 0,
                     HAS_MASK,
                     HAS_VALUES,
-                    HAS_BEST,
+                    best_ptr is not None,
                     FUSE_LENGTH,
                     JOINED_SUMS,
                     DTYPE,
@@ -275,10 +275,10 @@ def forward_kernel(
         tl.store(part, peak, mask=inside)
         tl.store(part + SPLITS * layer, total, mask=inside)
         tl.store(part + 2 * SPLITS * layer, summed, mask=inside)
-        if HAS_BEST:
+        if best_ptr is not None:
             tl.store(best_ptr + split * layer + place, best, mask=inside)
     else:
-        if HAS_BEST:
+        if best_ptr is not None:
             tl.store(best_ptr + place, best, mask=inside)
         store_scores(
             out_ptr,
@@ -293,7 +293,4 @@ def forward_kernel(
             peak,
             total,
             summed,
-            HAS_LOG_SUM,
-            HAS_GLOBAL,
-            HAS_AFFINE,
         )

@@ -66,8 +66,6 @@ def gradient_kernel(
     BLOCK_D: tl.constexpr,
     GROUP: tl.constexpr,
     EVEN_D: tl.constexpr,
-    HAS_MASK: tl.constexpr,
-    HAS_SCALE: tl.constexpr,
     EVEN_C: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -116,10 +114,10 @@ def gradient_kernel(
     )
     inverse = tl.load(inverse_ptr + safe_row)
     weighing = inverse
-    if HAS_MASK:
+    if mask_ptr is not None:
         seen = tl.load(mask_ptr + safe_row) != 0
         weighing = tl.where(seen, inverse, 0.0)
-    if HAS_SCALE:
+    if grad_scale_ptr is not None:
         weighing *= tl.load(grad_scale_ptr)
     grad_rows = grad_ptr + (safe_row // P) * stride_grad_image
     HALF: tl.constexpr = BLOCK_C // 2

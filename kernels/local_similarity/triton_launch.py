@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 
 from taidpt.kernels.local_similarity.chunked import Forward
-from taidpt.kernels.local_similarity.epilogue import Epilogue
-from taidpt.kernels.local_similarity.inputs import Inputs
+from taidpt.kernels.local_similarity.inputs import Epilogue, Inputs
 from taidpt.kernels.local_similarity.tiles import Shape, Tiles, choose
 from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 from taidpt.kernels.local_similarity.triton_operands import (
@@ -22,7 +21,7 @@ from taidpt.kernels.local_similarity.triton_operands import (
     on_device_of,
     precision,
 )
-from taidpt.kernels.local_similarity.triton_scores import combine_kernel
+from taidpt.kernels.local_similarity.triton_tile import combine_kernel
 
 __all__ = ["launch_forward"]
 
@@ -82,12 +81,6 @@ def _launch(
     if tiles.splits > 1:
         parts = patches.new_empty((3, tiles.splits, B, C), dtype=torch.float32)
         best_parts = None if best is None else best.new_empty((tiles.splits, B, C))
-    flags = {
-        "HAS_LOG_SUM": log_sum is not None,
-        "HAS_BEST": best is not None,
-        "HAS_GLOBAL": epilogue.global_similarity is not None,
-        "HAS_AFFINE": epilogue.scale is not None,
-    }
     grid = (-(-C // tiles.block_c) * -(-B // tiles.images), tiles.splits)
     forward_kernel[grid](
         patches,
@@ -131,10 +124,9 @@ def _launch(
         PRECISION=precision(dtype, architecture_of(patches)),
         num_warps=tiles.warps,
         num_stages=tiles.stages,
-        **flags,
     )
     if parts is not None:
-        _combine(parts, best_parts, epilogue, outputs, flags)
+        _combine(parts, best_parts, epilogue, outputs)
 
 
 def _combine(
@@ -142,7 +134,6 @@ def _combine(
     best_parts: torch.Tensor | None,
     epilogue: Epilogue,
     outputs: Forward,
-    flags: dict[str, bool],
 ) -> None:
     """Join the splits' softmax states, [3, SPLITS, B, C], into `outputs`."""
     _, splits, B, C = parts.shape
@@ -161,5 +152,4 @@ def _combine(
         SPLITS=splits,
         BLOCK=_COMBINE_BLOCK,
         num_warps=4,
-        **flags,
     )

@@ -1,4 +1,4 @@
-"""The product of class rows and patch rows, a tile at a time: what the kernels are built on."""
+"""What the kernels are built on: products, a tile at a time, and a softmax's state → a score."""
 
 # A kernel's arguments have Triton's types, which Python annotations do not name.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["FLOOR_SQUARED", "LOG2_E", "dot_tile"]
+__all__ = ["FLOOR_SQUARED", "LOG2_E", "combine_kernel", "dot_tile", "store_scores"]
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 # the square of naive.NORM_FLOOR
@@ -57,3 +57,94 @@ def dot_tile(
             wide = x.to(tl.float32)
             squares += tl.sum(wide * wide, axis=0)
     return products, weighed, squares
+
+
+@triton.jit
+def store_scores(
+    out_ptr,
+    log_sum_ptr,
+    global_ptr,
+    scale_ptr,
+    bias_ptr,
+    merge_weight,
+    place,
+    classes,
+    inside,
+    peak,
+    total,
+    summed,
+):
+    """Finish the softmax; merge with the global score, scale and shift where asked to.
+
+    `peak` is the largest logit in powers of two, `total` and `summed` are relative to it.
+    """
+    some = total > 0.0
+    result = tl.where(some, summed / tl.where(some, total, 1.0), 0.0)
+    if log_sum_ptr is not None:
+        log_sum = tl.where(some, peak / LOG2_E + tl.log(total), float("inf"))
+        tl.store(log_sum_ptr + place, log_sum, mask=inside)
+    if global_ptr is not None:
+        whole = tl.load(global_ptr + place, mask=inside, other=0.0).to(tl.float32)
+        result = whole + merge_weight * (result - whole)
+    if scale_ptr is not None:
+        scale = tl.load(scale_ptr + classes, mask=inside, other=0.0)
+        bias = tl.load(bias_ptr + classes, mask=inside, other=0.0)
+        result = result * scale + bias
+    tl.store(out_ptr + place, result, mask=inside)
+
+
+@triton.jit(do_not_specialize=["B", "C", "merge_weight"])
+def combine_kernel(
+    part_ptr,
+    best_part_ptr,
+    out_ptr,
+    log_sum_ptr,
+    best_ptr,
+    global_ptr,
+    scale_ptr,
+    bias_ptr,
+    B,
+    C,
+    merge_weight,
+    SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Join the splits' softmax states and finish; grid (blocks of B x C,)."""
+    layer = B.to(tl.int64) * C
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < layer
+    peak = tl.full((BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    summed = tl.zeros((BLOCK,), tl.float32)
+    best = tl.full((BLOCK,), -1, tl.int32)
+    for split in range(SPLITS):
+        part = part_ptr + split * layer + place
+        other_peak = tl.load(part, mask=inside, other=float("-inf"))
+        other_total = tl.load(part + SPLITS * layer, mask=inside, other=0.0)
+        other_sum = tl.load(part + 2 * SPLITS * layer, mask=inside, other=0.0)
+        if best_ptr is not None:
+            other_best = tl.load(best_part_ptr + split * layer + place, mask=inside, other=-1)
+            best = tl.where(other_peak > peak, other_best, best)
+        new_peak = tl.maximum(peak, other_peak)
+        anchor = tl.where(new_peak == float("-inf"), 0.0, new_peak)
+        fade = tl.exp2(peak - anchor)
+        other_fade = tl.exp2(other_peak - anchor)
+        total = total * fade + other_total * other_fade
+        summed = summed * fade + other_sum * other_fade
+        peak = new_peak
+    if best_ptr is not None:
+        tl.store(best_ptr + place, best, mask=inside)
+    store_scores(
+        out_ptr,
+        log_sum_ptr,
+        global_ptr,
+        scale_ptr,
+        bias_ptr,
+        merge_weight,
+        place,
+        place % C,
+        inside,
+        peak,
+        total,
+        summed,
+    )

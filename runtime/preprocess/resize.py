@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BandedResize", "CropPlan", "plan_crop"]
+__all__ = ["BandedResize", "CropPlan", "bicubic_weights", "plan_crop"]
 
 U8Array = npt.NDArray[np.uint8]
 F32Array = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 # The kernel is Keys' cubic with a = -0.5, as Pillow and torchvision use it; it reaches two pixels
 # of the coarser grid to either side.
@@ -195,8 +197,18 @@ def _to_levels(values: F32Array) -> None:
     np.clip(values, 0, 255, out=values)
 
 
-def _blocks(size: int, resized: int, first: int, count: int, block: int) -> list[_Block]:
-    """The blocks for outputs [first, first + count) of a resize from `size` to `resized`."""
+def bicubic_weights(
+    size: int, resized: int, first: int, count: int
+) -> tuple[Indices, Indices, Doubles]:
+    """Antialiased bicubic weights of outputs [first, first + count) along one axis.
+
+    Args:
+        size, resized: pixels before and after.
+        first, count: range of the outputs that are kept.
+    Returns:
+        First and last input (exclusive) of each output, [count], and the inputs' weights, which sum
+        to 1, [count, taps]; an output with fewer inputs has zeros at the end.
+    """
     scale = size / resized
     coarse = max(scale, 1.0)
     centres = (np.arange(first, first + count) + 0.5) * scale
@@ -206,19 +218,18 @@ def _blocks(size: int, resized: int, first: int, count: int, block: int) -> list
     weights = _bicubic((taps - centres[:, None] + 0.5) / coarse) * (taps < high[:, None])
     weights /= weights.sum(axis=1, keepdims=True)
     weights = np.copysign(np.floor(np.abs(weights) / _WEIGHT_STEP + 0.5) * _WEIGHT_STEP, weights)
+    return low, high, weights
+
+
+def _blocks(size: int, resized: int, first: int, count: int, block: int) -> list[_Block]:
+    low, high, weights = bicubic_weights(size, resized, first, count)
     return [
         _block(low, high, weights, begin, min(begin + block, count))
         for begin in range(0, count, block)
     ]
 
 
-def _block(
-    low: npt.NDArray[np.intp],
-    high: npt.NDArray[np.intp],
-    weights: npt.NDArray[np.float64],
-    begin: int,
-    end: int,
-) -> _Block:
+def _block(low: Indices, high: Indices, weights: Doubles, begin: int, end: int) -> _Block:
     start, stop = int(low[begin:end].min()), int(high[begin:end].max())
     dense = np.zeros((stop - start, end - begin), np.float32)
     for output in range(begin, end):
@@ -248,7 +259,7 @@ def _transposed(block: _Block, first: int) -> _Block:
     return _Block(block.low - first, block.high - first, block.begin, block.end, weights)
 
 
-def _bicubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _bicubic(x: Doubles) -> Doubles:
     """Keys' cubic; zero from 2 on."""
     x, a = np.abs(x), _SHARPNESS
     near = ((a + 2) * x - (a + 3)) * x * x + 1

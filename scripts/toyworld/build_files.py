@@ -21,21 +21,23 @@ from scripts.toyworld.captions import tuning_captions
 from scripts.toyworld.model import model_config
 from scripts.toyworld.tokenizer import load_tokenizer, vocabulary, write_merges
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.heldout_pictures import HELDOUT_SPLIT, choose_scenes, encode_webp
+from taidpt.toyworld.drawing.heldout_pictures import choose_scenes, encode_webp
 from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
 
 __all__ = ["build_files"]
 
 TUNING_CAPTIONS = 6000  # a hundred per tag
-_POSITIVES = 20  # held-out pictures of each tag: 522 in all, 3 MB
+_POSITIVES = 20  # pictures of each tag in each split: about 500 in all, 2 MB
+# Split of pictures → first number of its scenes' seeds (1 belongs to the model, 3 to the video).
+PICTURES = {"heldout": 2, "train": 4, "val": 5}
 _EPOCH = (2024, 1, 1, 0, 0, 0)  # one time stamp for all zip members, so that builds are equal
 
 _NOTICE = """\
 Files of taidpt's embedded toy world, and where they come from
 ==============================================================
 
-heldout.zip, demo.mp4, and the scenes that model.safetensors was trained on
-  Rendered by taidpt.toyworld from the glyphs of Noto Color Emoji,
+heldout.zip, train.zip, val.zip, demo.mp4, and the scenes that model.safetensors was trained on
+  Rendered by scripts/toyworld from the glyphs of Noto Color Emoji,
   Copyright 2013 Google LLC, licensed under the SIL Open Font License, version 1.1
   (https://openfontlicense.org). The font itself is not included. The licence says that
   documents created with the font do not fall under it.
@@ -74,14 +76,15 @@ def build_files(target: Path) -> dict[str, int]:
     write_merges(target / "merges.txt.gz", vocabulary())
     config = model_config(load_tokenizer(target / "merges.txt.gz").vocab_size)
     (target / "model.json").write_text(json.dumps(config, indent=2) + "\n")
-    _write_heldout(target / "heldout.zip")
+    for name, split in PICTURES.items():
+        _write_pictures(target / f"{name}.zip", split)
     write_video(target / "demo.mp4", target / "demo_timeline.json")
     return {file.name: file.stat().st_size for file in sorted(target.iterdir())}
 
 
-def _write_heldout(target: Path) -> None:
-    """Write the zip that `load_heldout` reads."""
-    scenes = choose_scenes(_POSITIVES, HELDOUT_SPLIT)
+def _write_pictures(target: Path, split: int) -> None:
+    """Write the zip of one split: its pictures, and their tags in `labels.json`."""
+    scenes = choose_scenes(_POSITIVES, split)
     pictures = [
         {
             "file": f"{row:04d}.webp",

@@ -1,16 +1,13 @@
-"""The embedded toy world as a data set.
+"""The embedded toy world as a data set: pictures of three splits that ship in the package.
 
-"test" is the held-out set that ships in the package. "val" and "train" are other scenes over the
-same kinds of backgrounds, rendered on first use (which needs the emoji font). "val" is for choosing
-settings, "train" for tuning prompts on pictures.
+"test" is the held-out set, "val" is for choosing settings, "train" for tuning prompts on pictures.
+All three are scenes over kinds of backgrounds that the model has not seen.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,68 +23,40 @@ from taidpt.toyworld import assets
 
 __all__ = ["load_toyworld"]
 
-# split → seed of its scenes (1 and 2 belong to the model and the held-out set, 3 to the video), and
-# the fewest pictures of each tag
-_RENDERED = {"train": (4, 20), "val": (5, 20)}
-_INDEX = "labels.json"
+# split → name in data sets and in files
+_SPLITS = {"test": "heldout", "train": "train", "val": "val"}
 
 
 def load_toyworld(root: str | Path, split: str = "test") -> LabelledImages:
-    """The pictures of a split, unpacked or rendered below a folder, which is created if missing.
+    """The pictures of a split, unpacked below a folder, which is created if missing.
 
     Args:
         root: any folder; pictures go to toyworld-heldout/, -train/ or -val/ in it.
         split: "test", "train" or "val".
     Raises:
         InputError: an unknown split.
-        MissingDependencyError: "train" or "val" without the emoji font.
     """
-    if split == "test":
-        return _labelled("held-out", Path(root) / "toyworld-heldout", _unpack)
-    if split not in _RENDERED:
-        raise InputError(f"the toy world has the splits test, train and val, got {split!r}")
-    return _labelled(split, Path(root) / f"toyworld-{split}", lambda at: _render(at, split))
-
-
-def _labelled(name: str, folder: Path, fill: Any) -> LabelledImages:
+    if split not in _SPLITS:
+        raise InputError(f"the toy world has the splits {', '.join(_SPLITS)}, got {split!r}")
+    folder = Path(root) / f"toyworld-{_SPLITS[split]}"
     folder.mkdir(parents=True, exist_ok=True)
-    pictures: Sequence[dict[str, Any]] = fill(folder)
+    pictures = _unpack(assets.path(f"{_SPLITS[split]}.zip"), folder)
     tags = TagSet.load(assets.tags_path())
     targets = np.full((len(pictures), len(tags)), -1, np.int8)
     for row, picture in enumerate(pictures):
         targets[row, [tags.names.index(tag) for tag in picture["tags"]]] = 1
     paths = tuple(folder / Path(picture["file"]).name for picture in pictures)
     ids = tuple(path.stem for path in paths)
+    name = "held-out" if split == "test" else split
     return LabelledImages(f"toyworld {name}", tags, ids, paths, targets)
 
 
-def _unpack(folder: Path) -> list[dict[str, Any]]:
-    with zipfile.ZipFile(assets.heldout_path()) as archive:
-        pictures: list[dict[str, Any]] = parse_json(archive.read(_INDEX))["pictures"]
+def _unpack(archive_path: Path, folder: Path) -> list[dict[str, Any]]:
+    with zipfile.ZipFile(archive_path) as archive:
+        pictures: list[dict[str, Any]] = parse_json(archive.read("labels.json"))["pictures"]
         for picture in pictures:
             path, data = folder / Path(picture["file"]).name, archive.read(picture["file"])
             if not path.is_file() or path.stat().st_size != len(data):
                 Image.open(io.BytesIO(data)).verify()
                 write_atomically(path, data)
     return pictures
-
-
-def _render(folder: Path, split: str) -> list[dict[str, Any]]:
-    """Render a split once; its index is written last, so that a stopped run starts again."""
-    index = folder / _INDEX
-    if not index.is_file():
-        from taidpt.toyworld.drawing.heldout_pictures import choose_scenes, encode_webp
-        from taidpt.toyworld.drawing.things import TAG_NAMES
-
-        seed, positives = _RENDERED[split]
-        pictures = []
-        for row, scene in enumerate(choose_scenes(positives, seed)):
-            file = f"{row:04d}.webp"
-            pictures.append({"file": file, "tags": [TAG_NAMES[thing] for thing in scene.things]})
-            write_atomically(folder / file, encode_webp(scene))
-        write_atomically(index, json.dumps({"pictures": pictures}).encode())
-    try:
-        found: list[dict[str, Any]] = parse_json(index.read_text("utf-8"))["pictures"]
-    except (OSError, ValueError, LookupError, TypeError):
-        raise InputError(f"{index}: damaged; delete it to draw the pictures again") from None
-    return found

@@ -39,7 +39,9 @@ FILES: tuple[str, ...] = (
     "model.json",
     "model.safetensors",
     "tags.yaml",
+    "train.zip",
     "tuning_captions.txt",
+    "val.zip",
 )
 
 

@@ -29,19 +29,16 @@ from taidpt.kernels.local_similarity.tiles import (
 )
 from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel, inverse_length_kernel
-from taidpt.kernels.local_similarity.triton_scores import combine_kernel
+from taidpt.kernels.local_similarity.triton_tile import combine_kernel
 
-FLAGS = ("HAS_MASK", "HAS_VALUES", "HAS_LOG_SUM", "HAS_BEST", "HAS_GLOBAL", "HAS_AFFINE")
-# pointers that a flag stands for: left out, they are no parameter
-OWNERS = {
-    "mask_ptr": "HAS_MASK",
-    "value_ptr": "HAS_VALUES",
-    "log_sum_ptr": "HAS_LOG_SUM",
-    "best_ptr": "HAS_BEST",
-    "global_ptr": "HAS_GLOBAL",
-    "scale_ptr": "HAS_AFFINE",
-    "bias_ptr": "HAS_AFFINE",
-    "grad_scale_ptr": "HAS_SCALE",
+# optional parts of a forward launch and their pointers: left out, these are no parameters
+PARTS = {
+    "mask": ("mask_ptr",),
+    "values": ("value_ptr",),
+    "log_sum": ("log_sum_ptr",),
+    "best": ("best_ptr",),
+    "global": ("global_ptr",),
+    "affine": ("scale_ptr", "bias_ptr"),
 }
 KINDS = {"mask_ptr": "*u8", "best_ptr": "*i32", "best_part_ptr": "*i32"}
 HALVES = ("x_ptr", "bank_ptr", "value_ptr", "to_rows_ptr")
@@ -51,7 +48,7 @@ PTXAS = Path(triton.__path__[0]) / "backends" / "nvidia" / "bin" / "ptxas"
 SHAPES = {
     "P256": (Shape(64, 256, 20000, 1024), ()),
     "P196": (Shape(64, 196, 20000, 1024), ()),
-    "tuning": (Shape(512, 20, 5000, 512), ("HAS_MASK", "HAS_LOG_SUM")),
+    "tuning": (Shape(512, 20, 5000, 512), ("mask", "log_sum")),
     "P49": (Shape(8, 49, 4585, 1024), ()),
     "P784": (Shape(8, 784, 1000, 512), ()),
     "one picture": (Shape(1, 196, 20000, 1024), ()),
@@ -68,10 +65,8 @@ def kind(name: str) -> str:
 
 
 def compiled(kernel: Any, architecture: int, constants: dict[str, Any], tiles: Any) -> Any:
-    """Triton's compiled kernel; pointers whose flag is off are constants."""
+    """Triton's compiled kernel; pointers that are left out are constants."""
     names = list(inspect.signature(kernel.fn).parameters)
-    off = {name: None for name, flag in OWNERS.items() if constants.get(flag) is False}
-    constants = {**{name: None for name in off if name in names}, **constants}
     signature = {name: "constexpr" if name in constants else kind(name) for name in names}
     aligned = [
         name for name in names if name.endswith("_ptr") or name.startswith("stride") or name == "D"
@@ -86,9 +81,13 @@ def compiled(kernel: Any, architecture: int, constants: dict[str, Any], tiles: A
 
 
 def forward(architecture: int, tiles: Tiles, on: tuple[str, ...], patches: int) -> Any:
-    """The forward kernel with these tiles and flags."""
-    constants: dict[str, Any] = {flag: flag in on for flag in FLAGS}
+    """The forward kernel with these tiles and parts."""
+    constants: dict[str, Any] = {
+        name: None for part, names in PARTS.items() if part not in on for name in names
+    }
     constants |= {
+        "HAS_MASK": "mask" in on,
+        "HAS_VALUES": "values" in on,
         "IMAGES": tiles.images,
         "BLOCK_C": tiles.block_c,
         "BLOCK_P": tiles.block_p,
@@ -116,8 +115,7 @@ def gradient(architecture: int, tiles: GradientTiles | None = None) -> Any:
         "BLOCK_D": tiles.block_d,
         "GROUP": tiles.group,
         "EVEN_D": True,
-        "HAS_MASK": True,
-        "HAS_SCALE": False,
+        "grad_scale_ptr": None,
         "EVEN_C": True,
         "stride_grad_class": 1,
         "DTYPE": tl.bfloat16,
@@ -146,7 +144,7 @@ def spilled_bytes(kernel: Any) -> int:
 
 
 def answers(architecture: int) -> list[dict[str, Any]]:
-    """The table's choices, then every flag at once with and without splits."""
+    """The table's choices, then every part at once with and without splits."""
     kernels = {
         what: forward(architecture, choose(architecture, shape), on, shape.patches)
         for what, (shape, on) in SHAPES.items()
@@ -154,12 +152,9 @@ def answers(architecture: int) -> list[dict[str, Any]]:
     kernels["gradient"] = gradient(architecture)
     small = Tiles(32, 2, 32, 32, warps=8, stages=2, tails=(16, 0), fuse_length=True)
     split = Tiles(32, 1, 32, 32, warps=8, stages=2, splits=2, fuse_length=True)
-    kernels["every flag"] = forward(architecture, small, FLAGS, 40)
-    kernels["every flag, splits"] = forward(architecture, split, FLAGS, 40)
-    flags = dict.fromkeys(FLAGS[2:], True)
-    kernels["combine"] = compiled(
-        combine_kernel, architecture, {"SPLITS": 2, "BLOCK": 128, **flags}, split
-    )
+    kernels["every part"] = forward(architecture, small, tuple(PARTS), 40)
+    kernels["every part, splits"] = forward(architecture, split, tuple(PARTS), 40)
+    kernels["combine"] = compiled(combine_kernel, architecture, {"SPLITS": 2, "BLOCK": 128}, split)
     kernels["lengths"] = compiled(inverse_length_kernel, architecture, {"BLOCK_D": 1024}, split)
     return [
         {

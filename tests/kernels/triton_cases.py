@@ -23,8 +23,7 @@ from taidpt.kernels.local_similarity import (
     triton_launch,
 )
 from taidpt.kernels.local_similarity.chunked import Forward
-from taidpt.kernels.local_similarity.epilogue import Epilogue
-from taidpt.kernels.local_similarity.inputs import Inputs
+from taidpt.kernels.local_similarity.inputs import Epilogue, Inputs
 from taidpt.kernels.local_similarity.tiles import Tiles
 from taidpt.kernels.local_similarity.triton_operands import (
     architecture_of,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.datasets import DATASET_NAMES, LabelledImages, class_tags, load_dataset, toyworld
+from taidpt.datasets import DATASET_NAMES, LabelledImages, class_tags, load_dataset
 from taidpt.datasets.coco import coco_captions, image_ids, load_coco
 from taidpt.datasets.nuswide import load_nuswide
 from taidpt.datasets.openimages import narratives
@@ -20,8 +20,6 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.runtime.sources.picture_files import read_image
 from taidpt.texts.labels import TextLabeler
-from taidpt.toyworld.drawing.scenes import font_installed
-from tests.support import require
 from tests.taidpt.datasets.official import (
     picture,
     write_captions,
@@ -156,30 +154,29 @@ def test_pictures_stream_in_file_order(tmp_path: Path) -> None:
 
 
 def test_toy_world_is_a_data_set_too(tmp_path: Path) -> None:
-    images = load_dataset("toyworld", tmp_path)
-    assert len(images.classes) == 60
-    assert (images.targets == 1).sum(axis=0).min() >= 20
-    again = load_dataset("toyworld", tmp_path)
-    assert again.paths == images.paths
-
-
-def test_the_toy_world_renders_train_and_val_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require("noto-emoji", font_installed(), "the emoji font is not installed")
-    monkeypatch.setattr(toyworld, "_RENDERED", {"train": (4, 1), "val": (5, 1)})
-    train, val = (load_dataset("toyworld", tmp_path, split) for split in ("train", "val"))
-    assert train.name == "toyworld train"
-    for images in (train, val):
-        assert (images.targets == 1).sum(axis=0).min() >= 1
+    splits = {
+        split: load_dataset("toyworld", tmp_path, split) for split in ("test", "train", "val")
+    }
+    for split, images in splits.items():
+        assert len(images.classes) == 60
+        assert (images.targets == 1).sum(axis=0).min() >= 20
         assert read_image(images.paths[0]).shape == (160, 160, 3)
-    assert train.paths[0].read_bytes() != val.paths[0].read_bytes()
-    train.paths[0].touch()
-    stamp = train.paths[0].stat().st_mtime_ns
-    assert load_dataset("toyworld", tmp_path, "train").paths == train.paths
-    assert train.paths[0].stat().st_mtime_ns == stamp
+        assert load_dataset("toyworld", tmp_path, split).paths == images.paths
+    assert splits["train"].name == "toyworld train"
+    first = {images.paths[0].read_bytes() for images in splits.values()}
+    assert len(first) == 3
     with pytest.raises(InputError, match="no split 'dev'; there are test, train, val"):
         load_dataset("toyworld", tmp_path, "dev")
+
+
+def test_the_toy_world_is_unpacked_once(tmp_path: Path) -> None:
+    path = load_dataset("toyworld", tmp_path, "train").paths[0]
+    stamp = path.stat().st_mtime_ns
+    load_dataset("toyworld", tmp_path, "train")
+    assert path.stat().st_mtime_ns == stamp
+    path.write_bytes(path.read_bytes()[:-1])
+    load_dataset("toyworld", tmp_path, "train")
+    assert read_image(path).shape == (160, 160, 3)
 
 
 def test_missing_files_are_one_line(tmp_path: Path) -> None:
