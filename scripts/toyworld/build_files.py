@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, fo
 
 from scripts.toyworld.build_video import write_video
 from scripts.toyworld.captions import tuning_captions
+from scripts.toyworld.drawing.heldout_pictures import choose_scenes, encode_webp
+from scripts.toyworld.drawing.things import TAG_NAMES, THINGS
 from scripts.toyworld.model import model_config
 from scripts.toyworld.tokenizer import load_tokenizer, vocabulary, write_merges
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.heldout_pictures import choose_scenes, encode_webp
-from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
 
 __all__ = ["build_files"]
 

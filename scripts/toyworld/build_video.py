@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taidpt.toyworld.drawing.backgrounds import draw_background
-from taidpt.toyworld.drawing.scenes import vary_sprite
-from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
+from scripts.toyworld.drawing.backgrounds import draw_background
+from scripts.toyworld.drawing.scenes import vary_sprite
+from scripts.toyworld.drawing.things import TAG_NAMES, THINGS
 
 __all__ = ["VIDEO_SPLIT", "Actor", "Shot", "demo_shots", "write_video"]
 

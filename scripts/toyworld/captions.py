@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from taidpt.toyworld.drawing.things import THINGS, Word
+from scripts.toyworld.drawing.things import THINGS, Word
 
 __all__ = [
     "TRAIN_WORDING",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.toyworld.captions import TRAIN_WORDING, caption
-from taidpt.toyworld.drawing.scenes import SceneSettings, render_scene
+from scripts.toyworld.drawing.scenes import SceneSettings, render_scene
 
 __all__ = ["TRAIN_SPLIT", "Batch", "SceneStore", "render_store"]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.toyworld import captions
+from scripts.toyworld.drawing.backgrounds import COLOURS
+from scripts.toyworld.drawing.things import THINGS
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.backgrounds import COLOURS
-from taidpt.toyworld.drawing.things import THINGS
 
 __all__ = ["COMMON_MERGES", "load_tokenizer", "vocabulary", "write_merges"]
 

@@ -12,8 +12,8 @@ from scripts.toyworld.captions import (
     caption,
     tuning_captions,
 )
+from scripts.toyworld.drawing.things import THINGS
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.things import THINGS
 
 _FORMS = {
     form: index

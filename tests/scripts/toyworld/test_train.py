@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.toyworld.drawing.scenes import FONT_PATH, font_installed
 from scripts.toyworld.model import load_model
 from scripts.toyworld.scene_store import SceneStore, render_store
 from scripts.toyworld.train import Stage, TrainSettings, train
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.scenes import FONT_PATH, font_installed
 from tests.support import require
 
 

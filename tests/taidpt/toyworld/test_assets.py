@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from scripts.toyworld.build_video import FRAMES_PER_SECOND, SIZE, demo_shots
+from scripts.toyworld.drawing.backgrounds import TRAIN_FAMILIES
+from scripts.toyworld.drawing.things import TAG_NAMES, THINGS
 from taidpt.runtime.errors import InputError
 from taidpt.toyworld import assets
-from taidpt.toyworld.drawing.backgrounds import TRAIN_FAMILIES
-from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
 from taidpt.toyworld.heldout import load_heldout
 
 _MIB = 2**20

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from scripts.toyworld.drawing.backgrounds import TRAIN_FAMILIES, Background, draw_background
+from scripts.toyworld.drawing.things import THINGS
 from taidpt.runtime.errors import MissingDependencyError
-from taidpt.toyworld.drawing.backgrounds import TRAIN_FAMILIES, Background, draw_background
-from taidpt.toyworld.drawing.things import THINGS
 
 __all__ = [
     "FONT_PATH",

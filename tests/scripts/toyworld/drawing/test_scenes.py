@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.runtime.errors import MissingDependencyError
-from taidpt.toyworld.drawing import scenes
-from taidpt.toyworld.drawing.backgrounds import (
+from scripts.toyworld.drawing import scenes
+from scripts.toyworld.drawing.backgrounds import (
     COLOURS,
     HELDOUT_FAMILIES,
     TRAIN_FAMILIES,
     draw_background,
 )
-from taidpt.toyworld.drawing.scenes import SceneSettings, font_installed, render_scene
-from taidpt.toyworld.drawing.things import TAG_NAMES, THINGS
+from scripts.toyworld.drawing.scenes import SceneSettings, font_installed, render_scene
+from scripts.toyworld.drawing.things import TAG_NAMES, THINGS
+from taidpt.runtime.errors import MissingDependencyError
 from tests.support import require
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 from PIL import Image
 
-from taidpt.toyworld.drawing.backgrounds import HELDOUT_FAMILIES
-from taidpt.toyworld.drawing.scenes import Scene, SceneSettings, render_scene
-from taidpt.toyworld.drawing.things import TAG_NAMES
+from scripts.toyworld.drawing.backgrounds import HELDOUT_FAMILIES
+from scripts.toyworld.drawing.scenes import Scene, SceneSettings, render_scene
+from scripts.toyworld.drawing.things import TAG_NAMES
 
 __all__ = ["HELDOUT_SPLIT", "choose_scenes", "encode_webp"]
 

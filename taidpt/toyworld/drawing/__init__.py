@@ -1,1 +1,0 @@
-"""Scenes, backgrounds and captions that the toy data set draws when it is used."""
