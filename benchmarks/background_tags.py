@@ -39,7 +39,7 @@ def tuned(tags: TagSet, background: bool, settings: TuneSettings, clip: ClipMode
         model="toyworld",
         pretrained="embedded",
         tags=tags,
-        texts=(assets.captions_path(),),
+        texts=(assets.path("tuning_captions.txt"),),
         output=None,
         background=background,
         settings=settings,

@@ -36,7 +36,7 @@ def sessions(model: str, threads: int) -> tuple[dict[str, onnxruntime.InferenceS
     with tempfile.TemporaryDirectory() as name:
         bundle = Bundle.load(random_bundle(Path(name), model))
         encoder, spec = encoder_of(bundle), bundle.manifest.input
-    frames = calibration_frames(assets.video_path(), frame_maker(spec))[:16]
+    frames = calibration_frames(assets.path("demo.mp4"), frame_maker(spec))[:16]
     low = Quantiser(encoder, frames, scheme_for("int8", for_cpu=True), "MinMax").quantise()
     graphs = {"fp32": encoder, "int8": low}
     return {name: open_session(graph, threads) for name, graph in graphs.items()}, spec.height

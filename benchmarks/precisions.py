@@ -37,7 +37,7 @@ from taidpt.runtime import Bundle
 from taidpt.runtime.errors import TaidptError
 from taidpt.texts.tags import Tag
 from taidpt.toyworld import assets
-from taidpt.toyworld.heldout import load_heldout
+from taidpt.toyworld.assets import load_heldout
 from taidpt.tuning.text_job import TuneJob, run_job
 
 MODELS = "toyworld,RN50-quickgelu,ViT-B-32-quickgelu,MobileCLIP2-S0"
@@ -50,8 +50,8 @@ def toyworld_bundle(folder: Path) -> Path:
     """The demo's prompts, tuned with its settings, as a bundle."""
     prompts = folder / "toyworld.safetensors"
     job = TuneJob(
-        tags=assets.tags_path(),
-        texts=(assets.captions_path(),),
+        tags=assets.path("tags.yaml"),
+        texts=(assets.path("tuning_captions.txt"),),
         model="toyworld",
         pretrained="embedded",
         output=prompts,
@@ -88,7 +88,7 @@ def heldout(bundle: Bundle) -> LabelledPictures:
 
 def measure(path: Path, precision: str, labelled: LabelledPictures | None) -> dict[str, Any]:
     """One row of the table."""
-    request = EngineRequest(EngineOptions(precision), assets.video_path(), force=True)
+    request = EngineRequest(EngineOptions(precision), assets.path("demo.mp4"), force=True)
     try:
         variant = add_precision(path, request, SilentProgress())
     except TaidptError as error:

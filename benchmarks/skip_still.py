@@ -24,7 +24,7 @@ import numpy as np
 from taidpt.runtime import Tagger
 from taidpt.runtime.stream.stream import StreamSettings
 from taidpt.toyworld import assets
-from taidpt.toyworld.heldout import load_heldout
+from taidpt.toyworld.assets import load_heldout
 
 LEVELS = (2.0, 4.0, 8.0, 16.0)
 PICTURES, SECONDS, RATE, NOISE = 12, 4, 25, 2.0
@@ -87,7 +87,7 @@ def main() -> None:
     ):
         videos = {
             "watched place": watched_place(Path(folder) / "place.mp4"),
-            "demo video": assets.video_path(),
+            "demo video": assets.path("demo.mp4"),
         }
         for name, video in videos.items():
             whole = run(tagger, video, None)

@@ -9,20 +9,19 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.stream.moment import Moment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DemoReport", "Heatmap", "MethodScore", "Span", "TaggedFrame", "write_page"]
+__all__ = ["DemoReport", "MethodScore", "write_page"]
 
 TRUTH_COLOUR = "#c9c4b8"
 FOUND_COLOUR = "#1f7a6d"
 INK = "#22302d"
-
-Image = npt.NDArray[np.uint8]
+_SHOWN_TAGS = 4  # names that fit above a frame
 
 
 @dataclass(frozen=True)
@@ -35,41 +34,22 @@ class MethodScore:
 
 
 @dataclass(frozen=True)
-class Span:
-    """A tag is on from `start_s` to `end_s`, seconds."""
-
-    tag: str
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True)
-class TaggedFrame:
-    """A frame, its time in seconds, and the names of the tags that are on with their scores."""
-
-    image: Image
-    time_s: float
-    tags: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Heatmap:
-    """Where a tag is: the frame `[H, W, 3]` and the similarity of its patches `[rows, cols]`."""
-
-    tag: str
-    image: Image
-    values: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class DemoReport:
-    """All contents of the page."""
+    """All contents of the page.
+
+    Attributes:
+        scores: the table.
+        found, truth: when tags are on in the video.
+        frames: moments to show with their tags.
+        heatmaps: moments to show with the heatmap of their best tag.
+        facts: a name and a value each.
+    """
 
     scores: tuple[MethodScore, ...]
-    found: tuple[Span, ...]
-    truth: tuple[Span, ...]
-    frames: tuple[TaggedFrame, ...]
-    heatmaps: tuple[Heatmap, ...]
+    found: tuple[Interval, ...]
+    truth: tuple[Interval, ...]
+    frames: tuple[Moment, ...]
+    heatmaps: tuple[Moment, ...]
     facts: tuple[tuple[str, str], ...]
 
 
@@ -112,22 +92,28 @@ def _new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_frames(frames: Sequence[TaggedFrame]) -> Figure:
-    columns = min(3, max(1, len(frames)))
-    rows = -(-len(frames) // columns) or 1
-    aspect = frames[0].image.shape[1] / frames[0].image.shape[0] if frames else 1.0
-    figure = _new_figure(3.3 * aspect * columns, 3.6 * rows)
+def _draw_frames(moments: Sequence[Moment]) -> Figure:
+    columns = min(3, max(1, len(moments)))
+    rows = -(-len(moments) // columns) or 1
+    figure = _new_figure(3.3 * _aspect(moments) * columns, 3.6 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
-    for axis, frame in zip(axes, frames, strict=False):
-        axis.imshow(frame.image)
-        names = ", ".join(f"{name} {score:.2f}" for name, score in frame.tags) or "nothing"
-        axis.set_title(f"{frame.time_s:.1f} s  {names}", fontsize=8, color=INK, wrap=True)
+    for axis, moment in zip(axes, moments, strict=False):
+        axis.imshow(moment.frame.image)
+        tags = moment.result.on_tags[:_SHOWN_TAGS]
+        names = ", ".join(f"{tag.name} {tag.score:.2f}" for tag in tags) or "nothing"
+        axis.set_title(f"{moment.time or 0.0:.1f} s  {names}", fontsize=8, color=INK, wrap=True)
     return figure
 
 
-def _draw_timeline(found: Sequence[Span], truth: Sequence[Span]) -> Figure:
+def _aspect(moments: Sequence[Moment]) -> float:
+    """Width of the frames divided by their height."""
+    height, width = moments[0].frame.image.shape[:2] if moments else (1, 1)
+    return float(width / height)
+
+
+def _draw_timeline(found: Sequence[Interval], truth: Sequence[Interval]) -> Figure:
     tags = sorted({span.tag for span in truth}, key=lambda tag: _first_start(truth, tag))
     tags += sorted({span.tag for span in found} - set(tags))
     figure = _new_figure(10.0, 1.2 + 0.32 * len(tags))
@@ -146,36 +132,33 @@ def _draw_timeline(found: Sequence[Span], truth: Sequence[Span]) -> Figure:
     return figure
 
 
-def _first_start(spans: Sequence[Span], tag: str) -> tuple[float, str]:
+def _first_start(spans: Sequence[Interval], tag: str) -> tuple[float, str]:
     return min(span.start_s for span in spans if span.tag == tag), tag
 
 
 def _draw_bars(
-    axis: Axes, spans: Sequence[Span], tag: str, bottom: float, height: float, colour: str
+    axis: Axes, spans: Sequence[Interval], tag: str, bottom: float, height: float, colour: str
 ) -> None:
     bars = [(span.start_s, span.end_s - span.start_s) for span in spans if span.tag == tag]
     axis.broken_barh(bars, (bottom, height), facecolors=colour)
 
 
-def _draw_heatmaps(heatmaps: Sequence[Heatmap]) -> Figure:
-    image = heatmaps[0].image if heatmaps else np.zeros((1, 1, 3), np.uint8)
-    figure = _new_figure(3.3 * image.shape[1] / image.shape[0] * max(1, len(heatmaps)), 3.6)
-    axes = figure.subplots(1, max(1, len(heatmaps)), squeeze=False).ravel()
+def _draw_heatmaps(moments: Sequence[Moment]) -> Figure:
+    count = max(1, len(moments))
+    figure = _new_figure(3.3 * _aspect(moments) * count, 3.6)
+    axes = figure.subplots(1, count, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
-    for axis, heatmap in zip(axes, heatmaps, strict=False):
-        height, width = heatmap.image.shape[:2]
-        axis.imshow(heatmap.image)
-        axis.imshow(
-            heatmap.values,
-            extent=(*_crop_columns(width, height), height, 0),
-            interpolation="bicubic",
-            cmap="magma",
-            alpha=0.55,
-        )
+    for axis, moment in zip(axes, moments, strict=False):
+        best, image = moment.result.top(1)[0].name, moment.frame.image
+        height, width = image.shape[:2]
+        edges = (*_crop_columns(width, height), height, 0)
+        heat = moment.result.heatmap(best)
+        axis.imshow(image)
+        axis.imshow(heat, extent=edges, interpolation="bicubic", cmap="magma", alpha=0.55)
         axis.set_xlim(0, width)
         axis.set_ylim(height, 0)
-        axis.set_title(f"where is the {heatmap.tag}?", fontsize=9, color=INK)
+        axis.set_title(f"where is the {best}?", fontsize=9, color=INK)
     return figure
 
 

@@ -13,24 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.clip.model import load_clip
-from taidpt.export.demo.page import (
-    DemoReport,
-    Heatmap,
-    MethodScore,
-    Span,
-    TaggedFrame,
-    write_page,
-)
+from taidpt.export.demo.page import DemoReport, MethodScore, write_page
 from taidpt.export.exporter import ExportOptions, export_bundle
 from taidpt.features.zero_shot import encode_pictures, zero_shot_scores
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
+from taidpt.runtime.events.machine import Interval
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
 from taidpt.toyworld import assets
-from taidpt.toyworld.heldout import load_heldout
+from taidpt.toyworld.assets import load_heldout
 from taidpt.tuning.settings import TuneSettings
 from taidpt.tuning.text_job import TuneJob, run_job
 
@@ -42,7 +36,6 @@ DEMO_SETTINGS = TuneSettings(lr=assets.TUNING_RATE)
 # What fits on one screen: two rows of frames with a line of tags each, and a row of heatmaps.
 _SHOWN_FRAMES = 6
 _SHOWN_HEATMAPS = 3
-_SHOWN_TAGS = 4
 _BATCH = 8
 _FPS = 10  # tags of the video last for seconds; more frames would only take longer
 
@@ -63,7 +56,7 @@ class _TaggedVideo:
     """The number of tagged frames, the intervals of tags, and one moment per second."""
 
     frames: int
-    spans: tuple[Span, ...]
+    spans: tuple[Interval, ...]
     moments: list[Moment]
 
 
@@ -102,14 +95,15 @@ def run_demo(
         watch.lap("tagging the video")
         scores = _score_pictures(tagger, progress)
         watch.lap("held-out pictures")
+        tagged = [moment for moment in video.moments if moment.result.on_tags]
         report = DemoReport(
             scores=scores,
             found=video.spans,
             truth=tuple(
-                Span(span["tag"], span["start"], span["end"]) for span in assets.timeline()
+                Interval(span["tag"], span["start"], span["end"], 1.0) for span in assets.timeline()
             ),
-            frames=_shown_frames(video.moments),
-            heatmaps=_shown_heatmaps(video.moments),
+            frames=_middles(video.moments, _SHOWN_FRAMES),
+            heatmaps=_middles(tagged or video.moments, _SHOWN_HEATMAPS),
             facts=_facts(settings, watch.seconds, video.frames, parity.head("scores").minimum),
         )
     return DemoResult(write_page(report, output), prompts, bundle, jsonl, report)
@@ -118,8 +112,8 @@ def run_demo(
 def _tune_job(prompts: Path, settings: TuneSettings) -> TuneJob:
     return TuneJob(
         *MODEL,
-        tags=assets.tags_path(),
-        texts=(assets.captions_path(),),
+        tags=assets.path("tags.yaml"),
+        texts=(assets.path("tuning_captions.txt"),),
         output=prompts,
         settings=settings,
         restart=True,
@@ -130,7 +124,7 @@ def _tag_video(tagger: Tagger, jsonl: Path, progress: Progress) -> _TaggedVideo:
     kept: list[Moment] = []
     frames = 0
     with (
-        tagger.stream(assets.video_path(), max_fps=_FPS) as stream,
+        tagger.stream(assets.path("demo.mp4"), max_fps=_FPS) as stream,
         closing(JsonlSink(jsonl)) as sink,
     ):
         progress.start("Tagging the video", stream.source.total or 1)
@@ -139,8 +133,7 @@ def _tag_video(tagger: Tagger, jsonl: Path, progress: Progress) -> _TaggedVideo:
             progress.advance(detail=", ".join(moment.on[:3]))
             if (frames - 1) % _FPS == 0:
                 kept.append(moment)
-        spans = tuple(Span(part.tag, part.start_s, part.end_s) for part in stream.timeline())
-    return _TaggedVideo(frames, spans, kept)
+        return _TaggedVideo(frames, stream.timeline(), kept)
 
 
 def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ...]:
@@ -174,30 +167,10 @@ def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ..
     )
 
 
-def _shown_frames(moments: Sequence[Moment]) -> tuple[TaggedFrame, ...]:
-    """The middle frames of equal parts of the video."""
-    count = min(_SHOWN_FRAMES, len(moments))
-    chosen = [moments[(2 * part + 1) * len(moments) // (2 * count)] for part in range(count)]
-    return tuple(
-        TaggedFrame(
-            moment.frame.image,
-            moment.time or 0.0,
-            tuple((tag.name, tag.score) for tag in moment.result.on_tags[:_SHOWN_TAGS]),
-        )
-        for moment in chosen
-    )
-
-
-def _shown_heatmaps(moments: Sequence[Moment]) -> tuple[Heatmap, ...]:
-    """Heatmaps of the best tag, in frames with a tag that is on if there are any."""
-    several = [moment for moment in moments if moment.result.on_tags] or list(moments)
-    step = max(1, len(several) // _SHOWN_HEATMAPS)
-    chosen = several[step // 2 :: step][:_SHOWN_HEATMAPS]
-    return tuple(
-        Heatmap(best, moment.frame.image, moment.result.heatmap(best))
-        for moment in chosen
-        for best in [moment.result.top(1)[0].name]
-    )
+def _middles(moments: Sequence[Moment], most: int) -> tuple[Moment, ...]:
+    """The middle moments of equal parts of the video."""
+    count = min(most, len(moments))
+    return tuple(moments[(2 * part + 1) * len(moments) // (2 * count)] for part in range(count))
 
 
 def _facts(

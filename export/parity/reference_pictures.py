@@ -63,14 +63,12 @@ def generated_pictures(side: int) -> list[Picture]:
 
 def heldout_pictures() -> list[Picture]:
     """Some of the toy world's held-out pictures; none where they are not installed."""
-    from taidpt.toyworld import assets
-    from taidpt.toyworld.heldout import load_heldout
+    from taidpt.toyworld.assets import load_heldout
 
     try:
-        path = assets.heldout_path()
+        images, _, _ = load_heldout()
     except InputError:
         return []
-    images, _, _ = load_heldout(path)
     step = max(1, len(images) // _HELDOUT)
     chosen = list(range(0, len(images), step))[:_HELDOUT]
     return [Picture(f"heldout/{index}", images[index]) for index in chosen]

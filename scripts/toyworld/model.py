@@ -56,9 +56,9 @@ def load_model(weights: Path | None = None, config: Path | None = None) -> Any:
     """The shipped model in fp32 and eval mode; the weights must match the configuration."""
     from safetensors.torch import load_file
 
-    settings = json.loads((config or assets.config_path()).read_text("utf-8"))
+    settings = json.loads((config or assets.path("model.json")).read_text("utf-8"))
     model = build_model(settings)
-    state = load_file(str(weights or assets.weights_path()))
+    state = load_file(str(weights or assets.path("model.safetensors")))
     model.load_state_dict({name: _to_float(value) for name, value in state.items()}, strict=True)
     return model.eval()
 

@@ -14,7 +14,7 @@ from scripts.toyworld.model import encode_images, encode_texts
 from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.scores import global_scores, local_scores, merged_scores
 from taidpt.texts.templates import PLAIN_TEMPLATE, fill
-from taidpt.toyworld.heldout import load_heldout
+from taidpt.toyworld.assets import load_heldout
 
 __all__ = ["evaluate", "prepare_images"]
 

@@ -107,4 +107,6 @@ def load_tokenizer(merges: Path | None = None, context_length: int = 77) -> Any:
     """open_clip's `SimpleTokenizer` over the shipped merges, or over another merges file."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    return SimpleTokenizer(str(merges or assets.merges_path()), context_length=context_length)
+    return SimpleTokenizer(
+        str(merges or assets.path("merges.txt.gz")), context_length=context_length
+    )

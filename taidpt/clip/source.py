@@ -116,9 +116,9 @@ def _embedded_source(name: str, pretrained: str | None) -> Source:
         )
     from taidpt.toyworld import assets
 
-    config = parse_json(assets.config_path().read_text("utf-8"))
+    config = parse_json(assets.path("model.json").read_text("utf-8"))
     licence = licence_note(EMBEDDED_WEIGHTS)
-    path = assets.weights_path()
+    path = assets.path("model.safetensors")
     return Source(name, EMBEDDED_WEIGHTS, licence, path=path, config=config)
 
 

@@ -64,7 +64,7 @@ def _open(source: Source) -> Any:
     if source.name == EMBEDDED_MODEL:
         from taidpt.toyworld import assets
 
-        return SimpleTokenizer(bpe_path=str(assets.merges_path()), **options)
+        return SimpleTokenizer(bpe_path=str(assets.path("merges.txt.gz")), **options)
     if "hf_tokenizer_name" not in text:
         return SimpleTokenizer(**options)
     if text.get("tokenizer_mode"):

@@ -41,7 +41,7 @@ def load_toyworld(root: str | Path, split: str = "test") -> LabelledImages:
     folder = Path(root) / f"toyworld-{_SPLITS[split]}"
     folder.mkdir(parents=True, exist_ok=True)
     pictures = _unpack(assets.path(f"{_SPLITS[split]}.zip"), folder)
-    tags = TagSet.load(assets.tags_path())
+    tags = TagSet.load(assets.path("tags.yaml"))
     targets = np.full((len(pictures), len(tags)), -1, np.int8)
     for row, picture in enumerate(pictures):
         targets[row, [tags.names.index(tag) for tag in picture["tags"]]] = 1

@@ -157,7 +157,7 @@ def text_stream(job: DatasetJob) -> Iterator[str]:
     if job.text_source == "narratives":
         yield from narratives(root)
     elif job.text_source == "files":
-        own = (assets.captions_path(),) if job.dataset == "toyworld" else ()
+        own = (assets.path("tuning_captions.txt"),) if job.dataset == "toyworld" else ()
         for path in job.texts or own:
             yield from read_texts(path)
     else:

@@ -188,7 +188,7 @@ def test_banks_are_compared_on_the_users_frames(
 
 def test_a_calibration_that_is_a_guess_says_so(home: Path, tmp_path: Path) -> None:
     """A video's frames are nearly one: two tags on 60 of them were on in 0 % or in 60 %."""
-    video, page, document = assets.video_path(), tmp_path / "page.html", tmp_path / "found.json"
+    video, page, document = assets.path("demo.mp4"), tmp_path / "page.html", tmp_path / "found.json"
     arguments = [home / "street.taidpt", video, "--every", 10, "--tags", "sheep, bus"]
     asked = [*arguments, "--calibrate", "--report", page, "--json", document]
     said = run(compare, *asked, "--max-frames", 60)

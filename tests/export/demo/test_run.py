@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taidpt.export.demo.page import Span
 from taidpt.export.demo.run import DemoResult, run_demo
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.runtime.events.machine import Interval
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.toyworld import assets
 
@@ -56,7 +56,7 @@ def test_timeline_follows_the_truth(result: DemoResult) -> None:
     assert overlap > 0.5
 
 
-def rows(spans: tuple[Span, ...], tags: list[str], end_s: float, step: float) -> np.ndarray:
+def rows(spans: tuple[Interval, ...], tags: list[str], end_s: float, step: float) -> np.ndarray:
     grid = np.zeros((len(tags), int(end_s / step) + 1), bool)
     for span in spans:
         grid[tags.index(span.tag), int(span.start_s / step) : int(span.end_s / step)] = True

@@ -84,27 +84,29 @@ def _matcher(wording: Wording) -> re.Pattern[str]:
 
 
 def test_no_shipped_tuning_caption_fits_a_training_sentence() -> None:
-    lines = assets.captions_path().read_text("utf-8").splitlines()
+    lines = assets.path("tuning_captions.txt").read_text("utf-8").splitlines()
     pattern = _matcher(TRAIN_WORDING)
     assert [line for line in lines if pattern.fullmatch(line)] == []
 
 
 def test_no_shipped_tuning_caption_is_a_training_caption() -> None:
-    lines = {line.lower() for line in assets.captions_path().read_text("utf-8").splitlines()}
+    lines = {
+        line.lower() for line in assets.path("tuning_captions.txt").read_text("utf-8").splitlines()
+    }
     rng = random.Random(4)
     seen = {caption(rng, _scene(rng)).lower() for _ in range(20000)}
     assert lines.isdisjoint(seen)
 
 
 def test_shipped_captions_come_from_the_generator() -> None:
-    lines = assets.captions_path().read_text("utf-8").splitlines()
+    lines = assets.path("tuning_captions.txt").read_text("utf-8").splitlines()
     assert len(lines) == len(set(lines)) == 6000
     assert lines[:200] == list(tuning_captions(200))
 
 
 def test_shipped_captions_name_every_tag_often() -> None:
     counts = [0] * len(THINGS)
-    for line in assets.captions_path().read_text("utf-8").splitlines():
+    for line in assets.path("tuning_captions.txt").read_text("utf-8").splitlines():
         for thing in _named(line):
             counts[thing] += 1
     assert min(counts) >= 100

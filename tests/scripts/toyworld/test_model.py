@@ -28,7 +28,7 @@ MODEL = load_model()
 
 
 def test_weights_fit_the_configuration_and_are_finite() -> None:
-    config = json.loads(assets.config_path().read_text("utf-8"))
+    config = json.loads(assets.path("model.json").read_text("utf-8"))
     assert config == model_config(TOKENIZER.vocab_size)
     fresh = build_model(config)
     fresh.load_state_dict(MODEL.state_dict(), strict=True)

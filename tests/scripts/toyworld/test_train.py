@@ -40,7 +40,7 @@ def test_batches_depend_on_the_seed(store_folder: Path) -> None:
 def test_training_resumes_from_its_checkpoint(store_folder: Path, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
-    for path in (assets.merges_path(), assets.heldout_path()):
+    for path in (assets.path("merges.txt.gz"), assets.path("heldout.zip")):
         shutil.copy(path, files / path.name)
     work = tmp_path / "work"
     shutil.copytree(store_folder, work)

@@ -12,37 +12,33 @@ from scripts.toyworld.drawing.backgrounds import TRAIN_FAMILIES
 from scripts.toyworld.drawing.things import TAG_NAMES, THINGS
 from taidpt.runtime.errors import InputError
 from taidpt.toyworld import assets
-from taidpt.toyworld.heldout import load_heldout
+from taidpt.toyworld.assets import load_heldout
 
 _MIB = 2**20
-
-
-@pytest.mark.parametrize("name", assets.FILES)
-def test_every_file_ships(name: str) -> None:
-    assert assets.path(name).stat().st_size > 0
+FILES = [file.name for file in sorted(assets.FOLDER.iterdir())]
 
 
 def test_sizes_are_within_bounds() -> None:
-    assert assets.weights_path().stat().st_size <= 12 * _MIB
-    assert assets.heldout_path().stat().st_size <= 3 * _MIB
-    assert assets.video_path().stat().st_size <= 1 * _MIB
-    assert assets.captions_path().stat().st_size <= 400_000
-    assert sum(assets.path(name).stat().st_size for name in assets.FILES) <= 16 * _MIB
+    assert assets.path("model.safetensors").stat().st_size <= 12 * _MIB
+    assert assets.path("heldout.zip").stat().st_size <= 3 * _MIB
+    assert assets.path("demo.mp4").stat().st_size <= 1 * _MIB
+    assert assets.path("tuning_captions.txt").stat().st_size <= 400_000
+    assert sum(assets.path(name).stat().st_size for name in FILES) <= 16 * _MIB
 
 
-def test_unknown_file_is_refused_with_the_list() -> None:
-    with pytest.raises(InputError, match=r"no file 'nothing\.bin'; it has NOTICE\.txt"):
+def test_a_missing_file_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"nothing\.bin is missing.*install taidpt again"):
         assets.path("nothing.bin")
 
 
 def test_tags_file_lists_every_tag_and_synonym() -> None:
-    entries = yaml.safe_load(assets.tags_path().read_text("utf-8"))["tags"]
+    entries = yaml.safe_load(assets.path("tags.yaml").read_text("utf-8"))["tags"]
     assert [entry["name"] for entry in entries] == list(TAG_NAMES)
     assert [tuple(entry.get("synonyms", ())) for entry in entries] == [t.synonyms for t in THINGS]
 
 
 def test_notice_names_the_licences() -> None:
-    notice = assets.notice_path().read_text("utf-8")
+    notice = assets.path("NOTICE.txt").read_text("utf-8")
     assert "SIL Open Font License" in notice
     assert "MIT" in notice
 
@@ -63,7 +59,7 @@ def test_heldout_pictures_are_distinct() -> None:
 
 def test_video_has_the_length_of_its_script() -> None:
     frames = 0
-    with av.open(str(assets.video_path())) as container:
+    with av.open(str(assets.path("demo.mp4"))) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         for frame in container.decode(video=0):
             frames += 1
