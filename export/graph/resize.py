@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from taidpt.export.graph.onnx_files import RESIZE_PREFIX, NodeAdder, finish_graph
 from taidpt.runtime.bundle.input_spec import (
@@ -28,14 +27,12 @@ from taidpt.runtime.bundle.input_spec import (
 )
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import yuv_to_rgb_matrix
-from taidpt.runtime.preprocess.resize import bicubic_weights, plan_crop
+from taidpt.runtime.preprocess.resize import plan_crop, resize_matrix
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FrameInput", "prepend_resize", "resize_graph", "resize_matrix"]
-
-Matrix = npt.NDArray[np.float32]
+__all__ = ["FrameInput", "prepend_resize", "resize_graph"]
 
 _PIXELS = f"{RESIZE_PREFIX}pixels"
 
@@ -80,21 +77,6 @@ class FrameInput:
             format=NV12 if self.format == "nv12" else RGB,
             baked_resize=BakedResize(size, *colours),
         )
-
-
-def resize_matrix(size: int, resized: int, start: int, count: int) -> Matrix:
-    """Pillow's antialiased bicubic along one axis, as float32 [count, size].
-
-    Args:
-        size: pixels before.
-        resized: pixels after.
-        start, count: range of those that are kept.
-    """
-    low, high, weights = bicubic_weights(size, resized, start, count)
-    matrix = np.zeros((count, size), np.float32)
-    for row in range(count):
-        matrix[row, low[row] : high[row]] = weights[row, : high[row] - low[row]]
-    return matrix
 
 
 def prepend_resize(encoder: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:

@@ -17,12 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BandedResize", "CropPlan", "bicubic_weights", "plan_crop"]
+__all__ = ["BandedResize", "CropPlan", "plan_crop", "resize_matrix"]
 
 U8Array = npt.NDArray[np.uint8]
 F32Array = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
 
 # The kernel is Keys' cubic with a = -0.5, as Pillow and torchvision use it; it reaches two pixels
 # of the coarser grid to either side.
@@ -197,46 +195,37 @@ def _to_levels(values: F32Array) -> None:
     np.clip(values, 0, 255, out=values)
 
 
-def bicubic_weights(
-    size: int, resized: int, first: int, count: int
-) -> tuple[Indices, Indices, Doubles]:
-    """Antialiased bicubic weights of outputs [first, first + count) along one axis.
+def resize_matrix(size: int, resized: int, first: int, count: int) -> F32Array:
+    """Pillow's antialiased bicubic along one axis, float32 [count, size].
 
     Args:
         size, resized: pixels before and after.
         first, count: range of the outputs that are kept.
-    Returns:
-        First and last input (exclusive) of each output, [count], and the inputs' weights, which sum
-        to 1, [count, taps]; an output with fewer inputs has zeros at the end.
     """
     scale = size / resized
     coarse = max(scale, 1.0)
     centres = (np.arange(first, first + count) + 0.5) * scale
-    low = np.maximum((centres - _REACH * coarse + 0.5).astype(int), 0)
-    high = np.minimum((centres + _REACH * coarse + 0.5).astype(int), size)
-    taps = low[:, None] + np.arange((high - low).max())
-    weights = _bicubic((taps - centres[:, None] + 0.5) / coarse) * (taps < high[:, None])
+    low = np.maximum((centres - _REACH * coarse + 0.5).astype(int), 0)[:, None]
+    high = np.minimum((centres + _REACH * coarse + 0.5).astype(int), size)[:, None]
+    taps = low + np.arange((high - low).max())
+    weights = _bicubic((taps - centres[:, None] + 0.5) / coarse) * (taps < high)
     weights /= weights.sum(axis=1, keepdims=True)
     weights = np.copysign(np.floor(np.abs(weights) / _WEIGHT_STEP + 0.5) * _WEIGHT_STEP, weights)
-    return low, high, weights
+    matrix = np.zeros((count, max(size, taps.max() + 1)), np.float32)  # taps beyond weigh nothing
+    np.put_along_axis(matrix, taps, weights.astype(np.float32), axis=1)
+    return matrix[:, :size]
 
 
 def _blocks(size: int, resized: int, first: int, count: int, block: int) -> list[_Block]:
-    low, high, weights = bicubic_weights(size, resized, first, count)
-    return [
-        _block(low, high, weights, begin, min(begin + block, count))
-        for begin in range(0, count, block)
-    ]
-
-
-def _block(low: Indices, high: Indices, weights: Doubles, begin: int, end: int) -> _Block:
-    start, stop = int(low[begin:end].min()), int(high[begin:end].max())
-    dense = np.zeros((stop - start, end - begin), np.float32)
-    for output in range(begin, end):
-        count = high[output] - low[output]
-        offset = low[output] - start
-        dense[offset : offset + count, output - begin] = weights[output, :count]
-    return _Block(start, stop, begin, end, dense)
+    matrix = resize_matrix(size, resized, first, count)
+    blocks = []
+    for begin in range(0, count, block):
+        rows = matrix[begin : begin + block]
+        used = np.flatnonzero(rows.any(axis=0))
+        low, high = int(used[0]), int(used[-1]) + 1
+        weights = np.ascontiguousarray(rows[:, low:high].T)
+        blocks.append(_Block(low, high, begin, begin + len(rows), weights))
+    return blocks
 
 
 def _interleaved(block: _Block, first: int, channels: int) -> _Block:
@@ -259,7 +248,7 @@ def _transposed(block: _Block, first: int) -> _Block:
     return _Block(block.low - first, block.high - first, block.begin, block.end, weights)
 
 
-def _bicubic(x: Doubles) -> Doubles:
+def _bicubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Keys' cubic; zero from 2 on."""
     x, a = np.abs(x), _SHARPNESS
     near = ((a + 2) * x - (a + 3)) * x * x + 1
