@@ -19,7 +19,8 @@ import torch
 
 from taidpt.clip.model import ClipModel, load, resolve_source
 from taidpt.datasets import LabelledImages, load_dataset
-from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.features.picture_store import StoreSettings, store_features
+from taidpt.features.pictures import PictureFeatures
 from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import SilentProgress
@@ -49,11 +50,11 @@ def tuned(tags: TagSet, background: bool, settings: TuneSettings, clip: ClipMode
 
 
 def precision(
-    rows: Rows, stored: StoredFeatures, images: LabelledImages, columns: list[int]
+    rows: Rows, stored: PictureFeatures, images: LabelledImages, columns: list[int]
 ) -> float:
     """mAP over some classes, merged scores."""
-    pooled = torch.from_numpy(np.asarray(stored.global_features, np.float32))
-    patches = torch.from_numpy(np.asarray(stored.patch_features, np.float32))
+    pooled = stored.global_features.float()
+    patches = stored.patch_features.float()
     merged = merged_scores(
         global_scores(pooled, rows["global"]), local_scores(patches, rows["local"], 40.0)
     )

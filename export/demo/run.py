@@ -13,16 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.clip.model import load_clip
+from taidpt.evaluation.comparison import merged_head
+from taidpt.evaluation.methods import MethodInputs, score_method
 from taidpt.export.demo.page import DemoReport, MethodScore, write_page
 from taidpt.export.exporter import ExportOptions, export_bundle
-from taidpt.features.zero_shot import encode_pictures, zero_shot_scores
+from taidpt.features.pictures import encode_pictures
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
 from taidpt.runtime.events.machine import Interval
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
-from taidpt.texts.templates import PLAIN_TEMPLATE, ensemble_templates
+from taidpt.texts.tags import TagSet
 from taidpt.toyworld import assets
 from taidpt.toyworld.assets import load_heldout
 from taidpt.tuning.settings import TuneSettings
@@ -143,8 +145,11 @@ def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ..
     progress.start("Scoring held-out pictures", len(crops))
     clip = load_clip(*MODEL)
     features = encode_pictures(clip, crops)
-    plain = zero_shot_scores(clip, features, names, [PLAIN_TEMPLATE])
-    ensemble = zero_shot_scores(clip, features, names, ensemble_templates())
+    inputs = MethodInputs(clip, TagSet.from_names(names))
+    plain, ensemble, dpt, dpt_ensemble = (
+        merged_head(score_method(method, inputs, features), 0.5)
+        for method in ("zsclip", "zsclip80", "clipdpt", "clipdpt80")
+    )
     tuned: dict[str, list[npt.NDArray[np.float32]]] = {"global_scores": [], "scores": []}
     for start in range(0, len(crops), _BATCH):
         batch = tagger.tag_batch(crops[start : start + _BATCH])
@@ -153,10 +158,10 @@ def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ..
         progress.advance(len(batch))
     columns = [tagger.names.index(name) for name in names]
     rows: tuple[tuple[str, str, npt.NDArray[Any]], ...] = (
-        ("zero-shot CLIP", "“a photo of a {}.”", plain["zero_shot"]),
-        ("zero-shot CLIP, 80 templates", "the ensemble's mean", ensemble["zero_shot"]),
-        ("CLIP-DPT", "“a photo of a {}.” with the local branch", plain["merged"]),
-        ("CLIP-DPT, 80 templates", "the ensemble with the local branch", ensemble["merged"]),
+        ("zero-shot CLIP", "“a photo of a {}.”", plain),
+        ("zero-shot CLIP, 80 templates", "the ensemble's mean", ensemble),
+        ("CLIP-DPT", "“a photo of a {}.” with the local branch", dpt),
+        ("CLIP-DPT, 80 templates", "the ensemble with the local branch", dpt_ensemble),
         ("TaI", "the tuned global prompt", np.concatenate(tuned["global_scores"])[:, columns]),
         ("TaI-DPT", "tuned global and local prompts", np.concatenate(tuned["scores"])[:, columns]),
     )

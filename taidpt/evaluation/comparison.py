@@ -24,7 +24,7 @@ from taidpt.evaluation.saved_scores import (
     rates_line,
 )
 from taidpt.evaluation.table import Table, json_ready
-from taidpt.features.picture_store import StoredFeatures
+from taidpt.features.pictures import PictureFeatures
 from taidpt.metrics import MapSettings, MeanAveragePrecision, mean_average_precision
 from taidpt.score_file import ScoreFile
 
@@ -161,7 +161,7 @@ def compare_methods(
     methods: Sequence[str],
     inputs: MethodInputs,
     images: LabelledImages,
-    features: Callable[[PictureInput], StoredFeatures],
+    features: Callable[[PictureInput], PictureFeatures],
     merge_weight: float = 0.5,
     settings: MapSettings = MapSettings(),
 ) -> MethodTable:

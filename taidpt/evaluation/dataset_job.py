@@ -20,7 +20,8 @@ from taidpt.evaluation.methods import (
     method_bank,
     methods_with_bank,
 )
-from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.features.picture_store import StoreSettings, store_features
+from taidpt.features.pictures import PictureFeatures
 from taidpt.metrics import MapSettings
 from taidpt.progress import Progress
 from taidpt.prompts.prompts_file import TunedPrompts
@@ -120,7 +121,7 @@ def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
     )
 
     @cache_results
-    def features(picture: PictureInput) -> StoredFeatures:
+    def features(picture: PictureInput) -> PictureFeatures:
         settings = replace(job.store, picture=picture)
         return store_features(clip, images, cache, settings, progress)
 

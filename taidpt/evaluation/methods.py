@@ -35,7 +35,7 @@ from taidpt.evaluation.text_only_heads import (
     linear_head,
 )
 from taidpt.features.caption_features import encode_captions
-from taidpt.features.picture_store import StoredFeatures
+from taidpt.features.pictures import PictureFeatures
 from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
@@ -157,7 +157,7 @@ def check_methods(names: Sequence[str]) -> None:
                 )
 
 
-def score_method(name: str, inputs: MethodInputs, features: StoredFeatures) -> HeadScores:
+def score_method(name: str, inputs: MethodInputs, features: PictureFeatures) -> HeadScores:
     """Scores of every picture by a method.
 
     Args:
@@ -296,7 +296,7 @@ def _embed(prompts: TunedPrompts, inputs: MethodInputs) -> dict[str, Tensor]:
     return {name: rows.cpu()[order] for name, rows in found.items()}
 
 
-def _dual(prompts: TunedPrompts, inputs: MethodInputs, features: StoredFeatures) -> HeadScores:
+def _dual(prompts: TunedPrompts, inputs: MethodInputs, features: PictureFeatures) -> HeadScores:
     """DualCoOp's scores: one head, over patches."""
     rows = _embed(prompts, inputs)
     temperature = torch.tensor(prompts.scoring.temperature)

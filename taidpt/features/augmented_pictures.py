@@ -22,7 +22,7 @@ from taidpt.clip.model import ClipModel
 from taidpt.datasets.base import LabelledImages
 from taidpt.encoders.local_branch import image_encoder
 from taidpt.features.caption_features import FeatureBatch
-from taidpt.features.zero_shot import normalised
+from taidpt.features.pictures import normalised
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.picture_files import read_image
 

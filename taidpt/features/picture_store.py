@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from taidpt.clip.model import ClipModel
 from taidpt.datasets.base import LabelledImages
 from taidpt.datasets.pictures import picture_loader
 from taidpt.encoders.picture_input import PictureInput
-from taidpt.features.zero_shot import PictureFeatures, encode_pictures
+from taidpt.features.pictures import PictureFeatures, encode_pictures
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.storage.json_reader import parse_json
 
-__all__ = ["StoreSettings", "StoredFeatures", "store_features"]
+__all__ = ["StoreSettings", "store_features"]
 
 _FORMAT = 2
 _ARRAYS = ("global_features", "patch_features")  # and "zero_shot" at the model's own size
@@ -56,37 +55,13 @@ class StoreSettings:
             raise InputError(f"feature precision {self.precision!r}: expected fp16 or fp32")
 
 
-@dataclass(frozen=True, eq=False)
-class StoredFeatures:
-    """Unit rows of N pictures, on disk.
-
-    Attributes:
-        zero_shot, global_features: [N, D]; patch_features: [N, P, D]; as in `PictureFeatures`.
-    """
-
-    zero_shot: npt.NDArray[Any] | None
-    global_features: npt.NDArray[Any]
-    patch_features: npt.NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.global_features)
-
-    def batches(self, size: int = 256) -> Iterator[PictureFeatures]:
-        """Features in fp32, `size` pictures at a time."""
-        for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            zero_shot = None if self.zero_shot is None else _fp32(self.zero_shot[part])
-            patches = _fp32(self.patch_features[part])
-            yield PictureFeatures(zero_shot, _fp32(self.global_features[part]), patches)
-
-
 def store_features(
     clip: ClipModel,
     images: LabelledImages,
     cache: Path,
     settings: StoreSettings | None = None,
     progress: Progress | None = None,
-) -> StoredFeatures:
+) -> PictureFeatures:
     """Read the features of a data set; compute those that are not stored yet.
 
     Args:
@@ -106,12 +81,10 @@ def store_features(
     done = _done(folder)
     if done < len(images):
         _fill(clip, images, folder, done, settings, progress)
-    zero_shot = _open(folder, "zero_shot") if (folder / "zero_shot.npy").exists() else None
-    return StoredFeatures(zero_shot, *(_open(folder, name) for name in _ARRAYS))
-
-
-def _fp32(array: npt.NDArray[Any]) -> torch.Tensor:
-    return torch.from_numpy(array.astype(np.float32))
+    whole, patches = (torch.from_numpy(_open(folder, name)) for name in _ARRAYS)
+    own = (folder / "zero_shot.npy").exists()
+    zero_shot = torch.from_numpy(_open(folder, "zero_shot")) if own else None
+    return PictureFeatures(zero_shot, whole, patches)
 
 
 def _key(clip: ClipModel, images: LabelledImages, settings: StoreSettings) -> str:

@@ -1,10 +1,7 @@
-"""Picture features for tuning, masks for partial labels, and few-shot selection."""
+"""What tuning asks of pictures, masks for partial labels, and few-shot selection."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,11 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from taidpt.features.caption_features import FeatureBatch
 from taidpt.runtime.errors import InputError
 from taidpt.tuning.loop import FeatureSource
 
-__all__ = ["PictureSource", "TunablePictures", "few_shots", "mask_labels"]
+__all__ = ["TunablePictures", "few_shots", "mask_labels"]
 
 
 class TunablePictures(FeatureSource, Protocol):
@@ -24,38 +20,6 @@ class TunablePictures(FeatureSource, Protocol):
 
     def sha256(self) -> str:
         """Hash of everything that determines the features."""
-
-
-@dataclass(frozen=True, eq=False)
-class PictureSource:
-    """Features of N pictures, computed once.
-
-    Attributes:
-        global_features: unit rows, [N, D].
-        patch_features: unit rows, [N, P, D].
-    """
-
-    global_features: Tensor
-    patch_features: Tensor
-
-    def __len__(self) -> int:
-        return len(self.global_features)
-
-    def batch(self, rows: npt.NDArray[np.int64]) -> FeatureBatch:
-        """Features of these numbers, in fp32."""
-        chosen = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        pooled = self.global_features[chosen].float()
-        return FeatureBatch(pooled, self.patch_features[chosen].float(), None)
-
-    def stream(
-        self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
-    ) -> Iterator[FeatureBatch]:
-        """Features of these numbers, batch by batch; equal in every epoch."""
-        return map(self.batch, batches)
-
-    def sha256(self) -> str:
-        """Hash of the global features, which identifies the set of pictures."""
-        return hashlib.sha256(self.global_features.float().cpu().numpy().tobytes()).hexdigest()
 
 
 def mask_labels(labels: Tensor, known: float, seed: int) -> Tensor:

@@ -16,11 +16,11 @@ from taidpt.clip.model import ClipModel, load
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.datasets.defaults import find_source
 from taidpt.features.augmented_pictures import AugmentedPictures
-from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
+from taidpt.features.picture_store import StoreSettings, store_features
 from taidpt.progress import Progress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.storage.user_folders import cache_folder
-from taidpt.tuning.picture_features import PictureSource, TunablePictures, few_shots, mask_labels
+from taidpt.tuning.picture_features import TunablePictures, few_shots, mask_labels
 from taidpt.tuning.settings import RunOptions, TuneSettings, settings_of
 from taidpt.tuning.text_job import check_output, checkpoint_path, pick_device, save_prompts
 from taidpt.tuning.tuner import tune_on_pictures
@@ -113,15 +113,9 @@ def _pictures(
 ) -> TunablePictures:
     if job.augment == "none":
         cache = job.cache or cache_folder()
-        return _kept(store_features(clip, images, cache, job.store, progress))
+        return store_features(clip, images, cache, job.store, progress)
     sized = job.store.picture.model(clip)
     return AugmentedPictures(sized, images, job.augment, job.settings.seed, job.store.workers)
-
-
-def _kept(stored: StoredFeatures) -> PictureSource:
-    """The features as stored on disk; a batch becomes fp32 when it is read."""
-    arrays = (stored.global_features, stored.patch_features)
-    return PictureSource(*(torch.from_numpy(array) for array in arrays))
 
 
 def _record(job: PictureTuneJob, images: LabelledImages) -> dict[str, object]:

@@ -21,7 +21,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.picture_files import read_image
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.scores import merged_scores
-from taidpt.tuning.picture_features import PictureSource, mask_labels
+from taidpt.tuning.picture_features import mask_labels
 from taidpt.tuning.settings import settings_of
 from taidpt.tuning.tuner import tune_on_pictures
 
@@ -52,12 +52,9 @@ def test_dualcoop_of_another_picture_size_exports_through_the_second_bank(tmp_pa
     clip = load_clip("toyworld", "embedded")
     store = StoreSettings("fp32", picture=PictureInput(128, "whole"))
     features = store_features(clip, images, tmp_path / "cache", store)
-    source = PictureSource(
-        torch.from_numpy(features.global_features), torch.from_numpy(features.patch_features)
-    )
     settings = replace(settings_of("dualcoop"), epochs=3, batch=8)
     labels = mask_labels(torch.from_numpy(images.targets.astype(np.float32)), 0.5, seed=0)
-    prompts = tune_on_pictures(clip, images.tags.tags, source, labels, settings)
+    prompts = tune_on_pictures(clip, images.tags.tags, features, labels, settings)
     prompts = replace(prompts, picture=store.picture)
     scores = score_method(
         "dualcoop", MethodInputs(clip, images.tags, prompts={"dualcoop": prompts}), features

@@ -22,13 +22,15 @@ from taidpt.evaluation.methods import MethodInputs, check_methods, score_method
 from taidpt.evaluation.plots import Drawing, draw
 from taidpt.evaluation.saved_scores import evaluate_scores
 from taidpt.features import picture_store
-from taidpt.features.picture_store import StoredFeatures, StoreSettings, store_features
-from taidpt.features.zero_shot import PictureFeatures, encode_pictures, zero_shot_scores
+from taidpt.features.picture_store import StoreSettings, store_features
+from taidpt.features.pictures import PictureFeatures, encode_pictures
+from taidpt.features.prompt_encoder import plain_class_embeddings
 from taidpt.metrics import MapSettings
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings, TunedPrompts
 from taidpt.runtime.errors import InputError
 from taidpt.score_file import ScoreFile
+from taidpt.scores import global_scores, local_scores
 from taidpt.texts.tags import TagSet
 from taidpt.texts.templates import PLAIN_TEMPLATE
 from taidpt.tuning.settings import TuneSettings
@@ -54,7 +56,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> LabelledImages:
 @pytest.fixture(scope="module")
 def features(
     clip: ClipModel, images: LabelledImages, tmp_path_factory: pytest.TempPathFactory
-) -> StoredFeatures:
+) -> PictureFeatures:
     return store_features(clip, images, tmp_path_factory.mktemp("cache"), EXACT)
 
 
@@ -91,7 +93,7 @@ class Counting(SilentProgress):
 
 
 def test_a_half_finished_store_goes_on(
-    clip: ClipModel, images: LabelledImages, features: StoredFeatures, tmp_path: Path
+    clip: ClipModel, images: LabelledImages, features: PictureFeatures, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         store_features(clip, images, tmp_path, EXACT, Interrupting(2))
@@ -105,7 +107,7 @@ def test_a_half_finished_store_goes_on(
 
 
 def test_a_killed_store_goes_on(
-    clip: ClipModel, images: LabelledImages, features: StoredFeatures, tmp_path: Path
+    clip: ClipModel, images: LabelledImages, features: PictureFeatures, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.taidpt.store_case", str(tmp_path)]
     process = subprocess.Popen([*command, str(images.paths[0].parent.parent)], cwd=REPOSITORY)
@@ -142,7 +144,7 @@ def test_the_store_tells_models_and_pictures_apart(
 
 
 def test_what_is_stored_is_what_the_encoder_gives(
-    clip: ClipModel, images: LabelledImages, features: StoredFeatures
+    clip: ClipModel, images: LabelledImages, features: PictureFeatures
 ) -> None:
     loader = picture_store.picture_loader(images, lambda frame: frame, 64)
     frames, targets = next(iter(loader))
@@ -154,20 +156,22 @@ def test_what_is_stored_is_what_the_encoder_gives(
 
 
 def test_template_methods_are_the_baselines(
-    clip: ClipModel, images: LabelledImages, features: StoredFeatures, inputs: MethodInputs
+    clip: ClipModel, images: LabelledImages, features: PictureFeatures, inputs: MethodInputs
 ) -> None:
     (stored,) = features.batches(64)
-    expected = zero_shot_scores(clip, stored, images.classes, [PLAIN_TEMPLATE])
+    rows = plain_class_embeddings(clip, images.classes, [PLAIN_TEMPLATE])
     plain = score_method("zsclip", inputs, features)
     assert set(plain) == {"global"}
-    np.testing.assert_allclose(plain["global"], expected["zero_shot"], atol=1e-5)
+    np.testing.assert_allclose(plain["global"], global_scores(stored.zero_shot, rows), atol=1e-5)
     both = score_method("clipdpt", inputs, features)
-    for head in ("global", "local"):
-        np.testing.assert_allclose(both[head], expected[head], atol=1e-5)
+    whole = global_scores(stored.global_features, rows)
+    np.testing.assert_allclose(both["global"], whole, atol=1e-5)
+    local = local_scores(stored.patch_features, rows, 40.0)
+    np.testing.assert_allclose(both["local"], local, atol=1e-5)
 
 
 def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
-    clip: ClipModel, images: LabelledImages, features: StoredFeatures
+    clip: ClipModel, images: LabelledImages, features: PictureFeatures
 ) -> None:
     shuffled = images.tags.tags[::-1]
     generator = torch.Generator().manual_seed(0)
@@ -195,7 +199,7 @@ def test_tuned_prompts_score_by_the_class_order_of_the_data_set(
 
 
 def test_comparison_holds_every_column_and_round_trips_its_scores(
-    images: LabelledImages, features: StoredFeatures, inputs: MethodInputs, tmp_path: Path
+    images: LabelledImages, features: PictureFeatures, inputs: MethodInputs, tmp_path: Path
 ) -> None:
     methods = ("zsclip", "clipdpt", "centroids", "clipdpt+centroids")
     found = compare_methods(methods, inputs, images, lambda _: features, merge_weight=0.25)
@@ -218,7 +222,7 @@ def test_comparison_holds_every_column_and_round_trips_its_scores(
 
 
 def test_plots_are_drawn(
-    images: LabelledImages, features: StoredFeatures, inputs: MethodInputs, tmp_path: Path
+    images: LabelledImages, features: PictureFeatures, inputs: MethodInputs, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
     found = compare_methods(("zsclip", "clipdpt"), inputs, images, lambda _: features)
@@ -245,7 +249,7 @@ def test_unknown_methods_are_named(names: tuple[str, ...], expected: str) -> Non
 
 
 def test_what_a_method_needs_is_said(
-    images: LabelledImages, features: StoredFeatures, clip: ClipModel
+    images: LabelledImages, features: PictureFeatures, clip: ClipModel
 ) -> None:
     bare = MethodInputs(clip, images.tags)
     for name, expected in (
@@ -260,7 +264,7 @@ def test_what_a_method_needs_is_said(
 
 
 def test_prompts_that_were_tuned_once_are_kept(
-    clip: ClipModel, images: LabelledImages, features: StoredFeatures, tmp_path: Path
+    clip: ClipModel, images: LabelledImages, features: PictureFeatures, tmp_path: Path
 ) -> None:
     texts = [(f"a {name} here", (index,)) for index, name in enumerate(images.classes)]
     inputs = MethodInputs(clip, images.tags, texts, keep=tmp_path)
@@ -285,7 +289,7 @@ def test_command_refuses_before_the_long_work(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_features_of_batches_are_fp32(features: StoredFeatures) -> None:
+def test_features_of_batches_are_fp32(features: PictureFeatures) -> None:
     parts = list(features.batches(5))
     assert sum(len(part.zero_shot) for part in parts) == len(features)
     assert all(isinstance(part, PictureFeatures) for part in parts)

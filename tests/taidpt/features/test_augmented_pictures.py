@@ -13,7 +13,7 @@ from taidpt.clip.model import ClipModel
 from taidpt.datasets import LabelledImages
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.features.augmented_pictures import AUGMENTATIONS, AugmentedPictures, augmentation
-from taidpt.features.zero_shot import encode_pictures
+from taidpt.features.pictures import encode_pictures
 from taidpt.runtime.errors import InputError
 from taidpt.texts.tags import TagSet
 from taidpt.tuning.picture_features import few_shots

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from taidpt.clip.model import ClipModel
 from taidpt.export.classes.bake import bake
 from taidpt.features.caption_features import FeatureBatch
+from taidpt.features.pictures import PictureFeatures
 from taidpt.features.prompt_encoder import class_embeddings, encode_texts
 from taidpt.kernels.local_similarity import local_similarity
 from taidpt.progress import SilentProgress
@@ -21,7 +22,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.scores import dual_scores
 from taidpt.tuning.loop import TuningLoop
 from taidpt.tuning.objectives import DualObjective
-from taidpt.tuning.picture_features import PictureSource, mask_labels
+from taidpt.tuning.picture_features import mask_labels
 from taidpt.tuning.settings import RunOptions, TuneSettings, settings_of
 from taidpt.tuning.tuner import tune, tune_on_pictures
 from tests.taidpt import plain
@@ -30,7 +31,7 @@ from tests.taidpt.tuning.tuning_case import TAGS, TEXTS
 
 
 @pytest.fixture(scope="module")
-def pictures(resnet_clip: ClipModel) -> tuple[PictureSource, torch.Tensor]:
+def pictures(resnet_clip: ClipModel) -> tuple[PictureFeatures, torch.Tensor]:
     """Pictures of made-up features: patches lie near the plain names of what they show."""
     generator = torch.Generator().manual_seed(0)
     rows = encode_texts(resnet_clip, [tag.name for tag in TAGS])
@@ -41,7 +42,7 @@ def pictures(resnet_clip: ClipModel) -> tuple[PictureSource, torch.Tensor]:
         for place, tag in enumerate((has > 0).nonzero().flatten().tolist()):
             picture[place] += rows[tag]
     patches = F.normalize(patches, dim=-1)
-    return PictureSource(F.normalize(patches.mean(1), dim=-1), patches), labels
+    return PictureFeatures(None, F.normalize(patches.mean(1), dim=-1), patches), labels
 
 
 def small(method: str) -> TuneSettings:
@@ -63,7 +64,7 @@ def test_presets_are_the_published_settings() -> None:
 @pytest.mark.parametrize("method", ["coop", "dualcoop"])
 def test_tuning_on_pictures_lowers_the_loss(
     resnet_clip: ClipModel,
-    pictures: tuple[PictureSource, torch.Tensor],
+    pictures: tuple[PictureFeatures, torch.Tensor],
     method: str,
     tmp_path: Path,
 ) -> None:
@@ -84,7 +85,7 @@ def test_tuning_on_pictures_lowers_the_loss(
 
 def test_dualcoop_run_equals_the_reference(
     resnet_clip: ClipModel,
-    pictures: tuple[PictureSource, torch.Tensor],
+    pictures: tuple[PictureFeatures, torch.Tensor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, labels = pictures
@@ -137,7 +138,7 @@ def test_dualcoop_scores_by_hand() -> None:
 
 
 def test_dualcoop_learns_temperatures_from_the_published_start(
-    resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor]
+    resnet_clip: ClipModel, pictures: tuple[PictureFeatures, torch.Tensor]
 ) -> None:
     source, labels = pictures
     settings = replace(small("dualcoop"), epochs=1, warmup_lr=1e-12)
@@ -152,7 +153,7 @@ def test_dualcoop_learns_temperatures_from_the_published_start(
 
 
 def test_hidden_labels_do_not_affect_the_prompts(
-    resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor]
+    resnet_clip: ClipModel, pictures: tuple[PictureFeatures, torch.Tensor]
 ) -> None:
     source, labels = pictures
     settings = small("dualcoop")
@@ -166,7 +167,7 @@ def test_hidden_labels_do_not_affect_the_prompts(
 
 
 def test_interrupted_dualcoop_run_resumes_exactly(
-    resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor], tmp_path: Path
+    resnet_clip: ClipModel, pictures: tuple[PictureFeatures, torch.Tensor], tmp_path: Path
 ) -> None:
     source, labels = pictures
     settings, options = small("dualcoop"), RunOptions(checkpoint=tmp_path / "run.checkpoint")
@@ -194,7 +195,7 @@ def test_masks_hide_labels_independently() -> None:
 
 
 def test_unfit_training_data_is_refused(
-    resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor]
+    resnet_clip: ClipModel, pictures: tuple[PictureFeatures, torch.Tensor]
 ) -> None:
     source, labels = pictures
     with pytest.raises(InputError, match=r"should be \[48, 4\] with at least one 1, got \[47, 4\]"):
@@ -208,7 +209,7 @@ def test_unfit_training_data_is_refused(
 
 
 def test_dualcoop_bakes_into_a_bank_with_values(
-    resnet_clip: ClipModel, pictures: tuple[PictureSource, torch.Tensor]
+    resnet_clip: ClipModel, pictures: tuple[PictureFeatures, torch.Tensor]
 ) -> None:
     source, labels = pictures
     prompts = tune_on_pictures(resnet_clip, TAGS, source, labels, small("dualcoop"))

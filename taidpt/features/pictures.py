@@ -1,8 +1,9 @@
-"""Zero-shot CLIP with templates: the baseline of tuned prompts."""
+"""Features of pictures: the model's own, and those that prompts are scored against."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +15,16 @@ from torch import Tensor
 
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import image_encoder
-from taidpt.features.prompt_encoder import plain_class_embeddings
-from taidpt.runtime.errors import InputError
-from taidpt.scores import global_scores, local_scores, merged_scores
+from taidpt.features.caption_features import FeatureBatch
 
-__all__ = ["PictureFeatures", "encode_pictures", "normalised", "zero_shot_scores"]
+__all__ = ["PictureFeatures", "encode_pictures", "normalised"]
 
 _BATCH = 64  # pictures encoded at once, which bounds memory; the result does not depend on it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PictureFeatures:
-    """Features of N pictures, unit rows.
+    """Features of N pictures, unit rows; those on disk are read as they are used.
 
     Attributes:
         zero_shot: the model's own picture feature, positional embedding included, [N, D]; None at
@@ -37,6 +36,29 @@ class PictureFeatures:
     zero_shot: Tensor | None
     global_features: Tensor
     patch_features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.global_features)
+
+    def batches(self, size: int = 256) -> Iterator[PictureFeatures]:
+        """Features in fp32, `size` pictures at a time."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            zero_shot = None if self.zero_shot is None else self.zero_shot[part].float()
+            whole, patches = self.global_features[part], self.patch_features[part]
+            yield PictureFeatures(zero_shot, whole.float(), patches.float())
+
+    def stream(
+        self, epoch: int, batches: Sequence[npt.NDArray[np.int64]]
+    ) -> Iterator[FeatureBatch]:
+        """Features of these numbers in fp32, batch by batch; equal in every epoch."""
+        for rows in map(torch.from_numpy, batches):
+            whole, patches = self.global_features[rows], self.patch_features[rows]
+            yield FeatureBatch(whole.float(), patches.float(), None)
+
+    def sha256(self) -> str:
+        """Hash of the global features, which identifies the set of pictures."""
+        return hashlib.sha256(self.global_features.float().cpu().numpy().tobytes()).hexdigest()
 
 
 @torch.inference_mode()
@@ -74,35 +96,3 @@ def _own_size(clip: ClipModel) -> int:
     visual: Any = clip.model.visual
     size = visual.image_size
     return int(size[0] if isinstance(size, (tuple, list)) else size)
-
-
-@torch.inference_mode()
-def zero_shot_scores(
-    clip: ClipModel,
-    features: PictureFeatures,
-    names: Sequence[str],
-    templates: Sequence[str],
-    temperature: float = 40.0,
-) -> dict[str, npt.NDArray[Any]]:
-    """Scores with templates instead of prompts.
-
-    Args:
-        clip: the model of the features.
-        features: of N pictures.
-        names: C tags.
-        templates: one or more, each with `{}` for the name.
-        temperature: sharpness of the local weights.
-    Returns:
-        "zero_shot" (plain zero-shot CLIP), "global", "local" and "merged" (CLIP-DPT), each [N, C].
-    """
-    if features.zero_shot is None:
-        raise InputError("zero-shot CLIP needs pictures of the model's own size")
-    bank = plain_class_embeddings(clip, names, templates)
-    whole = global_scores(features.global_features, bank)
-    parts = local_scores(features.patch_features, bank, temperature)
-    return {
-        "zero_shot": global_scores(features.zero_shot, bank).numpy(),
-        "global": whole.numpy(),
-        "local": parts.numpy(),
-        "merged": merged_scores(whole, parts).numpy(),
-    }
