@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from taidpt.runtime import Tagger, open_source
-from taidpt.runtime.sources import MergedSource
-from taidpt.runtime.stream import StreamSettings
+from taidpt.runtime import MergedSource, StreamSettings, Tagger, open_source
 
 
 def main(bundle: str, *cameras: str) -> None:

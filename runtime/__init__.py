@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from taidpt.runtime.bank import (
-        ClassBank as ClassBank,
-        Threshold as Threshold,
-    )
-    from taidpt.runtime.bundle import (
-        Bundle as Bundle,
-        BundleWriter as BundleWriter,
-        Manifest as Manifest,
-    )
+    from taidpt.runtime.bank.class_bank import ClassBank as ClassBank
+    from taidpt.runtime.bank.thresholds import Threshold as Threshold
+    from taidpt.runtime.bundle.bundle import Bundle as Bundle
+    from taidpt.runtime.bundle.manifest import Manifest as Manifest
+    from taidpt.runtime.bundle.writer import BundleWriter as BundleWriter
     from taidpt.runtime.errors import (
         BackendError as BackendError,
         BundleError as BundleError,
@@ -28,42 +24,34 @@ if TYPE_CHECKING:
         ParityError as ParityError,
         TaidptError as TaidptError,
     )
-    from taidpt.runtime.events import (
+    from taidpt.runtime.events.machine import (
         Event as Event,
         EventMachine as EventMachine,
         EventSettings as EventSettings,
         Interval as Interval,
         timeline as timeline,
     )
-    from taidpt.runtime.preprocess import (
-        Preprocessor as Preprocessor,
-    )
-    from taidpt.runtime.results import (
-        Tag as Tag,
-        TagBatch as TagBatch,
-        TagResult as TagResult,
-    )
-    from taidpt.runtime.sources import (
+    from taidpt.runtime.preprocess.preprocessor import Preprocessor as Preprocessor
+    from taidpt.runtime.results import Tag as Tag, TagBatch as TagBatch, TagResult as TagResult
+    from taidpt.runtime.sources.base import (
         Frame as Frame,
-        open_source as open_source,
-        read_image as read_image,
+        Source as Source,
+        SourceOptions as SourceOptions,
     )
-    from taidpt.runtime.tagger import (
-        Tagger as Tagger,
-    )
+    from taidpt.runtime.sources.combined import MergedSource as MergedSource
+    from taidpt.runtime.sources.open import open_source as open_source
+    from taidpt.runtime.sources.picture_files import read_image as read_image
+    from taidpt.runtime.stream.stream import Stream as Stream, StreamSettings as StreamSettings
+    from taidpt.runtime.tagger.tagger import Tagger as Tagger
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "bank": (
-            "ClassBank",
-            "Threshold",
-        ),
-        "bundle": (
-            "Bundle",
-            "BundleWriter",
-            "Manifest",
-        ),
+        "bank.class_bank": ("ClassBank",),
+        "bank.thresholds": ("Threshold",),
+        "bundle.bundle": ("Bundle",),
+        "bundle.manifest": ("Manifest",),
+        "bundle.writer": ("BundleWriter",),
         "errors": (
             "BackendError",
             "BundleError",
@@ -73,24 +61,14 @@ __getattr__, __dir__ = lazy_names(
             "ParityError",
             "TaidptError",
         ),
-        "events": (
-            "Event",
-            "EventMachine",
-            "EventSettings",
-            "Interval",
-            "timeline",
-        ),
-        "preprocess": ("Preprocessor",),
-        "results": (
-            "Tag",
-            "TagBatch",
-            "TagResult",
-        ),
-        "sources": (
-            "Frame",
-            "open_source",
-            "read_image",
-        ),
-        "tagger": ("Tagger",),
+        "events.machine": ("Event", "EventMachine", "EventSettings", "Interval", "timeline"),
+        "preprocess.preprocessor": ("Preprocessor",),
+        "results": ("Tag", "TagBatch", "TagResult"),
+        "sources.base": ("Frame", "Source", "SourceOptions"),
+        "sources.combined": ("MergedSource",),
+        "sources.open": ("open_source",),
+        "sources.picture_files": ("read_image",),
+        "stream.stream": ("Stream", "StreamSettings"),
+        "tagger.tagger": ("Tagger",),
     },
 )

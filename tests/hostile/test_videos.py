@@ -17,8 +17,8 @@ import av
 import numpy as np
 import pytest
 
+from taidpt.runtime import open_source
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources import open_source
 
 RATE = 10
 
