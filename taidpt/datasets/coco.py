@@ -90,14 +90,11 @@ def image_ids(path: Path) -> set[int]:
     return {image["id"] for image in _records(_read_json(path), "images", {"id": int}, path)}
 
 
-def coco_captions(
-    path: Path, one_a_picture: bool = True, leave_out: Collection[int] = ()
-) -> Iterator[str]:
-    """Captions in file order of the pictures.
+def coco_captions(path: Path, leave_out: Collection[int] = ()) -> Iterator[str]:
+    """The first caption of each picture, as in TaI-DPT, in file order of the pictures.
 
     Args:
         path: captions_<split>.json.
-        one_a_picture: only the first caption of each picture, as in TaI-DPT; else all.
         leave_out: pictures whose captions are skipped. The ids of val2014 remove about 35,500
             captions of test pictures from train2017.
     Raises:
@@ -105,7 +102,7 @@ def coco_captions(
     """
     document = _read_json(path)
     images = _records(document, "images", {"id": int}, path)
-    captions: dict[int, list[str]] = {image["id"]: [] for image in images}
+    captions: dict[int, str] = {image["id"]: "" for image in images}
     if not captions:
         raise InputError(f"{path}: no pictures under `images`; expected COCO's captions")
     for annotation in _records(document, "annotations", {"image_id": int}, path):
@@ -113,13 +110,11 @@ def coco_captions(
         if image not in captions or not isinstance(caption, str):
             what = "no caption" if image in captions else f"the unknown picture {image}"
             raise InputError(f"{path}: annotation {annotation.get('id')} has {what}")
-        captions[image].append(caption.strip())
-    bare = [image for image, texts in captions.items() if not texts]
+        captions[image] = captions[image] or caption.strip()
+    bare = [image for image, text in captions.items() if not text]
     if bare:
         raise InputError(f"{path}: {len(bare)} pictures have no caption, the first is {bare[0]}")
-    for image, texts in captions.items():
-        if image not in leave_out:
-            yield from texts[:1] if one_a_picture else texts
+    yield from (text for image, text in captions.items() if image not in leave_out)
 
 
 def _columns(coco: Any, names: tuple[str, ...], path: Path) -> dict[int, int]:

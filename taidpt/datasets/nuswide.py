@@ -21,16 +21,11 @@ from taidpt.datasets.base import (
 from taidpt.runtime.errors import InputError
 from taidpt.texts.tags import TagSet
 
-__all__ = ["NUS_PLACES", "NUS_SOURCE", "load_nuswide", "nuswide_folder"]
+__all__ = ["NUS_PLACES", "NUS_SOURCE", "load_nuswide"]
 
 NUS_SOURCE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 NUS_PLACES = (".", "NUS-WIDE", "nuswide", "NUSWIDE", "nus_wide")
 _SPLITS = {"test": "Test", "train": "Train"}
-
-
-def nuswide_folder(root: str | Path) -> Path:
-    """The folder of NUS-WIDE."""
-    return find_root(root, NUS_PLACES, "Groundtruth/TrainTestLabels", NUS_SOURCE)
 
 
 def load_nuswide(
@@ -48,7 +43,7 @@ def load_nuswide(
     """
     if split not in _SPLITS:
         raise InputError(f"NUS-WIDE has the splits {' and '.join(_SPLITS)}, got {split!r}")
-    folder = nuswide_folder(root)
+    folder = find_root(root, NUS_PLACES, "Groundtruth/TrainTestLabels", NUS_SOURCE)
     tags = _concepts(folder)
     listing = find_file(folder, _listings(_SPLITS[split]), NUS_SOURCE)
     lines = read_lines(listing)

@@ -12,29 +12,24 @@ from pathlib import Path
 from taidpt.runtime.errors import InputError
 from taidpt.texts.captions import read_texts
 
-__all__ = ["NARRATIVES_PLACES", "NARRATIVES_SOURCE", "narrative_files", "narratives"]
+__all__ = ["NARRATIVES_PLACES", "NARRATIVES_SOURCE", "narratives"]
 
 NARRATIVES_SOURCE = "https://google.github.io/localized-narratives/"
 NARRATIVES_PLACES = (".", "openimages", "OpenImages", "open_images", "localized_narratives")
 
 
-def narrative_files(root: str | Path) -> tuple[Path, ...]:
-    """The files of localized narratives below a root, in name order.
+def narratives(root: str | Path) -> Iterator[str]:
+    """Stream all narratives below a root, file by file in name order.
 
     Raises:
         InputError: there are none.
     """
-    base = Path(root)
     for place in NARRATIVES_PLACES:
-        files = sorted((base / place).glob("*localized_narratives*.jsonl*"))
+        files = sorted((Path(root) / place).glob("*localized_narratives*.jsonl*"))
         if files:
-            return tuple(files)
+            for path in files:
+                yield from read_texts(path)
+            return
     raise InputError(
-        f"{base}: no open_images_*_localized_narratives*.jsonl; they come from {NARRATIVES_SOURCE}"
+        f"{root}: no open_images_*_localized_narratives*.jsonl; they come from {NARRATIVES_SOURCE}"
     )
-
-
-def narratives(root: str | Path) -> Iterator[str]:
-    """Stream all narratives, file by file."""
-    for path in narrative_files(root):
-        yield from read_texts(path)

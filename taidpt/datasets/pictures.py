@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,18 @@ from torch.utils.data import DataLoader, Dataset
 from taidpt.datasets.base import LabelledImages
 from taidpt.runtime.sources.picture_files import read_image
 
-__all__ = ["PictureDataset", "picture_loader"]
+__all__ = ["picture_loader"]
 
 Crop = Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]
 Item = tuple[Tensor, Tensor]
 
 
-class PictureDataset(Dataset[Item]):
-    """Pictures and targets by position.
+@dataclass
+class _CroppedPictures(Dataset[Item]):
+    """Pictures and targets by position."""
 
-    Args:
-        images: N pictures.
-        crop: frame → uint8 RGB [H, W, 3], such as `taidpt.runtime.Preprocessor`.
-    """
-
-    def __init__(self, images: LabelledImages, crop: Crop) -> None:
-        self.images = images
-        self.crop = crop
+    images: LabelledImages
+    crop: Crop
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,5 +40,12 @@ class PictureDataset(Dataset[Item]):
 def picture_loader(
     images: LabelledImages, crop: Crop, batch_size: int = 64, workers: int = 0
 ) -> DataLoader[Item]:
-    """Stream batches in file order: uint8 [B, H, W, 3] and int8 targets [B, C]."""
-    return DataLoader(PictureDataset(images, crop), batch_size=batch_size, num_workers=workers)
+    """Stream batches in file order: uint8 [B, H, W, 3] and int8 targets [B, C].
+
+    Args:
+        images: the pictures.
+        crop: frame → uint8 RGB [H, W, 3], such as `taidpt.runtime.Preprocessor`.
+        batch_size: B, fewer in the last batch.
+        workers: processes that read; 0 for this one.
+    """
+    return DataLoader(_CroppedPictures(images, crop), batch_size=batch_size, num_workers=workers)

@@ -10,7 +10,7 @@ from taidpt.datasets.base import LabelledImages
 from taidpt.datasets.coco import load_coco
 from taidpt.datasets.longtail import load_coco_mlt, load_voc_mlt
 from taidpt.datasets.nuswide import load_nuswide
-from taidpt.datasets.splits import load_coco_zero_shot, load_laso_split
+from taidpt.datasets.splits import load_coco_zero_shot, load_laso
 from taidpt.datasets.toyworld import load_toyworld
 from taidpt.datasets.voc import load_voc
 from taidpt.runtime.errors import InputError
@@ -31,8 +31,8 @@ _LOADERS: dict[str, Callable[[Root, str], LabelledImages]] = {
     "voc-mlt": load_voc_mlt,
     "coco-mlt": load_coco_mlt,
     "coco-48-17": load_coco_zero_shot,
-    "coco-laso-1": lambda root, split: load_laso_split(root, split, shots=1),
-    "coco-laso-5": lambda root, split: load_laso_split(root, split, shots=5),
+    "coco-laso-1": lambda root, split: load_laso(root, split, shots=1),
+    "coco-laso-5": lambda root, split: load_laso(root, split, shots=5),
     "toyworld": load_toyworld,
 }
 

@@ -6,7 +6,7 @@ Bansal et al. 2018 for 48/17, in the files published with DualCoOp (Sun et al. 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,8 @@ __all__ = [
     "LASO_PLACES",
     "LASO_SOURCE",
     "ZERO_SHOT_SOURCE",
-    "Episode",
     "load_coco_zero_shot",
     "load_laso",
-    "load_laso_split",
 ]
 
 LASO_SOURCE = "https://github.com/leokarlin/LaSO (data_for_augmentation/)"
@@ -38,78 +36,36 @@ _ZERO_SHOT_FILES = {
 }
 
 
-@dataclass(frozen=True)
-class Episode:
-    """A few pictures of each novel class.
-
-    Attributes:
-        images: the pictures of the episode, each once, with targets of all 80 classes.
-        novel: indices of the 16 novel classes.
-        shots: novel class → rows of `images`, as the official file gives them.
-    """
-
-    images: LabelledImages
-    novel: tuple[int, ...]
-    shots: dict[int, tuple[int, ...]]
-
-
-def load_laso(root: str | Path, shots: int = 1, run: int = 1) -> Episode:
-    """An official few-shot episode over train2014.
+def load_laso(root: str | Path, split: str = "test", shots: int = 1) -> LabelledImages:
+    """Only the 16 novel classes: an official few-shot episode over train2014, or val2014.
 
     Args:
         root: the folder that holds COCO and data_for_augmentation/.
-        shots: 1 or 5.
-        run: 1 to 10.
-    Raises:
-        InputError: a file is missing or does not match COCO's train2014.
-    """
-    name = f"{shots}shotRun{run}ClassIdxDict.pkl"
-    path = find_root(root, LASO_PLACES, name, LASO_SOURCE) / name
-    chosen = load_plain_pickle(path, LASO_SOURCE)
-    images = load_coco(root, "train2014")
-    _check_episode(chosen, len(images), path)
-    # The official numbers are positions among train2014's pictures in the file's order.
-    positions = sorted({row for rows in chosen.values() for row in rows})
-    place = {row: number for number, row in enumerate(positions)}
-    episode = {index: tuple(place[row] for row in chosen[index]) for index in sorted(chosen)}
-    novel = tuple(episode)
-    seen = tuple(index for index in range(len(images.classes)) if index not in episode)
-    few = replace(
-        images.subset(positions),
-        name=f"coco laso {shots}-shot run {run}",
-        groups={"novel": novel, "base": seen},
-    )
-    return Episode(few, novel, episode)
-
-
-def load_laso_split(root: str | Path, split: str = "test", shots: int = 1) -> LabelledImages:
-    """Only the 16 novel classes: an episode's pictures for training, or val2014 for testing.
-
-    Args:
-        root: as `load_laso`.
         split: "test", or "train-3" for the third of ten official runs; "train" is the first.
         shots: 1 or 5.
+    Raises:
+        InputError: a file is missing or does not match COCO.
     """
     word, _, run = split.partition("-")
-    episode = load_laso(root, shots, int(run or 1))
-    if word == "train":
-        return episode.images.only(episode.novel)
-    images = load_coco(root, "val2014").only(episode.novel)
-    return replace(images, name=f"coco laso {shots}-shot test")
-
-
-def _check_episode(chosen: Any, pictures: int, path: Path) -> None:
-    if not isinstance(chosen, dict) or not chosen:
+    name = f"{shots}shotRun{run or 1}ClassIdxDict.pkl"
+    path = find_root(root, LASO_PLACES, name, LASO_SOURCE) / name
+    episode = load_plain_pickle(path, LASO_SOURCE)
+    if not isinstance(episode, dict) or not episode:
         raise InputError(
-            f"{path}: expected classes and their pictures, got {type(chosen).__name__}"
+            f"{path}: expected classes and their pictures, got {type(episode).__name__}"
         )
-    classes = len(class_tags("coco2014"))
-    outside = [index for index in chosen if not 0 <= index < classes]
-    if outside:
-        raise InputError(f"{path}: class {outside[0]} is not one of COCO's {classes}")
-    last = max((row for rows in chosen.values() for row in rows), default=0)
-    if last >= pictures:
-        raise InputError(f"{path}: names picture {last}, but train2014 has {pictures}")
+    novel, classes = sorted(episode), len(class_tags("coco2014"))
+    if not set(novel) <= set(range(classes)):
+        outside = next(index for index in novel if index not in range(classes))
+        raise InputError(f"{path}: class {outside} is not one of COCO's {classes}")
+    images = load_coco(root, "train2014" if word == "train" else "val2014").only(novel)
+    if word != "train":
+        return replace(images, name=f"coco laso {shots}-shot test")
+    # The official numbers are positions among train2014's pictures in the file's order.
+    positions = sorted({row for rows in episode.values() for row in rows})
+    if positions and positions[-1] >= len(images):
+        raise InputError(f"{path}: names picture {positions[-1]}, but train2014 has {len(images)}")
+    return replace(images.subset(positions), name=f"coco laso {shots}-shot run {run or 1}")
 
 
 def load_coco_zero_shot(root: str | Path, split: str = "test") -> LabelledImages:

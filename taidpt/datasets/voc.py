@@ -21,7 +21,7 @@ from taidpt.datasets.base import (
 )
 from taidpt.runtime.errors import InputError
 
-__all__ = ["VOC_SOURCE", "load_voc", "voc_folder", "voc_places"]
+__all__ = ["VOC_SOURCE", "load_voc", "voc_places"]
 
 VOC_SOURCE = "http://host.robots.ox.ac.uk/pascal/VOC/"
 
@@ -29,11 +29,6 @@ VOC_SOURCE = "http://host.robots.ox.ac.uk/pascal/VOC/"
 def voc_places(year: int) -> tuple[str, ...]:
     """Folders below a root where VOC of a year may be."""
     return (f"VOCdevkit/VOC{year}", f"VOC{year}", ".")
-
-
-def voc_folder(root: str | Path, year: int = 2007) -> Path:
-    """The folder of VOC of a year: VOCdevkit/VOC<year>, VOC<year>, or the root itself."""
-    return find_root(root, voc_places(year), "ImageSets/Main", VOC_SOURCE)
 
 
 def load_voc(
@@ -49,7 +44,7 @@ def load_voc(
     Raises:
         InputError: files are missing or damaged, or an annotation names an unknown class.
     """
-    folder = voc_folder(root, year)
+    folder = find_root(root, voc_places(year), "ImageSets/Main", VOC_SOURCE)
     if ids is None:
         ids = read_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
     tags = class_tags("voc2007")

@@ -63,14 +63,12 @@ def test_laso_episode_is_read_by_position(tmp_path: Path) -> None:
     folder.mkdir()
     path = folder / "1shotRun3ClassIdxDict.pkl"
     path.write_bytes(pickle.dumps({dog: [3, 1], 1: [3]}))
-    episode = load_laso(tmp_path, shots=1, run=3)
-    assert episode.images.ids == ("40", "20")
-    assert episode.novel == (1, dog)
-    assert episode.shots == {1: (1,), dog: (1, 0)}
-    assert len(episode.images.groups["base"]) == 78
+    images = load_laso(tmp_path, "train-3")
+    assert images.ids == ("40", "20")
+    assert images.classes == ("bicycle", "dog")
     path.write_bytes(pickle.dumps({dog: [4]}))
     with pytest.raises(InputError, match="names picture 4, but train2014 has 4"):
-        load_laso(tmp_path, run=3)
+        load_laso(tmp_path, "train-3")
 
 
 def test_laso_is_tested_on_its_novel_classes(tmp_path: Path) -> None:
