@@ -261,6 +261,7 @@ def demo(output: Path, seed: int, quiet: bool) -> None:
 )
 @click.option(
     "--truth",
+    "labels",
     type=_PATH,
     metavar="FILE",
     help='All tags of the pictures of --images, {"a.jpg": ["dog"]}. Measures mAP.',
