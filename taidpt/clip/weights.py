@@ -239,7 +239,13 @@ def _read_any(path: Path) -> dict[str, Any]:
         return dict(load_file(path))
     if is_torchscript_archive(path):
         return dict(_read_torchscript(path))
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"weights {path}: cannot be read as tensors alone: other Python objects in it could "
+            "run code; save model.state_dict() in place of the model"
+        ) from None
     while isinstance(content, dict):
         nested = next((content[key] for key in _NESTED if isinstance(content.get(key), dict)), None)
         if nested is None:
