@@ -14,6 +14,7 @@ from taidpt.runtime.sources import picture_files
 from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.sources.picture_files import read_image
+from tests.runtime.sources.avif_grid import avif_grid
 from tests.runtime.videos import colour_video
 
 RED = (200, 30, 30)
@@ -135,6 +136,19 @@ def test_an_avif_is_turned_upright(tmp_path: Path) -> None:
         assert frame.image.shape == (64, 32, 3)
         assert frame.image[5, 16, 0] > 150
         assert frame.image[60, 16, 0] < 60
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+@pytest.mark.parametrize("name", ["grid.avif", "renamed.jpg", "without"])
+def test_an_avif_of_tiles_is_one_whole_picture(tmp_path: Path, name: str) -> None:
+    """FFmpeg shows each tile as a video of its own."""
+    colours = np.array([RED, (20, 160, 40), (30, 40, 190)], np.uint8)
+    tiles = [np.broadcast_to(colour, (64, 96, 3)).copy() for colour in colours]
+    (tmp_path / name).write_bytes(avif_grid(tiles))
+    (frame,) = list(open_source(tmp_path / name))
+    assert (frame.image.shape, frame.time_s) == ((64, 288, 3), None)
+    found = frame.image[32, [48, 144, 240]].astype(int)
+    assert np.abs(found - colours).max() < 12
 
 
 def test_heic_is_refused_in_one_line(tmp_path: Path) -> None:
