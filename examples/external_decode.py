@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-import PyNvVideoCodec as nvc  # noqa: N813 - as its own documentation has it
-
-from taidpt.runtime import Tagger
+from taidpt import Tagger, TaidptError
 
 
 def decoded(video: str) -> Iterator[object]:
     """Yield RGB frames [H, W, 3], uint8, in the memory of GPU 0."""
+    import PyNvVideoCodec as nvc  # noqa: N813 - as its own documentation has it
+
     decoder = nvc.SimpleDecoder(
         video,
         gpu_id=0,
@@ -32,6 +33,8 @@ def decoded(video: str) -> Iterator[object]:
 
 def main(bundle: str, video: str) -> None:
     """Print the best tags of each frame; only scores and features are copied to the host."""
+    if not Path(video).is_file():
+        sys.exit(f"error: {video}: no such file")
     with Tagger.load(bundle) as tagger:
         print(tagger.device)
         for index, frame in enumerate(decoded(video)):
@@ -41,4 +44,9 @@ def main(bundle: str, video: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except TaidptError as error:  # one line: what is wrong, and what to do
+        sys.exit(f"error: {error}")

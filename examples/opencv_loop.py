@@ -14,12 +14,15 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from taidpt.runtime import EventMachine, EventSettings, Tagger
+from taidpt import Tagger, TaidptError
+from taidpt.runtime import EventMachine, EventSettings
 
 
 def frames(source: str) -> Iterator[tuple[float, np.ndarray]]:
     """Yield the time in seconds and the frame as BGR uint8 [H, W, 3]."""
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
+    if not capture.isOpened():
+        sys.exit(f"error: {source}: OpenCV cannot open it; give a video, a URL or a camera number")
     while True:
         time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
         success, frame = capture.read()
@@ -35,7 +38,7 @@ def main(bundle: str, source: str) -> None:
         settings = EventSettings(on, off, smoothing_s=0.3, min_on_s=0.2, min_off_s=0.5)
         machine = EventMachine(tagger.names, settings)
         for time_s, frame in frames(source):
-            result = tagger(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))  # the tagger takes RGB
+            result = tagger(frame, bgr=True)
             best = result.tags[0]
             events = machine.update([time_s], result.scores[None])
             changes = ", ".join(f"{event.tag} {event.kind}" for event in events)
@@ -43,4 +46,9 @@ def main(bundle: str, source: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except TaidptError as error:  # one line: what is wrong, and what to do
+        sys.exit(f"error: {error}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from taidpt.runtime import Tagger
+from taidpt import Tagger, TaidptError
 
 
 def main(bundle: str, video: str) -> None:
@@ -21,4 +21,9 @@ def main(bundle: str, video: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except TaidptError as error:  # one line: what is wrong, and what to do
+        sys.exit(f"error: {error}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import time
 
-from taidpt.runtime import Tagger
+from taidpt import Tagger, TaidptError
 
 
 def main(bundle: str, camera: str, seconds: str) -> None:
@@ -27,4 +27,9 @@ def main(bundle: str, camera: str, seconds: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except TaidptError as error:  # one line: what is wrong, and what to do
+        sys.exit(f"error: {error}")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from taidpt.runtime import Tagger, read_image
-from taidpt.runtime.sinks.drawing import paint_heatmap, rgb_image
+from taidpt import Tagger, TaidptError, read_image
+from taidpt.runtime import paint_heatmap, rgb_image
 
 
 def main(bundle: str, picture: str, tag: str, target: str) -> None:
@@ -23,4 +23,9 @@ def main(bundle: str, picture: str, tag: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except TaidptError as error:  # one line: what is wrong, and what to do
+        sys.exit(f"error: {error}")

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     )
     from taidpt.runtime.preprocess.preprocessor import Preprocessor as Preprocessor
     from taidpt.runtime.results import Tag as Tag, TagBatch as TagBatch, TagResult as TagResult
+    from taidpt.runtime.sinks.drawing import (
+        paint_heatmap as paint_heatmap,
+        rgb_image as rgb_image,
+    )
     from taidpt.runtime.sources.base import (
         Frame as Frame,
         Source as Source,
@@ -64,6 +68,7 @@ __getattr__, __dir__ = lazy_names(
         "events.machine": ("Event", "EventMachine", "EventSettings", "Interval", "timeline"),
         "preprocess.preprocessor": ("Preprocessor",),
         "results": ("Tag", "TagBatch", "TagResult"),
+        "sinks.drawing": ("paint_heatmap", "rgb_image"),
         "sources.base": ("Frame", "Source", "SourceOptions"),
         "sources.combined": ("MergedSource",),
         "sources.open": ("open_source",),

@@ -202,7 +202,16 @@ class TagResult:
         return tuple(self._tag(int(index)) for index in order)
 
     def __getitem__(self, name: str) -> Tag:
+        """A tag by name, on or off; InputError if the bundle has no such tag."""
         return self._tag(self.vocabulary.index(name))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a tag is on; InputError if the bundle has no such tag."""
+        return self[str(name)].on
+
+    def __iter__(self) -> Iterator[Tag]:
+        """The tags that are on, best score first; `tags` has all."""
+        return iter(self.on_tags)
 
     def heatmap(self, name: str) -> FloatArray:
         """Where in the crop a tag is seen.

@@ -2,6 +2,7 @@
 
     prompts = taidpt.tune("tags.yaml", "captions.txt", model="RN50-quickgelu", pretrained="openai")
     bundle = taidpt.export_bundle(prompts, "street.taidpt")
+    taidpt.calibrate(bundle.path, "my-street.mp4")
     tagger = taidpt.Tagger.load(bundle.path)
     tagger(frame).tags
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from taidpt.calibration.call import calibrate as calibrate
     from taidpt.export.call import add_engine as add_engine, export_bundle as export_bundle
     from taidpt.runtime import (
         Bundle as Bundle,
@@ -32,6 +34,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "tuning.call": ("tune",),
+        "calibration.call": ("calibrate",),
         "export.call": ("add_engine", "export_bundle"),
         "runtime": ("Bundle", "ClassBank", "TaidptError", "Tagger", "open_source", "read_image"),
     },

@@ -17,7 +17,7 @@ from taidpt.runtime.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "is_image", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "image_pixels", "is_image", "read_image"]
 
 _LOG = logging.getLogger("taidpt.runtime")
 
@@ -86,6 +86,17 @@ def read_image(path: str | Path) -> npt.NDArray[Any]:
         raise InputError(f"{path}: cannot be read as a picture: {error}") from None
 
 
+def image_pixels(image: Image) -> npt.NDArray[Any]:
+    """Convert a PIL picture to a frame as `read_image` returns it, turned upright.
+
+    Raises:
+        InputError: float pixels, or grey of more than 16 bits.
+    """
+    from PIL import ImageOps
+
+    return _pixels(ImageOps.exif_transpose(image), "the picture")
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """The formats that this Pillow has; `Image.open` fails on names that it does not have."""
@@ -141,7 +152,7 @@ def _warn_of_others(image: Image, path: Path) -> None:
         _LOG.warning("%s: has %d %ss; the first one is used", path, count, what)
 
 
-def _pixels(image: Image, path: Path) -> npt.NDArray[Any]:
+def _pixels(image: Image, path: str | Path) -> npt.NDArray[Any]:
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
         return _deep_grey(np.asarray(image), path)
@@ -165,7 +176,7 @@ def _as_array(image: Image) -> npt.NDArray[np.uint8]:
     return array
 
 
-def _deep_grey(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint16]:
+def _deep_grey(values: npt.NDArray[Any], path: str | Path) -> npt.NDArray[np.uint16]:
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"{path}: a grey picture of more than 16 bits; save it with 16 bits")
     return values.astype(np.uint16)

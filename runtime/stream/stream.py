@@ -7,6 +7,7 @@ frames that were read before it.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import time
@@ -341,17 +342,25 @@ def open_stream(
         tagger: tags the frames.
         source: an open Source, or anything that `open_source` takes.
         settings: batch size, smoothing, shortest durations; None takes the defaults.
-        options: fields of `SourceOptions`, for a source that is not open yet.
+        options: fields of `StreamSettings`; and of `SourceOptions`, for a source that is not open.
     Raises:
         InputError: the source cannot be opened, or an option is unknown or wrong.
     """
+    of_stream = {field.name for field in dataclasses.fields(StreamSettings)}
+    of_source = {field.name for field in dataclasses.fields(SourceOptions)}
+    known = sorted(of_stream | of_source)
+    for name in options:
+        if name not in known:
+            raise InputError(f"a stream has no option {name!r}; options: {', '.join(known)}")
+    chosen = {name: value for name, value in options.items() if name in of_source}
+    settings = dataclasses.replace(
+        settings or StreamSettings(),
+        **{name: value for name, value in options.items() if name in of_stream},
+    )
     if isinstance(source, Source):
-        if options:
+        if chosen:
             raise InputError("an open source has its options already; give them to open_source")
-        return Stream(tagger, source, settings or StreamSettings())
-    try:
-        colours = tagger.bundle.manifest.input.source_colours
-        chosen = SourceOptions(**{"colours": colours, **options})
-    except TypeError as error:
-        raise InputError(f"unknown option of a stream: {error}") from None
-    return Stream(tagger, open_source(source, chosen), settings or StreamSettings())
+        return Stream(tagger, source, settings)
+    colours = tagger.bundle.manifest.input.source_colours
+    opened = open_source(source, SourceOptions(**{"colours": colours, **chosen}))
+    return Stream(tagger, opened, settings)

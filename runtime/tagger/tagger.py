@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 from taidpt.runtime.closing import Closing
-from taidpt.runtime.errors import BackendError, BundleError
+from taidpt.runtime.errors import BackendError, BundleError, InputError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
 from taidpt.runtime.tagger.active_bank import (
@@ -36,6 +38,8 @@ from taidpt.runtime.tagger.active_bank import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from taidpt.runtime.stream.stream import Stream, StreamInput, StreamSettings
     from taidpt.runtime.tagger.live_bank import LiveBank
 
@@ -47,11 +51,33 @@ FrameArray = npt.NDArray[Any]
 _LOAD_TRIES = 3
 
 
+class DLPackArray(Protocol):
+    """An array of another library with DLPack."""
+
+    def __dlpack__(self) -> object:
+        """The array as a capsule."""
+
+
+class CudaArray(Protocol):
+    """An array in GPU memory, as Numba and CuPy describe it."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Address, shape and type."""
+
+
+GpuArray = DLPackArray | CudaArray
+# The name in quotes: Pillow is loaded only where a picture is.
+Picture: TypeAlias = "FrameArray | GpuArray | str | os.PathLike[str] | Image"
+
+
 class Tagger(Closing):
     """Tags frames; several threads may call one tagger at once.
 
     tagger = Tagger.load("street.taidpt")
-    result = tagger(frame)          # uint8 RGB [H, W, 3] of any size
+    result = tagger(frame)          # uint8 RGB [H, W, 3] of any size, a path, or a PIL picture
+    "dog" in result                 # whether the tag is on
+    result["dog"].score             # of any tag, on or off
     result.tags                     # sorted by score: name, score, on
     result.heatmap("dog")           # float32 [rows, columns]
     """
@@ -171,46 +197,65 @@ class Tagger(Closing):
         with self._swap:
             self._activate(fit_bank(change(self.class_bank), self.bundle, "the changed bank"))
 
-    # A 3-dimensional array is a frame and a 4-dimensional one a batch. Array types do not show the
-    # difference, so the result is Any: `tag` and `tag_batch` have precise types.
     @overload
-    def __call__(self, frames: FrameArray) -> Any: ...
+    def __call__(self, frames: list[Any] | tuple[Any, ...], *, bgr: bool = False) -> TagBatch: ...
     @overload
-    def __call__(self, frames: Sequence[FrameArray]) -> TagBatch: ...
-    def __call__(self, frames: FrameArray | Sequence[FrameArray]) -> Any:
-        """Tag a frame, or a batch: a list of frames of any sizes, or an array [N, H, W, 3].
-
-        Arrays of other libraries are read without a copy through DLPack or
-        `__cuda_array_interface__`: in host memory of any size; on a GPU uint8, dense, and of the
-        bundle's own size and format.
+    def __call__(self, frames: Picture, *, bgr: bool = False) -> TagResult: ...
+    def __call__(
+        self, frames: Picture | list[Any] | tuple[Any, ...], *, bgr: bool = False
+    ) -> TagResult | TagBatch:
+        """Tag one frame, as `tag` does, or a list of frames, as `tag_batch` does.
 
         Returns:
-            A TagResult for one frame, a TagBatch for a batch.
+            A TagResult for one frame, a TagBatch for a list.
         Raises:
             InputError: `frames` is not a frame; see `Preprocessor`.
             BackendError: the backend failed, or the scores are not finite.
         """
         if isinstance(frames, (list, tuple)):
-            return self.tag_batch(frames)
-        array: Any = _as_array(frames)
-        shape = getattr(array, "shape", ())
+            return self.tag_batch(frames, bgr=bgr)
+        return self.tag(frames, bgr=bgr)
+
+    def tag(self, frame: Picture, *, bgr: bool = False) -> TagResult:
+        """Tag one frame of any size.
+
+        Args:
+            frame: a uint8 RGB array [H, W, 3] (`Preprocessor` lists others), a picture's path, or
+                a PIL picture. Arrays of other libraries are read without a copy through DLPack or
+                `__cuda_array_interface__`: in host memory of any size; on a GPU uint8, dense, and
+                of the bundle's own size and format.
+            bgr: the array's channels are blue, green, red, as OpenCV has them.
+        """
+        array = _as_array(_picture(frame, bgr))
+        shape = tuple(getattr(array, "shape", ()))
         if len(shape) == 4 or shape[1:] == self.bundle.manifest.input.frame_shape:
-            return self.tag_batch(array)
-        return self.tag(array)
-
-    def tag(self, frame: FrameArray) -> TagResult:
-        """Tag one frame of any size; see `Preprocessor` for its types."""
-        array = _as_array(frame)
+            raise InputError(
+                f"expected one frame, got shape {list(shape)}; for a batch use tagger.tag_batch"
+            )
         if isinstance(array, np.ndarray):
-            return self._run(self.preprocess(array)[None])[0]
-        return self._run(self.preprocess.on_device(array))[0]
+            return self._run(self._rgb(self.preprocess(array)[None], bgr))[0]
+        return self._run(self._rgb(self.preprocess.on_device(array), bgr))[0]
 
-    def tag_batch(self, frames: Sequence[FrameArray] | FrameArray) -> TagBatch:
-        """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run."""
-        batch = frames if isinstance(frames, (list, tuple)) else _as_array(frames)
-        if isinstance(batch, (list, tuple, np.ndarray)):
-            return self._run(self.preprocess.batch(batch))
-        return self._run(self.preprocess.on_device(batch))
+    def tag_batch(
+        self, frames: Sequence[Any] | FrameArray | GpuArray, *, bgr: bool = False
+    ) -> TagBatch:
+        """Tag a list of frames of any sizes, or an array [N, H, W, 3], in one run; see `tag`."""
+        if isinstance(frames, (list, tuple)):
+            return self._run(
+                self._rgb(self.preprocess.batch([_picture(frame, bgr) for frame in frames]), bgr)
+            )
+        batch = _as_array(frames)
+        if isinstance(batch, np.ndarray):
+            return self._run(self._rgb(self.preprocess.batch(batch), bgr))
+        return self._run(self._rgb(self.preprocess.on_device(batch), bgr))
+
+    def _rgb(self, frames: Frames, bgr: bool) -> Frames:
+        """Reverse the channels of preprocessed frames, which are smaller than those that came."""
+        if not bgr:
+            return frames
+        if not isinstance(frames, np.ndarray) or frames.shape[-1] != 3:
+            raise InputError("bgr=True is for arrays [H, W, 3] in host memory; convert them first")
+        return np.ascontiguousarray(frames[..., ::-1])
 
     def with_threshold(self, on: float, off: float | None = None) -> Tagger:
         """A second tagger of the same bundle and backend with one threshold for all tags.
@@ -234,7 +279,8 @@ class Tagger(Closing):
         Args:
             source: a path, an open source, or arrays; see `open_source`.
             settings: batch size, smoothing, shortest durations.
-            options: fields of `SourceOptions`: every, max_fps, recursive, fps, …
+            options: fields of `StreamSettings` (batch, smoothing_s, …) and of `SourceOptions`
+                (every, max_fps, recursive, fps, …).
         Raises:
             InputError: the source cannot be opened, or an option is wrong.
         """
@@ -266,6 +312,26 @@ class Tagger(Closing):
                 "export with a higher precision"
             )
         return TagBatch(outputs, active.vocabulary)
+
+
+def _picture(frame: Any, bgr: bool) -> Any:
+    """Read a path or a PIL picture; return any other object as it is."""
+    if isinstance(frame, np.ndarray):
+        return frame
+    image = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    if isinstance(frame, (str, os.PathLike)):
+        from taidpt.runtime.sources.picture_files import read_image
+
+        picture = read_image(Path(frame))
+    elif image is not None and isinstance(frame, image):
+        from taidpt.runtime.sources.picture_files import image_pixels
+
+        picture = image_pixels(frame)
+    else:
+        return frame
+    if bgr:
+        raise InputError("bgr=True is for arrays: files and PIL pictures are read as RGB")
+    return picture
 
 
 def _as_array(frames: Any) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import re
+import runpy
 import shlex
 import shutil
 import socket
@@ -49,6 +52,64 @@ def wait_until_bound(port: int) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError("the test's server never listened")
+
+
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
+# Packages that an example shows, and that need not be here.
+OTHERS = {"cv2": "opencv", "supervision": "supervision", "rclpy": "ros2", "gi": "gi"}
+
+
+def exit_message(path: Path, *arguments: str) -> str:
+    """What an example says as it ends."""
+    before, sys.argv = sys.argv, [str(path), *arguments]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(path), run_name="__main__")
+    except ModuleNotFoundError as error:
+        require(OTHERS[str(error.name).partition(".")[0]], False, f"pip install {error.name}")
+    finally:
+        sys.argv = before
+    return str(ended.value)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_without_arguments_an_example_says_how_it_is_called(path: Path) -> None:
+    assert f"python examples/{path.name} street.taidpt" in exit_message(path)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_files_that_are_not_there_are_named(path: Path, lively: Path, tmp_path: Path) -> None:
+    usage = exit_message(path)
+    line = next(line for line in usage.splitlines() if f"examples/{path.name} street" in line)
+    given = shlex.split(line)[3:]
+    words = [word if word.isdigit() else str(tmp_path / word) for word in given]
+    if path.stem == "external_decode":
+        assert exit_message(path, str(lively), *words) == f"error: {words[0]}: no such file"
+        return
+    message = exit_message(path, str(tmp_path / "none.taidpt"), *words)
+    assert message.startswith("error: ")
+    assert "none.taidpt" in message or words[0] in message
+    assert "\n" not in message
+    message = exit_message(path, str(lively), *words)
+    assert message.startswith(f"error: {words[0]}: ")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_imports_public_names_alone(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    ours = [
+        node
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "taidpt"
+    ]
+    assert any(node.module == "taidpt" and "Tagger" in _names(node) for node in ours)
+    for node in ours:
+        assert node.module in ("taidpt", "taidpt.runtime"), node.module
+        assert _names(node) <= set(dir(importlib.import_module(str(node.module))))
+
+
+def _names(node: ast.ImportFrom) -> set[str]:
+    return {alias.name for alias in node.names}
 
 
 def test_tag_video(lively: Path, video_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_what_gives_no_nv12(folder: Path) -> None:
             tagger.stream(folder / "clip.mp4", roi=(0, 0, 10, 10))
         with pytest.raises(InputError, match="takes NV12 frames"):
             tagger(picture(0))
-        batch = tagger(np.zeros((3, HEIGHT * 3 // 2, WIDTH), np.uint8))
+        batch = tagger.tag_batch(np.zeros((3, HEIGHT * 3 // 2, WIDTH), np.uint8))
         assert len(batch) == 3
     assert SourceOptions().colours is None
 

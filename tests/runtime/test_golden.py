@@ -33,7 +33,7 @@ def test_the_golden_bundle_loads_and_is_whole() -> None:
 def test_the_golden_bundle_gives_its_scores() -> None:
     expected = json.loads((GOLDEN / "schema1.expected.json").read_text("utf-8"))
     with Tagger.load(GOLDEN / "schema1.taidpt", device="cpu") as tagger:
-        batch = tagger(golden_frames())
+        batch = tagger.tag_batch(golden_frames())
     np.testing.assert_allclose(batch.scores, expected["scores"], atol=2e-6)
     np.testing.assert_allclose(batch[1].heatmap("dog"), expected["heatmap_dog_1"], atol=2e-6)
     assert [tag.name for tag in batch[0].tags] == expected["order_0"]

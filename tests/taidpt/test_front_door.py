@@ -22,6 +22,7 @@ PUBLIC = {
     "TaidptError",
     "Tagger",
     "add_engine",
+    "calibrate",
     "export_bundle",
     "open_source",
     "read_image",
@@ -30,6 +31,10 @@ PUBLIC = {
 # Options of the commands that have another form in Python, or none.
 ELSEWHERE = {
     "tune": {"help", "check", "examples"},  # --check only reports
+    # frames are an argument; what only measures or prints has no call
+    "calibrate": {
+        *("help", "sources", "report", "judge", "dry_run", "json_path", "scores", "merge_weight"),
+    },
     # the source and the engine's precision are arguments; an engine's scratch memory is in bytes
     "export": {"help", "source", "engine", "jetpack5", "quiet"},
 }
@@ -59,6 +64,10 @@ def test_listing_the_names_loads_no_torch() -> None:
 
 def test_tune_takes_every_option_of_its_command() -> None:
     assert options_of("tune") <= keywords(taidpt.tune)
+
+
+def test_calibrate_takes_every_option_of_its_command() -> None:
+    assert options_of("calibrate") <= keywords(taidpt.calibrate)
 
 
 def test_export_calls_take_every_option_of_their_command() -> None:

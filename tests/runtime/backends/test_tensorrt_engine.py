@@ -41,14 +41,14 @@ assert tagger.device.name == "tensorrt", tagger.device
 
 def test_single_calls_then_a_graph(machine: StubMachine, bundle: Path) -> None:
     code = """
-check(tagger(frames[:2]), slice(0, 2))
-check(tagger(frames[2:4]), slice(2, 4))
-check(tagger(frames[4:6]), slice(4, 6))
+check(tagger.tag_batch(frames[:2]), slice(0, 2))
+check(tagger.tag_batch(frames[2:4]), slice(2, 4))
+check(tagger.tag_batch(frames[4:6]), slice(4, 6))
 print(tagger.device)
 tagger.close()
 tagger.close()
 try:
-    tagger(frames[:1])
+    tagger.tag_batch(frames[:1])
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -87,7 +87,7 @@ def _copies_out(calls: list[str]) -> list[str]:
 
 
 def test_memory_shared_with_the_cpu_is_never_copied(machine: StubMachine, bundle: Path) -> None:
-    code = "check(tagger(frames[:3]), slice(0, 3)); check(tagger(frames[:3]), slice(0, 3))"
+    code = "for _ in range(2): check(tagger.tag_batch(frames[:3]), slice(0, 3))"
     machine.run(START + code + "\ntagger.close()", [bundle], {"STUB_CUDA_INTEGRATED": "1"})
     assert not [call for call in machine.calls if call.startswith("copy")]
     assert "instantiate 1 steps" in machine.calls
@@ -98,7 +98,7 @@ def test_batches_of_any_size(machine: StubMachine, tmp_path: Path, bundle: Path)
     add_stub_engine(path, batch=(3, 3, 4))
     code = """
 for count in (1, 2, 3, 4, 5, 8, 11, 1):
-    check(tagger(frames[:count]), slice(0, count))
+    check(tagger.tag_batch(frames[:count]), slice(0, count))
 """
     machine.run(START + code, [path])
 
@@ -108,7 +108,7 @@ def test_several_threads_take_turns(machine: StubMachine, bundle: Path) -> None:
 found = {}
 def work(start):
     for index in range(start, 11, 3):
-        found[index] = tagger(frames[index:index + 1])
+        found[index] = tagger.tag_batch(frames[index:index + 1])
 threads = [threading.Thread(target=work, args=(start,)) for start in range(3)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
@@ -128,7 +128,7 @@ def test_an_engine_that_cannot_be_captured_runs_call_by_call(
 import logging
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
 for _ in range(3):
-    check(tagger(frames[:1]), slice(0, 1))
+    check(tagger.tag_batch(frames[:1]), slice(0, 1))
 """
     printed = machine.run(START + code, [bundle], {"STUB_CUDA_NO_CAPTURE": "1"})
     assert printed.startswith("TensorRT runs without a CUDA graph, which is slower: CUDA: ")
@@ -146,7 +146,7 @@ def test_tensorrt_rtx_compiles_kernels_before_capture(
         + """
 import tensorrt_rtx as trt
 for count in (1, 1, 1, 2):
-    check(tagger(frames[:count]), slice(0, count))
+    check(tagger.tag_batch(frames[:count]), slice(0, count))
 strategies = {config.dynamic_shapes_kernel_specialization_strategy for config in trt.MADE}
 assert strategies == {trt.DynamicShapesKernelSpecializationStrategy.EAGER}, strategies
 # one cache: what one context has compiled, the others need not
@@ -258,7 +258,7 @@ def test_indices_are_integers(machine: StubMachine, bundle: Path) -> None:
     code = """
 right = Tagger.load(sys.argv[1], device="cpu")(frames[:3]).outputs["top_indices"]
 for _ in range(3):
-    found = tagger(frames[:3]).outputs["top_indices"]
+    found = tagger.tag_batch(frames[:3]).outputs["top_indices"]
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, right)
 """
@@ -281,7 +281,7 @@ for C in (5, 5, 2, 9):
     for one in (tagger, on_cpu):
         one.use_bank(bank)
     for count in (1, 3, 3, 3):
-        found, right = tagger(frames[:count]), on_cpu(frames[:count])
+        found, right = tagger.tag_batch(frames[:count]), on_cpu.tag_batch(frames[:count])
         np.testing.assert_allclose(found.outputs["scores"], right.outputs["scores"], atol=1e-5)
         assert found.outputs["scores"].shape == (count, C)
 tagger.close()

@@ -241,8 +241,12 @@ def test_profile_gives_percentiles(lively: Tagger, video_path: Path) -> None:
 
 
 def test_wrong_options(lively: Tagger, video_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown option of a stream"):
+    with pytest.raises(InputError, match="a stream has no option 'speed'; options: batch, "):
         lively.stream(video_path, speed=3)
+    with lively.stream(video_path, batch=4, smoothing_s=0.0, every=10) as stream:
+        assert len(list(stream)) == 10
+    with pytest.raises(InputError, match="batch should be at least 1"):
+        lively.stream(video_path, batch=0)
     with pytest.raises(InputError, match="batch should be at least 1"):
         StreamSettings(batch=0)
     with pytest.raises(InputError, match="has its options already"):

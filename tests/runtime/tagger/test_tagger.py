@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, Bundle, BundleWriter
@@ -31,7 +32,7 @@ def frames(count: int = 3, height: int = 16, width: int = 16, seed: int = 0) -> 
 
 
 def test_values_equal_a_plain_computation(tagger: Tagger) -> None:
-    batch = tagger(frames())
+    batch = tagger.tag_batch(frames())
     expected = reference_outputs(TinySpec(), frames())
     np.testing.assert_allclose(batch.scores, expected["scores"], atol=1e-5)
     np.testing.assert_allclose(batch[1].patch_features, expected["patch_features"][1], atol=1e-5)
@@ -42,8 +43,61 @@ def test_values_equal_a_plain_computation(tagger: Tagger) -> None:
     assert batch[1].heatmap("dog").dtype == np.float32
 
 
+def test_a_batch_in_one_array_is_for_tag_batch(tagger: Tagger) -> None:
+    """So that the type of `tagger(frame)` is known: TagResult."""
+    with pytest.raises(InputError, match=r"got shape \[3, 16, 16, 3\]; for a batch use tagger"):
+        tagger(frames())
+
+
+def test_blue_first_is_said_by_name(tagger: Tagger) -> None:
+    small, large = frames()[0], frames(1, 40, 30)[0]
+    for rgb in (small, large):
+        expected = tagger(rgb).scores
+        np.testing.assert_allclose(tagger(rgb[..., ::-1], bgr=True).scores, expected, atol=1e-6)
+        listed = tagger([rgb[..., ::-1], rgb[..., ::-1]], bgr=True)
+        np.testing.assert_allclose(listed.scores, [expected, expected], atol=1e-5)
+        assert np.abs(tagger(rgb, bgr=True).scores - expected).max() > 1e-3
+    alpha = np.dstack([small, np.full((16, 16), 255, np.uint8)])
+    np.testing.assert_allclose(
+        tagger(alpha[..., [2, 1, 0, 3]], bgr=True).scores, tagger(alpha).scores, atol=1e-6
+    )
+
+
+def test_paths_and_pillows_pictures_are_frames(tagger: Tagger, tmp_path: Path) -> None:
+    rgb = frames(1, 40, 30)[0]
+    expected = tagger(rgb).scores
+    picture = Image.fromarray(rgb)
+    picture.save(tmp_path / "a.png")
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a camera held on its side: to be turned by 270 degrees
+    turned.save(tmp_path / "turned.png", exif=exif)
+    ways = [tmp_path / "a.png", str(tmp_path / "a.png"), picture, tmp_path / "turned.png"]
+    with Image.open(tmp_path / "turned.png") as opened:
+        for frame in (*ways, opened):
+            np.testing.assert_array_equal(tagger(frame).scores, expected)
+            np.testing.assert_allclose(tagger([frame, rgb])[0].scores, expected, atol=1e-6)
+            with pytest.raises(InputError, match="read as RGB"):
+                tagger(frame, bgr=True)
+    palette = picture.convert("P")
+    expected = tagger(np.asarray(palette.convert("RGB"))).scores
+    np.testing.assert_array_equal(tagger(palette).scores, expected)
+    with pytest.raises(InputError, match=r"none\.png: no such file"):
+        tagger(tmp_path / "none.png")
+
+
+def test_a_result_is_read_by_names(tagger: Tagger) -> None:
+    result = tagger.with_threshold(float(np.median(tagger(frames()[0]).scores)))(frames()[0])
+    assert 0 < len(result.on_tags) < len(NAMES)
+    assert list(result) == list(result.on_tags)
+    for name in NAMES:
+        assert (name in result) == result[name].on
+    with pytest.raises(InputError, match="did you mean"):
+        "trafic light" in result  # noqa: B015
+
+
 def test_one_frame_a_list_and_an_array_agree(tagger: Tagger) -> None:
-    several = tagger(frames())
+    several = tagger.tag_batch(frames())
     assert len(several) == 3
     assert several.scores.shape == several.on.shape == (3, 5)
     np.testing.assert_array_equal(several.on[1], several[1].on)
@@ -99,7 +153,7 @@ def test_wrong_frames(tagger: Tagger) -> None:
     with pytest.raises(InputError, match="at least one frame"):
         tagger([])
     with pytest.raises(InputError, match="expected a NumPy array"):
-        tagger("photo.jpg")  # type: ignore[call-overload]
+        tagger(3)  # type: ignore[call-overload]
 
 
 def test_many_threads_give_what_one_gives(tagger: Tagger) -> None:

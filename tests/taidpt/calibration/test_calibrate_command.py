@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import taidpt
 from taidpt.cli import cli
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import TaidptError
+from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.score_file import ScoreFile
 from tests.support import REPOSITORY
@@ -102,6 +103,25 @@ def test_writes_into_a_bundle_what_the_tagger_then_uses(tmp_path: Path) -> None:
     with Tagger.load(bundle, device="cpu") as tagger:
         found = tagger.tag(np.asarray(Image.open(pictures / "03.png")))
     assert all(tag.probability is not None for tag in found.tags)
+
+
+def test_the_python_call_does_and_returns_what_the_command_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = draw_pictures(tmp_path / "pictures", 30)
+    for name in ("a.taidpt", "b.taidpt"):
+        shutil.copytree(REPOSITORY / "tests" / "golden" / "schema1.taidpt", tmp_path / name)
+    before = Bundle.load(tmp_path / "a.taidpt").manifest
+    found = taidpt.calibrate(tmp_path / "a.taidpt", pictures)
+    assert capsys.readouterr().out == ""
+    assert "calibrated" in {threshold.source for threshold in found.values()}
+    assert list(found.values()) != [tag.threshold for tag in before.tags]
+    assert calibrate(tmp_path / "b.taidpt", "--frames", pictures).returncode == 0
+    assert found == {
+        tag.name: tag.threshold for tag in Bundle.load(tmp_path / "b.taidpt").manifest.tags
+    }
+    with pytest.raises(InputError, match="nothing to calibrate"):
+        taidpt.calibrate(tmp_path / "a.taidpt")
 
 
 @pytest.mark.parametrize(
