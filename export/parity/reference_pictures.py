@@ -66,17 +66,10 @@ def heldout_pictures() -> list[Picture]:
     from taidpt.toyworld.assets import load_heldout
 
     try:
-        images, _, _ = load_heldout()
+        images, _, _ = load_heldout(every=_EVERY)
     except InputError:
         return []
-<<<<<<< HEAD
-    step = max(1, len(images) // _HELDOUT)
-    chosen = list(range(0, len(images), step))[:_HELDOUT]
-    return [Picture(f"heldout/{index}", images[index]) for index in chosen]
-=======
-    images, _, _ = load_heldout(path, _EVERY)
     return [Picture(f"heldout/{_EVERY * row}", image) for row, image in enumerate(images)]
->>>>>>> 2d61d3e (export: read only the held-out pictures that the gate compares)
 
 
 def folder_pictures(folder: Path, limit: int | None = _MOST_OWN) -> list[Picture]:
