@@ -12,17 +12,14 @@ from torch import Tensor
 from taidpt.kernels.local_similarity import local_similarity
 from taidpt.runtime.bank.class_bank import DEFAULT_SCALE
 from taidpt.runtime.bundle.scoring import Scoring
-from taidpt.score_transforms import SCORE_TRANSFORMS, transform_scores
 
 __all__ = [
     "SCORE_SCALE",
-    "SCORE_TRANSFORMS",
     "Scoring",
     "dual_scores",
     "global_scores",
     "local_scores",
     "merged_scores",
-    "transform_scores",
 ]
 
 # The paper's fixed factor on cosine similarities: it sets how strongly the ranking loss's margin

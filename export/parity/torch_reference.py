@@ -15,13 +15,8 @@ from taidpt.export.parity.graph_outputs import BATCH, Arrays, Pixels
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 from taidpt.runtime.preprocess.resize import plan_crop
-from taidpt.scores import (
-    SCORE_SCALE,
-    global_scores,
-    local_scores,
-    merged_scores,
-    transform_scores,
-)
+from taidpt.score_transforms import transform_scores
+from taidpt.scores import SCORE_SCALE, global_scores, local_scores, merged_scores
 
 __all__ = ["TorchReference", "head_outputs"]
 

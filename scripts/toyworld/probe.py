@@ -13,7 +13,7 @@ from torch import Tensor
 from scripts.toyworld.model import encode_images, encode_texts
 from taidpt.metrics import MapSettings, mean_average_precision
 from taidpt.scores import global_scores, local_scores, merged_scores
-from taidpt.texts.templates import PLAIN_TEMPLATE, fill
+from taidpt.texts.templates import PLAIN_TEMPLATE
 from taidpt.toyworld.assets import load_heldout
 
 __all__ = ["evaluate", "prepare_images"]
@@ -50,7 +50,8 @@ def evaluate(
     images, labels = images[:pictures], labels[:pictures]
     was_training = model.training
     model.eval()
-    bank = F.normalize(encode_texts(model, tokenizer(fill(PLAIN_TEMPLATE, names))), dim=-1)
+    prompts = [PLAIN_TEMPLATE.replace("{}", name) for name in names]
+    bank = F.normalize(encode_texts(model, tokenizer(prompts)), dim=-1)
     scores: dict[str, list[Tensor]] = {"positional": [], "global": [], "local": [], "merged": []}
     for start in range(0, len(images), 128):
         pixels = prepare_images(np.stack(images[start : start + 128]), size)

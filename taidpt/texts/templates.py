@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-__all__ = ["PLAIN_TEMPLATE", "ensemble_templates", "fill", "template_texts", "texts_from_names"]
+__all__ = ["PLAIN_TEMPLATE", "ensemble_templates", "template_texts", "texts_from_names"]
 
 PLAIN_TEMPLATE = "a photo of a {}."
 _PLAIN_COPIES = 9  # as in the authors' training texts
@@ -34,11 +34,6 @@ def ensemble_templates() -> tuple[str, ...]:
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-
-
-def fill(template: str, names: Sequence[str]) -> list[str]:
-    """One text for each name."""
-    return [template.replace("{}", name) for name in names]
 
 
 def template_texts(names: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
