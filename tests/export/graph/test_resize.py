@@ -136,8 +136,8 @@ def test_bad_frames(arguments: tuple[object, ...], message: str) -> None:
 def test_options_of_the_command() -> None:
     def read(**given: str) -> FrameInput | None:
         options = {f"frame_{name}": given.get(name) for name in ("format", "matrix", "range")}
-        every = dict.fromkeys(ENGINE_OPTIONS) | options | {"frame": given.get("size"), "force": 0}
-        every |= {"images": None, "jetpack5": False}
+        every = dict.fromkeys(ENGINE_OPTIONS) | options | {"frame_size": given.get("size")}
+        every |= {"images": None, "force": False, "jetpack5": False, "swappable_bank": False}
         return read_options(Path("street.safetensors"), None, every)[1]["frame"]  # type: ignore[no-any-return]
 
     assert read() is None
@@ -145,7 +145,7 @@ def test_options_of_the_command() -> None:
     assert read(size="64x48", format="nv12") == FrameInput(48, 64, "nv12", "bt709", "limited")
     wanted = FrameInput(48, 64, "nv12", "bt601", "full")
     assert read(size="64x48", format="nv12", matrix="bt601", range="full") == wanted
-    with pytest.raises(InputError, match="--frame-format needs the camera's size too"):
+    with pytest.raises(InputError, match="--frame-format needs the camera's size: --frame-size"):
         read(format="nv12")
     with pytest.raises(InputError, match="are for --frame-format nv12"):
         read(size="64x48", range="full")

@@ -163,7 +163,7 @@ def test_engine_without_tensorrt_is_exit_code_3_after_everything_portable(bundle
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert "tensorrt is not installed here" in line
-    expected = f"taidpt-export {bundle} --engine fp16 --batch 1,4,16 --workspace 2147483648"
+    expected = f"taidpt-export {bundle} --engine fp16 --batches 1,4,16 --workspace 2147483648"
     assert expected in line
     assert "model.fp16.onnx" in Bundle.load(bundle).manifest.files
 

@@ -140,7 +140,7 @@ def test_command_uses_the_prompt_shape_and_reports(tmp_path: Path) -> None:
     assert prompts.settings == PromptSettings(4, class_specific=True, name_position="front")
     assert prompts.contexts["global"].shape[:2] == (20, 4)
     assert prompts.provenance["settings"]["loss"] == "focal"
-    missing = [*command[:6], "-o", "c.st"]
+    missing = [*command[:7], "-o", "c.st"]
     done = subprocess.run(missing, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert "'voc2007' needs --root and --model" in done.stderr
