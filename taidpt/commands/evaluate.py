@@ -63,7 +63,6 @@ _MERGE_WEIGHT = click.option(
 _dataset_options = stacked(
     click.option("--dataset", help="Data set. voc2007, coco2014, nuswide, toyworld and others."),
     ROOT,
-    SEED,
     OFFICIAL_NAMES,
     click.option(
         "--split",

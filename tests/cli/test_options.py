@@ -34,6 +34,12 @@ def test_a_second_meaning_of_a_name_is_found(
         table()
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_has_an_option_twice(command: str) -> None:
+    flags = [flag for parameter in COMMANDS[command].load().params for flag in parameter.opts]
+    assert sorted(flags) == sorted(set(flags))
+
+
 @pytest.mark.parametrize(("name", "command"), EVERY, ids=lambda text: text)
 def test_defaults_are_shown_in_one_form(name: str, command: str) -> None:
     """By click, never typed into the help; a number or a choice that may be left out has one."""

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taidpt.runtime import Tagger
+from taidpt.runtime import Tagger, open_source
 from taidpt.runtime.commands import tag
 from tests.runtime.sources.test_live_stream import free_port, server
 from tests.runtime.stub_driver import StubMachine, add_stub_engine
@@ -56,7 +56,7 @@ def wait_until_bound(port: int) -> None:
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 # Packages that an example shows, and that need not be here.
-OTHERS = {"cv2": "opencv", "supervision": "supervision", "rclpy": "ros2", "gi": "gi"}
+OTHERS = {"cv2": "opencv", "supervision": "supervision"}
 
 
 def exit_message(path: Path, *arguments: str) -> str:
@@ -110,6 +110,36 @@ def test_an_example_imports_public_names_alone(path: Path) -> None:
 
 def _names(node: ast.ImportFrom) -> set[str]:
     return {alias.name for alias in node.names}
+
+
+def test_with_supervision(lively: Path, video_path: Path, tmp_path: Path) -> None:
+    there = importlib.util.find_spec("supervision") is not None
+    require("supervision", there, "pip install supervision")
+    target = tmp_path / "tagged.mp4"
+    output = example("with_supervision.py", lively, video_path, target)
+    found = re.fullmatch(r".*tagged\.mp4: tags in (\d+) frames\n", output)
+    assert found is not None
+    with Tagger.load(lively, device="cpu") as tagger:
+        expected = sum(bool(list(moment.result)) for moment in tagger.stream(video_path))
+    assert 0 < int(found[1]) == expected < 100
+    with open_source(target) as source:
+        assert len(list(source)) == 100
+
+
+def test_the_notebook_runs() -> None:
+    there = importlib.util.find_spec("nbclient") is not None
+    require("nbclient", there, "pip install nbclient ipykernel")
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(REPOSITORY / "examples" / "first_tagger.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # kept out of the repository
+    nbclient.NotebookClient(notebook, timeout=300).execute()
+    shown = [cell.outputs[-1].data["text/plain"] for cell in notebook.cells if cell.get("outputs")]
+    assert shown[0].startswith("TunedPrompts(3 tags")
+    assert "toy.taidpt" in shown[1]
+    assert shown[2].startswith("TagResult(")
+    assert len(shown) == 5
 
 
 def test_tag_video(lively: Path, video_path: Path) -> None:
