@@ -164,8 +164,8 @@ def test_a_broken_picture_is_a_warning_while_others_are_used(
     assert Bundle.load(bundle).manifest.tags[0].threshold.source == "calibrated"
     for path in folder.iterdir():
         path.write_bytes(b"no picture")
-    for command in ("calibrate", "confusable"):
-        refused = run_here(command, bundle, "--frames", folder)
+    for options in ((), ("--report", "-")):
+        refused = run_here("calibrate", bundle, "--frames", folder, *options)
         assert_refused(refused, "24 of 24 pictures could not be read")
 
 
