@@ -49,8 +49,8 @@ def protect(url: str) -> None:
     global _protected  # noqa: PLW0603
     match = _START.match(url)
     credentials = _credentials(url[match.end() :]) if match else ""
-    forms = {credentials, repr(credentials)[1:-1]} - {"", *_protected}
-    _protected += tuple(forms)
+    if ":" in credentials:  # a user name alone may be any word
+        _protected += tuple({credentials, repr(credentials)[1:-1]} - {*_protected})
 
 
 def redact(text: str) -> str:
