@@ -14,10 +14,10 @@ import argparse
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.judging.baselines import best_single_threshold, oracle_thresholds
-from taidpt.calibration.judging.measures import f1_scores
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.statistics.few_labels import refine
+from taidpt.judging.baselines import best_single_threshold, oracle_thresholds
+from taidpt.judging.measures import f1_scores
 from tests.taidpt.calibration.simulator import Size, simulate
 
 Targets = npt.NDArray[np.int8]

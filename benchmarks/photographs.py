@@ -25,12 +25,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.judging.baselines import (
-    best_single_threshold,
-    oracle_thresholds,
-    otsu_thresholds,
-)
-from taidpt.calibration.judging.measures import f1_scores
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages, class_tags
 from taidpt.evaluation.comparison import COLUMNS, MethodTable, compare_methods
@@ -38,6 +32,12 @@ from taidpt.evaluation.methods import MethodInputs
 from taidpt.evaluation.table import Table
 from taidpt.export.exporter import export_bundle
 from taidpt.features.picture_store import store_features
+from taidpt.judging.baselines import (
+    best_single_threshold,
+    oracle_thresholds,
+    otsu_thresholds,
+)
+from taidpt.judging.measures import f1_scores
 from taidpt.progress import BarProgress, Progress
 from taidpt.runtime import Tagger, read_image
 from taidpt.texts.labels import LabelledText, label_texts

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
-from taidpt.calibration.judging.baselines import best_single_threshold
-from taidpt.calibration.judging.measures import f1_scores
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.statistics.sample import Sample
 from taidpt.calibration.statistics.switch import choose_switches
+from taidpt.judging.baselines import best_single_threshold
+from taidpt.judging.measures import f1_scores
 from tests.taidpt.calibration.simulator import Size, simulate
 
 Floats = npt.NDArray[np.float64]

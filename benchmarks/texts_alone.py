@@ -12,8 +12,8 @@ import argparse
 
 import numpy as np
 
-from taidpt.calibration.judging.baselines import best_single_threshold, oracle_thresholds
-from taidpt.calibration.judging.measures import expected_calibration_error, f1_scores
+from taidpt.judging.baselines import best_single_threshold, oracle_thresholds
+from taidpt.judging.measures import expected_calibration_error, f1_scores
 from taidpt.runtime.bank.probability_maps import ProbabilityMaps
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError

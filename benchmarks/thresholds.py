@@ -2,16 +2,19 @@
 
     python benchmarks/thresholds.py --real FILE.npz [--sizes 300,1000,all] [--draws 10]
     python benchmarks/thresholds.py [--families "plain;rare"] [--seeds 100,101] [--json FILE]
+    python benchmarks/thresholds.py --ablation --real FILE.npz FILE.npz [--sizes 300] [--seeds 1801]
 
 The first judges scores of real pictures (global, local, targets): both heads and their mean, each
 with every transform, calibrated on draws of frames and on all of them. The second judges simulated
-matrices. Every rival is chosen with the labels of the very frames that it is judged on, so
-"slider" (one threshold for all tags) and "each" (one a tag) are upper bounds of their kind.
+matrices. The third switches off or changes one rule or constant of calibration after the other, and
+judges each on both. Every rival is chosen with the labels of the very frames that it is judged on,
+so "slider" (one threshold for all tags) and "each" (one a tag) are upper bounds of their kind.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import time
@@ -22,10 +25,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.judging.baselines import oracle_thresholds
-from taidpt.calibration.judging.measures import f1_scores
-from taidpt.calibration.judging.report import ThresholdComparison, compare
+from taidpt.calibration.statistics import estimator, hierarchy, sample, switch
 from taidpt.calibration.statistics.estimator import calibrate
+from taidpt.judging.baselines import oracle_thresholds
+from taidpt.judging.measures import (
+    expected_calibration_error,
+    f1_scores,
+    false_on_rate,
+)
+from taidpt.judging.report import ThresholdComparison, compare
 from taidpt.score_file import ScoreFile
 from taidpt.score_transforms import SCORE_TRANSFORMS
 from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
@@ -40,11 +48,39 @@ HEADS = {"merged": 0.5, "global": 0.0, "local": 1.0}
 MOST_BELOW, MOST_BELOW_LOCAL, MOST_BELOW_WEAK = 1.0, 2.0, 2.0
 WORST_TAG, MOST_ERROR, MOST_ABSENT = 0.6, 0.03, 0.01
 
+# What each rule or constant becomes in the ablation: a module, a name in it, another value.
+ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
+    "as it is": [],
+    "a frame weighs 1": [(estimator, "_MOST_WEIGHT", 1.0)],
+    "a frame weighs 1/6": [(estimator, "_MOST_WEIGHT", 1 / 6)],
+    "evidence without limit": [(estimator, "_MOST_EVIDENCE", np.inf)],
+    "no test for tags that never occur": [
+        (estimator, "_LIKELY", 0.0),
+        (hierarchy, "_OCCURS", 1 - 1e-9),
+    ],
+    "any chance of occurring suffices": [(estimator, "_LIKELY", 0.0)],
+    "a tag must be likely by 0.9": [(estimator, "_LIKELY", 0.9)],
+    "no restarts": [(hierarchy, "_RESTARTS", ())],
+    "blurred fits are used": [(estimator, "_BLURRED", -1.0)],
+    "blurred from 0.5": [(estimator, "_BLURRED", 0.5)],
+    "every tag teaches": [(hierarchy, "_TEACHES_FROM", -1.0), (hierarchy, "_TEACHES_FULLY", 0.0)],
+    "tags differ as assumed": [(hierarchy, "_STRENGTH", 1e4)],
+    "5 rounds": [(hierarchy, "_ROUNDS", 5)],
+    "a sign from 0.1": [(switch, "_SIGN", 0.1)],
+    "a sign from 0.5": [(switch, "_SIGN", 0.5)],
+    "unseen tags never on": [(estimator, "_FEWEST_EXAMPLES", np.inf)],
+    "unseen tags on in 1 of 1,000": [(estimator, "_MOST_ON_UNSEEN", 0.001)],
+    "one scale for unseen tags": [(estimator, "_USUAL_SLOPE", 0.0)],
+    "log-probabilities as they are": [(estimator, "_stretched", lambda scores: scores)],
+    "64 values a tag": [(sample, "_ENDS", 16), (sample, "_BLOCKS", 32)],
+}
+
 
 def main() -> None:
     """Parse, judge, print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--real", type=Path, help="a score file with targets")
+    parser.add_argument("--real", type=Path, nargs="+", help="score files with targets")
+    parser.add_argument("--ablation", action="store_true", help="change one rule after the other")
     parser.add_argument("--sizes", default="300,1000,all", help="frames of a draw of --real")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--families", default=";".join(FAMILIES))
@@ -55,15 +91,68 @@ def main() -> None:
     parser.add_argument("--transforms", default="none,center")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = _real(options) if options.real else _simulated(options)
+    if options.ablation:
+        rows = list(_ablated(options))
+    elif options.real:
+        rows = [row for path in options.real for row in _real(path, options)]
+    else:
+        rows = _simulated(options)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
-    matrix = ScoreFile.load(options.real)
+def _ablated(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Macro-F1, absent tags on and calibration error under every change, of each kind of scores.
+
+    Real scores: both heads and their mean, one draw of each size.
+    """
+    size = Size(options.frames, options.tags, options.absent)
+    cases: dict[str, list[tuple[Floats, Targets]]] = {}
+    for path in options.real or ():
+        matrix = ScoreFile.load(path)
+        draws = [next(_draws(len(matrix.labels), frames, 1)) for frames in options.sizes.split(",")]
+        cases[path.stem] = [
+            (matrix.merged(weight)[rows], matrix.labels[rows])
+            for weight in HEADS.values()
+            for rows in draws
+        ]
+    matrices = [
+        simulate(family, int(seed), size)
+        for family in options.families.split(";")
+        for seed in options.seeds.split(",")
+    ]
+    cases["simulated"] = [(matrix.merged(), matrix.labels) for matrix in matrices]
+    print(f"{size.frames} simulated frames, {size.tags} tags, seeds {options.seeds}")
+    print(f"{'':34}" + "".join(f"| {name:28}" for name in cases))
+    print(f"{'change':34}" + "| macro-F1   absent on    ECE " * len(cases))
+    for change, places in ABLATIONS.items():
+        with contextlib.ExitStack() as stack:
+            for module, name, value in places:
+                stack.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, value)
+            row = {name: _ablation_figures(of) for name, of in cases.items()}
+        cells = (f"| {100 * f1:8.2f}{on:12.2%}{error:7.3f} " for f1, on, error in row.values())
+        print(f"{change:34}" + "".join(cells), flush=True)
+        yield {"change": change, **row}
+
+
+def _ablation_figures(cases: list[tuple[Floats, Targets]]) -> tuple[float, float, float]:
+    """Means of macro-F1, of the share of absent tags that are on, and of the calibration error."""
+    figures = []
+    for scores, targets in cases:
+        found = calibrate(scores)
+        macro = np.nanmean(f1_scores(scores, targets, found.on))
+        absent = false_on_rate(scores, targets, found.on)
+        error = expected_calibration_error(found.probabilities(scores), targets)
+        figures.append((macro, np.nan_to_num(absent), error))
+    f1, on, error = np.mean(figures, axis=0).tolist()
+    return f1, on, error
+
+
+def _real(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    matrix = ScoreFile.load(path)
     has_absent = not (matrix.labels > 0).any(axis=0).all()
-    print(f"{options.real.name}: {matrix.labels.shape[0]} pictures, {len(matrix.names)} tags")
+    print(f"{path.name}: {matrix.labels.shape[0]} pictures, {len(matrix.names)} tags")
     print(
         f"{'head':8}{'transform':12}{'frames':>7}{'ours':>7}{'slider':>8}{'Otsu':>7}{'each':>7}"
         f"{'ECE':>8}{'absent on':>11}{'sure':>6}{'worst':>7}  missed"

@@ -272,7 +272,7 @@ def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibr
     from taidpt.calibration.scene import worth
     from taidpt.calibration.statistics.estimator import calibrate
 
-    return calibrate(scores, bank.names, None, worth(scores.astype(np.float64), videos))
+    return calibrate(scores, bank.names, worth(scores.astype(np.float64), videos))
 
 
 def _with_thresholds(bank: ClassBank, found: Calibration) -> ClassBank:

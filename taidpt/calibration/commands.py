@@ -35,9 +35,7 @@ _FOR_REPORT = ("bundle", "sources", "bank", "texts", "max_frames", "report")
     metavar="FILE",
     help="Score file. .npz with global, local, maybe targets.",
 )
-@click.option(
-    "--texts", type=_FILE, metavar="FILE", help="File of captions. Held out; or their .npz."
-)
+@click.option("--texts", type=_FILE, metavar="FILE", help="File of captions. In place of frames.")
 @click.option(
     "--labels", type=_FILE, metavar="FILE", help="A few labels, CSV with frame,tag,present."
 )

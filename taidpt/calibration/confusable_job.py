@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from taidpt.calibration.scene import SceneScores, score_frames
-from taidpt.calibration.statistics.confusable import Confusion, find_confusable
-from taidpt.calibration.statistics.confusable_report import check_report, lines, write_report
+from taidpt.calibration.scene import open_sources, score_frames
 from taidpt.calibration.targets import Target, open_target
+from taidpt.confusable.pairs import Confusion, find_confusable
+from taidpt.confusable.report import check_report, lines, write_report
 from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import InputError
@@ -36,10 +33,13 @@ def run_confusable(
     """
     if output is not None:
         check_report(output)
+    problem = None
     if is_bank(Path(path)):
         if sources or texts is not None or bank is not None:
             raise InputError(f"{path} is a bank: --frames, --texts and --bank need a bundle")
-        found, problem = _of_bank(ClassBank.load(path)), None
+        alone = ClassBank.load(path)
+        unknown = (Threshold(0.0, 0.0, "default"),) * len(alone.names)
+        found = find_confusable(alone, alone.thresholds or unknown)
     else:
         found, problem = _of_target(open_target(path, bank), sources, texts, most)
     print("\n".join(lines(found)))
@@ -50,34 +50,18 @@ def run_confusable(
         raise problem
 
 
-def _of_bank(bank: ClassBank) -> Confusion:
-    unknown = Threshold(0.0, 0.0, "default")
-    return find_confusable(bank, bank.thresholds or (unknown,) * len(bank.names))
-
-
 def _of_target(
     target: Target, sources: tuple[str, ...], texts: str | None, most: int
 ) -> tuple[Confusion, InputError | None]:
-    named = None if texts is None else _named(target, texts)
-    if not sources:
-        return find_confusable(target.bank, target.thresholds, None, named), None
-    scene = _scene(target, sources, most)
-    return find_confusable(target.bank, target.thresholds, scene.scores, named), scene.problem
+    named = scores = problem = None
+    if texts is not None:
+        from taidpt.calibration.captions import label_captions
 
-
-def _scene(target: Target, sources: tuple[str, ...], most: int) -> SceneScores:
-    from taidpt.runtime.sources.base import SourceOptions
-    from taidpt.runtime.sources.open import list_sources
-
-    options = SourceOptions(recursive=True, colours=target.bundle.manifest.input.source_colours)
-    with contextlib.ExitStack() as stack:
-        found = list_sources(sources, options)
-        for source in found:
-            stack.enter_context(source)
-        return score_frames(stack.enter_context(target.open_tagger()), found, most, "a report")
-
-
-def _named(target: Target, texts: str) -> npt.NDArray[np.int64]:
-    from taidpt.calibration.from_texts.caption_scores import label_captions
-
-    return np.asarray((label_captions(target, texts)[1] > 0).sum(axis=0), np.int64)
+        named = (label_captions(target, texts)[1] > 0).sum(axis=0)
+    if sources:
+        with contextlib.ExitStack() as stack:
+            opened = open_sources(stack, target.bundle, sources)
+            tagger = stack.enter_context(target.open_tagger())
+            scene = score_frames(tagger, opened, most, "a report")
+        scores, problem = scene.scores, scene.problem
+    return find_confusable(target.bank, target.thresholds, scores, named), problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,23 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.statistics.effective import effective_frames
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.base import LOG, error_to_raise
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
-    from taidpt.calibration.label_file import LabelFile
+    from taidpt.label_file import LabelFile
     from taidpt.runtime.sources.base import Frame, Source
     from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = [
     "SceneScores",
     "frame_batches",
+    "open_sources",
     "refuse_unknown_frames",
     "score_frames",
     "video_of",
     "worth",
 ]
+
+Floats = npt.NDArray[np.float64]
 
 _BATCH = 8
 _NOISE = 1e-5  # of the largest score: what a graph in float32 gives for the same frame twice
@@ -36,20 +41,29 @@ _NOISE = 1e-5  # of the largest score: what a graph in float32 gives for the sam
 
 @dataclass(frozen=True, eq=False)
 class SceneScores:
-    """Scores of a scene's frames.
+    """Scores of a scene's frames, [N, C], and what each frame is called.
 
     Attributes:
-        scores: [N, C].
-        frames: what each frame is called.
-        effective_frames: how many independent ones they are worth; each picture is one, and
-            videos are judged by the autocorrelation of their scores.
+        effective_frames: how many independent ones they are worth.
         problem: the error of a source that ended early, to be raised after these are used.
     """
 
-    scores: npt.NDArray[np.float64]
+    scores: Floats
     frames: tuple[str, ...]
     effective_frames: float
     problem: InputError | None = None
+
+
+def open_sources(
+    stack: contextlib.ExitStack, bundle: Bundle, sources: Sequence[str], every: int = 1
+) -> list[Source]:
+    """Folders and videos for a bundle's graph; `stack` closes them."""
+    from taidpt.runtime.sources.base import SourceOptions
+    from taidpt.runtime.sources.open import list_sources
+
+    colours = bundle.manifest.input.source_colours
+    found = list_sources(sources, SourceOptions(recursive=True, every=every, colours=colours))
+    return [stack.enter_context(source) for source in found]
 
 
 def score_frames(
@@ -78,11 +92,10 @@ def score_frames(
         raise next(iter(problems), nothing)
     problem = error_to_raise(problems, used=True)
     scores = _stilled(np.concatenate(rows).astype(np.float64))
-    count = worth(scores, videos)
-    return SceneScores(scores, tuple(frames), count, problem)
+    return SceneScores(scores, tuple(frames), worth(scores, videos), problem)
 
 
-def _stilled(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _stilled(scores: Floats) -> Floats:
     still = np.ptp(scores, axis=0) < _NOISE * np.abs(scores).max()
     return np.where(still, np.median(scores, axis=0), scores)
 
@@ -98,26 +111,16 @@ def refuse_unknown_frames(labels: LabelFile, sources: list[Source], every: int, 
         labels.refuse_numbers(every, most)
 
 
-def _frame_bar(sources: list[Source], most: int) -> Any:
-    """A bar on a terminal, nothing elsewhere."""
-    from tqdm import tqdm
-
-    totals = [source.total for source in sources]
-    known = [total for total in totals if total is not None]
-    total = min(most, sum(known)) if len(known) == len(totals) else None
-    return tqdm(desc="scoring", total=total, unit="frame", leave=False, disable=None)
-
-
 def video_of(frame: Frame) -> str:
-    """Which video a frame is of; "" where it is a picture."""
+    """The video that a frame is of; "" where it is a picture."""
     return "" if frame.time_s is None else frame.source
 
 
-def worth(scores: npt.NDArray[np.float64], videos: Sequence[str]) -> float:
+def worth(scores: Floats, videos: Sequence[str]) -> float:
     """How many independent frames these are: pictures count one each, each video by itself.
 
     Args:
-        scores: [N, C]. videos: N, as `video_of` says.
+        scores: [N, C]. videos: N, as `video_of` gives them.
     """
     of = np.array(videos)
     pictures = float((of == "").sum())
@@ -127,11 +130,9 @@ def worth(scores: npt.NDArray[np.float64], videos: Sequence[str]) -> float:
 def frame_batches(
     sources: list[Source], most: int, problems: list[InputError]
 ) -> Iterator[list[Frame]]:
-    """Frames of all sources, in groups, with a bar on a terminal.
+    """Frames of all sources in groups, `most` in all, with a bar on a terminal.
 
-    Args:
-        most: frames in all.
-        problems: receives the error of each source that ended early; its frames are used.
+    The error of a source that ended early is added to `problems`; its frames are used.
     """
     with _frame_bar(sources, most) as bar:
         wanted = itertools.islice(_all_frames(sources, problems), most)
@@ -149,6 +150,14 @@ def _all_frames(sources: list[Source], problems: list[InputError]) -> Iterator[F
             problems.append(error)
             if len(sources) > 1:
                 LOG.warning("ended: %s", error)
+
+
+def _frame_bar(sources: list[Source], most: int) -> Any:
+    from tqdm import tqdm
+
+    known = [source.total for source in sources if source.total is not None]
+    total = min(most, sum(known)) if len(known) == len(sources) else None
+    return tqdm(desc="scoring", total=total, unit="frame", leave=False, disable=None)
 
 
 def _name(frame: Frame) -> str:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from taidpt.calibration.statistics.estimator import Calibration, TagCalibration
+from taidpt.calibration.statistics.estimator import Calibration
 
 if TYPE_CHECKING:
-    from taidpt.calibration.from_texts.thresholds import TextTag
+    from taidpt.text_thresholds import TextTag
 
 __all__ = ["print_table", "print_text_table", "score_format"]
 
@@ -23,8 +23,11 @@ def print_table(calibration: Calibration) -> None:
     worth, tags = calibration.effective_frames, calibration.tags
     alike = f", worth {worth:.0f} independent ones" if worth < calibration.frames - 0.5 else ""
     print(f"{calibration.frames} frames{alike}, {len(tags)} tags\n")
-    form = score_format([score for tag in tags for score in (tag.on, tag.off)])
-    _print_rows([("tag", "on", "off", "seen in", "sure"), *(_cells(tag, form) for tag in tags)])
+    shares = [f"{tag.expected_share:.1%}" if tag.state == "seen" else tag.state for tag in tags]
+    _print_rows(
+        "seen in",
+        [(t.name, t.on, t.off, share, t.sureness) for t, share in zip(tags, shares, strict=True)],
+    )
     unsure = sum(tag.sureness == "low" for tag in tags)
     if unsure:
         print(f"\n{unsure} tags are unsure: more frames, or a few labels (--labels), help")
@@ -36,23 +39,24 @@ def print_table(calibration: Calibration) -> None:
 
 def print_text_table(tags: Mapping[str, TextTag]) -> None:
     """A line a tag: its switches, how many captions name it, and how sure that is."""
-    switches = [tag.threshold for tag in tags.values()]
-    form = score_format([score for one in switches for score in (one.on, one.off)])
-    cells = [
-        (name, format(tag.threshold.on, form), format(tag.threshold.off, form), str(tag.named))
-        for name, tag in tags.items()
-    ]
-    sure = [tag.sureness for tag in tags.values()]
-    rows = [(*cell, word) for cell, word in zip(cells, sure, strict=True)]
-    _print_rows([("tag", "on", "off", "named by", "sure"), *rows])
+    _print_rows(
+        "named by",
+        [
+            (name, tag.threshold.on, tag.threshold.off, str(tag.named), tag.sureness)
+            for name, tag in tags.items()
+        ],
+    )
     unnamed = sum(tag.named == 0 for tag in tags.values())
     if unnamed:
         print(f"\n{unnamed} tags are named by no caption, and take what all tags have in common")
     print("\nno picture was seen, so no tag is more than fairly sure: --frames makes it better")
 
 
-def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
-    width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+def _print_rows(column: str, tags: Sequence[tuple[str, float, float, str, str]]) -> None:
+    form = score_format([score for _, on, off, *_ in tags for score in (on, off)])
+    rows: list[tuple[str, ...]] = [("tag", "on", "off", column, "sure")]
+    rows += [(name, f"{on:{form}}", f"{off:{form}}", *rest) for name, on, off, *rest in tags]
+    width, *widths = (max(map(len, cells)) for cells in zip(*rows, strict=True))
     for name, *numbers, sure in rows:
         columns = (f"{cell:>{max(8, size)}}" for cell, size in zip(numbers, widths, strict=False))
         print("  ".join([f"{name:<{max(4, width)}}", *columns, sure]))
@@ -70,8 +74,3 @@ def score_format(scores: Sequence[float]) -> str:
 
 def _power(number: float) -> int:
     return math.floor(math.log10(number))
-
-
-def _cells(tag: TagCalibration, form: str) -> tuple[str, ...]:
-    share = f"{tag.expected_share:.1%}" if tag.state == "seen" else tag.state
-    return tag.name, format(tag.on, form), format(tag.off, form), share, tag.sureness

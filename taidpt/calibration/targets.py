@@ -32,28 +32,20 @@ class Target(ABC):
 
     Attributes:
         bundle: its graph, model and scoring.
-        names: the tags. synonyms: of each of them.
+        bank: the rows of the tags, with their `names`. synonyms: of each tag.
+        path: what is written into. file: the file that `write` exchanges.
     """
 
-    def __init__(
-        self, bundle: Bundle, names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...]
-    ) -> None:
-        self.bundle, self.names, self.synonyms = bundle, names, synonyms
+    bundle: Bundle
+    bank: ClassBank
+    synonyms: tuple[tuple[str, ...], ...]
+    path: Path
+    file: Path
 
     @property
-    @abstractmethod
-    def path(self) -> Path:
-        """What is written into."""
-
-    @property
-    @abstractmethod
-    def file(self) -> Path:
-        """The file that `write` exchanges."""
-
-    @property
-    @abstractmethod
-    def bank(self) -> ClassBank:
-        """The rows of the tags."""
+    def names(self) -> tuple[str, ...]:
+        """The tags."""
+        return self.bank.names
 
     @property
     @abstractmethod
@@ -80,23 +72,9 @@ class BundleTarget(Target):
     """A bundle with its own tags; what is learned goes into its manifest."""
 
     def __init__(self, bundle: Bundle) -> None:
-        synonyms = tuple(tag.synonyms for tag in bundle.manifest.tags)
-        super().__init__(bundle, bundle.names, synonyms)
-
-    @property
-    def path(self) -> Path:
-        """The bundle's folder."""
-        return self.bundle.path
-
-    @property
-    def file(self) -> Path:
-        """The bundle's manifest."""
-        return self.path / MANIFEST_FILE
-
-    @property
-    def bank(self) -> ClassBank:
-        """The bundle's own bank."""
-        return self.bundle.bank
+        self.bundle, self.bank, self.path = bundle, bundle.bank, bundle.path
+        self.synonyms = tuple(tag.synonyms for tag in bundle.manifest.tags)
+        self.file = bundle.path / MANIFEST_FILE
 
     @property
     def thresholds(self) -> Sequence[Threshold]:
@@ -110,58 +88,46 @@ class BundleTarget(Target):
     def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
         """Change the manifest alone."""
         try:
-            self._write(found, facts)
+            with hold_lock(self.path):
+                self._write(Bundle.load(self.path), found, facts)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
 
-    def _write(self, found: Learned, facts: Mapping[str, Any]) -> None:
-        with hold_lock(self.path):
-            bundle = Bundle.load(self.path)
-            manifest = bundle.manifest
-            if self.names != manifest.names:
-                raise BundleError(f"{self.path}: its tags are not those that were calibrated")
-            tags = tuple(
-                dataclasses.replace(
-                    entry, threshold=found[entry.name][0], probability=found[entry.name][1]
-                )
-                if entry.name in found
-                else entry
-                for entry in manifest.tags
-            )
-            provenance = {**manifest.provenance, "calibration": dict(facts)}
-            bundle.with_manifest(dataclasses.replace(manifest, tags=tags, provenance=provenance))
+    def _write(self, bundle: Bundle, found: Learned, facts: Mapping[str, Any]) -> None:
+        manifest = bundle.manifest
+        if self.names != manifest.names:
+            raise BundleError(f"{self.path}: its tags are not those that were calibrated")
+        before = {tag.name: (tag.threshold, tag.probability) for tag in manifest.tags}
+        after = {**before, **found}
+        tags = tuple(
+            dataclasses.replace(tag, threshold=after[tag.name][0], probability=after[tag.name][1])
+            for tag in manifest.tags
+        )
+        provenance = {**manifest.provenance, "calibration": dict(facts)}
+        bundle.with_manifest(dataclasses.replace(manifest, tags=tags, provenance=provenance))
 
 
 class BankTarget(Target):
     """A bank's file and the bundle that scores with it; the bundle stays as it is."""
 
     def __init__(self, bundle: Bundle, path: Path) -> None:
-        """Read the bank.
+        """Read the bank; `bank` is without its thresholds, which may be for other scores.
 
         Raises:
             InputError: the bundle's bank is a constant, or the bank does not fit it.
             BundleError: the file is damaged.
         """
-        self._path = path
+        self.bundle, self.path, self.file = bundle, path, path
         self._read = ClassBank.load(path)
-        self._bank = _without_thresholds(self._read, bundle)
-        fit_bank(self._bank, bundle, str(path))
-        super().__init__(bundle, self._bank.names, ((),) * len(self._bank.names))
-
-    @property
-    def path(self) -> Path:
-        """The bank's file."""
-        return self._path
-
-    @property
-    def file(self) -> Path:
-        """The bank's file."""
-        return self._path
-
-    @property
-    def bank(self) -> ClassBank:
-        """The bank as it was read, its thresholds forgotten."""
-        return self._bank
+        scoring = bundle.manifest.scoring
+        self.bank = dataclasses.replace(
+            self._read,
+            thresholds=default_thresholds(self._read, scoring.transform),
+            probabilities=(),
+            metadata={**self._read.metadata, "scoring": dataclasses.asdict(scoring)},
+        )
+        fit_bank(self.bank, bundle, str(path))
+        self.synonyms = ((),) * len(self.bank.names)
 
     @property
     def thresholds(self) -> Sequence[Threshold]:
@@ -170,32 +136,35 @@ class BankTarget(Target):
 
     def use_transform(self, transform: ScoreTransform) -> None:
         """Put the temperature and bias of a log_softmax into the rows that `write` stores."""
-        self._bank = with_transform(self._bank, transform)
+        self.bank = with_transform(self.bank, transform)
 
     def open_tagger(self) -> Tagger:
         """The bundle's tagger with this bank."""
         tagger = Tagger.load(self.bundle.path)
-        tagger.use_bank(self._bank)
+        tagger.use_bank(self.bank)
         return tagger
 
     def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
         """Exchange the file for one with the same rows."""
-        if not _same_rows(ClassBank.load(self._path), self._read):
+        now = ClassBank.load(self.path)
+        rows = ("global_embeddings", "local_embeddings", "scale", "bias")
+        if now.names != self.names or not all(
+            np.array_equal(getattr(now, name), getattr(self._read, name)) for name in rows
+        ):
             raise BundleError(
-                f"{self._path}: was replaced while it was calibrated; calibrate it again"
+                f"{self.path}: was replaced while it was calibrated; calibrate it again"
             )
         before = check_fit(self._read, self.bundle, str(self.path))
-        kept = dict(zip(self.names, before.thresholds, strict=True))
-        maps = dict(zip(self.names, before.probabilities, strict=False))
+        maps = before.probabilities or [None] * len(self.names)
+        kept = dict(zip(self.names, zip(before.thresholds, maps, strict=True), strict=True))
+        after = [found.get(name, kept[name]) for name in self.names]
         calibrated = dataclasses.replace(
-            self._bank,
-            thresholds=[found[name][0] if name in found else kept[name] for name in self.names],
-            probabilities=[
-                found[name][1] if name in found else maps.get(name) for name in self.names
-            ],
-            metadata={**self._bank.metadata, "calibration": dict(facts)},
+            self.bank,
+            thresholds=[threshold for threshold, _ in after],
+            probabilities=[probability for _, probability in after],
+            metadata={**self.bank.metadata, "calibration": dict(facts)},
         )
-        calibrated.save(self._path)
+        calibrated.save(self.path)
 
 
 def open_target(bundle: str, bank: str | None = None) -> Target:
@@ -217,20 +186,3 @@ def learned(calibration: Calibration) -> tuple[Learned, dict[str, Any]]:
     }
     worth = round(calibration.effective_frames, 1)
     return found, {"frames": calibration.frames, "effective_frames": worth}
-
-
-def _without_thresholds(bank: ClassBank, bundle: Bundle) -> ClassBank:
-    """The bank for the bundle's scores, whatever scores its thresholds were for."""
-    return dataclasses.replace(
-        bank,
-        thresholds=default_thresholds(bank, bundle.manifest.scoring.transform),
-        probabilities=(),
-        metadata={**bank.metadata, "scoring": dataclasses.asdict(bundle.manifest.scoring)},
-    )
-
-
-def _same_rows(first: ClassBank, second: ClassBank) -> bool:
-    names = ("global_embeddings", "local_embeddings", "scale", "bias")
-    return first.names == second.names and all(
-        np.array_equal(getattr(first, name), getattr(second, name)) for name in names
-    )

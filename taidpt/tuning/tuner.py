@@ -22,19 +22,20 @@ import torch
 from torch import Tensor
 
 from taidpt import __version__
-from taidpt.calibration.from_texts.modality_gap import made_up_features
-from taidpt.calibration.from_texts.thresholds import TextTag, split_held_out, tags_from_texts
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import image_encoder
 from taidpt.features.caption_features import CaptionFeatures, encode_captions, texts_sha256
+from taidpt.features.made_up_pictures import made_up_features
 from taidpt.features.prompt_encoder import PromptEncoder
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.prompts.tokens import tokenize_prompts
 from taidpt.runtime.errors import InputError
 from taidpt.scores import merged_scores
+from taidpt.text_thresholds import TextTag, tags_from_texts
 from taidpt.texts.tags import Tag
 from taidpt.texts.templates import template_texts
+from taidpt.tuning.held_out import split_held_out
 from taidpt.tuning.loop import Material, TuningLoop
 from taidpt.tuning.objectives import DualObjective, HeadsObjective, Objective
 from taidpt.tuning.picture_features import TunablePictures

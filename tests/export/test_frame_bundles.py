@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from taidpt.clip.model import load_clip
 from taidpt.export.exporter import ExportOptions, write_bundle
@@ -16,11 +17,13 @@ from taidpt.progress import SilentProgress
 from taidpt.runtime import Tagger
 from taidpt.runtime.bench.baseline import open_baseline
 from taidpt.runtime.bench.bench import bench_lines, run_bench
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.tag.job import run_tag
 from taidpt.runtime.tag.request import Outputs, TagJob
+from taidpt.toyworld.heldout import load_heldout
 from tests.export.test_exporter import some_prompts
 from tests.runtime.videos import turn_video, write_video
 from tests.support import require
@@ -144,10 +147,18 @@ def test_bench_measures_frames_of_that_size_alone(folder: Path, bundle: str) -> 
 def test_calibration_takes_a_video_of_the_baked_form(folder: Path) -> None:
     from taidpt.calibration.job import CalibrateJob, run_calibrate
 
+    images, _, _ = load_heldout()
+    frames = [np.asarray(Image.fromarray(image).resize((WIDTH, HEIGHT))) for image in images[:240]]
+    clip = str(write_video(folder / "scenes.mp4", frames))
     target = folder / "calibrated.taidpt"
     shutil.copytree(folder / "nv12.taidpt", target)
     learned = folder / "learned.json"
-    clip = str(folder / "clip.mp4")
-    run_calibrate(CalibrateJob(str(target), sources=(clip,), dry_run=True, json_path=str(learned)))
-    with open_source(clip) as source:
-        assert json.loads(learned.read_text())["frames"] == len(list(source))
+    run_calibrate(CalibrateJob(str(target), sources=(clip,), json_path=str(learned)))
+    facts = json.loads(learned.read_text())
+    assert facts["frames"] == len(frames)
+    assert facts["effective_frames"] > 100
+    found = {tag["name"]: tag for tag in facts["tags"]}
+    written = [tag for tag in Bundle.load(target).manifest.tags if found[tag.name]["learned"]]
+    assert written
+    assert {tag.threshold.source for tag in written} == {"calibrated"}
+    assert [tag.threshold.on for tag in written] == [found[tag.name]["on"] for tag in written]

@@ -51,12 +51,12 @@ ORDER = {
     """,
     "taidpt": """
         progress watchdog metrics score_transforms texts toyworld
-        score_file scores clip
+        score_file label_file scores clip
         datasets encoders bench
         prompts
         features
         calibration/statistics
-        calibration/judging calibration/from_texts
+        judging text_thresholds confusable
         calibration
         tuning
         evaluation

@@ -6,26 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from taidpt.calibration.from_texts.modality_gap import (
-    TYPICAL_LIFT,
-    Background,
-    expected_densities,
-    made_up_features,
-    made_up_pictures,
-)
-from taidpt.calibration.statistics import hierarchy
-from taidpt.calibration.statistics.mixture import Parameter
+from taidpt.calibration.statistics.sample import TYPICAL_LIFT
 from taidpt.clip.model import ClipModel
+from taidpt.features.made_up_pictures import made_up_features, made_up_pictures
+from taidpt.text_thresholds import Background, expected_densities
 
 
 def test_the_background_spreads_as_scores_of_one_tag_do() -> None:
     scores = np.array([[0.0, 10.0], [2.0, 12.0]])  # tags lie 10 apart, which is no spread of either
     assert Background.of(scores) == Background(6.0, 1.0)
     assert Background.of(np.full((3, 2), 4.0)).spread > 0
-
-
-def test_the_expected_lift_is_the_one_that_calibration_starts_from() -> None:
-    assert pytest.approx(hierarchy._MEAN[Parameter.PLACE]) == TYPICAL_LIFT
 
 
 def test_pictures_with_a_tag_are_expected_above_those_without() -> None:

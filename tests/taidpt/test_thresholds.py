@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from taidpt.calibration.from_texts.thresholds import TextTag, split_held_out, tags_from_texts
-from taidpt.calibration.judging.measures import f1_scores
+from taidpt.judging.measures import f1_scores
 from taidpt.runtime.bank.probability_maps import ProbabilityMaps
 from taidpt.runtime.errors import InputError
+from taidpt.text_thresholds import TextTag, tags_from_texts
+from taidpt.tuning.held_out import split_held_out
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.statistics.effective import distinct_frames
-from taidpt.calibration.statistics.hierarchy import Family, Hint, explained, fit_family
+from taidpt.calibration.statistics.hierarchy import Family, explained, fit_family
 from taidpt.calibration.statistics.mixture import Parameter, responsibility
 from taidpt.calibration.statistics.sample import Sample, compress
 from taidpt.calibration.statistics.switch import Switch, above_all, choose_switches
@@ -26,13 +25,17 @@ Bools = npt.NDArray[np.bool_]
 MIN_FRAMES = 20
 
 # Real scores never have exactly the fitted shapes, and with thousands of frames that misfit would
-# count as evidence: one hump is then cut in two. So an independent frame weighs one half, and all
-# frames together 400 at most (a coarsened posterior: Miller and Dunson 2019).
-_MOST_WEIGHT = 0.5
+# count as evidence: one hump is then cut in two. So an independent frame weighs one third, and
+# all frames together 400 at most (a coarsened posterior: Miller and Dunson 2019).
+_MOST_WEIGHT = 1 / 3
 _MOST_EVIDENCE = 400.0
 
-# A fit that puts a tag into most frames with probabilities that explain less than this share of
-# its presence has cut one hump in two. It is not used, and the tag is never called sure.
+# Three kinds of fit are not used, and their tags count as not seen: of a tag that is less likely to
+# occur than not; of all tags where none is this likely to, as in noise; and one that puts a tag
+# into most frames with probabilities that explain less than this share of its presence, which has
+# cut one hump in two.
+_LIKELY = 0.5
+_SOME_TAG = 0.99
 _BLURRED = 0.4
 
 # Sureness. Expected F1 for high and for medium; independent sightings for high and for medium; and
@@ -41,11 +44,11 @@ _SURE, _FAIRLY_SURE = 0.75, 0.5
 _MANY_SIGHTINGS, _FEWEST = 10.0, 3.0
 _SURELY_THERE = 0.9
 
-# A tag that is not seen turns on where the tags that are seen lead to expect, if three or more of
-# those are at least fairly sure, but in no more than one frame in a hundred (or than the share of
-# frames that it is expected in). How thresholds follow backgrounds is a regression whose slope is
-# drawn towards one half, midway between one scale for all tags and one lift for all, with the
-# weight of one tag that lies one spread away from the others.
+# A tag that is not seen turns on where the sure tags' thresholds lead to expect, if three or more
+# are at least fairly sure, but in no more than one frame in a hundred (or than its expected share).
+# How thresholds follow backgrounds is a regression whose slope is drawn towards one half, midway
+# between one scale for all tags and one lift for all, with the weight of one tag that lies one
+# spread away from the others.
 _FEWEST_EXAMPLES = 3
 _MOST_ON_UNSEEN = 0.01
 _USUAL_SLOPE = 0.5
@@ -91,14 +94,9 @@ class TagCalibration:
 
     def probability_map(self) -> dict[str, Any]:
         """The JSON of the map as a bundle's manifest holds it."""
-        return {
-            "scores": list(self.scores),
-            "probabilities": list(self.probabilities),
-            "band": list(self.band),
-            "state": self.state,
-            "expected_share": self.expected_share,
-            "sureness": self.sureness,
-        }
+        kept = ("scores", "probabilities", "band", "state", "expected_share", "sureness")
+        values = {name: getattr(self, name) for name in kept}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -119,25 +117,15 @@ class Calibration:
         """The on thresholds, [C]."""
         return np.array([tag.on for tag in self.tags])
 
-    @property
-    def expected_macro_f1(self) -> float:
-        """Mean expected F1 of the tags that are seen; NaN when none is."""
-        seen = [tag.expected_f1 for tag in self.tags if tag.state == "seen"]
-        return float(np.mean(seen)) if seen else float("nan")
-
     def probabilities(self, scores: Floats) -> Floats:
         """Probabilities of scores [N, C], as the runtime gives them."""
-        columns = [
-            np.interp(scores[:, index], tag.scores, tag.probabilities)
-            for index, tag in enumerate(self.tags)
-        ]
-        return np.stack(columns, axis=1)
+        columns = zip(scores.T, self.tags, strict=True)
+        return np.stack([np.interp(x, tag.scores, tag.probabilities) for x, tag in columns], axis=1)
 
 
 def calibrate(
     scores: npt.NDArray[Any],
     names: tuple[str, ...] | None = None,
-    hint: Hint | None = None,
     effective_frames: float | None = None,
 ) -> Calibration:
     """Find every tag's thresholds from scores alone.
@@ -145,7 +133,6 @@ def calibrate(
     Args:
         scores: merged scores of unlabelled frames, [N, C], at least 20 frames.
         names: C names; None numbers them.
-        hint: what texts say about each tag, in units of the tags' spreads.
         effective_frames: how many independent frames these are worth; None means all. Copies count
             once in any case.
     Raises:
@@ -164,54 +151,49 @@ def calibrate(
             f"least {MIN_FRAMES} different ones. Nothing was changed"
         )
     names = names or tuple(f"tag {index}" for index in range(values.shape[1]))
-    worth = min(effective_frames or len(values), distinct) / len(values)
-    moves = _moving(values)
+    worth = float(min(effective_frames or len(values), distinct))
+    moves = values.std(axis=0) > _STEADY * max(float(np.abs(values).max()), 1e-30)
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
-    if moves.any():
-        hint = None if hint is None else hint.of(moves)
-        moving = np.flatnonzero(moves)
-        learned = _learn([names[index] for index in moving], values[:, moves], hint, worth)
+    moving = np.flatnonzero(moves)
+    if len(moving):
+        learned = _learn([names[index] for index in moving], values[:, moving], worth)
         for tag, index in zip(learned, moving, strict=True):
-            tags[index] = _doubted(tag, worth * len(values), len(moving))
-    return Calibration(tuple(tags), len(values), worth * len(values))
+            tags[index] = tag
+    return Calibration(tuple(tags), len(values), worth)
 
 
-def _moving(values: Floats) -> Bools:
-    """Which tags' scores are not constant, [C]."""
-    whole = max(float(np.abs(values).max()), 1e-30)
-    return np.asarray(values.std(axis=0) > _STEADY * whole)
-
-
-def _learn(
-    names: Sequence[str], values: Floats, hint: Hint | None, worth: float
-) -> list[TagCalibration]:
+def _learn(names: Sequence[str], values: Floats, worth: float) -> list[TagCalibration]:
     """All tags whose scores move: one fit, then each tag's switches on its own scores."""
     scaled = _standardised(_stretched(values))
     sample = compress(scaled)
-    weight = min(_MOST_WEIGHT * worth, _MOST_EVIDENCE / len(values))
-    family = fit_family(Sample(sample.values, weight * sample.counts), hint)
+    weight = min(_MOST_WEIGHT * worth, _MOST_EVIDENCE) / len(values)
+    family = fit_family(Sample(sample.values, weight * sample.counts))
     order = np.argsort(values, axis=0)
     ordered = np.take_along_axis(values, order, 0).T
-    chances = responsibility(family.fit.parameters, np.take_along_axis(scaled, order, 0).T)
+    chances = responsibility(family.parameters, np.take_along_axis(scaled, order, 0).T)
     chances = np.maximum.accumulate(chances * family.occurs[:, None], axis=1)
-    usable = ~_blurred(family, sample)[:, None]
-    switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable * chances)
+    usable = (family.occurs >= _LIKELY) & ~_blurred(family, sample)
+    usable &= family.occurs.max() >= _SOME_TAG
+    switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable[:, None] * chances)
+    sureness = [_sureness(one, worth, len(values), len(names)) for one in switches]
     most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
     expected = np.maximum(
-        _where_others_turn_on(ordered, switches),
+        _where_others_turn_on(ordered, switches, np.array(sureness) != "low"),
         [np.quantile(row, 1 - most) for row, most in zip(ordered, most_on, strict=True)],
     )
-    return [_tag(*of) for of in zip(names, ordered, switches, expected, strict=True)]
+    return [
+        _tag(*of, worth >= MIN_FRAMES)
+        for of in zip(names, ordered, switches, sureness, expected, strict=True)
+    ]
 
 
 def _blurred(family: Family, sample: Sample) -> Bools:
     """Tags in most frames whose probabilities hardly depend on the score, [C]."""
-    parameters = family.fit.parameters
-    mostly = parameters[:, Parameter.LOGIT_SHARE] > 0
-    return np.asarray(mostly & (explained(parameters, sample) < _BLURRED))
+    mostly = family.parameters[:, Parameter.LOGIT_SHARE] > 0
+    return np.asarray(mostly & (explained(family.parameters, sample) < _BLURRED))
 
 
-def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch]) -> Floats:
+def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch], sure: Bools) -> Floats:
     """Each tag's threshold as its background and the sure tags' thresholds predict it, [C].
 
     Args:
@@ -219,7 +201,6 @@ def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch]) -> Floats
     Returns:
         NaN everywhere where too few tags are sure.
     """
-    sure = np.array([switch.seen and _sureness(switch) != "low" for switch in switches])
     if sure.sum() < _FEWEST_EXAMPLES:
         return np.full(len(ordered), np.nan)
     spread = float(np.median(np.subtract(*np.quantile(ordered, [0.84, 0.16], axis=1)))) / 2
@@ -253,15 +234,30 @@ def _stretched(scores: Floats) -> Floats:
     return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
-def _tag(name: str, values: Floats, switch: Switch, expected: float) -> TagCalibration:
+def _sureness(switch: Switch, worth: float, frames: int, tags: int) -> str:
+    """Low also with fewer frames than tags: what tags share then rests on too few frames."""
+    sightings = switch.expected_sightings * worth / frames
+    if not switch.seen or switch.highest < _SURELY_THERE or switch.expected_f1 < _FAIRLY_SURE:
+        return "low"
+    if worth < tags or sightings < _FEWEST:
+        return "low"
+    sure = switch.expected_f1 >= _SURE and sightings >= _MANY_SIGHTINGS
+    return "high" if sure else "medium"
+
+
+def _tag(
+    name: str, values: Floats, switch: Switch, sureness: str, expected: float, enough: bool
+) -> TagCalibration:
     """One tag's result.
 
     Args:
         values: its scores, rising, [N]. expected: threshold of a tag that is not seen, or NaN.
+        enough: whether the frames are enough to learn unsure tags from.
     """
     on, off = (switch.on, switch.off) if switch.seen else above_all(values)
     if not switch.seen and np.isfinite(expected):
         on, off = float(expected), float(expected) - (on - off) / 2
+    shown = switch.seen or bool(np.isfinite(expected))
     return TagCalibration(
         name=name,
         on=on,
@@ -270,32 +266,11 @@ def _tag(name: str, values: Floats, switch: Switch, expected: float) -> TagCalib
         state="seen" if switch.seen else "not seen",
         expected_share=switch.expected_sightings / len(values),
         expected_f1=switch.expected_f1 if switch.seen else 0.0,
-        sureness=_sureness(switch) if switch.seen else "low",
+        sureness=sureness,
         scores=tuple(switch.curve[0].tolist()),
         probabilities=tuple(switch.curve[1].tolist()),
-        learned=switch.seen or bool(np.isfinite(expected)),
+        learned=shown and (sureness != "low" or enough),
     )
-
-
-def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCalibration:
-    """Less sure where sightings are few; not at all where frames are fewer than tags.
-
-    With fewer frames than tags, what tags share rests on too few frames.
-    """
-    sightings = tag.expected_share * effective_frames
-    sureness = tag.sureness
-    if effective_frames < tags or sightings < _FEWEST:
-        sureness = "low"
-    elif sureness == "high" and sightings < _MANY_SIGHTINGS:
-        sureness = "medium"
-    learned = tag.learned and (sureness != "low" or effective_frames >= MIN_FRAMES)
-    return dataclasses.replace(tag, sureness=sureness, learned=learned)
-
-
-def _sureness(switch: Switch) -> str:
-    if switch.highest < _SURELY_THERE or switch.expected_f1 < _FAIRLY_SURE:
-        return "low"
-    return "high" if switch.expected_f1 >= _SURE else "medium"
 
 
 def _constant(name: str, values: Floats) -> TagCalibration:

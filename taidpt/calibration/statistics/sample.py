@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Sample", "compress"]
+__all__ = ["TYPICAL_LIFT", "Sample", "compress"]
 
 Floats = npt.NDArray[np.float64]
+
+# Before any score: how far frames with a tag lie above its background, in spreads of the latter.
+# Half of that is beyond any threshold's help.
+TYPICAL_LIFT = 3.5
 
 # A fit's cost grows with the values, not with the frames. Each end keeps its scores one by one,
 # because a rare tag lies there; the middle becomes blocks of about equal weight.

@@ -92,9 +92,8 @@ def test_writes_into_a_bundle_what_the_tagger_then_uses(tmp_path: Path) -> None:
     pictures = draw_pictures(tmp_path / "pictures", 30)
     assert calibrate(bundle, "--frames", pictures, "--dry-run").returncode == 0
     assert Bundle.load(bundle).manifest.tags[0].threshold.source != "calibrated"
-    (tmp_path / "few.csv").write_text(
-        f"frame,tag,present\n03.png,{Bundle.load(bundle).names[0]},1\n"
-    )
+    rows = "".join(f"03.png,{name},1\n" for name in Bundle.load(bundle).names)
+    (tmp_path / "few.csv").write_text(f"frame,tag,present\n{rows}")
     done = calibrate(bundle, "--frames", pictures, "--labels", tmp_path / "few.csv")
     assert done.returncode == 0, done.stderr
     loaded = Bundle.load(bundle)

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from taidpt.calibration.statistics.confusable import find_confusable
 from taidpt.cli import cli
+from taidpt.confusable.pairs import find_confusable
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import InputError
 from tests.runtime.tiny import tiny_bundle

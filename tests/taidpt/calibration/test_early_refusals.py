@@ -105,7 +105,7 @@ def test_files_that_are_missing_and_folders_that_are_not_there(
         (("--labels", tmp_path / "no.csv"), "no.csv: cannot read the labels"),
         (("--json", tmp_path / "no" / "a.json"), f"its folder {tmp_path / 'no'} does not exist"),
         (("--json", tmp_path), "is a folder"),
-        (("--texts", tmp_path / "no.npz"), "no.npz: no such file"),
+        (("--texts", tmp_path / "no.txt"), "--frames or --texts, not both"),
         (("--frames", pictures), "is given twice"),
         (("--frames", tmp_path / "no.mp4"), "no.mp4: no such file"),
     ):

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from taidpt.calibration.judging.measures import expected_calibration_error, f1_scores
-from taidpt.calibration.label_file import LabelFile
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.statistics.few_labels import refine
+from taidpt.judging.measures import expected_calibration_error, f1_scores
+from taidpt.label_file import LabelFile
 from taidpt.runtime.errors import InputError
 from tests.taidpt.calibration.simulator import Size, simulate
 

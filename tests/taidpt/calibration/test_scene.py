@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.calibration.from_texts import caption_scores
-from taidpt.calibration.from_texts.caption_scores import (
-    label_captions,
-    score_captions,
-    tags_from_captions,
-)
+from taidpt.calibration import captions as captions_module
+from taidpt.calibration.captions import label_captions, tags_from_captions
 from taidpt.calibration.statistics.effective import effective_frames
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.targets import Target, open_target
@@ -48,7 +44,7 @@ def test_frames_that_are_alike_make_less_sure() -> None:
 
 @pytest.fixture
 def target(tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch) -> Target:
-    monkeypatch.setattr(caption_scores, "_clip", lambda _: vit_clip)
+    monkeypatch.setattr(captions_module, "_clip", lambda _: vit_clip)
     return open_target(str(tiny_bundle(tmp_path / "a.taidpt", TinySpec(dim=vit_clip.embed_dim))))
 
 
@@ -59,9 +55,6 @@ def test_captions_are_scored_and_have_the_tags_that_they_name(
     path.write_text("A dog sleeps.\nTwo cats and a dog.\nNobody is there.\n")
     targets = label_captions(target, str(path))[1]
     assert [np.flatnonzero(row > 0).tolist() for row in targets] == [[1], [0, 1], []]
-    matrix = score_captions(target, str(path))
-    assert matrix.global_scores.shape == matrix.local_scores.shape == (3, 5)
-    assert np.isfinite(matrix.merged()).all()
     found = tags_from_captions(target, str(path))
     sources = [one.threshold.source for one in found[:3]]
     assert sources == ["from texts", "from texts", "from texts, all tags"]
@@ -72,14 +65,14 @@ def test_captions_are_scored_and_have_the_tags_that_they_name(
 def test_captions_that_name_no_tag_are_refused(target: Target, tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("Nobody is there.\n")
     with pytest.raises(InputError, match="names a tag"):
-        score_captions(target, str(tmp_path / "captions.txt"))
+        tags_from_captions(target, str(tmp_path / "captions.txt"))
 
 
 @pytest.mark.parametrize("into", ["bundle", "bank"])
 def test_captions_alone_give_a_bundle_and_a_bank_thresholds_and_maps(
     into: str, tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caption_scores, "_clip", lambda _: vit_clip)
+    monkeypatch.setattr(captions_module, "_clip", lambda _: vit_clip)
     spec = TinySpec(dim=vit_clip.embed_dim, bank_as="input")
     bundle, bank = tiny_bundle(tmp_path / "a.taidpt", spec), tmp_path / "site.bank"
     spec.bank().select(spec.names[1::-1]).save(bank)
@@ -112,7 +105,7 @@ def test_captions_alone_give_a_bundle_and_a_bank_thresholds_and_maps(
     assert all(tag.probability is None for tag in found.tags)  # no picture was seen
 
 
-def test_scores_of_captions_alone_are_refused(target: Target, tmp_path: Path) -> None:
-    done = calibrate_command(target.path, "--texts", tmp_path / "texts.npz")
+def test_captions_beside_frames_are_refused(target: Target, tmp_path: Path) -> None:
+    done = calibrate_command(target.path, "--frames", tmp_path, "--texts", tmp_path / "a.txt")
     assert done.returncode == 2
-    assert "need --frames SOURCE" in done.stderr
+    assert "--frames or --texts, not both" in done.stderr

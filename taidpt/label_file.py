@@ -27,48 +27,49 @@ class LabelFile:
 
     Attributes:
         path: the file. names: C tags.
-        signs: 1 or −1 by frame, as the file calls it, and tag. lines: where each was said last.
+        labels: by frame, as the file calls it, and tag: 1 or −1, and its line in the file.
     """
 
     path: str
     names: tuple[str, ...]
-    signs: dict[tuple[str, int], int]
-    lines: dict[tuple[str, int], int]
+    labels: dict[tuple[str, int], tuple[int, int]]
 
     @classmethod
     def read(cls, path: str | Path, names: tuple[str, ...]) -> LabelFile:
-        """Read a CSV with the columns frame, tag, present; commas or semicolons part them.
+        """Read a CSV with the columns frame, tag, present, separated by commas or semicolons.
 
         Args:
             path: a CSV file; present is 1 or 0 (or −1). The same line twice counts once.
             names: the tags.
         Raises:
-            InputError: it cannot be read or holds no label, names a tag that there is not, or
-                says both 1 and 0.
+            InputError: it cannot be read or holds no label, names an unknown tag, or says both 1
+                and 0.
         """
         columns = {name: index for index, name in enumerate(names)}
-        found = cls(str(path), names, {}, {})
+        found: dict[tuple[str, int], tuple[int, int]] = {}
         for line, row in _rows(path):
             where = f"{path}, line {line}"
-            frame = (row["frame"] or "").strip()
+            frame, present = (row["frame"] or "").strip(), (row["present"] or "").strip()
             key = frame, _find(columns, row["tag"], "tag", where)
-            sign = _sign(row, where)
-            if found.signs.get(key) == -sign:
+            if present not in _SIGNS:
+                raise InputError(f"{where}: present should be 1 or 0, got {present!r}")
+            sign = _SIGNS[present]
+            if key in found and found[key][0] != sign:
                 raise InputError(
                     f"{where}: {frame} is said to have {row['tag']!r} and not to; leave one line"
                 )
-            found.signs[key], found.lines[key] = sign, line
-        if not found.signs:
+            found[key] = sign, line
+        if not found:
             raise InputError(f"{path}: holds no label; give lines such as 0001.jpg,{names[0]},1")
-        return found
+        return cls(str(path), names, found)
 
     def refuse_numbers(self, every: int, most: int) -> None:
-        """Raise InputError where a frame is called by what is no number of a video's frame.
+        """Raise InputError where a label's frame is not the number of one of a video's frames.
 
         Args:
             every: each N-th frame is taken. most: and this many at most.
         """
-        for (frame, _), line in self.lines.items():
+        for (frame, _), (_, line) in self.labels.items():
             if not frame.isdecimal() or int(frame) % every or int(frame) >= every * most:
                 raise InputError(
                     f"{self.path}, line {line}: no frame {frame!r}; a video's frames are called "
@@ -81,31 +82,28 @@ class LabelFile:
         Args:
             frames: how the file may call each of N frames.
         Raises:
-            InputError: the file names a frame that there is not, or twice.
+            InputError: the file names an unknown frame, or one that several frames are called.
         """
-        rows = {name: index for index, name in enumerate(frames)}
-        twice = {name for name, count in Counter(frames).items() if count > 1}
-        labels = np.zeros((len(frames), len(self.names)), np.int8)
-        for (frame, tag), sign in self.signs.items():
-            where = f"{self.path}, line {self.lines[frame, tag]}"
+        rows, counts = {name: index for index, name in enumerate(frames)}, Counter(frames)
+        targets = np.zeros((len(frames), len(self.names)), np.int8)
+        for (frame, tag), (sign, line) in self.labels.items():
+            where = f"{self.path}, line {line}"
             row = _find(rows, frame, "frame", where)
-            if frame in twice:
+            if counts[frame] > 1:
                 raise InputError(
                     f"{where}: there are several frames {frame!r}; give one folder or video at a "
                     "time, or rename the pictures"
                 )
-            labels[row, tag] = sign
-        return labels
+            targets[row, tag] = sign
+        return targets
 
 
 def _rows(path: str | Path) -> list[tuple[int, dict[str, str | None]]]:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read the labels: {error}") from None
-    lines = text.splitlines()
-    parted_by = ";" if lines and ";" in lines[0] else ","
-    reader = csv.DictReader(lines, delimiter=parted_by)
+    reader = csv.DictReader(lines, delimiter=";" if lines and ";" in lines[0] else ",")
     missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise InputError(
@@ -120,10 +118,3 @@ def _find(index: dict[str, int], key: str | None, what: str, where: str) -> int:
         some = ", ".join(list(index)[:4])
         raise InputError(f"{where}: no {what} {key!r}; they are called like {some}")
     return found
-
-
-def _sign(row: dict[str, str | None], where: str) -> int:
-    value = (row["present"] or "").strip()
-    if value not in _SIGNS:
-        raise InputError(f"{where}: present should be 1 or 0, got {value!r}")
-    return _SIGNS[value]

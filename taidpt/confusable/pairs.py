@@ -14,9 +14,10 @@ __all__ = ["Confusion", "Pair", "find_confusable"]
 
 Floats = npt.NDArray[np.float64]
 
-_NEAR = 0.6  # cosine about the bank's mean from which two rows are all but one tag
-_TOGETHER = 0.3  # share of frames with either tag on that have both
-_LEAST_TOGETHER = 3  # frames
+# Cosine about the bank's mean from which two rows are near-duplicates; the share of frames with
+# either tag on that have both, and their least number, from which two tags are on together.
+_NEAR = 0.6
+_TOGETHER, _LEAST_TOGETHER = 0.3, 3
 _NO_TEXT = ("from texts, all tags", "from other tags")
 
 
@@ -75,24 +76,30 @@ def find_confusable(
         scores: merged scores of frames, [N, C].
         named: how many texts name each tag, [C]; None goes by where thresholds come from.
     """
-    alike = _alike(bank)
-    pairs = _pairs(bank.names, alike)
-    near = tuple(pair for pair in pairs if pair.alike >= _NEAR)
-    if named is None:
-        silent = [one.source in _NO_TEXT for one in thresholds]
-    else:
-        silent = (named == 0).tolist()
-    no_text = tuple(name for name, none in zip(bank.names, silent, strict=True) if none)
+    names, alike = bank.names, _alike(bank)
+    near = sorted(
+        (Pair(names[i], names[j], float(alike[i, j])) for i, j in _upper(alike >= _NEAR)),
+        key=lambda pair: -pair.alike,
+    )
+    silent = [one.source in _NO_TEXT for one in thresholds] if named is None else named == 0
+    no_text = tuple(name for name, none in zip(names, silent, strict=True) if none)
     if scores is None:
-        return Confusion(bank.names, alike, None, 0, near, (), (), no_text)
+        return Confusion(names, alike, None, 0, tuple(near), (), (), no_text)
     on = scores >= np.array([one.on for one in thresholds])
     both = on.T.astype(np.float64) @ on
     alone = np.diag(both)
     either = alone[:, None] + alone - both
     together = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
-    fire = _together(bank.names, alike, together, both)
-    never = tuple(name for name, count in zip(bank.names, alone, strict=True) if count == 0)
-    return Confusion(bank.names, alike, together, len(scores), near, fire, never, no_text)
+    often = _upper((together >= _TOGETHER) & (both >= _LEAST_TOGETHER))
+    fire = sorted(
+        (
+            Pair(names[i], names[j], float(alike[i, j]), float(together[i, j]), int(both[i, j]))
+            for i, j in often
+        ),
+        key=lambda pair: -pair.together,
+    )
+    never = tuple(name for name, count in zip(names, alone, strict=True) if count == 0)
+    return Confusion(names, alike, together, len(scores), tuple(near), tuple(fire), never, no_text)
 
 
 def _alike(bank: ClassBank) -> Floats:
@@ -107,21 +114,6 @@ def _alike(bank: ClassBank) -> Floats:
     return found
 
 
-def _pairs(names: tuple[str, ...], alike: Floats) -> list[Pair]:
-    rows, columns = np.triu_indices(len(names), 1)
-    order = np.argsort(-alike[rows, columns], kind="stable")[: 10 * len(names)]
-    return [
-        Pair(names[rows[at]], names[columns[at]], float(alike[rows[at], columns[at]]))
-        for at in order
-    ]
-
-
-def _together(
-    names: tuple[str, ...], alike: Floats, together: Floats, both: Floats
-) -> tuple[Pair, ...]:
-    often = np.triu((together >= _TOGETHER) & (both >= _LEAST_TOGETHER), 1)
-    found = [
-        Pair(names[i], names[j], float(alike[i, j]), float(together[i, j]), int(both[i, j]))
-        for i, j in np.argwhere(often)
-    ]
-    return tuple(sorted(found, key=lambda pair: -pair.together))
+def _upper(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Row and column of each chosen pair, every pair once, [K, 2]."""
+    return np.argwhere(np.triu(chosen, 1))

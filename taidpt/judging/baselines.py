@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from taidpt.calibration.judging.measures import best_f1_thresholds
+from taidpt.judging.measures import best_f1_thresholds
 
 __all__ = ["best_single_threshold", "oracle_thresholds", "otsu_thresholds", "two_gaussians"]
 

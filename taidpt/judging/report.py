@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.judging.baselines import (
+from taidpt.calibration.statistics.estimator import Calibration
+from taidpt.judging.baselines import (
     best_single_threshold,
     oracle_thresholds,
     otsu_thresholds,
     two_gaussians,
 )
-from taidpt.calibration.judging.measures import (
+from taidpt.judging.measures import (
     expected_calibration_error,
     f1_scores,
     false_on_rate,
 )
-from taidpt.calibration.statistics.estimator import Calibration
 
 __all__ = ["ThresholdComparison", "compare"]
 
@@ -49,11 +49,6 @@ class ThresholdComparison:
     calibration_error: float
     false_on: float
     recognised: float
-
-    @property
-    def met(self) -> bool:
-        """Whether we reach the best single threshold chosen with labels."""
-        return self.ours >= self.single
 
 
 def compare(scores: Floats, targets: Targets, calibration: Calibration) -> ThresholdComparison:

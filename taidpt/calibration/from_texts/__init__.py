@@ -1,1 +1,0 @@
-"""Thresholds from captions, which need a text tower."""

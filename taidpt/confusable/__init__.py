@@ -1,0 +1,1 @@
+"""Tags that the model mixes up."""
