@@ -93,11 +93,9 @@ def job_from_options(bundle: str | None, options: Mapping[str, Any]) -> Calibrat
             "--texts"
         )
     places = [text if "://" in text else str(Path(text).resolve()) for text in job.sources]
-    twice = [
-        text for text, place in zip(job.sources, places, strict=True) if places.count(place) > 1
-    ]
-    if twice:
-        raise InputError(f"--frames {twice[-1]}: is given twice; give it once")
+    for text, place in zip(job.sources, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"--frames {text}: is given twice; give it once")
     return job
 
 
@@ -110,8 +108,7 @@ def run_calibrate(job: CalibrateJob) -> None:
     target = None if job.bundle is None else open_target(job.bundle, job.bank)
     written = None if target is None or job.dry_run else target.file
     for path in (job.json_path, written):
-        if path is not None:
-            refuse_unwritable(path)
+        refuse_unwritable(path)
     if target is not None and job.texts:
         _from_texts_alone(job, target)
         return
@@ -168,7 +165,7 @@ def _from_matrix(job: CalibrateJob) -> _Input:
         scores = _chosen(matrix.merged(job.merge_weight), ("none", "center"))[0]
     else:
         scores = matrix.merged(job.merge_weight, job.score_transform)
-    rows = [str(index) for index in range(len(scores))]
+    rows = list(map(str, range(len(scores))))
     labels = None if job.labels is None else LabelFile.read(job.labels, matrix.names).of(rows)
     return _Input(scores, matrix.names, matrix.targets, labels)
 

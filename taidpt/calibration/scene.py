@@ -77,8 +77,7 @@ def score_frames(
     Raises:
         InputError: no frame came, or the export returns each frame's best scores alone.
     """
-    bundle = tagger.bundle
-    refuse_top(bundle.manifest.graph.top_k, bundle.path, use)
+    refuse_top(tagger.bundle.manifest.graph.top_k, tagger.bundle.path, use)
     rows: list[npt.NDArray[np.float32]] = []
     frames: list[str] = []
     videos: list[str] = []

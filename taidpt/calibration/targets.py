@@ -22,8 +22,6 @@ from taidpt.runtime.tagger.tagger import Tagger
 
 __all__ = ["BankTarget", "BundleTarget", "Learned", "Target", "learned", "open_target"]
 
-SOURCE = "calibrated"
-
 Learned = Mapping[str, tuple[Threshold, MapJson | None]]
 
 
@@ -180,7 +178,7 @@ def open_target(bundle: str, bank: str | None = None) -> Target:
 def learned(calibration: Calibration) -> tuple[Learned, dict[str, Any]]:
     """A calibration as `Target.write` takes it."""
     found = {
-        tag.name: (Threshold(tag.on, tag.off, SOURCE), tag.probability_map())
+        tag.name: (Threshold(tag.on, tag.off, "calibrated"), tag.probability_map())
         for tag in calibration.tags
         if tag.learned
     }

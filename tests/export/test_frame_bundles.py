@@ -23,7 +23,7 @@ from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.sources.open import open_source
 from taidpt.runtime.tag.job import run_tag
 from taidpt.runtime.tag.request import Outputs, TagJob
-from taidpt.toyworld.heldout import load_heldout
+from taidpt.toyworld.assets import load_heldout
 from tests.export.test_exporter import some_prompts
 from tests.runtime.videos import turn_video, write_video
 from tests.support import require

@@ -36,7 +36,7 @@ _MOST_EVIDENCE = 400.0
 # cut one hump in two.
 _LIKELY = 0.5
 _SOME_TAG = 0.99
-_BLURRED = 0.4
+_BLURRED = 0.5
 
 # Sureness. Expected F1 for high and for medium; independent sightings for high and for medium; and
 # the probability that some frame must reach, since a tag that never occurs has none.
@@ -277,5 +277,6 @@ def _constant(name: str, values: Floats) -> TagCalibration:
     """Scores that never move: the tag stays off, and its probability is 0."""
     top = float(values.max())
     on = top + max(abs(top), 1.0) * 1e-3
-    band = on, on
-    return TagCalibration(name, on, on, band, "constant", 0.0, 0.0, "low", (top,), (0.0,), False)
+    return TagCalibration(
+        name, on, on, (on, on), "constant", 0.0, 0.0, "low", (top,), (0.0,), False
+    )

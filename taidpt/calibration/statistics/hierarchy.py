@@ -32,10 +32,11 @@ __all__ = ["Family", "explained", "fit_family"]
 Floats = npt.NDArray[np.float64]
 
 # Cost: rounds of fit and prior, after which hardly anything moves; the rounds that try all starting
-# points again, as a tag in most frames is only found under a learned prior; and a mean's largest
-# step.
+# points again, as a tag in most frames is only found under a learned prior, and by how much in log
+# posterior another fit must be better, as one hump cut in two hardly is; and a mean's largest step.
 _ROUNDS = 10
 _RESTARTS = (1, 5)
+_MARGIN = 5.0
 _MAX_MEAN_STEP = 0.5
 
 # The prior before any score, in spreads of a typical tag: centre, log left, log right, place, log
@@ -83,7 +84,7 @@ def fit_family(sample: Sample) -> Family:
     for round_ in range(_ROUNDS):
         prior = _learn_prior(fit, prior, np.maximum(occurs * _teaching(fit, sample), _LEAST_LESSON))
         again = _starts(sample) if round_ in _RESTARTS else []
-        fit = _best_fit(sample, prior, [fit.parameters, *again], steps=12)
+        fit = _best_fit(sample, prior, [fit.parameters, *again], 12, _MARGIN)
         if round_ >= _ABSENT_FROM:
             occurs = _occurs(sample, fit, prior)
     return Family(fit.parameters, occurs)
@@ -155,10 +156,14 @@ def _learn_prior(fit: Fit, prior: NormalPrior, weights: Floats) -> NormalPrior:
     return NormalPrior(mean, (scatter + own) / (tags + _STRENGTH))
 
 
-def _best_fit(sample: Sample, prior: NormalPrior, starts: list[Floats], steps: int = 30) -> Fit:
-    """Each tag's most likely fit of those that start at some points, [C, 7] each."""
+def _best_fit(
+    sample: Sample, prior: NormalPrior, starts: list[Floats], steps: int = 30, margin: float = 0.0
+) -> Fit:
+    """Each tag's best fit from some starting points, [C, 7] each; `margin` favours the first."""
     fits = [fit_tags(sample, start, prior, steps) for start in starts]
-    best = np.argmax([fit.log_posterior for fit in fits], axis=0)
+    found = np.array([fit.log_posterior for fit in fits])
+    found[0] += margin
+    best = found.argmax(axis=0)
     kept = (best, np.arange(len(best)))
     return Fit(
         np.stack([fit.parameters for fit in fits])[kept],
