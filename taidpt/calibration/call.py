@@ -36,7 +36,7 @@ def calibrate(
         bundle: the folder NAME.taidpt; the thresholds are written into it.
         frames: pictures, folders or videos of the scene.
         bank: a class bank to calibrate in place of the bundle, with the bundle's graph.
-        texts: a file of captions that were held out of tuning, or their scores.
+        texts: a file of captions that were held out of tuning, in place of frames.
         labels: a CSV file with a few labels: frame,tag,present.
         every, max_frames: use each `every`-th frame, and at most this many.
         score_transform: "auto" chooses a temperature and a bias without labels, and needs `bank`.

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.statistics.estimator import Calibration, calibrate
-from taidpt.calibration.statistics.transform_choice import ScoreTransform, choose_transform
 from taidpt.calibration.table import print_table, print_text_table
 from taidpt.calibration.targets import BankTarget, Target, learned, open_target
 from taidpt.label_file import LabelFile
@@ -22,6 +21,7 @@ from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.storage.outputs import refuse_unwritable, write_json
 from taidpt.score_file import ScoreFile
+from taidpt.transform_choice import ScoreTransform, choose_transform
 
 __all__ = ["CalibrateJob", "job_from_options", "run_calibrate"]
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from taidpt.calibration.statistics.estimator import Calibration
-from taidpt.calibration.statistics.transform_choice import ScoreTransform, with_transform
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
 from taidpt.runtime.bank.probability_maps import MapJson
 from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle
@@ -19,6 +18,7 @@ from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import hold_lock
 from taidpt.runtime.tagger.active_bank import check_fit, fit_bank
 from taidpt.runtime.tagger.tagger import Tagger
+from taidpt.transform_choice import ScoreTransform, with_transform
 
 __all__ = ["BankTarget", "BundleTarget", "Learned", "Target", "learned", "open_target"]
 

@@ -56,7 +56,7 @@ ORDER = {
         prompts
         features
         calibration/statistics
-        judging text_thresholds confusable
+        judging text_thresholds transform_choice confusable
         calibration
         tuning
         evaluation

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from taidpt.calibration import job
-from taidpt.calibration.statistics.transform_choice import (
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.score_transforms import transform_scores
+from taidpt.transform_choice import (
     ScoreTransform,
     choose_transform,
     with_transform,
 )
-from taidpt.runtime.bank.class_bank import ClassBank
-from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.score_transforms import transform_scores
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.taidpt.calibration.simulator import Size, simulate
 from tests.taidpt.calibration.small_scene import draw_pictures
