@@ -39,8 +39,9 @@ _SOME_TAG = 0.99
 _BLURRED = 0.5
 
 # Sureness. Expected F1 for high and for medium; independent sightings for high and for medium; and
-# the probability that some frame must reach, since a tag that never occurs has none.
-_SURE, _FAIRLY_SURE = 0.75, 0.5
+# the probability that some frame must reach, since a tag that never occurs has none. A tag is an
+# example for tags that are not seen from a lower expected F1 on.
+_SURE, _FAIRLY_SURE, _EXAMPLE = 0.75, 0.7, 0.5
 _MANY_SIGHTINGS, _FEWEST = 10.0, 3.0
 _SURELY_THERE = 0.9
 
@@ -175,12 +176,17 @@ def _learn(names: Sequence[str], values: Floats, worth: float) -> list[TagCalibr
     usable = (family.occurs >= _LIKELY) & ~_blurred(family, sample)
     usable &= family.occurs.max() >= _SOME_TAG
     switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable[:, None] * chances)
-    sureness = [_sureness(one, worth, len(values), len(names)) for one in switches]
+    examples = [_is_example(one, worth, len(values), len(names)) for one in switches]
     most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
     expected = np.maximum(
-        _where_others_turn_on(ordered, switches, np.array(sureness) != "low"),
+        _where_others_turn_on(ordered, switches, np.array(examples)),
         [np.quantile(row, 1 - most) for row, most in zip(ordered, most_on, strict=True)],
     )
+    share = worth / len(values)
+    sureness = [
+        _sureness(one, share) if good else "low"
+        for one, good in zip(switches, examples, strict=True)
+    ]
     return [
         _tag(*of, worth >= MIN_FRAMES)
         for of in zip(names, ordered, switches, sureness, expected, strict=True)
@@ -234,14 +240,17 @@ def _stretched(scores: Floats) -> Floats:
     return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
-def _sureness(switch: Switch, worth: float, frames: int, tags: int) -> str:
-    """Low also with fewer frames than tags: what tags share then rests on too few frames."""
-    sightings = switch.expected_sightings * worth / frames
-    if not switch.seen or switch.highest < _SURELY_THERE or switch.expected_f1 < _FAIRLY_SURE:
+def _is_example(switch: Switch, worth: float, frames: int, tags: int) -> bool:
+    """Never with fewer frames than tags: what tags share then rests on too few frames."""
+    there = switch.seen and switch.highest >= _SURELY_THERE and switch.expected_f1 >= _EXAMPLE
+    return there and worth >= tags and switch.expected_sightings * worth / frames >= _FEWEST
+
+
+def _sureness(switch: Switch, share: float) -> str:
+    """Of an example; `share` is how much of an independent frame a frame is worth."""
+    if switch.expected_f1 < _FAIRLY_SURE:
         return "low"
-    if worth < tags or sightings < _FEWEST:
-        return "low"
-    sure = switch.expected_f1 >= _SURE and sightings >= _MANY_SIGHTINGS
+    sure = switch.expected_f1 >= _SURE and switch.expected_sightings * share >= _MANY_SIGHTINGS
     return "high" if sure else "medium"
 
 
