@@ -126,17 +126,21 @@ def run_calibrate(job: CalibrateJob) -> None:
     if job.json_path is not None:
         write_json(job.json_path, dataclasses.asdict(calibration))
     if target is not None and not job.dry_run:
+        _refuse_unlearned(target, calibration)
         _write(target, calibration, job.json_path)
     if given.problem is not None:
         raise given.problem
 
 
-def _write(target: Target, calibration: Calibration, kept: str | None) -> None:
+def _refuse_unlearned(target: Target, calibration: Calibration) -> None:
     if not any(tag.learned for tag in calibration.tags):
         raise InputError(
             f"{target.path} keeps its thresholds: these frames show no tag surely; give more "
             "frames, of different occasions, or a few labels (--labels)"
         )
+
+
+def _write(target: Target, calibration: Calibration, kept: str | None) -> None:
     try:
         target.write(*learned(calibration))
     except TaidptError as error:

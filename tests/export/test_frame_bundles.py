@@ -147,18 +147,22 @@ def test_bench_measures_frames_of_that_size_alone(folder: Path, bundle: str) -> 
 def test_calibration_takes_a_video_of_the_baked_form(folder: Path) -> None:
     from taidpt.calibration.job import CalibrateJob, run_calibrate
 
-    images, _, _ = load_heldout()
+    images, truth, names = load_heldout()
     frames = [np.asarray(Image.fromarray(image).resize((WIDTH, HEIGHT))) for image in images[:240]]
     clip = str(write_video(folder / "scenes.mp4", frames))
     target = folder / "calibrated.taidpt"
     shutil.copytree(folder / "nv12.taidpt", target)
-    learned = folder / "learned.json"
-    run_calibrate(CalibrateJob(str(target), sources=(clip,), json_path=str(learned)))
+    learned, few = folder / "learned.json", folder / "few.csv"
+    has_dog = truth[: len(frames), names.index("dog")]
+    rows = "".join(f"{index},dog,{present}\n" for index, present in enumerate(has_dog))
+    few.write_text(f"frame,tag,present\n{rows}")
+    job = CalibrateJob(str(target), sources=(clip,), labels=str(few), json_path=str(learned))
+    run_calibrate(job)
     facts = json.loads(learned.read_text())
     assert facts["frames"] == len(frames)
     assert facts["effective_frames"] > 100
     found = {tag["name"]: tag for tag in facts["tags"]}
     written = [tag for tag in Bundle.load(target).manifest.tags if found[tag.name]["learned"]]
-    assert written
+    assert "dog" in [tag.name for tag in written]
     assert {tag.threshold.source for tag in written} == {"calibrated"}
     assert [tag.threshold.on for tag in written] == [found[tag.name]["on"] for tag in written]

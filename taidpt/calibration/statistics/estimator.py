@@ -173,9 +173,11 @@ def _learn(names: Sequence[str], values: Floats, worth: float) -> list[TagCalibr
     ordered = np.take_along_axis(values, order, 0).T
     chances = responsibility(family.parameters, np.take_along_axis(scaled, order, 0).T)
     chances = np.maximum.accumulate(chances * family.occurs[:, None], axis=1)
-    usable = (family.occurs >= _LIKELY) & ~_blurred(family, sample)
-    usable &= family.occurs.max() >= _SOME_TAG
-    switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable[:, None] * chances)
+    usable = ~_blurred(family, sample) & (family.occurs.max() >= _SOME_TAG)
+    likely = np.where(family.occurs >= _LIKELY, 1.0, 0.5)  # half a chance is no sign of a tag
+    switches = choose_switches(
+        Sample(ordered, np.ones_like(ordered)), (usable * likely)[:, None] * chances
+    )
     examples = [_is_example(one, worth, len(values), len(names)) for one in switches]
     most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
     expected = np.maximum(

@@ -111,11 +111,14 @@ def test_the_python_call_does_and_returns_what_the_command_writes(
     for name in ("a.taidpt", "b.taidpt"):
         shutil.copytree(REPOSITORY / "tests" / "golden" / "schema1.taidpt", tmp_path / name)
     before = Bundle.load(tmp_path / "a.taidpt").manifest
-    found = taidpt.calibrate(tmp_path / "a.taidpt", pictures)
+    labels = tmp_path / "few.csv"
+    labels.write_text(f"frame,tag,present\n03.png,{before.names[0]},1\n")
+    found = taidpt.calibrate(tmp_path / "a.taidpt", pictures, labels=labels)
     assert capsys.readouterr().out == ""
     assert "calibrated" in {threshold.source for threshold in found.values()}
     assert list(found.values()) != [tag.threshold for tag in before.tags]
-    assert calibrate(tmp_path / "b.taidpt", "--frames", pictures).returncode == 0
+    options = ("--frames", pictures, "--labels", labels)
+    assert calibrate(tmp_path / "b.taidpt", *options).returncode == 0
     assert found == {
         tag.name: tag.threshold for tag in Bundle.load(tmp_path / "b.taidpt").manifest.tags
     }
