@@ -27,7 +27,7 @@ import numpy as np
 from taidpt.runtime import Tagger
 bundle = sys.argv[1]
 frames = np.random.default_rng(0).integers(0, 256, (11, 16, 16, 3), dtype=np.uint8)
-expected = Tagger.load(bundle, device="cpu")(frames)
+expected = Tagger.load(bundle, device="cpu").tag_batch(frames)
 
 def check(found, rows=slice(None)):
     for name in ("scores", "patch_features", "global_features"):
@@ -173,7 +173,7 @@ def on_gpu(array, offset=0, stream=7, **changes):
     return Surface()
 def fails(surface):
     try:
-        tagger(surface)
+        tagger.tag_batch(surface)
     except Exception as error:
         print(type(error).__name__, error)
     else:
@@ -184,7 +184,7 @@ def fails(surface):
 def test_gpu_frames_are_read_in_place(machine: StubMachine, bundle: Path) -> None:
     code = """
 for _ in range(3):
-    check(tagger(on_gpu(frames[:2])), slice(0, 2))
+    check(tagger.tag_batch(on_gpu(frames[:2])), slice(0, 2))
 one = tagger(on_gpu(frames[5], 4096, stream=None))
 np.testing.assert_allclose(one.scores, expected.scores[5], atol=1e-5)
 fails(on_gpu(frames[:2], 100))
@@ -256,7 +256,7 @@ def test_indices_are_integers(machine: StubMachine, bundle: Path) -> None:
     path = tiny_bundle(bundle.parent / "best.taidpt", TinySpec(top_k=2))
     add_stub_engine(path)
     code = """
-right = Tagger.load(sys.argv[1], device="cpu")(frames[:3]).outputs["top_indices"]
+right = Tagger.load(sys.argv[1], device="cpu").tag_batch(frames[:3]).outputs["top_indices"]
 for _ in range(3):
     found = tagger.tag_batch(frames[:3]).outputs["top_indices"]
     assert found.dtype == np.int64

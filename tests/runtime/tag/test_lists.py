@@ -59,6 +59,7 @@ def test_many_clips_take_no_more_memory_threads_and_files_than_a_few(
         write(self, moment)  # type: ignore[arg-type]
 
     monkeypatch.setattr(JsonlSink, "write", write_and_look)
+    threads_before = status("Threads")  # earlier tests of this process leave some
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 100), hard))
     try:
@@ -68,7 +69,8 @@ def test_many_clips_take_no_more_memory_threads_and_files_than_a_few(
     assert frames_of(tmp_path / "out.jsonl") == {path.name: 6 for path in clips}
     memory, threads, files = np.array(seen).T
     assert memory[150:].max() - memory[20:50].max() < 20_000
-    assert threads.max() < 30
+    assert threads[150:].max() <= threads[:50].max() + 2
+    assert threads.max() < threads_before + 20
     assert files.max() < 60
 
 

@@ -149,7 +149,7 @@ def test_a_constant_bank_says_that_it_cannot_be_swapped_and_what_to_do(tmp_path:
             lambda: fixed.bank.add("forklift", prompts="templates"),
             lambda: fixed.bank.remove("cat"),
         ):
-            with pytest.raises(InputError, match=r"constants of the graph.*--bank input"):
+            with pytest.raises(InputError, match=r"constants of the graph.*--swappable-bank"):
                 change()
         assert fixed.bank.current.names == SPEC.names
 
