@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,31 +26,28 @@ Bools = npt.NDArray[np.bool_]
 MIN_FRAMES = 20
 
 # Real scores never have exactly the fitted shapes, and with thousands of frames that misfit would
-# count as evidence: one hump is then cut in two. So an independent frame weighs one third, and
-# all frames together 400 at most (a coarsened posterior: Miller and Dunson 2019).
-_MOST_WEIGHT = 1 / 3
+# count as evidence: one hump is then cut in two. So an independent frame weighs one half, and all
+# frames together 400 at most (a coarsened posterior: Miller and Dunson 2019).
+_MOST_WEIGHT = 0.5
 _MOST_EVIDENCE = 400.0
 
-# Three kinds of fit are not used, and their tags count as not seen: of a tag that is less likely to
-# occur than not; of all tags where none is this likely to, as in noise; and one that puts a tag
-# into most frames with probabilities that explain less than this share of its presence, which has
-# cut one hump in two.
-_LIKELY = 0.5
-_SOME_TAG = 0.99
-_BLURRED = 0.5
+# A fit that puts a tag into most frames with probabilities that explain less than this share of
+# its presence has cut one hump in two. It is not used, and the tag is never called sure. No fit is
+# used where no tag is this likely to occur, as in noise.
+_BLURRED = 0.4
+_SOME_TAG = 0.999
 
 # Sureness. Expected F1 for high and for medium; independent sightings for high and for medium; and
-# the probability that some frame must reach, since a tag that never occurs has none. A tag is an
-# example for tags that are not seen from a lower expected F1 on.
-_SURE, _FAIRLY_SURE, _EXAMPLE = 0.75, 0.7, 0.5
+# the probability that some frame must reach, since a tag that never occurs has none.
+_SURE, _FAIRLY_SURE = 0.75, 0.5
 _MANY_SIGHTINGS, _FEWEST = 10.0, 3.0
 _SURELY_THERE = 0.9
 
-# A tag that is not seen turns on where the sure tags' thresholds lead to expect, if three or more
-# are at least fairly sure, but in no more than one frame in a hundred (or than its expected share).
-# How thresholds follow backgrounds is a regression whose slope is drawn towards one half, midway
-# between one scale for all tags and one lift for all, with the weight of one tag that lies one
-# spread away from the others.
+# A tag that is not seen turns on where the tags that are seen lead to expect, if three or more of
+# those are at least fairly sure, but in no more than one frame in a hundred (or than the share of
+# frames that it is expected in). How thresholds follow backgrounds is a regression whose slope is
+# drawn towards one half, midway between one scale for all tags and one lift for all, with the
+# weight of one tag that lies one spread away from the others.
 _FEWEST_EXAMPLES = 3
 _MOST_ON_UNSEEN = 0.01
 _USUAL_SLOPE = 0.5
@@ -95,9 +93,14 @@ class TagCalibration:
 
     def probability_map(self) -> dict[str, Any]:
         """The JSON of the map as a bundle's manifest holds it."""
-        kept = ("scores", "probabilities", "band", "state", "expected_share", "sureness")
-        values = {name: getattr(self, name) for name in kept}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+        return {
+            "scores": list(self.scores),
+            "probabilities": list(self.probabilities),
+            "band": list(self.band),
+            "state": self.state,
+            "expected_share": self.expected_share,
+            "sureness": self.sureness,
+        }
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,19 @@ class Calibration:
         """The on thresholds, [C]."""
         return np.array([tag.on for tag in self.tags])
 
+    @property
+    def expected_macro_f1(self) -> float:
+        """Mean expected F1 of the tags that are seen; NaN when none is."""
+        seen = [tag.expected_f1 for tag in self.tags if tag.state == "seen"]
+        return float(np.mean(seen)) if seen else float("nan")
+
     def probabilities(self, scores: Floats) -> Floats:
         """Probabilities of scores [N, C], as the runtime gives them."""
-        columns = zip(scores.T, self.tags, strict=True)
-        return np.stack([np.interp(x, tag.scores, tag.probabilities) for x, tag in columns], axis=1)
+        columns = [
+            np.interp(scores[:, index], tag.scores, tag.probabilities)
+            for index, tag in enumerate(self.tags)
+        ]
+        return np.stack(columns, axis=1)
 
 
 def calibrate(
@@ -152,56 +164,51 @@ def calibrate(
             f"least {MIN_FRAMES} different ones. Nothing was changed"
         )
     names = names or tuple(f"tag {index}" for index in range(values.shape[1]))
-    worth = float(min(effective_frames or len(values), distinct))
-    moves = values.std(axis=0) > _STEADY * max(float(np.abs(values).max()), 1e-30)
+    worth = min(effective_frames or len(values), distinct) / len(values)
+    moves = _moving(values)
     tags = [_constant(name, values[:, index]) for index, name in enumerate(names)]
-    moving = np.flatnonzero(moves)
-    if len(moving):
-        learned = _learn([names[index] for index in moving], values[:, moving], worth)
+    if moves.any():
+        moving = np.flatnonzero(moves)
+        learned = _learn([names[index] for index in moving], values[:, moves], worth)
         for tag, index in zip(learned, moving, strict=True):
-            tags[index] = tag
-    return Calibration(tuple(tags), len(values), worth)
+            tags[index] = _doubted(tag, worth * len(values), len(moving))
+    return Calibration(tuple(tags), len(values), worth * len(values))
+
+
+def _moving(values: Floats) -> Bools:
+    """Which tags' scores are not constant, [C]."""
+    whole = max(float(np.abs(values).max()), 1e-30)
+    return np.asarray(values.std(axis=0) > _STEADY * whole)
 
 
 def _learn(names: Sequence[str], values: Floats, worth: float) -> list[TagCalibration]:
     """All tags whose scores move: one fit, then each tag's switches on its own scores."""
     scaled = _standardised(_stretched(values))
     sample = compress(scaled)
-    weight = min(_MOST_WEIGHT * worth, _MOST_EVIDENCE) / len(values)
+    weight = min(_MOST_WEIGHT * worth, _MOST_EVIDENCE / len(values))
     family = fit_family(Sample(sample.values, weight * sample.counts))
     order = np.argsort(values, axis=0)
     ordered = np.take_along_axis(values, order, 0).T
-    chances = responsibility(family.parameters, np.take_along_axis(scaled, order, 0).T)
+    chances = responsibility(family.fit.parameters, np.take_along_axis(scaled, order, 0).T)
     chances = np.maximum.accumulate(chances * family.occurs[:, None], axis=1)
-    usable = ~_blurred(family, sample) & (family.occurs.max() >= _SOME_TAG)
-    likely = np.where(family.occurs >= _LIKELY, 1.0, 0.5)  # half a chance is no sign of a tag
-    switches = choose_switches(
-        Sample(ordered, np.ones_like(ordered)), (usable * likely)[:, None] * chances
-    )
-    examples = [_is_example(one, worth, len(values), len(names)) for one in switches]
+    usable = ~_blurred(family, sample)[:, None] & (family.occurs.max() >= _SOME_TAG)
+    switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable * chances)
     most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
     expected = np.maximum(
-        _where_others_turn_on(ordered, switches, np.array(examples)),
+        _where_others_turn_on(ordered, switches),
         [np.quantile(row, 1 - most) for row, most in zip(ordered, most_on, strict=True)],
     )
-    share = worth / len(values)
-    sureness = [
-        _sureness(one, share) if good else "low"
-        for one, good in zip(switches, examples, strict=True)
-    ]
-    return [
-        _tag(*of, worth >= MIN_FRAMES)
-        for of in zip(names, ordered, switches, sureness, expected, strict=True)
-    ]
+    return [_tag(*of) for of in zip(names, ordered, switches, expected, strict=True)]
 
 
 def _blurred(family: Family, sample: Sample) -> Bools:
     """Tags in most frames whose probabilities hardly depend on the score, [C]."""
-    mostly = family.parameters[:, Parameter.LOGIT_SHARE] > 0
-    return np.asarray(mostly & (explained(family.parameters, sample) < _BLURRED))
+    parameters = family.fit.parameters
+    mostly = parameters[:, Parameter.LOGIT_SHARE] > 0
+    return np.asarray(mostly & (explained(parameters, sample) < _BLURRED))
 
 
-def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch], sure: Bools) -> Floats:
+def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch]) -> Floats:
     """Each tag's threshold as its background and the sure tags' thresholds predict it, [C].
 
     Args:
@@ -209,6 +216,7 @@ def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch], sure: Boo
     Returns:
         NaN everywhere where too few tags are sure.
     """
+    sure = np.array([switch.seen and _sureness(switch) != "low" for switch in switches])
     if sure.sum() < _FEWEST_EXAMPLES:
         return np.full(len(ordered), np.nan)
     spread = float(np.median(np.subtract(*np.quantile(ordered, [0.84, 0.16], axis=1)))) / 2
@@ -242,33 +250,15 @@ def _stretched(scores: Floats) -> Floats:
     return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
-def _is_example(switch: Switch, worth: float, frames: int, tags: int) -> bool:
-    """Never with fewer frames than tags: what tags share then rests on too few frames."""
-    there = switch.seen and switch.highest >= _SURELY_THERE and switch.expected_f1 >= _EXAMPLE
-    return there and worth >= tags and switch.expected_sightings * worth / frames >= _FEWEST
-
-
-def _sureness(switch: Switch, share: float) -> str:
-    """Of an example; `share` is how much of an independent frame a frame is worth."""
-    if switch.expected_f1 < _FAIRLY_SURE:
-        return "low"
-    sure = switch.expected_f1 >= _SURE and switch.expected_sightings * share >= _MANY_SIGHTINGS
-    return "high" if sure else "medium"
-
-
-def _tag(
-    name: str, values: Floats, switch: Switch, sureness: str, expected: float, enough: bool
-) -> TagCalibration:
+def _tag(name: str, values: Floats, switch: Switch, expected: float) -> TagCalibration:
     """One tag's result.
 
     Args:
         values: its scores, rising, [N]. expected: threshold of a tag that is not seen, or NaN.
-        enough: whether the frames are enough to learn unsure tags from.
     """
     on, off = (switch.on, switch.off) if switch.seen else above_all(values)
     if not switch.seen and np.isfinite(expected):
         on, off = float(expected), float(expected) - (on - off) / 2
-    shown = switch.seen or bool(np.isfinite(expected))
     return TagCalibration(
         name=name,
         on=on,
@@ -277,17 +267,37 @@ def _tag(
         state="seen" if switch.seen else "not seen",
         expected_share=switch.expected_sightings / len(values),
         expected_f1=switch.expected_f1 if switch.seen else 0.0,
-        sureness=sureness,
+        sureness=_sureness(switch) if switch.seen else "low",
         scores=tuple(switch.curve[0].tolist()),
         probabilities=tuple(switch.curve[1].tolist()),
-        learned=shown and (sureness != "low" or enough),
+        learned=switch.seen or bool(np.isfinite(expected)),
     )
+
+
+def _doubted(tag: TagCalibration, effective_frames: float, tags: int) -> TagCalibration:
+    """Less sure where sightings are few; not at all where frames are fewer than tags.
+
+    With fewer frames than tags, what tags share rests on too few frames.
+    """
+    sightings = tag.expected_share * effective_frames
+    sureness = tag.sureness
+    if effective_frames < tags or sightings < _FEWEST:
+        sureness = "low"
+    elif sureness == "high" and sightings < _MANY_SIGHTINGS:
+        sureness = "medium"
+    learned = tag.learned and (sureness != "low" or effective_frames >= MIN_FRAMES)
+    return dataclasses.replace(tag, sureness=sureness, learned=learned)
+
+
+def _sureness(switch: Switch) -> str:
+    if switch.highest < _SURELY_THERE or switch.expected_f1 < _FAIRLY_SURE:
+        return "low"
+    return "high" if switch.expected_f1 >= _SURE else "medium"
 
 
 def _constant(name: str, values: Floats) -> TagCalibration:
     """Scores that never move: the tag stays off, and its probability is 0."""
     top = float(values.max())
     on = top + max(abs(top), 1.0) * 1e-3
-    return TagCalibration(
-        name, on, on, (on, on), "constant", 0.0, 0.0, "low", (top,), (0.0,), False
-    )
+    band = on, on
+    return TagCalibration(name, on, on, band, "constant", 0.0, 0.0, "low", (top,), (0.0,), False)

@@ -31,23 +31,24 @@ __all__ = ["Family", "explained", "fit_family"]
 
 Floats = npt.NDArray[np.float64]
 
-# Cost: rounds of fit and prior, after which hardly anything moves; the rounds that try all starting
-# points again, as a tag in most frames is only found under a learned prior, and by how much in log
-# posterior another fit must be better, as one hump cut in two hardly is; and a mean's largest step.
-_ROUNDS = 10
+# Cost: rounds of fit and prior (nothing moves after about ten), the rounds that try other starting
+# points under the learned prior, and how many tags the prior is learned from.
+_ROUNDS = 14
 _RESTARTS = (1, 5)
-_MARGIN = 5.0
+_TEACHERS = 600
+_TAUGHT_ROUNDS = 3
 _MAX_MEAN_STEP = 0.5
 
 # The prior before any score, in spreads of a typical tag: centre, log left, log right, place, log
-# widening, logit share, log tail. One frame in 15 has the tag, tails are light. _SPREAD is how
+# widening, logit share, log tail. Frames with the tag lie 3.5 spreads above the background (half of
+# that is beyond any threshold's help), one frame in 15 has the tag, tails are light. _SPREAD is how
 # far tags differ, and counts as _STRENGTH tags; _DOUBT is how uncertain _MEAN is; _START is the
 # width of the first prior, in which tags share a lift. The share's doubt and start are narrow, as a
 # first guess of "half of the frames" is how a hump is cut in two.
-_MEAN = np.array([0.0, 0.0, 0.05, TYPICAL_LIFT, 0.35, -2.7, np.log(15.0)])
-_SPREAD = np.array([0.2, 0.15, 0.15, 0.5, 0.15, 1.0, 0.3])
-_DOUBT = np.array([4.0, 0.6, 0.5, 1.5, 0.1, 0.8, 0.6])
-_START = np.array([4.0, 0.6, 0.5, 1.0, 0.2, 0.7, 0.6])
+_MEAN = np.array([0.0, 0.0, 0.05, TYPICAL_LIFT, 0.35, -2.7, np.log(15.0), 0.1])
+_SPREAD = np.array([0.2, 0.15, 0.15, 0.5, 0.15, 1.0, 0.3, 0.08])
+_DOUBT = np.array([4.0, 0.6, 0.5, 1.5, 0.1, 0.8, 0.6, 0.15])
+_START = np.array([4.0, 0.6, 0.5, 1.0, 0.2, 0.7, 0.6, 0.1])
 _STRENGTH = 6.0
 
 # A tag teaches where its score explains half as much of its presence as the best tags' scores do
@@ -57,37 +58,36 @@ _BEST = 0.9
 _TEACHES_FROM, _TEACHES_FULLY = 0.5, 0.9
 _LEAST_LESSON = 0.02
 
-# Before any score, nine tags of ten occur. From this round on a tag may be found not to. A share
-# of e⁻¹² is none.
-_OCCURS = 0.9
+# Tags that do not occur: from this round on they may be found out, half of the tags are taken for
+# such at first, and the share is then learned with one absent tag and nine others as prior counts.
+# A share of e⁻¹² is none.
 _ABSENT_FROM = 2
+_ABSENT_AT_FIRST = 0.5
+_ABSENT_PRIOR = (1.0, 9.0)
 _NOWHERE, _NOWHERE_SPREAD = -12.0, 0.01
 
 
 @dataclass(frozen=True)
 class Family:
-    """All tags' mixtures, [C, 7], and the probability that each tag occurs, [C]."""
+    """All tags' mixtures, the shared prior, and the probability that each tag occurs, [C]."""
 
-    parameters: Floats
+    fit: Fit
+    prior: NormalPrior
     occurs: Floats
 
 
 def fit_family(sample: Sample) -> Family:
-    """Fit every tag's mixture and the prior, in turns.
+    """Fit every tag's mixture and the prior; of very many tags, the prior is learned from some.
 
     Args:
         sample: scores in units of a tag's spread, about zero.
     """
-    prior = _first_prior()
-    fit = _best_fit(sample, prior, _starts(sample))
-    occurs = np.ones(len(sample.values))
-    for round_ in range(_ROUNDS):
-        prior = _learn_prior(fit, prior, np.maximum(occurs * _teaching(fit, sample), _LEAST_LESSON))
-        again = _starts(sample) if round_ in _RESTARTS else []
-        fit = _best_fit(sample, prior, [fit.parameters, *again], 12, _MARGIN)
-        if round_ >= _ABSENT_FROM:
-            occurs = _occurs(sample, fit, prior)
-    return Family(fit.parameters, occurs)
+    some = slice(None, None, -(-len(sample.values) // _TEACHERS))
+    teachers = Sample(sample.values[some], sample.counts[some])
+    family, absent = _learn_family(teachers)
+    if len(teachers.values) == len(sample.values):
+        return family
+    return _taught(sample, family.prior, absent.share)
 
 
 def explained(parameters: Floats, sample: Sample) -> Floats:
@@ -101,6 +101,23 @@ def explained(parameters: Floats, sample: Sample) -> Floats:
     share = (weights * seen).sum(1)
     doubt = (weights * seen * (1 - seen)).sum(1)
     return np.asarray(1 - doubt / np.maximum(share * (1 - share), 1e-12))
+
+
+def _learn_family(sample: Sample) -> tuple[Family, _Absent]:
+    """Mixtures and prior in turns."""
+    prior = _first_prior()
+    fit = _best_of([fit_tags(sample, start, prior) for start in _starts(sample)])
+    occurs, absent = np.ones(len(sample.values)), _Absent.before(sample, fit)
+    for round_ in range(_ROUNDS):
+        lesson = occurs * _teaching(fit, sample)
+        prior = _learn_prior(fit, prior, np.maximum(lesson, _LEAST_LESSON))
+        starts = [fit.parameters]
+        if round_ in _RESTARTS:
+            starts += _starts_from(sample, prior)
+        fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
+        if round_ >= _ABSENT_FROM:
+            occurs, absent = absent.against(sample, fit, prior)
+    return Family(fit, prior, occurs), absent
 
 
 def _first_prior() -> NormalPrior:
@@ -120,18 +137,55 @@ def _teaching(fit: Fit, sample: Sample) -> Floats:
     return np.clip((share / best - _TEACHES_FROM) / span, 0.0, 1.0)
 
 
-def _occurs(sample: Sample, fit: Fit, prior: NormalPrior) -> Floats:
-    """Probability that each tag occurs, by its mixture's evidence against a background alone."""
-    at = Parameter.LOGIT_SHARE
-    mean, covariance, start = prior.mean.copy(), prior.covariance.copy(), fit.parameters.copy()
-    mean[at] = start[:, at] = _NOWHERE
-    covariance[at, :] = covariance[:, at] = 0.0
-    covariance[at, at] = _NOWHERE_SPREAD**2
-    start[:, Parameter.CENTRE] = sample.quantile(0.5)
-    alone = NormalPrior(mean, covariance)
-    background = fit_tags(sample, start, alone)
-    evidence = _log_evidence(fit, prior) - _log_evidence(background, alone)
-    return np.asarray(expit(evidence + logit(_OCCURS)), np.float64)
+def _taught(sample: Sample, prior: NormalPrior, absent_share: float) -> Family:
+    """Mixtures under a known prior."""
+    starts = [*_starts(sample), *_starts_from(sample, prior)]
+    fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
+    fit = fit_tags(sample, fit.parameters, prior, steps=12)
+    occurs, absent = np.ones(len(sample.values)), _Absent.before(sample, fit, absent_share)
+    for _ in range(_TAUGHT_ROUNDS):
+        occurs, absent = absent.against(sample, fit, prior)
+    return Family(fit, prior, occurs)
+
+
+@dataclass(frozen=True)
+class _Absent:
+    """Every tag's scores as a background alone.
+
+    Attributes:
+        parameters: of the background, [C, 7].
+        share: estimated share of tags that do not occur.
+    """
+
+    parameters: Floats
+    share: float
+
+    @classmethod
+    def before(cls, sample: Sample, fit: Fit, share: float = _ABSENT_AT_FIRST) -> _Absent:
+        """The starting point."""
+        parameters = fit.parameters.copy()
+        parameters[:, Parameter.LOGIT_SHARE] = _NOWHERE
+        parameters[:, Parameter.CENTRE] = sample.quantile(0.5)
+        return cls(parameters, share)
+
+    def against(self, sample: Sample, fit: Fit, prior: NormalPrior) -> tuple[Floats, _Absent]:
+        """Probability that each tag occurs, [C], by the mixtures' fit; and the next estimate."""
+        alone = _without_tag(prior)
+        background = fit_tags(sample, self.parameters, alone, steps=12)
+        evidence = _log_evidence(fit, prior) - _log_evidence(background, alone)
+        occurs = np.asarray(expit(evidence + logit(1 - self.share)), np.float64)
+        without = float((1 - occurs).sum()) + _ABSENT_PRIOR[0]
+        share = without / (len(occurs) + sum(_ABSENT_PRIOR))
+        return occurs, _Absent(background.parameters, share)
+
+
+def _without_tag(prior: NormalPrior) -> NormalPrior:
+    """The same prior for a tag that does not occur."""
+    mean, covariance = prior.mean.copy(), prior.covariance.copy()
+    mean[Parameter.LOGIT_SHARE] = _NOWHERE
+    covariance[Parameter.LOGIT_SHARE, :] = covariance[:, Parameter.LOGIT_SHARE] = 0.0
+    covariance[Parameter.LOGIT_SHARE, Parameter.LOGIT_SHARE] = _NOWHERE_SPREAD**2
+    return NormalPrior(mean, covariance)
 
 
 def _log_evidence(fit: Fit, prior: NormalPrior) -> Floats:
@@ -156,20 +210,16 @@ def _learn_prior(fit: Fit, prior: NormalPrior, weights: Floats) -> NormalPrior:
     return NormalPrior(mean, (scatter + own) / (tags + _STRENGTH))
 
 
-def _best_fit(
-    sample: Sample, prior: NormalPrior, starts: list[Floats], steps: int = 30, margin: float = 0.0
-) -> Fit:
-    """Each tag's best fit from some starting points, [C, 7] each; `margin` favours the first."""
-    fits = [fit_tags(sample, start, prior, steps) for start in starts]
-    found = np.array([fit.log_posterior for fit in fits])
-    found[0] += margin
-    best = found.argmax(axis=0)
-    kept = (best, np.arange(len(best)))
-    return Fit(
-        np.stack([fit.parameters for fit in fits])[kept],
-        np.stack([fit.covariance for fit in fits])[kept],
-        np.stack([fit.log_posterior for fit in fits])[kept],
-    )
+def _best_of(fits: list[Fit]) -> Fit:
+    best = fits[0]
+    for other in fits[1:]:
+        better = other.log_posterior > best.log_posterior
+        best = Fit(
+            np.where(better[:, None], other.parameters, best.parameters),
+            np.where(better[:, None, None], other.covariance, best.covariance),
+            np.where(better, other.log_posterior, best.log_posterior),
+        )
+    return best
 
 
 def _starts(sample: Sample) -> list[Floats]:
@@ -183,3 +233,17 @@ def _starts(sample: Sample) -> list[Floats]:
         theta[:, Parameter.LOGIT_SHARE] = share
         found.append(theta)
     return found
+
+
+def _starts_from(sample: Sample, prior: NormalPrior) -> list[Floats]:
+    """Where the prior puts a tag that is seen seldom, and one that is seen mostly."""
+    seldom = np.tile(prior.mean, (len(sample.values), 1))
+    mostly = seldom.copy()
+    centre, place = Parameter.CENTRE, Parameter.PLACE
+    follows = prior.covariance[place, centre] / prior.covariance[centre, centre]
+    seldom[:, Parameter.LOGIT_SHARE], mostly[:, Parameter.LOGIT_SHARE] = -3.0, 1.0
+    seldom[:, centre] = sample.quantile(0.5)
+    seldom[:, place] += follows * (seldom[:, centre] - prior.mean[centre])
+    mostly[:, place] = sample.quantile(0.6)
+    mostly[:, centre] = mostly[:, place] - max(prior.mean[place] - prior.mean[centre], 1.0)
+    return [seldom, mostly]

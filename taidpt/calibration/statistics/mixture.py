@@ -1,9 +1,9 @@
 """Two parts of a tag's scores: the background and, above it, the frames with the tag.
 
-Background: a Student t in two pieces, so that it may lean and have long tails. Tag: a Student t
-further up. All tags are fitted at once, each under a normal prior on its seven parameters, by
-scoring steps (the outer products of gradients replace the Hessian: Berndt, Hall, Hall and Hausman
-1974).
+Background: a Student t in two pieces, so that it may lean and have long tails. Tag: a Student t in
+two pieces further up. All tags are fitted at once, each under a normal prior on its eight
+parameters, by scoring steps (the outer products of gradients replace the Hessian: Berndt, Hall,
+Hall and Hausman 1974).
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ _BOUNDS = np.array(
         [-4, 4],
         [-12, 6],
         [np.log(2.2), np.log(60)],
+        [-1, 1],
     ]
 )
 
 
 class Parameter:
-    """Columns of a parameter matrix [C, 7]: places and spreads in units of the scores."""
+    """Columns of a parameter matrix [C, 8]: places and spreads in units of the scores."""
 
     CENTRE = 0
     LOG_LEFT = 1
@@ -52,12 +53,13 @@ class Parameter:
     LOG_WIDENING = 4
     LOGIT_SHARE = 5
     LOG_TAIL = 6
-    COUNT = 7
+    LEAN = 7
+    COUNT = 8
 
 
 @dataclass(frozen=True)
 class NormalPrior:
-    """A prior on the seven parameters of every tag: mean [7] or [C, 7], covariance [7, 7]."""
+    """A prior on the eight parameters of every tag: mean [8] or [C, 8], covariance [8, 8]."""
 
     mean: Floats
     covariance: Floats
@@ -65,7 +67,7 @@ class NormalPrior:
 
 @dataclass(frozen=True)
 class Fit:
-    """The most likely parameters [C, 7], their covariance [C, 7, 7], and log posterior [C]."""
+    """The most likely parameters [C, 8], their covariance [C, 8, 8], and log posterior [C]."""
 
     parameters: Floats
     covariance: Floats
@@ -80,7 +82,7 @@ def responsibility(parameters: Floats, values: Floats) -> Floats:
 
 
 def fit_tags(sample: Sample, start: Floats, prior: NormalPrior, steps: int = 30) -> Fit:
-    """Climb to the most likely parameters of all tags at once, from `start` [C, 7]."""
+    """Climb to the most likely parameters of all tags at once, from `start` [C, 8]."""
     precision = np.asarray(np.linalg.inv(prior.covariance), np.float64)
     theta = np.clip(start, *_BOUNDS.T)
     damping = np.full(len(theta), 1e-2)
@@ -107,7 +109,7 @@ def fit_tags(sample: Sample, start: Floats, prior: NormalPrior, steps: int = 30)
 def _posterior(
     sample: Sample, theta: Floats, mean: Floats, precision: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Log posterior [C], its gradient [C, 7] and the curvature that replaces minus the Hessian."""
+    """Log posterior [C], its gradient [C, 8] and the curvature that replaces minus the Hessian."""
     likelihood, scores = _likelihood(theta, sample.values)
     away = theta - mean
     penalty = 0.5 * np.einsum("ci,ij,cj->c", away, precision, away)
@@ -118,7 +120,7 @@ def _posterior(
 
 
 def _likelihood(theta: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Log likelihood of every value [C, B] and its gradient [C, B, 7]."""
+    """Log likelihood of every value [C, B] and its gradient [C, B, 8]."""
     (lower, lower_slope), (upper, upper_slope) = log_parts(theta, values)
     logit = theta[:, Parameter.LOGIT_SHARE, None]
     lower = lower - np.logaddexp(0, logit)
@@ -131,7 +133,7 @@ def _likelihood(theta: Floats, values: Floats) -> tuple[Floats, Floats]:
 
 
 def log_parts(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
-    """Log density [..., B] and its gradient [..., B, 7] of the background and of the upper part."""
+    """Log density [..., B] and its gradient [..., B, 8] of the background and of the upper part."""
     column = np.moveaxis(theta, -1, 0)[..., None]
     left, right = np.exp(column[Parameter.LOG_LEFT]), np.exp(column[Parameter.LOG_RIGHT])
     tail = np.exp(column[Parameter.LOG_TAIL])
@@ -152,26 +154,31 @@ def log_parts(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tup
     # A softplus keeps the upper part above the background's centre.
     above = _SHARPNESS * (column[Parameter.PLACE] - column[Parameter.CENTRE])
     lift, moves = np.logaddexp(0, above) / _SHARPNESS, expit(above)
-    spread = np.sqrt(left * right) * np.exp(column[Parameter.LOG_WIDENING])
+    width = np.sqrt(left * right) * np.exp(column[Parameter.LOG_WIDENING])
+    lean, side = column[Parameter.LEAN], np.where(centred < lift, 1.0, -1.0)
+    spread = width * np.exp(side * lean)
     z = (centred - lift) / spread
     pull = (_POSITIVE_TAIL + 1) / (_POSITIVE_TAIL + z * z)
-    upper = _log_bell(z, _POSITIVE_TAIL) - np.log(2 * _half_width(_POSITIVE_TAIL)[0] * spread)
+    upper = _log_bell(z, _POSITIVE_TAIL) - np.log(
+        2 * np.cosh(lean) * _half_width(_POSITIVE_TAIL)[0] * width
+    )
     upper_slope = np.zeros_like(slope)
     upper_slope[..., Parameter.CENTRE] = (1 - moves) * pull * z / spread
     upper_slope[..., Parameter.PLACE] = moves * pull * z / spread
     upper_slope[..., Parameter.LOG_WIDENING] = pull * z * z - 1
     upper_slope[..., Parameter.LOG_LEFT] = (pull * z * z - 1) / 2
     upper_slope[..., Parameter.LOG_RIGHT] = (pull * z * z - 1) / 2
+    upper_slope[..., Parameter.LEAN] = side * pull * z * z - np.tanh(lean)
     return (lower, slope), (upper, upper_slope)
 
 
 def _log_bell(z: Floats, tail: Floats) -> Floats:
-    """Log density of a Student t, scaled to hseven 1 at zero."""
+    """Log density of a Student t, scaled to height 1 at zero."""
     return np.asarray(-(tail + 1) / 2 * np.log1p(z * z / tail))
 
 
 def _half_width(tail: Floats) -> tuple[Floats, Floats]:
-    """Area under half a Student t of hseven 1 at zero, and d log area / d log tail."""
+    """Area under half a Student t of height 1 at zero, and d log area / d log tail."""
     log_area = gammaln(tail / 2) - gammaln((tail + 1) / 2) + 0.5 * np.log(np.pi * tail)
     slope = tail / 2 * (digamma(tail / 2) - digamma((tail + 1) / 2)) + 0.5
     return np.asarray(np.exp(log_area) / 2), np.asarray(slope)

@@ -56,9 +56,7 @@ def test_the_bank_learns_what_the_bundle_would(
     made = ClassBank.load(bank)
     assert made.names == SPEC.names[2::-1]
     np.testing.assert_array_equal(made.local_embeddings, rows.local_embeddings)
-    sources = dict(zip(made.names, (one.source for one in made.thresholds), strict=True))
-    assert sources.pop(SPEC.names[1]) == "calibrated"  # noise shows the other tags nowhere
-    assert "calibrated" not in sources.values()
+    assert {threshold.source for threshold in made.thresholds} == {"calibrated"}
     assert made.metadata["scoring"]["transform"] == "none"
     assert made.metadata["calibration"] == {"frames": 30, "effective_frames": 30.0}
     assert made.metadata["made_from"] == "a test"
@@ -66,8 +64,7 @@ def test_the_bank_learns_what_the_bundle_would(
         tagger.use_bank(bank)
         found = tagger.tag(np.asarray(Image.open(pictures / "03.png")))
     assert tagger.vocabulary.on.tolist() == [threshold.on for threshold in made.thresholds]
-    known = {tag.name for tag in found.tags if tag.probability is not None}
-    assert known == {SPEC.names[1]}
+    assert all(tag.probability is not None for tag in found.tags)
 
 
 def test_the_same_tags_learn_the_same_in_a_bank_and_in_a_bundle(

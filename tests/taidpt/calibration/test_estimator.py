@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from taidpt.calibration.statistics import hierarchy
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.judging.baselines import best_single_threshold
 from taidpt.judging.measures import expected_calibration_error, f1_scores, false_on_rate
+from taidpt.judging.report import compare
 from taidpt.runtime.errors import InputError
 from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
 
@@ -210,3 +212,15 @@ def test_every_family_draws_the_same_again(family: str) -> None:
     np.testing.assert_array_equal(first.global_scores, again.global_scores)
     assert np.isfinite(first.merged()).all()
     assert not np.array_equal(first.merged(), simulate(family, 4, Size(60, 12)).merged())
+
+
+def test_a_prior_learned_from_half_of_the_tags_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = simulate("photos", 212, Size(500, 60, absent=0.2))
+    scores, targets = matrix.merged(), matrix.targets
+    assert targets is not None
+    everyone = compare(scores, targets, calibrate(scores))
+    monkeypatch.setattr(hierarchy, "_TEACHERS", 30)
+    half = compare(scores, targets, calibrate(scores))
+    assert half.ours != everyone.ours
+    assert half.ours > max(everyone.ours - 0.02, half.single)
+    assert half.recognised > 0.8

@@ -58,7 +58,7 @@ def test_two_gaussians_follow_a_change_of_units() -> None:
 
 def test_both_pieces_are_densities() -> None:
     grid = np.linspace(-400, 400, 800_001)[None]
-    theta = np.array([[0.3, -0.2, 0.4, 3.1, 0.2, -2.0, np.log(4.0)]])
+    theta = np.array([[0.3, -0.2, 0.4, 3.1, 0.2, -2.0, np.log(4.0), 0.3]])
     for part, _ in log_parts(theta, grid):
         assert np.exp(part[0]).sum() * 1e-3 == pytest.approx(1.0, abs=1e-4)
 
@@ -67,11 +67,11 @@ def test_gradient_of_the_likelihood_against_finite_differences() -> None:
     from taidpt.calibration.statistics.mixture import _likelihood
 
     random = np.random.default_rng(1)
-    theta = 0.5 * random.standard_normal((3, 7)) + [0, 0, 0, 1, 0, 0, 2]
+    theta = 0.5 * random.standard_normal((3, 8)) + [0, 0, 0, 1, 0, 0, 2, 0]
     values = 3 * random.standard_normal((3, 9))
     slope = _likelihood(theta, values)[1]
-    for column in range(7):
-        step = np.zeros(7)
+    for column in range(8):
+        step = np.zeros(8)
         step[column] = 1e-6
         high, low = _likelihood(theta + step, values)[0], _likelihood(theta - step, values)[0]
         np.testing.assert_allclose(slope[..., column], (high - low) / 2e-6, atol=1e-7)
@@ -113,8 +113,8 @@ def test_one_hump_cut_in_two_explains_little_and_two_humps_explain_much() -> Non
     values = np.linspace(-4, 8, 200)[None]
     background = norm.pdf(values) + 0.2 * norm.pdf(values, 5.0)
     sample = Sample(values, 1e3 * background)
-    cut = np.array([[-0.6, -0.3, -0.3, 0.6, 0.0, 0.0, 3.0]])
-    apart = np.array([[0.0, 0.0, 0.0, 5.0, 0.0, -1.6, 3.0]])
+    cut = np.array([[-0.6, -0.3, -0.3, 0.6, 0.0, 0.0, 3.0, 0.0]])
+    apart = np.array([[0.0, 0.0, 0.0, 5.0, 0.0, -1.6, 3.0, 0.0]])
     assert explained(cut, sample)[0] < 0.6
     assert explained(apart, sample)[0] > 0.9
 
