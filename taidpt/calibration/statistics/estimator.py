@@ -121,12 +121,6 @@ class Calibration:
         """The on thresholds, [C]."""
         return np.array([tag.on for tag in self.tags])
 
-    @property
-    def expected_macro_f1(self) -> float:
-        """Mean expected F1 of the tags that are seen; NaN when none is."""
-        seen = [tag.expected_f1 for tag in self.tags if tag.state == "seen"]
-        return float(np.mean(seen)) if seen else float("nan")
-
     def probabilities(self, scores: Floats) -> Floats:
         """Probabilities of scores [N, C], as the runtime gives them."""
         columns = [
