@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,10 +54,10 @@ def calibrate(
         "every": every,
         "max_frames": max_frames,
         "score_transform": score_transform,
+        "quiet": True,
         **{name: None if path is None else os.fspath(path) for name, path in paths.items()},
     }
-    with contextlib.redirect_stdout(io.StringIO()):  # the command's table
-        run_calibrate(job_from_options(os.fspath(bundle), options))
+    run_calibrate(job_from_options(os.fspath(bundle), options))
     if bank is not None:
         changed = ClassBank.load(Path(bank))
         return dict(zip(changed.names, changed.thresholds, strict=True))

@@ -90,7 +90,8 @@ def calibrate(
     if report is None:
         from taidpt.calibration.job import job_from_options, run_calibrate
 
-        run_calibrate(job_from_options(bundle, options))
+        quiet = options["json_path"] == "-"  # standard output is the JSON's alone
+        run_calibrate(job_from_options(bundle, {**options, "quiet": quiet}))
         return
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))

@@ -33,7 +33,7 @@ _AUTO = "auto"  # of --score-transform
 
 @dataclass(frozen=True)
 class CalibrateJob:
-    """Everything that one `taidpt calibrate` was asked to do."""
+    """Everything that one `taidpt calibrate` was asked to do; `quiet` prints no tables."""
 
     bundle: str | None = None
     bank: str | None = None
@@ -48,6 +48,7 @@ class CalibrateJob:
     max_frames: int = 5000
     merge_weight: float = 0.5
     score_transform: str = "none"
+    quiet: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +120,7 @@ def run_calibrate(job: CalibrateJob) -> None:
         from taidpt.calibration.statistics.few_labels import refine
 
         calibration = refine(calibration, given.scores, given.labels)
-    if job.json_path != "-":
+    if not job.quiet:
         print_table(calibration)
     if job.judge and given.targets is not None:
         _print_report(calibration, given.scores, given.targets)
@@ -127,7 +128,7 @@ def run_calibrate(job: CalibrateJob) -> None:
         write_json(job.json_path, dataclasses.asdict(calibration))
     if target is not None and not job.dry_run:
         _refuse_unlearned(target, calibration)
-        _write(target, calibration, job.json_path)
+        _write(target, calibration, job)
     if given.problem is not None:
         raise given.problem
 
@@ -140,13 +141,15 @@ def _refuse_unlearned(target: Target, calibration: Calibration) -> None:
         )
 
 
-def _write(target: Target, calibration: Calibration, kept: str | None) -> None:
+def _write(target: Target, calibration: Calibration, job: CalibrateJob) -> None:
     try:
         target.write(*learned(calibration))
     except TaidptError as error:
+        kept = job.json_path
         lost = f"what was learned is in {kept}" if kept else "--json FILE keeps what is learned"
         raise type(error)(f"{error}; {lost}") from None
-    print(f"\nwrote thresholds and probability maps into {target.path}")
+    if not job.quiet:
+        print(f"\nwrote thresholds and probability maps into {target.path}")
 
 
 def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
@@ -154,11 +157,13 @@ def _from_texts_alone(job: CalibrateJob, target: Target) -> None:
     from taidpt.calibration.captions import tags_from_captions
 
     found = dict(zip(target.names, tags_from_captions(target, str(job.texts)), strict=True))
-    print_text_table(found)
+    if not job.quiet:
+        print_text_table(found)
     if not job.dry_run:
         maps = {name: (one.threshold, one.probability) for name, one in found.items()}
         target.write(maps, {"frames": 0})
-        print(f"wrote thresholds and probability maps into {target.path}")
+        if not job.quiet:
+            print(f"wrote thresholds and probability maps into {target.path}")
 
 
 def _from_matrix(job: CalibrateJob) -> _Input:
@@ -166,7 +171,7 @@ def _from_matrix(job: CalibrateJob) -> _Input:
     if job.judge and (matrix.targets is None or not (matrix.targets > 0).any()):
         raise InputError(f"{job.scores}: --judge needs targets with at least one positive")
     if job.score_transform == _AUTO:
-        scores = _chosen(matrix.merged(job.merge_weight), ("none", "center"))[0]
+        scores = _chosen(matrix.merged(job.merge_weight), ("none", "center"), job.quiet)[0]
     else:
         scores = matrix.merged(job.merge_weight, job.score_transform)
     rows = list(map(str, range(len(scores))))
@@ -194,15 +199,17 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     known = None if labels is None else labels.of(scene.frames)
     scores = scene.scores
     if job.score_transform == _AUTO and isinstance(target, BankTarget):
-        scores, chosen = _chosen(scores, ("none",))
+        scores, chosen = _chosen(scores, ("none",), job.quiet)
         target.use_transform(chosen)
     return _Input(scores, target.names, None, known, scene.effective_frames, scene.problem)
 
 
-def _chosen(scores: Floats, kinds: tuple[str, ...]) -> tuple[Floats, ScoreTransform]:
+def _chosen(scores: Floats, kinds: tuple[str, ...], quiet: bool) -> tuple[Floats, ScoreTransform]:
     """Scores after the transform that is chosen without labels; prints what and why."""
     with show_elapsed("choosing a transform of scores"):
         transform, expected = choose_transform(scores, kinds)
+    if quiet:
+        return transform(scores), transform
     print("expected macro-F1 after each transform of scores, %")
     for name, value in expected.items():
         mark = "  <- chosen" if name == str(transform) else ""

@@ -104,6 +104,18 @@ def test_writes_into_a_bundle_what_the_tagger_then_uses(tmp_path: Path) -> None:
     assert all(tag.probability is not None for tag in found.tags)
 
 
+def test_json_on_standard_output_is_alone_there(tmp_path: Path) -> None:
+    bundle = tmp_path / "a.taidpt"
+    shutil.copytree(REPOSITORY / "tests" / "golden" / "schema1.taidpt", bundle)
+    pictures, labels = draw_pictures(tmp_path / "pictures", 30), tmp_path / "few.csv"
+    name = Bundle.load(bundle).manifest.names[0]
+    labels.write_text(f"frame,tag,present\n03.png,{name},1\n")
+    done = calibrate(bundle, "--frames", pictures, "--labels", labels, "--json", "-")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["frames"] == 30
+    assert Bundle.load(bundle).manifest.tags[0].threshold.source == "calibrated"
+
+
 def test_the_python_call_does_and_returns_what_the_command_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
