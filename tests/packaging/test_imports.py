@@ -33,7 +33,7 @@ ORDER = {
         optional
         lazy
         storage measuring events
-        sources
+        sources pages
         bank
         bundle
         preprocess top_k

@@ -90,6 +90,7 @@ def test_wheel_is_small_and_whole(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "taidpt/py.typed" in names
     assert "taidpt/toyworld/files/model.safetensors" in names
+    assert "taidpt/runtime/pages/colours.css" in names
 
 
 def test_sdist_holds_what_cmake_builds(sdist: Path) -> None:
