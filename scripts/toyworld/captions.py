@@ -19,6 +19,7 @@ __all__ = [
     "TUNING_WORDING",
     "Wording",
     "caption",
+    "caption_naming",
     "tuning_captions",
     "wording_words",
 ]
@@ -190,13 +191,13 @@ def _word(rng: random.Random, thing: int, synonym: float) -> Word:
     return rng.choice(words[1:]) if len(words) > 1 and rng.random() < synonym else words[0]
 
 
-def caption(
+def caption_naming(
     rng: random.Random,
     things: Sequence[int],
     wording: Wording = TRAIN_WORDING,
     background: tuple[str, str] = ("flat", "white"),
-) -> str:
-    """One caption of a scene.
+) -> tuple[str, list[int]]:
+    """One caption of a scene, and the things it names.
 
     Args:
         rng: random number generator.
@@ -205,16 +206,25 @@ def caption(
         background: family and colour name.
     """
     counts = Counter(things)
-    phrases = [
-        _phrase(rng, _word(rng, thing, wording.synonym), counts[thing])
-        for thing in _named(rng, sorted(counts), wording.omit)
-    ]
+    named = _named(rng, sorted(counts), wording.omit)
+    phrases = [_phrase(rng, _word(rng, thing, wording.synonym), counts[thing]) for thing in named]
     family, colour = background
-    return rng.choice(wording.sentences).format(
+    text = rng.choice(wording.sentences).format(
         things=_join(rng, phrases, wording.joiners),
         colour=colour,
         texture=rng.choice(_TEXTURES.get(family, ("textured", "patterned"))),
     )
+    return text, named
+
+
+def caption(
+    rng: random.Random,
+    things: Sequence[int],
+    wording: Wording = TRAIN_WORDING,
+    background: tuple[str, str] = ("flat", "white"),
+) -> str:
+    """The text of `caption_naming`."""
+    return caption_naming(rng, things, wording, background)[0]
 
 
 def wording_words() -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from scripts.toyworld.model import encode_images, encode_texts
@@ -24,14 +23,14 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 _MAP = MapSettings(empty_class="zero")  # a subset of the pictures leaves tags without a positive
 
 
-def prepare_images(images: NDArray[np.uint8], size: int) -> Tensor:
+def prepare_images(images: Tensor, size: int) -> Tensor:
     """uint8 [B, S, S, 3] → normalised float [B, 3, size, size], channels last in memory."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    pixels = images.permute(0, 3, 1, 2).float()
     if pixels.shape[-1] != size:
         pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    mean = torch.tensor(_MEAN).view(1, 3, 1, 1) * 255
-    std = torch.tensor(_STD).view(1, 3, 1, 1) * 255
-    return (pixels.float() - mean) / std
+    mean = torch.tensor(_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(_STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    return (pixels - mean) / std
 
 
 @torch.no_grad()
@@ -51,10 +50,13 @@ def evaluate(
     was_training = model.training
     model.eval()
     prompts = [PLAIN_TEMPLATE.replace("{}", name) for name in names]
-    bank = F.normalize(encode_texts(model, tokenizer(prompts)), dim=-1)
+    device = model.logit_scale.device
+    bank = F.normalize(encode_texts(model, tokenizer(prompts).to(device)), dim=-1)
     scores: dict[str, list[Tensor]] = {"positional": [], "global": [], "local": [], "merged": []}
     for start in range(0, len(images), 128):
-        pixels = prepare_images(np.stack(images[start : start + 128]), size)
+        pixels = prepare_images(
+            torch.from_numpy(np.stack(images[start : start + 128])).to(device), size
+        )
         feature, patches = encode_images(model, pixels, positional=False)
         plain = global_scores(F.normalize(feature, dim=-1), bank)
         local = local_scores(patches, bank, _TEMPERATURE)
@@ -66,7 +68,7 @@ def evaluate(
             scores["positional"].append(global_scores(F.normalize(located, dim=-1), bank))
     model.train(was_training)
     return {
-        name: round(mean_average_precision(torch.cat(parts).numpy(), labels, _MAP).value, 2)
+        name: round(mean_average_precision(torch.cat(parts).cpu().numpy(), labels, _MAP).value, 2)
         for name, parts in scores.items()
         if parts
     }

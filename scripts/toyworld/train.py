@@ -1,9 +1,13 @@
 """Train the toy world's CLIP from rendered scenes; run from a checkout.
 
-    python scripts/toyworld/train.py
+    python scripts/toyworld/train.py [--device cuda --batch 1024 --minutes 4]
 
-Ordinary CLIP training: batches of scenes and captions, the symmetric contrastive loss, AdamW with
-warm-up and a cosine schedule. Two things differ:
+CLIP training: batches of scenes and captions, the symmetric contrastive loss, AdamW with warm-up
+and a cosine schedule. What differs:
+
+- Each scene meets a caption in which one thing is exchanged. It is the hardest negative there is.
+- A caption that tells the truth of another scene of the batch is no negative of that scene: of
+  sixty things a large batch holds many such pairs.
 
 - Pictures grow during training (`Stage`): small pictures are cheap and teach most of the content.
   The first stage shows only scenes of one or two things, from which words are learnt fastest.
@@ -11,19 +15,18 @@ warm-up and a cosine schedule. Two things differ:
   in half of the steps at the full size. TaI-DPT pools without positional embedding; a model
   trained both ways supports that and ordinary zero-shot use equally, at any picture size.
 
-The shipped weights took 75 minutes on two busy cores of a 2025 server CPU with the default stages.
-The run was stopped and resumed five times and ended at step 2,800 of 2,900, with the learning rate
-near zero.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
+import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,8 @@ from scripts.toyworld.tokenizer import load_tokenizer
 from taidpt.toyworld import assets
 
 __all__ = ["Stage", "TrainSettings", "clip_loss", "train"]
+
+_TRIED = 20  # steps of each stage by which its speed is told
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class TrainSettings:
         weight_decay: of the weight matrices; gains, biases and embeddings have none.
         scenes: number of rendered scenes.
         seed: seed of weights, order, crops and wordings.
+        device: where to train, "cpu" or "cuda"; on a GPU all scenes lie in its memory.
         save_every: steps between checkpoints.
         probe: held-out pictures evaluated at each checkpoint, None for all.
     """
@@ -93,6 +99,7 @@ class TrainSettings:
     weight_decay: float = 0.1
     scenes: int = 64000
     seed: int = 0
+    device: str = "cpu"
     save_every: int = 100
     probe: int | None = None
 
@@ -117,19 +124,40 @@ class TrainSettings:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _dim(pixels: Tensor, seed: int) -> Tensor:
-    """Jitter brightness and contrast of each picture, on normalised pixels."""
-    generator = torch.Generator().manual_seed(seed)
-    gain = 1 + 0.2 * (torch.rand(len(pixels), 1, 1, 1, generator=generator) * 2 - 1)
-    shift = 0.2 * (torch.rand(len(pixels), 1, 1, 1, generator=generator) * 2 - 1)
-    return pixels * gain + shift
+def _vary(pixels: Tensor, seed: int) -> Tensor:
+    """Jitter brightness, contrast and colour of normalised pixels, and lay soft blobs over.
+
+    The blobs stand for backgrounds that training never shows.
+    """
+    generator = torch.Generator(pixels.device).manual_seed(seed)
+    count = len(pixels)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=pixels.device) * 2 - 1
+
+    gain = (1 + 0.2 * uniform(count, 1, 1, 1)) * (1 + 0.1 * uniform(count, 3, 1, 1))
+    shift = 0.2 * uniform(count, 1, 1, 1)
+    blobs = F.interpolate(uniform(count, 3, 6, 6), pixels.shape[-2:], mode="bicubic")
+    strength = 0.4 * uniform(count, 1, 1, 1).clamp(min=0)  # none in half of the pictures
+    return pixels * gain + shift + strength * blobs
 
 
-def clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss of matching rows [B, D]."""
+def clip_loss(image: Tensor, text: Tensor, scale: Tensor, true: Tensor | None = None) -> Tensor:
+    """Symmetric contrastive loss of matching rows.
+
+    Args:
+        image: features [B, D].
+        text: features [B + W, D]; the last W are captions that belong to no picture.
+        scale: what cosines are multiplied with.
+        true: bool [B, B + W]; a pair off the diagonal that is true counts in no sum.
+    """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
-    target = torch.arange(len(logits))
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    count = len(image)
+    target = torch.arange(count, device=logits.device)
+    if true is not None:
+        own = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill(true & ~own, float("-inf"))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :count].T, target)) / 2
 
 
 def _optimizer(model: Any, settings: TrainSettings) -> torch.optim.AdamW:
@@ -168,23 +196,22 @@ def _order(settings: TrainSettings, store: SceneStore, step: int) -> NDArray[np.
     return shuffled[place * settings.batch : (place + 1) * settings.batch]
 
 
-def _step(
-    model: Any, tokenizer: Any, store: SceneStore, settings: TrainSettings, step: int
-) -> Tensor:
+def _step(model: Any, store: SceneStore, settings: TrainSettings, step: int) -> Tensor:
     seed = settings.seed * 1_000_003 + step
     batch = store.batch(_order(settings, store, step), seed)
     size = settings.stage_at(step).size
-    pixels = _dim(prepare_images(batch.images, size), seed)
+    pixels = _vary(prepare_images(batch.images, size), seed)
     pixels = pixels.to(memory_format=torch.channels_last)
     positional = size == model.visual.image_size and step % 2 == 0
-    with torch.autocast("cpu", torch.bfloat16):
+    # fp32 on a CPU: one without units for bf16 takes ten times as long
+    with torch.autocast(settings.device, torch.bfloat16, enabled=settings.device != "cpu"):
         image, _ = encode_images(model, pixels, positional)
-        text = encode_texts(model, tokenizer(batch.captions))
-    return clip_loss(image.float(), text.float(), model.logit_scale.exp())
+        text = encode_texts(model, batch.tokens)
+    return clip_loss(image.float(), text.float(), model.logit_scale.exp(), batch.true)
 
 
-def _update(model: Any, optimizer: torch.optim.AdamW, loss: Tensor, rate: float) -> float:
-    """One optimiser step at this learning rate; the loss as a number."""
+def _update(model: Any, optimizer: torch.optim.AdamW, loss: Tensor, rate: float) -> Tensor:
+    """One optimiser step at this learning rate; the loss, for which a GPU is not waited."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -192,42 +219,72 @@ def _update(model: Any, optimizer: torch.optim.AdamW, loss: Tensor, rate: float)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     model.logit_scale.data.clamp_(max=math.log(100))
-    return loss.item()
+    return loss.detach()
 
 
-def _report(settings: TrainSettings, step: int, losses: list[float], seconds: float) -> None:
+def _report(settings: TrainSettings, step: int, losses: list[Tensor], seconds: float) -> None:
     left_min = (settings.steps - step) * seconds / 60
     print(
         f"step {step}/{settings.steps} size {settings.stage_at(step - 1).size} "
-        f"loss {np.mean(losses[-20:]):.3f} {seconds:.2f} s/step left {left_min:.0f} min",
+        f"loss {float(torch.stack(losses[-20:]).mean()):.3f} {seconds:.3f} s/step "
+        f"left {left_min:.0f} min",
         flush=True,
     )
 
 
-def train(settings: TrainSettings, work: Path, files: Path) -> None:
+def _lasting(
+    settings: TrainSettings, minutes: float, model: Any, store: SceneStore
+) -> TrainSettings:
+    """The same stages with as many steps as take about so long, tried on a copy of the model."""
+    trial = copy.deepcopy(model)
+    optimizer = _optimizer(trial, settings)
+    wanted = 0.0
+    for number, stage in enumerate(settings.stages):
+        alone = replace(settings, stages=(stage,))
+        # some steps warm up the device and its libraries
+        for step in range(_TRIED):
+            if step == _TRIED // 2:
+                began = time.monotonic()
+            loss = _update(trial, optimizer, _step(trial, store, alone, step), 0.0).item()
+        seconds = (time.monotonic() - began) / (_TRIED - _TRIED // 2)
+        print(f"stage {number}: {seconds:.4f} s/step, loss {loss:.3f}", flush=True)
+        wanted += stage.steps * seconds
+    factor = minutes * 60 / wanted
+    stages = (
+        replace(stage, steps=max(1, round(stage.steps * factor))) for stage in settings.stages
+    )
+    return replace(settings, stages=tuple(stages))
+
+
+def train(settings: TrainSettings, work: Path, files: Path, minutes: float | None = None) -> None:
     """Train, or continue from the last checkpoint, and write the weights.
 
     Args:
         settings: the run.
         work: git-ignored folder for scenes and checkpoints.
         files: folder that holds `merges.txt.gz` and receives `model.json` and `model.safetensors`.
+        minutes: stretch or shorten the stages so that the steps take about so long; None to run
+            them as they are, which alone gives the same weights again.
     Raises:
         MissingDependencyError: the emoji font is needed to render scenes and is not installed.
     """
-    render_store(work, settings.scenes)
-    store = SceneStore(work)
-    tokenizer = load_tokenizer(files / "merges.txt.gz")
+    merges = files / "merges.txt.gz"
+    render_store(work, settings.scenes, merges, processes=os.cpu_count() or 1)
+    store = SceneStore(work, settings.device)
+    tokenizer = load_tokenizer(merges)
     config = model_config(tokenizer.vocab_size)
     (files / "model.json").write_text(json.dumps(config, indent=2) + "\n")
     torch.manual_seed(settings.seed)
-    model = build_model(config).to(memory_format=torch.channels_last).train()
+    model = build_model(config).to(settings.device, memory_format=torch.channels_last).train()
+    if minutes is not None:
+        settings = _lasting(settings, minutes, model, store)
     optimizer = _optimizer(model, settings)
     checkpoint = work / "checkpoint.pt"
     first = _resume(checkpoint, model, optimizer)
     began = time.monotonic()
-    losses: list[float] = []
+    losses: list[Tensor] = []
     for step in range(first + 1, settings.steps + 1):
-        loss = _step(model, tokenizer, store, settings, step - 1)
+        loss = _step(model, store, settings, step - 1)
         losses.append(_update(model, optimizer, loss, settings.rate_at(step - 1)))
         if step % 20 == 0:
             _report(settings, step, losses, (time.monotonic() - began) / (step - first))
@@ -252,6 +309,11 @@ def main() -> None:
         ("--batch", int, TrainSettings.batch, "Scenes per step."),
         ("--scenes", int, TrainSettings.scenes, "Scenes to render."),
         ("--seed", int, TrainSettings.seed, "Seed of every random number generator."),
+        ("--learning-rate", float, TrainSettings.learning_rate, "Peak of the cosine."),
+        ("--warmup", int, TrainSettings.warmup, "Steps of linear warm-up."),
+        ("--save-every", int, TrainSettings.save_every, "Steps between checkpoints."),
+        ("--device", str, TrainSettings.device, "Where to train: cpu or cuda."),
+        ("--minutes", float, None, "Stretch the stages to so many minutes."),
     ):
         parser.add_argument(flag, type=kind, default=default, help=f"{text} [%(default)s]")
     parser.add_argument(
@@ -261,10 +323,9 @@ def main() -> None:
         help="Stages as size:steps or size:steps:most-things, separated by commas.",
     )
     options = parser.parse_args()
-    settings = TrainSettings(
-        stages=options.stages, batch=options.batch, scenes=options.scenes, seed=options.seed
-    )
-    train(settings, options.work, options.files)
+    given = vars(options)
+    work, files, minutes = (given.pop(name) for name in ("work", "files", "minutes"))
+    train(TrainSettings(**given), work, files, minutes)
 
 
 if __name__ == "__main__":

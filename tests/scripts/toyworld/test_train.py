@@ -21,7 +21,7 @@ from tests.support import require
 def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     require("noto-emoji", font_installed(), f"{FONT_PATH}: apt-get install fonts-noto-color-emoji")
     folder = tmp_path_factory.mktemp("scenes")
-    render_store(folder, 48, size=96, processes=1)
+    render_store(folder, 48, assets.path("merges.txt.gz"), size=96, processes=1)
     return folder
 
 
@@ -30,11 +30,23 @@ def test_batches_depend_on_the_seed(store_folder: Path) -> None:
     assert len(store) == 48
     first, again = (store.batch(np.arange(8), 5) for _ in range(2))
     other = store.batch(np.arange(8), 6)
-    np.testing.assert_array_equal(first.images, again.images)
-    assert first.captions == again.captions
-    assert first.captions != other.captions
+    assert torch.equal(first.tokens, again.tokens)
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.tokens, other.tokens)
+    assert not torch.equal(first.images, other.images)
     few = store.with_at_most(2)
     assert 0 < len(few) < 48
+
+
+def test_captions_are_true_of_their_scene_and_of_few_others(store_folder: Path) -> None:
+    batch = SceneStore(store_folder).batch(np.arange(48), 0)
+    assert batch.tokens.shape[0] == 96
+    assert batch.true.shape == (48, 96)
+    own, wrong = batch.true[:, :48].diagonal(), batch.true[:, 48:].diagonal()
+    assert own.all()
+    # the exchanged thing may be one that the caption leaves out
+    assert wrong.float().mean() < 0.5
+    assert batch.true.float().mean() < 0.1
 
 
 def test_training_resumes_from_its_checkpoint(store_folder: Path, tmp_path: Path) -> None:
