@@ -31,12 +31,12 @@ if TYPE_CHECKING:
         Interval as Interval,
         timeline as timeline,
     )
-    from taidpt.runtime.preprocess.preprocessor import Preprocessor as Preprocessor
-    from taidpt.runtime.results import Tag as Tag, TagBatch as TagBatch, TagResult as TagResult
-    from taidpt.runtime.sinks.drawing import (
+    from taidpt.runtime.painting.drawing import (
         paint_heatmap as paint_heatmap,
         rgb_image as rgb_image,
     )
+    from taidpt.runtime.preprocess.preprocessor import Preprocessor as Preprocessor
+    from taidpt.runtime.results import Tag as Tag, TagBatch as TagBatch, TagResult as TagResult
     from taidpt.runtime.sources.base import (
         Frame as Frame,
         Source as Source,
@@ -68,7 +68,7 @@ __getattr__, __dir__ = lazy_names(
         "events.machine": ("Event", "EventMachine", "EventSettings", "Interval", "timeline"),
         "preprocess.preprocessor": ("Preprocessor",),
         "results": ("Tag", "TagBatch", "TagResult"),
-        "sinks.drawing": ("paint_heatmap", "rgb_image"),
+        "painting.drawing": ("paint_heatmap", "rgb_image"),
         "sources.base": ("Frame", "Source", "SourceOptions"),
         "sources.combined": ("MergedSource",),
         "sources.open": ("open_source",),

@@ -260,7 +260,7 @@ def _frame_name(frame: Frame) -> str:
 
 
 def _small(frame: Frame) -> bytes:
-    from taidpt.runtime.sinks.drawing import jpeg, rgb_image
+    from taidpt.runtime.painting.drawing import jpeg, rgb_image
 
     return jpeg(rgb_image(frame.image), _SHOWN_WIDTH)
 

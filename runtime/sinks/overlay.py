@@ -9,8 +9,8 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.painting.drawing import draw_tags, paint_heatmap, rgb_image
 from taidpt.runtime.sinks.base import Sink
-from taidpt.runtime.sinks.drawing import draw_tags, paint_heatmap, rgb_image
 from taidpt.runtime.sources.video_file import import_av
 from taidpt.runtime.stream.moment import Moment
 

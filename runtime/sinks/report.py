@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.painting.drawing import jpeg, rgb_image
 from taidpt.runtime.sinks.base import Sink
-from taidpt.runtime.sinks.drawing import jpeg, rgb_image
 from taidpt.runtime.sinks.person import clock_text
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.stream.moment import Moment

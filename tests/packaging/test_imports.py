@@ -38,7 +38,7 @@ ORDER = {
         bundle
         preprocess top_k
         backends results
-        stream
+        stream painting
         tagger sinks
         bench tag
         commands

@@ -13,7 +13,7 @@ import pytest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sinks.csv_table import CsvSink, _cell
 from taidpt.runtime.stream.moment import Moment
-from tests.runtime.sinks.hostile_names import HOSTILE
+from tests.runtime.hostile_names import HOSTILE
 
 
 def test_a_table_is_read_back(hostile_moments: list[Moment], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.stream.moment import Moment
-from tests.runtime.sinks.hostile_names import HOSTILE
+from tests.runtime.hostile_names import HOSTILE
 
 
 def test_odd_names_survive_json_lines(hostile_moments: list[Moment], tmp_path: Path) -> None:

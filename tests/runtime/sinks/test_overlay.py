@@ -13,7 +13,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.sinks.overlay import OverlaySink
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
-from tests.runtime.sinks.hostile_names import HOSTILE
+from tests.runtime.hostile_names import HOSTILE
 
 
 def test_an_overlay_plays_at_the_same_times(

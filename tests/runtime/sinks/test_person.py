@@ -10,7 +10,7 @@ from taidpt.runtime.printable import printable
 from taidpt.runtime.sinks.person import PersonSink, clock_text, timeline_lines
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
-from tests.runtime.sinks.hostile_names import HOSTILE
+from tests.runtime.hostile_names import HOSTILE
 
 
 def test_clocks_and_bars() -> None:

@@ -12,7 +12,7 @@ import pytest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.stream.moment import Moment
-from tests.runtime.sinks.hostile_names import HOSTILE, INTERVALS
+from tests.runtime.hostile_names import HOSTILE, INTERVALS
 
 
 class Page(HTMLParser):

@@ -15,7 +15,7 @@ from taidpt.runtime.printable import printable
 from taidpt.runtime.sinks.subtitles import Cue, SubtitleSink, cues
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
-from tests.runtime.sinks.hostile_names import HOSTILE, INTERVALS
+from tests.runtime.hostile_names import HOSTILE, INTERVALS
 
 
 def test_overlapping_intervals_become_cues_one_after_another() -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from taidpt.runtime.bank.thresholds import Threshold
+from taidpt.runtime.painting.drawing import draw_tags
 from taidpt.runtime.results import Tag, Vocabulary
-from taidpt.runtime.sinks.drawing import draw_tags
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.sinks.person import PersonSink
 from taidpt.runtime.sinks.report import ReportSink

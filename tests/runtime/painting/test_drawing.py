@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from taidpt.runtime.sinks.drawing import paint_heatmap
+from taidpt.runtime.painting.drawing import paint_heatmap
 from taidpt.runtime.tagger.tagger import Tagger
-from tests.runtime.sinks.hostile_names import HOSTILE
+from tests.runtime.hostile_names import HOSTILE
 
 
 def test_a_heatmap_is_painted_where_the_model_looks(hostile: Tagger) -> None:
