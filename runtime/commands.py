@@ -60,7 +60,14 @@ def _backend_options(command: _Command) -> _Command:
 @_file("--vtt", "Write WebVTT subtitles of one video.")
 @_file("--srt", "Write SRT subtitles of one video.")
 @_file("--overlay", "Write a video with the tags painted on.")
-@click.option("--heatmap", metavar="TAG", help="Paint the heatmap of TAG onto the overlay.")
+@click.option(
+    "--save-frames",
+    type=_FILE,
+    metavar="FOLDER",
+    help="Write a JPEG, with its tags painted on, of each frame at which a tag comes on.",
+)
+@click.option("--heatmap", metavar="TAG", help="Paint the heatmap of TAG while TAG is on.")
+@click.option("--show-off", is_flag=True, help="Paint the best tags that are off, too.")
 @_file("--report", "HTML page to write. Timelines and pictures.")
 @click.option("--webhook", metavar="URL", help="POST each event as JSON.")
 @click.option("--mqtt", metavar="URL", help="Publish events: mqtt://[user:pw@]host[:port][/topic].")

@@ -7,7 +7,7 @@ import re
 import sys
 import unicodedata
 
-__all__ = ["plain_output", "printable", "printable_lines"]
+__all__ = ["clock_text", "plain_output", "printable", "printable_lines"]
 
 # Of the invisible characters, those that emoji and several scripts need: the joiners, and tags
 # in flags. All others can reorder or hide text.
@@ -42,6 +42,15 @@ def _printable_letter(letter: str) -> str:
     if letter in _KEPT or "\U000e0020" <= letter <= "\U000e007f":
         return letter
     return _CONTROLS.get(unicodedata.category(letter), letter)
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as `0:03.2` or `1:02:03.4`."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{tenths // 10:02d}.{tenths % 10}"
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
 
 
 def plain_output() -> None:

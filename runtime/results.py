@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -18,6 +19,9 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.top_k import expand_top
 
 __all__ = ["Tag", "TagBatch", "TagResult", "Vocabulary"]
+
+# A threshold given by hand has no gap; a twentieth of its size is about the gap of the defaults.
+_LEAST_GAP = 0.05
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,19 @@ class Vocabulary:
         None before calibration: a map from texts alone is far too sure of itself on pictures.
         """
         return None if self._from_texts[index] else self.maps.probability(index, score)
+
+    def level(self, index: int, score: float) -> float:
+        """Position of a score on a bar from 0 to 1, the same scale in every frame.
+
+        The tag's map from score to probability, also one from texts. Without a map: a logistic
+        curve that is 0.5 at the on threshold and rises over the gap between the thresholds.
+        """
+        mapped = self.maps.probability(index, score)
+        if mapped is not None:
+            return mapped
+        on, off = float(self.on[index]), float(self.off[index])
+        gap = max(on - off, _LEAST_GAP * max(abs(on), 1.0))
+        return 0.5 * (1.0 + math.tanh((score - on) / gap / 2))
 
     def local_row(self, index: int) -> FloatArray:
         """The local class embedding of one tag, float32 [D].

@@ -253,7 +253,7 @@ def _head(tagger: Tagger) -> Any:
 
 
 def _frame_name(frame: Frame) -> str:
-    from taidpt.runtime.sinks.person import clock_text
+    from taidpt.runtime.printable import clock_text
 
     name = Path(frame.source).name
     return name if frame.time_s is None else f"{name} {clock_text(frame.time_s)}"

@@ -1,4 +1,4 @@
-"""A video with tags, bars and optionally a heatmap painted on."""
+"""A video with tags, their bars and optionally a heatmap painted on."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.painting.drawing import draw_tags, paint_heatmap, rgb_image
+from taidpt.runtime.painting.drawing import letterbox
+from taidpt.runtime.painting.tag_boxes import Painter
 from taidpt.runtime.sinks.base import Sink
+from taidpt.runtime.sinks.soundtrack import Soundtrack
 from taidpt.runtime.sources.video_file import import_av
 from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["OverlaySink"]
 
 _TIME_BASE = Fraction(1, 1000)
-# A picture stays for two seconds, long enough to read six tags; more would cover the picture.
+# A picture stays for two seconds, long enough to read six tags.
 _PICTURE_MS = 2000
-_TAGS_SHOWN = 6
 # Without its look-ahead, x264 does not keep back 10 to 40 frames.
 _X264 = {"preset": "veryfast", "tune": "zerolatency"}
 _SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v")
@@ -30,7 +31,7 @@ def _fragments(path: str) -> dict[str, str]:
     """The options of a muxer that make it write what it has at least once a second."""
     if Path(path).suffix.lower() == ".mkv":
         return {"cluster_time_limit": "1000"}
-    flags = "frag_keyframe+empty_moov+default_base_moof"
+    flags = "frag_keyframe+delay_moov+default_base_moof"
     return {"movflags": flags, "frag_duration": "1000000"}
 
 
@@ -41,58 +42,64 @@ class OverlaySink(Sink):
     frame back: a kill loses a second at most.
     """
 
-    def __init__(
-        self, path: str | Path, input_hw: tuple[int, int], heatmap: str | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, painter: Painter) -> None:
         """Create the file.
 
         Args:
             path: an .mp4, .mov, .m4v or .mkv file.
-            input_hw: height and width of the model's input, in pixels.
-            heatmap: a tag whose heatmap is painted too.
+            painter: paints the tags of a frame.
         Raises:
             InputError: the file cannot be written.
         """
-        self._path, self._input_hw, self._heatmap = str(path), input_hw, heatmap
+        self._path, self._painter = str(path), painter
         if Path(path).suffix.lower() not in _SUFFIXES and not Path(path).is_char_device():
             raise InputError(f"{path}: an overlay is a video of {' or '.join(_SUFFIXES)}")
         self._av = import_av()
         self._stream: Any = None
+        self._source: str | None = None
         self._last_ms = -1
         self._offset_s = 0.0
         try:
             Path(path).open("wb").close()  # PyAV would fail only at the first frame
-            options = {"flush_packets": "1", **_fragments(self._path)}
+            # without the longest delay, frames wait 10 s for sound that has ended
+            options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
             # the prefix keeps FFmpeg from reading a protocol before a colon in the name
-            self._container = self._av.open(f"file:{self._path}", "w", options=options)
+            self._container = self._av.open(
+                f"file:{self._path}", "w", options=options | _fragments(self._path)
+            )
         except (OSError, ValueError) as error:
             raise InputError(f"{self._path}: cannot be written as a video: {error}") from None
+        self._sound = Soundtrack(self._container, self._path)
 
     def write(self, moment: Moment) -> None:
-        """Paint and encode one frame.
+        """Paint and encode one frame, with the sound up to it.
 
         Raises:
             InputError: the frame cannot be encoded or written.
         """
-        image = rgb_image(moment.frame.picture)
-        if self._heatmap in moment.result.vocabulary.names:  # a new bank may lack the tag
-            image = paint_heatmap(image, moment.result, self._heatmap, self._input_hw)
-        image = draw_tags(image, list(moment.result.top(_TAGS_SHOWN)), moment.on)
-        if self._stream is None:
-            self._stream = self._open_stream(image.width, image.height)
-        size = self._stream.width, self._stream.height
-        if image.size != size:  # an odd size, or a stream that changed its own
-            image = image.resize(size)
+        stream = self._stream
+        image = self._painter.paint(moment, stream and (stream.width, stream.height))
+        if stream is None:
+            stream = self._stream = self._open_stream(image.width, image.height)
+            image = letterbox(image, (stream.width, stream.height))  # an odd size
+        if moment.frame.source != self._source:
+            self._source = moment.frame.source
+            if moment.time is not None:
+                self._sound.begin(self._source, self._offset_s, first=self._last_ms < 0)
         picture = self._av.VideoFrame.from_image(image)
         picture.pts, picture.time_base = self._next_ms(moment.time), _TIME_BASE
-        self._mux(picture)
+        self._mux(picture, moment.time)
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
         """Continue the next source after this one."""
+        self._copy_sound(end_s)
+        self._sound.end()
+        self._source = None
         self._offset_s = (self._last_ms + 40) / 1000
 
     def close(self) -> None:
         """Finish the file."""
+        self._sound.end()
         if self._stream is not None and self._last_ms >= 0:
             self._mux(None)
         try:
@@ -121,7 +128,15 @@ class OverlaySink(Sink):
                 return stream
         raise InputError(f"{self._path}: this PyAV has no video encoder ({', '.join(_CODECS)})")
 
-    def _mux(self, picture: Any) -> None:
+    def _copy_sound(self, time_s: float) -> None:
+        try:
+            self._sound.copy_until(time_s)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._path}: cannot be written: {error}") from None
+
+    def _mux(self, picture: Any, time_s: float | None = None) -> None:
+        if time_s is not None:
+            self._copy_sound(time_s)
         try:
             self._container.mux(self._stream.encode(picture))
         except (OSError, ValueError) as error:

@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.printable import printable
+from taidpt.runtime.printable import clock_text, printable
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.storage.stdout import write_stdout
 from taidpt.runtime.stream.moment import Moment
 
-__all__ = ["PersonSink", "clock_text", "timeline_lines"]
+__all__ = ["PersonSink", "timeline_lines"]
 
 # A bar, a tag's name and a few spans fit into a terminal 120 columns wide.
 _BAR_CELLS = 40
 _SPANS_SHOWN = 6
-
-
-def clock_text(seconds: float) -> str:
-    """Seconds as `0:03.2` or `1:02:03.4`."""
-    tenths = round(seconds * 10)
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    tail = f"{tenths // 10:02d}.{tenths % 10}"
-    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
 
 
 def timeline_lines(intervals: Sequence[Interval], end_s: float) -> list[str]:

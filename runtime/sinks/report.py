@@ -1,53 +1,72 @@
-"""One HTML page: the timeline of every source, and each tag's picture at its best score."""
+"""One HTML page: the timeline of every source, and a picture of each event."""
 
 from __future__ import annotations
 
-import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.pages.page import page
+from taidpt.runtime.pages.timeline import Bar, Row, Thumbnail, image_source, timeline
 from taidpt.runtime.painting.drawing import jpeg, rgb_image
+from taidpt.runtime.printable import clock_text
+from taidpt.runtime.results import Tag
 from taidpt.runtime.sinks.base import Sink
-from taidpt.runtime.sinks.person import clock_text
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.stream.moment import Moment
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 __all__ = ["ReportSink"]
 
-# The page holds its pictures: 200 JPEGs 240 pixels wide are about 2 MB, which a browser opens at
-# once and a mail can carry.
+# The page holds its pictures: 200 JPEGs 320 pixels wide, and a small one of each, are about 3 MB,
+# which a browser opens at once and a mail can carry. A picture in memory is replaced by a clearer
+# one while its tag is on, and encoded at the end.
 _MOST_PICTURES = 200
-_PICTURE_WIDTH = 240
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
-  color: #1b2430; background: #fff }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem; overflow-wrap: anywhere }
-svg { width: 100%; height: auto } .quiet { color: #667 }
-.cards { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0; width: 15rem }
-figure img { width: 100%; border-radius: 6px; display: block } figcaption { font-size: .85rem }
-@media (prefers-color-scheme: dark) { body { background: #14181d; color: #dde3ea }
-  svg text { fill: #dde3ea } .quiet { color: #93a } }
-"""
+_PICTURE_WIDTH = 320
+_SMALL_WIDTH = 96
+_PICTURES = "Pictures"
 
 
 @dataclass
 class _Best:
-    """The moment with a tag's highest score so far."""
+    """The frame with the highest score of a tag while it is on."""
 
-    score: float
+    tag: Tag
     time_s: float | None
-    picture: bytes
+    picture: Image | bytes
+
+    def encode(self) -> bytes:
+        """The picture as JPEG, which takes a tenth of the memory."""
+        if not isinstance(self.picture, bytes):
+            self.picture = jpeg(self.picture, _PICTURE_WIDTH)
+        return self.picture
 
 
 @dataclass
 class _Source:
+    """What is known of a source.
+
+    Attributes:
+        current: of each tag that is on, its best frame so far.
+        past: the best frames of tags that have gone off, in that order.
+        counts: of pictures, how many each tag is on in.
+    """
+
     frames: int = 0
-    best: dict[str, _Best] = field(default_factory=dict)
+    current: dict[str, _Best] = field(default_factory=dict)
+    past: list[_Best] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
     intervals: tuple[Interval, ...] = ()
     end_s: float = 0.0
+
+    @property
+    def bests(self) -> Iterable[_Best]:
+        return (*self.past, *self.current.values())
 
 
 class ReportSink(Sink):
@@ -62,21 +81,31 @@ class ReportSink(Sink):
         self._path, self._title = Path(path), title
         self._sources: dict[str, _Source] = {}
         self._notes: dict[str, None] = {}
+        self._pictures = 0
         self._save()
 
     def write(self, moment: Moment) -> None:
         """Keep a small picture where a tag that is on has its highest score so far."""
         timed = moment.time is not None
-        source = self._sources.setdefault(moment.frame.source if timed else "Pictures", _Source())
+        source = self._sources.setdefault(moment.frame.source if timed else _PICTURES, _Source())
         source.frames += 1
         self._notes.setdefault(moment.result.vocabulary.text_note)
-        better = [name for name in moment.on if self._is_better(source, moment, name)]
+        if timed:
+            for name in [name for name in source.current if name not in moment.on]:
+                source.past.append(source.current.pop(name))
+                source.past[-1].encode()
+        else:
+            for name in moment.on:
+                source.counts[name] = source.counts.get(name, 0) + 1
+        tags = [moment.result[name] for name in moment.on]
+        better = [tag for tag in tags if self._is_better(source, tag)]
         if not better:
             return
-        picture = jpeg(rgb_image(moment.frame.picture), _PICTURE_WIDTH)
-        for name in better:
-            score = moment.result[name].score
-            source.best[name] = _Best(score, moment.time, picture)
+        small = rgb_image(moment.frame.picture)
+        small.thumbnail((_PICTURE_WIDTH, _PICTURE_WIDTH))
+        for tag in better:
+            self._pictures += tag.name not in source.current
+            source.current[tag.name] = _Best(tag, moment.time, small)
 
     def end_source(self, source: str, intervals: Sequence[Interval], end_s: float) -> None:
         """Keep the timeline."""
@@ -88,68 +117,100 @@ class ReportSink(Sink):
         """Write the page."""
         self._save()
 
-    def _is_better(self, source: _Source, moment: Moment, name: str) -> bool:
-        best = source.best.get(name)
-        if best is None:
-            return sum(len(each.best) for each in self._sources.values()) < _MOST_PICTURES
-        return moment.result[name].score > best.score
+    def _is_better(self, source: _Source, tag: Tag) -> bool:
+        best = source.current.get(tag.name)
+        return self._pictures < _MOST_PICTURES if best is None else tag.score > best.tag.score
 
     def _save(self) -> None:
-        body = "".join(_section(name, source) for name, source in self._sources.items())
-        notes = "".join(f"<p class=quiet>{html.escape(note)}</p>" for note in self._notes if note)
-        page = (
-            '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{html.escape(self._title)}</title><style>{_STYLE}</style>"
-            f"<h1>{html.escape(self._title)}</h1>{notes}{body or '<p>No frames.</p>'}</html>\n"
+        sections = [
+            _section(f"s{index}", name, source)
+            for index, (name, source) in enumerate(self._sources.items())
+        ]
+        notes = "".join(
+            f'<p class="warn">{html.escape(note)}</p>\n' for note in self._notes if note
         )
-        write_output(self._path, page.encode("utf-8", "backslashreplace"))
+        if self._pictures >= _MOST_PICTURES:
+            notes += f'<p class="soft">pictures of the first {_MOST_PICTURES} events</p>\n'
+        body = notes + ("".join(sections) or "<p>No frames.</p>")
+        write_output(self._path, page(self._title, body))
 
 
-def _section(name: str, source: _Source) -> str:
+def _section(identifier: str, name: str, source: _Source) -> str:
     length = f", {clock_text(source.end_s)}" if source.end_s else ""
-    head = f"<h2>{html.escape(name)}</h2><p class=quiet>{source.frames} frames{length}</p>"
-    ranked = sorted(source.best.items(), key=lambda item: item[1].time_s or 0.0)
-    cards = "".join(_card(tag, best) for tag, best in ranked)
-    empty = "<p>No tag reached its threshold.</p>"
-    return f"{head}{_drawing(source)}<div class=cards>{cards or empty}</div>"
+    count = "frame" if source.frames == 1 else "frames"
+    head = f'<h2>{html.escape(name)}</h2>\n<p class="soft">{source.frames} {count}{length}</p>\n'
+    bests = sorted(source.bests, key=lambda best: (best.time_s or 0.0, best.tag.name))
+    spans = [_span_of(best, source.intervals) for best in bests]
+    ids = [f"{identifier}e{number}" for number in range(len(bests))]
+    cards = "".join(
+        _card(identity, best, span, source)
+        for identity, best, span in zip(ids, bests, spans, strict=True)
+    )
+    chart = _timeline(identifier, bests, spans, ids, source)
+    none = "" if source.intervals else "<p>No tag reached its threshold.</p>\n"
+    return f'{head}{chart}<div class="cards">{cards}</div>\n' if cards else head + (chart or none)
 
 
-def _card(tag: str, best: _Best) -> str:
-    data = base64.b64encode(best.picture).decode()
-    when = "" if best.time_s is None else f" at {clock_text(best.time_s)}"
-    name = html.escape(tag)
-    return (
-        f'<figure><img alt="{name}" src="data:image/jpeg;base64,{data}">'
-        f"<figcaption><b>{name}</b> {best.score:.2f}{when}</figcaption></figure>"
+def _span_of(best: _Best, intervals: Sequence[Interval]) -> Interval | None:
+    """The interval in which a picture was taken, which may begin a little after its decision."""
+    time_s = best.time_s
+    if time_s is None:
+        return None
+    own = [item for item in intervals if item.tag == best.tag.name]
+    return min(
+        own,
+        key=lambda item: max(item.start_s - time_s, time_s - item.end_s, 0.0),
+        default=None,
     )
 
 
-def _drawing(source: _Source) -> str:
-    """The timeline as SVG, one row per tag."""
-    if not source.intervals or source.end_s <= 0:
-        return ""
-    tags = list(dict.fromkeys(interval.tag for interval in source.intervals))
-    left, width, row = 170, 1000, 22
-    scale = (width - left) / source.end_s
-    bars = [_bar(item, left, tags.index(item.tag) * row, scale) for item in source.intervals]
-    labels = [
-        f'<text x="{left - 8}" y="{index * row + 16}" text-anchor="end">{html.escape(tag)}</text>'
-        for index, tag in enumerate(tags)
+def _timeline(
+    identifier: str,
+    bests: Sequence[_Best],
+    spans: Sequence[Interval | None],
+    ids: Sequence[str],
+    source: _Source,
+) -> str:
+    """Rows in order of first appearance; a bar and its small picture lead to the card."""
+    targets = {id(span): identity for span, identity in zip(spans, ids, strict=True)}
+    rows: dict[str, list[Bar]] = {}
+    for item in source.intervals:
+        text = f"{item.tag}: {_times(item)}"
+        bar = Bar(item.start_s, item.end_s, text, target=targets.get(id(item), ""))
+        rows.setdefault(item.tag, []).append(bar)
+    small = [
+        Thumbnail(span.start_s, _shrunk(best), f"{best.tag.name}: {_times(span)}", identity)
+        for best, span, identity in zip(bests, spans, ids, strict=True)
+        if span is not None
     ]
-    height = row * len(tags) + 24
-    ends = (
-        f'<text x="{left}" y="{height - 4}">0:00</text><text x="{width}" y="{height - 4}" '
-        f'text-anchor="end">{clock_text(source.end_s)}</text>'
-    )
-    head = f'<svg viewBox="0 0 {width} {height}" font-size="13" role="img" aria-label="timeline">'
-    return head + "".join(labels + bars) + ends + "</svg>"
+    return timeline(identifier, [Row(*row) for row in rows.items()], source.end_s, small)
 
 
-def _bar(item: Interval, left: int, top: int, scale: float) -> str:
-    x, width = left + item.start_s * scale, max((item.end_s - item.start_s) * scale, 2)
-    times = f"{item.tag}: {clock_text(item.start_s)}–{clock_text(item.end_s)}"
+def _shrunk(best: _Best) -> bytes:
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(best.encode())) as opened:
+        return jpeg(opened, _SMALL_WIDTH, quality=70)
+
+
+def _times(item: Interval) -> str:
+    return f"{clock_text(item.start_s)}–{'end' if item.open else clock_text(item.end_s)}"
+
+
+def _card(identity: str, best: _Best, span: Interval | None, source: _Source) -> str:
+    tag = best.tag
+    name = html.escape(tag.name)
+    if span is not None:
+        when = _times(span)
+    elif tag.name in source.counts:
+        when = f"in {source.counts[tag.name]} of {source.frames}"
+    else:
+        when = "" if best.time_s is None else f"at {clock_text(best.time_s)}"
+    sure = f"score {tag.score:.2f}" if tag.probability is None else f"{tag.probability:.0%}"
     return (
-        f'<rect x="{x:.1f}" y="{top + 4}" width="{width:.1f}" height="14" rx="3" fill="#2f9e68">'
-        f"<title>{html.escape(times)}</title></rect>"
+        f'<figure id="{identity}"><img alt="{name}" src="{image_source(best.encode())}">'
+        f'<figcaption><b>{name}</b> {when}<br><span class="soft">{sure}</span>'
+        "</figcaption></figure>\n"
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.measuring.power import PowerMeter
+from taidpt.runtime.painting.tag_boxes import Painter
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.csv_table import CsvSink
 from taidpt.runtime.sinks.jsonl import EventsSink, JsonlSink
@@ -23,6 +24,7 @@ from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.overlay import OverlaySink
 from taidpt.runtime.sinks.person import PersonSink
 from taidpt.runtime.sinks.report import ReportSink
+from taidpt.runtime.sinks.saved_frames import SavedFramesSink
 from taidpt.runtime.sinks.subtitles import SubtitleSink
 from taidpt.runtime.sinks.webhook import open_webhook
 from taidpt.runtime.sources.base import Source, error_to_raise
@@ -71,7 +73,7 @@ def run_tag(job: TagJob) -> None:
             stack.enter_context(BankWatcher(tagger, job.bank))
         live = any(source.live for source in sources)
         resume = job.state is not None and Path(job.state).exists()
-        check_targets(outputs.targets, outputs.heatmap, tagger)
+        check_targets(outputs.targets, outputs.heatmap, outputs.show_off, tagger)
         _LOG.info("on %s", tagger.device)
         sinks = _open_sinks(outputs, tagger, stack, resume) or [PersonSink(outputs.top, live)]
         run = stack.enter_context(_Run(sinks))
@@ -130,7 +132,11 @@ def _open_sink(name: str, target: str, outputs: Outputs, tagger: Tagger, resume:
         return open_mqtt(target)
     if name == "report":
         return ReportSink(target, f"Tags by {tagger.bundle.path.name}")
-    return OverlaySink(target, tagger.bundle.manifest.input.crop_hw, outputs.heatmap)
+    crop_hw = tagger.bundle.manifest.input.crop_hw
+    painter = Painter(crop_hw, outputs.heatmap, outputs.show_off)
+    if name == "save_frames":
+        return SavedFramesSink(target, painter)
+    return OverlaySink(target, painter)
 
 
 def _stream_settings(job: TagJob) -> StreamSettings:

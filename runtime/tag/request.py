@@ -13,12 +13,16 @@ from taidpt.runtime.stream.stream import StreamSettings
 
 __all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi"]
 
-_OUTPUTS = ("jsonl", "events", "csv", "vtt", "srt", "overlay", "report", "webhook", "mqtt")
+# fmt: off
+_OUTPUTS = (
+    "jsonl", "events", "csv", "vtt", "srt", "overlay", "report", "save_frames", "webhook", "mqtt",
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go: a file or an address each; "-" is standard output.
+    """Where results go: a file, a folder or an address each; "-" is standard output.
 
     Without any of them, tags are printed for a person.
     """
@@ -30,9 +34,11 @@ class Outputs:
     srt: str | None = None
     overlay: str | None = None
     report: str | None = None
+    save_frames: str | None = None
     webhook: str | None = None
     mqtt: str | None = None
     heatmap: str | None = None
+    show_off: bool = False
     top: int | None = None
 
     @property

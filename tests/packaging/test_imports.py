@@ -38,7 +38,8 @@ ORDER = {
         bundle
         preprocess top_k
         backends results
-        stream painting
+        stream
+        painting
         tagger sinks
         bench tag
         commands

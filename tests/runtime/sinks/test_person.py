@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.printable import printable
-from taidpt.runtime.sinks.person import PersonSink, clock_text, timeline_lines
+from taidpt.runtime.printable import clock_text, printable
+from taidpt.runtime.sinks.person import PersonSink, timeline_lines
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.hostile_names import HOSTILE

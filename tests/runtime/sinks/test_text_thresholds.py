@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from taidpt.runtime.bank.thresholds import Threshold
-from taidpt.runtime.painting.drawing import draw_tags
-from taidpt.runtime.results import Tag, Vocabulary
+from taidpt.runtime.painting.tag_boxes import Painter
+from taidpt.runtime.results import Vocabulary
 from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.sinks.person import PersonSink
 from taidpt.runtime.sinks.report import ReportSink
@@ -50,12 +49,12 @@ def test_files_and_the_terminal_mark_thresholds_from_texts(
     assert capsys.readouterr().out.count("thresholds from texts: a first guess") == marked
 
 
-def test_an_overlay_has_a_line_more_for_thresholds_from_texts() -> None:
-    picture = Image.fromarray(np.full((200, 300, 3), 255, np.uint8))
+def test_painted_frame_notes_thresholds_from_texts(moments: list[Moment]) -> None:
+    lively = next(moment for moment in moments if moment.on)
 
-    def painted_rows(source: str) -> int:
-        tags = [Tag("dog", 2.0, True, threshold_source=source), Tag("car", 1.0, False)]
-        changed = np.asarray(draw_tags(picture, tags, ("dog",))) != 255
-        return int(changed.any(axis=(1, 2)).sum())
+    def footer_width(source: str) -> int:
+        painted = np.asarray(Painter((16, 16)).paint(with_source(lively, source), (400, 300)))
+        # the last rows, above the margin: the box of the time, and of the note behind it
+        return int((painted[285] != painted[299]).any(axis=1).sum())
 
-    assert painted_rows("from texts") >= painted_rows("calibrated") + 10
+    assert footer_width("from texts") > footer_width("calibrated") + 50
