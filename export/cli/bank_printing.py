@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-from importlib import resources
+import html
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from taidpt.export.checks.compare_banks import Comparison
-from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.pages.page import page
+from taidpt.runtime.pages.timeline import image_source
 from taidpt.runtime.storage.outputs import write_output
 
 __all__ = ["print_comparison", "write_page"]
@@ -51,39 +52,66 @@ def write_page(found: Comparison, path: Path, top: int) -> None:
     """Write one HTML page that needs no network: a row per frame, a column per bank.
 
     Raises:
-        MissingDependencyError: jinja2 is not installed.
         InputError: the page cannot be written.
     """
-    with optional_packages("--report"):
-        from jinja2 import Template
-    source = resources.files("taidpt.export").joinpath("files/banks.html.j2").read_text("utf-8")
-    seen = enumerate(zip(found.seen.frames, found.seen.pictures, strict=True))
-    rows = [
-        {
-            "name": frame,
-            "picture": base64.b64encode(picture).decode(),
-            "cells": [found.tags_of(bank, row, top) for bank in found.banks],
-        }
-        for row, (frame, picture) in seen
-    ]
-    shares = [_shares(found, bank) for bank in found.banks]
     unsure = [found.unsure(bank) for bank in found.banks]
-    tags = [
-        {
-            "name": tag,
-            "shares": [
-                (share.get(tag), tag in doubted)
-                for share, doubted in zip(shares, unsure, strict=True)
-            ],
-        }
-        for tag in found.tag_names
-    ]
-    doubt = _doubt(found) if any(unsure) else ""
-    page = Template(source, autoescape=True).render(
-        banks=list(found.banks), rows=rows, tags=tags, doubt=doubt
+    doubt = f'<p class="soft">{html.escape(_doubt(found))}</p>\n' if any(unsure) else ""
+    summary = "Green tags reach their thresholds; the others are the best of those that do not."
+    body = (
+        _table("frame", list(found.banks), _frame_rows(found, top))
+        + "<h2>Share of frames in which a tag is on</h2>\n"
+        + _table("tag", list(found.banks), _share_rows(found, unsure))
+        + doubt
     )
-    write_output(path, page.encode())
+    write_output(path, page("What each bank would tag", body, summary))
     click.echo(f"wrote {path}", err=True)
+
+
+def _table(first: str, banks: Sequence[str], rows: Iterable[str]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in (first, *banks))
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{''.join(rows)}</tbody></table></div>\n"
+    )
+
+
+def _frame_rows(found: Comparison, top: int) -> Iterator[str]:
+    seen = enumerate(zip(found.seen.frames, found.seen.pictures, strict=True))
+    for row, (frame, picture) in seen:
+        name = html.escape(frame)
+        cells = "".join(_cell(found.tags_of(bank, row, top)) for bank in found.banks)
+        yield (
+            f'<tr><td><img class="frame" alt="{name}" src="{image_source(picture)}">'
+            f'<span class="soft">{name}</span></td>{cells}</tr>\n'
+        )
+
+
+def _cell(tags: list[tuple[str, float, bool]]) -> str:
+    lines = "".join(
+        f'<div class="{"on" if on else "soft"}">{html.escape(name)} {score:.2f}</div>'
+        for name, score, on in tags
+    )
+    return f"<td>{lines}</td>"
+
+
+def _share_rows(found: Comparison, unsure: Sequence[frozenset[str]]) -> Iterator[str]:
+    shares = [_shares(found, bank) for bank in found.banks]
+    for tag in found.tag_names:
+        cells = "".join(
+            _share_cell(share.get(tag), tag in doubted)
+            for share, doubted in zip(shares, unsure, strict=True)
+        )
+        yield f"<tr><th>{html.escape(tag)}</th>{cells}</tr>\n"
+
+
+def _share_cell(share: float | None, doubted: bool) -> str:
+    if share is None:
+        return '<td class="soft">–</td>'
+    mark = " ?" if doubted else ""
+    return (
+        f'<td><span class="meter"><span style="width:{100 * share:.1f}%"></span></span>'
+        f"{100 * share:.1f} %{mark}</td>"
+    )
 
 
 def _doubt(found: Comparison) -> str:

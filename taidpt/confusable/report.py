@@ -1,18 +1,20 @@
-"""The report on confusable tags: lines, a picture (heat maps in a dendrogram's order), a page."""
+"""The report on confusable tags: lines, a page, a picture; tags in a dendrogram's order."""
 
 from __future__ import annotations
 
-import base64
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from taidpt.confusable.pairs import Confusion, Pair
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.pages.matrix import matrix
+from taidpt.runtime.pages.page import page
 from taidpt.runtime.storage.outputs import refuse_unwritable, write_output
 
 __all__ = ["check_report", "lines", "write_report"]
@@ -37,38 +39,75 @@ def check_report(path: str) -> None:
 
     Raises:
         InputError: another suffix than .png and .html, or no place to write to.
-        MissingDependencyError: matplotlib or scipy is not installed.
+        MissingDependencyError: scipy, or for a .png matplotlib, is not installed.
     """
-    if Path(path).suffix.lower() not in (".png", ".html"):
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".html"):
         raise InputError(f"--report {path}: expected a name that ends in .png or .html")
     refuse_unwritable(path)
-    with optional_packages("a picture or page (--report)", "demo"):
-        import matplotlib  # noqa: F401
+    with optional_packages("a report (--report)", "calibrate"):
         import scipy.cluster  # noqa: F401
+    if suffix == ".png":
+        with optional_packages("a picture (--report FILE.png)", "demo"):
+            import matplotlib  # noqa: F401
 
 
 def write_report(found: Confusion, path: str) -> None:
-    """Write a .png, or an .html page with the picture in it, in one step.
+    """Write a .png, or an .html page, in one step.
 
     Raises:
         InputError, MissingDependencyError: as `check_report`, or the disk is full.
     """
     check_report(path)
-    drawn = _picture(found)
-    if Path(path).suffix.lower() == ".html":
-        text, image = html.escape("\n".join(lines(found))), base64.b64encode(drawn).decode()
-        drawn = (
-            "<!doctype html><html lang='en'><meta charset='utf-8'><title>Confusable tags</title>"
-            "<h1>Confusable tags</h1>"
-            f"<img alt='how alike the tags are' src='data:image/png;base64,{image}'>"
-            f"<pre>{text}</pre></html>\n"
-        ).encode()
-    write_output(path, drawn)
+    draw = _page if Path(path).suffix.lower() == ".html" else _picture
+    write_output(path, draw(found))
 
 
-def _picture(found: Confusion) -> bytes:
-    """A PNG: how alike tags are and how often they are on together, alike tags side by side."""
-    from matplotlib.figure import Figure
+def _page(found: Confusion) -> bytes:
+    frames = f"{found.frames} frames" if found.frames else "no frames given"
+    order, parts = _order(found), []
+    parts.append(_table("Near-duplicates in the bank", "cosine", found.near_duplicates))
+    if found.frames:
+        parts.append(_table("On together", "share", found.fire_together))
+        parts.append(_names("Never on", found.never_on))
+    parts.append(_names("No text named them", found.no_text))
+    for title, values in _panels(found).items():
+        names = [found.names[index] for index in order]
+        parts.append(f"<h2>{title}</h2>\n{matrix(names, values[np.ix_(order, order)])}")
+    return page("Confusable tags", "".join(parts), f"{len(found.names)} tags, {frames}")
+
+
+def _table(title: str, column: str, pairs: Sequence[Pair]) -> str:
+    if not pairs:
+        return f'<h2>{title}</h2>\n<p class="soft">none</p>\n'
+    rows = "".join(
+        f"<tr><td>{html.escape(pair.first)}</td><td>{html.escape(pair.second)}</td>"
+        f'<td class="number">{pair.together if pair.frames else pair.alike:.2f}</td></tr>'
+        for pair in pairs[:_MOST_ROWS]
+    )
+    more = len(pairs) - _MOST_ROWS
+    rest = f'<p class="soft">and {more} more</p>\n' if more > 0 else ""
+    head = f'<thead><tr><th>tag</th><th>tag</th><th class="number">{column}</th></tr></thead>'
+    return (
+        f'<h2>{title}</h2>\n<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>\n'
+        f"{rest}"
+    )
+
+
+def _names(title: str, names: Sequence[str]) -> str:
+    shown = ", ".join(map(html.escape, names)) if names else '<span class="soft">none</span>'
+    return f"<h2>{title}</h2>\n<p>{shown}</p>\n"
+
+
+def _panels(found: Confusion) -> dict[str, npt.NDArray[np.float64]]:
+    panels = {"Alike in the bank": found.alike}
+    if found.together is not None:
+        panels["On together, by pair"] = found.together
+    return panels
+
+
+def _order(found: Confusion) -> list[int]:
+    """The tags that are most alike to another, with tags that are alike side by side."""
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -77,14 +116,19 @@ def _picture(found: Confusion) -> bytes:
     if len(order) > 1:
         apart = np.clip(1 - found.alike[np.ix_(order, order)], 0, 2)
         order = order[leaves_list(linkage(squareform(apart, checks=False), "average"))]
-    panels = {"alike in the bank": found.alike}
-    if found.together is not None:
-        panels["on together"] = found.together
+    return [int(index) for index in order]
+
+
+def _picture(found: Confusion) -> bytes:
+    """A PNG: how alike tags are and how often they are on together, alike tags side by side."""
+    from matplotlib.figure import Figure
+
+    order, panels = _order(found), _panels(found)
     names, side = [found.names[index] for index in order], 2.5 + 0.11 * len(order)
     figure = Figure(figsize=(0.5 + len(panels) * side, side), layout="constrained", dpi=80)
     row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, matrix) in zip(row, panels.items(), strict=True):
-        image = axes.imshow(matrix[np.ix_(order, order)], vmin=0, vmax=1, cmap="magma_r")
+    for axes, (title, values) in zip(row, panels.items(), strict=True):
+        image = axes.imshow(values[np.ix_(order, order)], vmin=0, vmax=1, cmap="magma_r")
         axes.set_title(title, fontsize=9)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
         axes.set_yticks(range(len(names)), names, fontsize=6)

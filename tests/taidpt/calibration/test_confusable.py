@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from taidpt.cli import cli
 from taidpt.confusable.pairs import find_confusable
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import InputError
-from tests.runtime.tiny import tiny_bundle
+from tests.runtime import tiny
 
 NAMES = ("car", "auto", "dog", "cat")
 THRESHOLDS = tuple(
@@ -60,14 +61,16 @@ def test_command_writes_a_page_and_a_picture(bank: ClassBank, tmp_path: Path) ->
     pictures.mkdir()
     for index in range(3):
         Image.new("RGB", (16, 16), (80 * index, 0, 0)).save(pictures / f"{index}.png")
-    bundle = str(tiny_bundle(tmp_path / "a.taidpt"))
+    bundle = str(tiny.tiny_bundle(tmp_path / "a.taidpt"))
     page, drawn = tmp_path / "a.html", tmp_path / "a.png"
     done = CliRunner().invoke(
         cli, ["calibrate", bundle, "--frames", str(pictures), "--report", str(page)]
     )
     assert done.exit_code == 0, done.output
     assert "3 frames" in done.output
-    assert "never on" in page.read_text()
+    text = page.read_text()
+    assert "<h2>Never on</h2>" in text
+    assert all(text.count(f">{html.escape(name)}<") >= 2 for name in tiny.NAMES), "a row, a column"
     bank.save(tmp_path / "a.bank")
     done = CliRunner().invoke(cli, ["calibrate", str(tmp_path / "a.bank"), "--report", str(drawn)])
     assert done.exit_code == 0, done.output
