@@ -196,9 +196,9 @@ class Merge(Generic[T]):
             self._begin_next()
 
     @property
-    def dropped(self) -> int:
-        """Number of items that were dropped, over all sources."""
-        return sum(fetcher.dropped for fetcher in self._fetchers)
+    def dropped(self) -> tuple[int, ...]:
+        """Number of items that were dropped of each source that has begun."""
+        return tuple(fetcher.dropped for fetcher in self._fetchers)
 
     def __iter__(self) -> Iterator[T]:
         running = list(range(len(self._fetchers)))

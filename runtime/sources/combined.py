@@ -107,7 +107,13 @@ class MergedSource(Source):
     @property
     def dropped(self) -> int:  # type: ignore[override]  # counted by the merge
         """Frames of live sources that were dropped because newer frames had arrived."""
-        return 0 if self._merge is None else self._merge.dropped
+        return sum(self.dropped_by_source.values())
+
+    @property
+    def dropped_by_source(self) -> dict[str, int]:
+        """The same by the name of each source that has begun."""
+        counts = () if self._merge is None else self._merge.dropped
+        return dict(zip(self._labels, counts, strict=False))
 
     def close(self) -> None:
         """Close all sources."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import os
 import warnings
@@ -17,7 +18,7 @@ from taidpt.runtime.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "image_pixels", "is_image", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "decode_image", "image_pixels", "is_image", "read_image"]
 
 _LOG = logging.getLogger("taidpt.runtime")
 
@@ -61,29 +62,44 @@ def read_image(path: str | Path) -> npt.NDArray[Any]:
     Raises:
         InputError: missing, not a picture, truncated, or too large for this machine's memory.
     """
+    return _read(Path(path), str(path), None)
+
+
+def decode_image(data: bytes, name: str, most_pixels: int | None = None) -> npt.NDArray[Any]:
+    """Read a picture that is in memory, as `read_image` does.
+
+    Args:
+        data: the content of a picture file.
+        name: what errors call it.
+        most_pixels: upper bound of its pixels, beside that of the memory.
+    """
+    return _read(io.BytesIO(data), name, most_pixels)
+
+
+def _read(file: Path | io.BytesIO, name: str, most_pixels: int | None) -> npt.NDArray[Any]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    path = Path(path)
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 million pixels on; `_check_size` refuses by memory instead
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_formats()) as image:
-                _check_size(image, path)
-                _warn_of_others(image, path)
+            with Image.open(file, formats=_formats()) as image:
+                _check_size(image, name, most_pixels)
+                _warn_of_others(image, name)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return _pixels(image, path)
+                return _pixels(image, name)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too many pixels to open safely: {error}") from None
+        raise InputError(f"{name}: too many pixels to open safely: {error}") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture of a known format{_unknown_hint(path)}") from None
+        hint = _unknown_hint(file) if isinstance(file, Path) else ""
+        raise InputError(f"{name}: not a picture of a known format{hint}") from None
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{name}: no such file") from None
     except MemoryError:
-        raise InputError(f"{path}: not enough memory to read the picture") from None
+        raise InputError(f"{name}: not enough memory to read the picture") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as a picture: {error}") from None
+        raise InputError(f"{name}: cannot be read as a picture: {error}") from None
 
 
 def image_pixels(image: Image) -> npt.NDArray[Any]:
@@ -129,13 +145,19 @@ def _is_signature(head: bytes) -> bool:
     )
 
 
-def _check_size(image: Image, path: Path) -> None:
-    """Refuse a picture that would need more than its share of the memory."""
+def _check_size(image: Image, name: str, most_pixels: int | None) -> None:
+    """Refuse a picture that would need more than its share of the memory, or too many pixels."""
     memory = _memory_bytes()
     limit = memory // (_SHARE_OF_MEMORY * _BYTES_A_PIXEL)
-    if image.width * image.height > limit:
+    count = image.width * image.height
+    if most_pixels is not None and count > most_pixels:
         raise InputError(
-            f"{path}: {image.width}x{image.height} is too many pixels to open safely: this machine "
+            f"{name}: {image.width}x{image.height} is more than {most_pixels / 1e6:.0f} million "
+            "pixels; send a smaller picture"
+        )
+    if count > limit:
+        raise InputError(
+            f"{name}: {image.width}x{image.height} is too many pixels to open safely: this machine "
             f"has {memory / 1e9:.1f} GB of memory, which allows {limit / 1e6:.0f} million pixels"
         )
 
@@ -144,20 +166,20 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _warn_of_others(image: Image, path: Path) -> None:
+def _warn_of_others(image: Image, name: str) -> None:
     """Say that animations and further pages are not used; an MPO's second picture is a preview."""
     count = getattr(image, "n_frames", 1)
     if count > 1 and image.format != "MPO":
         what = "page" if image.format == "TIFF" else "frame"
-        _LOG.warning("%s: has %d %ss; the first one is used", path, count, what)
+        _LOG.warning("%s: has %d %ss; the first one is used", name, count, what)
 
 
-def _pixels(image: Image, path: str | Path) -> npt.NDArray[Any]:
+def _pixels(image: Image, name: str) -> npt.NDArray[Any]:
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
-        return _deep_grey(np.asarray(image), path)
+        return _deep_grey(np.asarray(image), name)
     if mode == "F":
-        raise InputError(f"{path}: a float picture; save it with 8 or 16 bits a channel")
+        raise InputError(f"{name}: a float picture; save it with 8 or 16 bits a channel")
     if mode not in _DIRECT:
         has_alpha = mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info
         image = image.convert("RGBA" if has_alpha else "RGB")
@@ -176,9 +198,9 @@ def _as_array(image: Image) -> npt.NDArray[np.uint8]:
     return array
 
 
-def _deep_grey(values: npt.NDArray[Any], path: str | Path) -> npt.NDArray[np.uint16]:
+def _deep_grey(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
     if values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{path}: a grey picture of more than 16 bits; save it with 16 bits")
+        raise InputError(f"{name}: a grey picture of more than 16 bits; save it with 16 bits")
     return values.astype(np.uint16)
 
 
