@@ -9,7 +9,7 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["bench", "tag"]
+__all__ = ["bench", "serve", "tag"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path()
@@ -166,3 +166,36 @@ def bench(json: str | None, **options: Any) -> None:
     from taidpt.runtime.bench.bench import bench_command
 
     bench_command(target=json, **options)
+
+
+@click.command()
+@click.argument("bundle", type=_FILE, required=False)
+@click.argument("sources", nargs=-1, type=_FILE, metavar="SOURCE...")
+@click.option("--host", show_default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="Port.")
+@_file("--token-file", "File with the token that clients need.")
+@click.option("--data", type=_FILE, metavar="FOLDER", help="Folder of events, banks and clips.")
+@_file("--bank", "Class bank whose tags are used. Needs an export with --swappable-bank.")
+@_file("--prompts", "Prompts file. Its contexts are used for names that are added.")
+@click.option("--webhook", metavar="URL", help="POST each event as JSON.")
+@click.option("--mqtt", metavar="URL", help="Publish events: mqtt://[user:pw@]host[:port][/topic].")
+@click.option(
+    "--max-fps", type=_POSITIVE, show_default="5", help="Tag at most so many frames per second."
+)
+@click.option(
+    "--batch",
+    type=_AT_LEAST_ONE,
+    show_default="one frame of each camera",
+    help="Texts, pictures or frames computed at once.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
+@_backend_options
+def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options: Any) -> None:
+    """Serve a page and an API with the tags of cameras and streams.
+
+    A SOURCE is a camera (/dev/video0), a stream (rtsp://…), a GStreamer pipeline (gst:…), or a
+    file, which is played again and again. The page is at http://127.0.0.1:8000.
+    """
+    from taidpt.runtime.serve.server import config_from_options, run_serve
+
+    run_serve(config_from_options(bundle, sources, options), verbose)

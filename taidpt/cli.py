@@ -48,6 +48,7 @@ COMMANDS = {
     "tune": Command("taidpt.commands.tune:tune", "tune"),
     "export": Command("taidpt.export.cli.commands:export", "export"),
     "tag": Command("taidpt.runtime.commands:tag"),
+    "serve": Command("taidpt.runtime.commands:serve", "serve"),
     "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
     "bank make": Command("taidpt.export.cli.bank_commands:make", "export"),
     "bank compare": Command("taidpt.export.cli.bank_commands:compare", "export"),
@@ -62,7 +63,7 @@ COMMANDS = {
 }
 # How `taidpt --help` groups them.
 _SECTIONS = {
-    "From texts to tags": ("demo", "tune", "export", "tag"),
+    "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
     "For your scene": ("calibrate", "bank"),
     "Checks": ("verify", "bench", "doctor"),
     "Research": ("research",),

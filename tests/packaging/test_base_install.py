@@ -46,6 +46,7 @@ STOPS = {
     "bank make": "street.safetensors -o out.bank",
     "bank compare": "street.taidpt frames/ --bank old.bank",
     "demo": "",
+    "serve": "street.taidpt clip.mp4",
     "calibrate": "street.taidpt --frames frames/",
 }
 # Command lines of the base install that no document shows for the device.

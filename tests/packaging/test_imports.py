@@ -42,6 +42,8 @@ ORDER = {
         painting
         tagger sinks
         bench tag
+        sites
+        serve
         commands
     """,
     "kernels": """

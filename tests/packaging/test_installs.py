@@ -91,6 +91,7 @@ def test_wheel_is_small_and_whole(wheel: Path) -> None:
     assert "taidpt/py.typed" in names
     assert "taidpt/toyworld/files/model.safetensors" in names
     assert "taidpt/runtime/pages/colours.css" in names
+    assert "taidpt/runtime/serve/page/app.js" in names
 
 
 def test_sdist_holds_what_cmake_builds(sdist: Path) -> None:

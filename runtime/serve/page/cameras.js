@@ -1,0 +1,103 @@
+// A card a camera: its picture, its tags as bars around their thresholds, a tag's heatmap on click.
+import { make } from "./dom.js";
+
+const BARS = 8;
+const MARK = 60; // where every bar has its threshold, in percent of its length
+
+export class Camera {
+  constructor(described) {
+    this.id = described.id;
+    this.picture = make("img", { alt: `Live picture of ${this.id}`, className: "picture" });
+    this.heat = make("img", { alt: "", className: "heat", hidden: true });
+    this.state = make("p", { className: "soft state" });
+    this.bars = make("ul", { className: "bars", ariaLabel: `Tags of ${this.id}` });
+    this.rows = new Map();
+    this.tag = null;
+    this.above = this.below = 1e-3;
+    this.element = make(
+      "article",
+      { className: "camera", ariaLabel: this.id },
+      make("div", { className: "frame" }, this.picture, this.heat),
+      make("div", { className: "title" }, make("h3", { textContent: this.id }), this.state),
+      this.bars,
+    );
+    this.describe(described);
+  }
+
+  describe(described) {
+    const slow = described.age_s !== null && described.age_s > 5;
+    this.state.textContent =
+      described.error ?? (slow ? `no frame for ${described.age_s.toFixed(0)} s` : described.state);
+    this.state.classList.toggle("bad", Boolean(described.error) || slow);
+  }
+
+  show(blob) {
+    const old = this.picture.src;
+    this.picture.src = URL.createObjectURL(blob);
+    if (old) URL.revokeObjectURL(old);
+  }
+
+  // Tags that are on first, then the best of the others, so that rows do not jump with every frame.
+  update(tags) {
+    const on = tags.filter((tag) => tag.on);
+    const shown = [...on, ...tags.filter((tag) => !tag.on)].slice(0, Math.max(BARS, on.length));
+    for (const tag of shown) {
+      const distance = tag.score - tag.threshold;
+      this.above = Math.max(this.above, distance);
+      this.below = Math.max(this.below, -distance);
+    }
+    const rows = shown.map((tag) => this.row(tag));
+    if (rows.some((row, index) => this.bars.children[index] !== row) || rows.length !== this.bars.children.length) {
+      const focused = document.activeElement;
+      this.bars.replaceChildren(...rows);
+      if (this.bars.contains(focused)) focused.focus();
+    }
+  }
+
+  row(tag) {
+    let row = this.rows.get(tag.name);
+    if (!row) {
+      const bar = make("span", { className: "fill" });
+      const value = make("span", { className: "value" });
+      const button = make(
+        "button",
+        { type: "button", title: "Show where this tag is seen", ariaPressed: "false", onclick: () => this.explain(tag.name) },
+        make("span", { className: "name", textContent: tag.name }),
+        make("span", { className: "bar" }, bar, make("span", { className: "mark" })),
+        value,
+      );
+      row = make("li", {}, button);
+      row.parts = { bar, value, button };
+      this.rows.set(tag.name, row);
+    }
+    const { bar, value, button } = row.parts;
+    const distance = tag.score - tag.threshold;
+    const length = distance >= 0 ? MARK + (distance / this.above) * (100 - MARK) : MARK * (1 + distance / this.below);
+    bar.style.width = `${Math.max(length, 1)}%`;
+    value.textContent = tag.probability === null ? tag.score.toFixed(2) : `${(100 * tag.probability).toFixed(0)} %`;
+    row.classList.toggle("on", tag.on);
+    button.ariaPressed = String(this.tag === tag.name);
+    return row;
+  }
+
+  // The heatmap is drawn by the server over the newest frame, once a second while it is wanted.
+  explain(name) {
+    const before = this.rows.get(this.tag);
+    if (before) before.parts.button.ariaPressed = "false";
+    clearInterval(this.timer);
+    this.tag = this.tag === name ? null : name;
+    this.heat.hidden = this.tag === null;
+    if (this.tag === null) return;
+    this.rows.get(name).parts.button.ariaPressed = "true";
+    this.heat.alt = `Where ${name} is seen`;
+    const draw = () => {
+      const query = new URLSearchParams({ tag: this.tag, at: "" });
+      query.delete("at");
+      const next = new Image();
+      next.onload = () => (this.heat.src = next.src);
+      next.src = `/v1/cameras/${this.id}/heatmap?${query}#${Date.now()}`;
+    };
+    draw();
+    this.timer = setInterval(draw, 1000);
+  }
+}

@@ -1,0 +1,1 @@
+document.getElementById("failed").hidden = !location.search.includes("failed");

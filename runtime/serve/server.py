@@ -1,0 +1,190 @@
+"""Run `taidpt serve`: open everything, serve until a signal, close everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.sinks.base import Sink
+from taidpt.runtime.sinks.mqtt import open_mqtt
+from taidpt.runtime.sinks.webhook import open_webhook
+from taidpt.runtime.sites.config import CameraConfig, SiteConfig
+from taidpt.runtime.sites.site import Site
+from taidpt.runtime.sites.store import EventStore
+from taidpt.runtime.storage.atomic import try_lock
+from taidpt.runtime.tag.terminal import log_to_stderr
+from taidpt.runtime.tagger.tagger import Tagger
+
+__all__ = ["config_from_options", "run_serve"]
+
+_LOG = logging.getLogger("taidpt.runtime")
+# Connections at once, above which the rest is answered with 503.
+_MOST_CONNECTIONS = 256
+# How long open answers may take at the end, in seconds.
+_GRACE_S = 3
+# Bytes of a request's head: cookies of other services on the same host fit.
+_LARGEST_HEAD = 32 << 10
+
+
+def config_from_options(
+    bundle: str | None, sources: Sequence[str], options: Mapping[str, Any]
+) -> SiteConfig:
+    """A configuration from the command line; `--config` names a file that the options override.
+
+    Raises:
+        InputError: there is no bundle or no source, or a value is wrong.
+    """
+    if bundle is None:
+        raise InputError("no bundle; give BUNDLE and a SOURCE, or --config site.yaml")
+    given = {name: value for name, value in options.items() if value is not None}
+    cameras = tuple(
+        CameraConfig(f"camera-{number}", source) for number, source in enumerate(sources, 1)
+    )
+    return SiteConfig(bundle, cameras, **given)
+
+
+def run_serve(config: SiteConfig, verbose: bool = False) -> None:
+    """Serve a site until SIGINT or SIGTERM.
+
+    Raises:
+        TaidptError: the bundle, the port, the data folder or the token cannot be used; or tagging
+            failed.
+    """
+    with optional_packages("taidpt serve", "serve"):
+        from taidpt.runtime.serve.app import make_app
+        from taidpt.runtime.serve.feed import Feed
+        from taidpt.runtime.serve.security import read_token
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(log_to_stderr(logging.DEBUG if verbose else logging.INFO))
+        token = read_token(config.token_file, config.host)
+        listening = stack.enter_context(_listen(config))
+        _lock_folder(config)
+        tagger = stack.enter_context(_open_tagger(config))
+        relay = _Relay()
+        store = stack.enter_context(
+            EventStore(config.folder / "events.sqlite", config.retention, relay)
+        )
+        site = stack.enter_context(Site(config, tagger, store, _open_sinks(config, stack)))
+        feed = Feed(site)
+        relay.feed = feed
+        app = make_app(site, feed, token)
+        site.start()
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        _LOG.info("on %s; the page is at http://%s:%d", tagger.device, shown, port)
+        with _served(app, listening):
+            _wait(site)
+        if site.failure is not None:
+            raise site.failure
+
+
+class _Relay:
+    """Passes stored events on, once there is somebody to pass them to."""
+
+    feed: Any = None
+
+    def __call__(self, event: Any) -> None:
+        if self.feed is not None:
+            self.feed.on_event(event)
+
+
+@contextlib.contextmanager
+def _served(app: Any, listening: socket.socket) -> Iterator[None]:
+    """Serve in a thread of its own, so that signals stay with the main thread."""
+    import uvicorn
+
+    settings = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        lifespan="on",
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_S,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=_LARGEST_HEAD,
+    )
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.end_streams()  # they would never end by themselves
+            await super().shutdown(sockets)
+
+    server = Server(settings)
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True, name="http"
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(_GRACE_S + 2.0)
+
+
+def _wait(site: Site) -> None:
+    """Until SIGTERM, or until tagging has failed; SIGINT raises KeyboardInterrupt as usual."""
+    previous = signal.getsignal(signal.SIGTERM)
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main:
+        signal.signal(signal.SIGTERM, lambda *_: site.ended.set())
+    try:
+        site.ended.wait()
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _listen(config: SiteConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=128)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {config.host}:{config.port}: {error.strerror or error}; choose "
+            "another with --port (0: any that is free)"
+        ) from None
+
+
+def _lock_folder(config: SiteConfig) -> None:
+    try:
+        config.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{config.folder}: cannot be made: {error.strerror}; see --data") from None
+    if try_lock(config.folder) is None:
+        raise InputError(
+            f"{config.folder}: another `taidpt serve` uses this folder; name another with --data"
+        )
+
+
+def _open_tagger(config: SiteConfig) -> Tagger:
+    tagger = Tagger.load(
+        config.bundle,
+        device=config.device,
+        threads=config.threads,
+        trust_engine=config.trust_engine,
+        resize=config.resize,
+    )
+    if config.bank is not None:
+        tagger.use_bank(config.bank)
+    return tagger
+
+
+def _open_sinks(config: SiteConfig, stack: contextlib.ExitStack) -> list[Sink]:
+    sinks: list[Sink] = []
+    if config.webhook is not None:
+        sinks.append(open_webhook(config.webhook))
+    if config.mqtt is not None:
+        sinks.append(open_mqtt(config.mqtt))
+    for sink in sinks:
+        stack.callback(sink.close)
+    return sinks

@@ -1,0 +1,1 @@
+"""Cameras that run for months: read, tagged together, their events kept."""
