@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         local_similarity_node,
         onnx_translation_table,
     )
+    from taidpt.kernels.local_similarity.prepared_launch import PreparedLocalSimilarity
     from taidpt.kernels.local_similarity.torch_op import local_similarity
 
 __all__ = [
     "DOMAIN",
     "OP_TYPE",
     "Epilogue",
+    "PreparedLocalSimilarity",
     "Scores",
     "attach_function",
     "fused_scores",
@@ -38,6 +40,7 @@ __all__ = [
 _HOMES = {
     "inputs": ("Epilogue",),
     "fused_scores": ("Scores", "fused_scores"),
+    "prepared_launch": ("PreparedLocalSimilarity",),
     "onnx_node": (
         "DOMAIN",
         "OP_TYPE",

@@ -18,6 +18,7 @@ from taidpt.kernels.local_similarity.triton_operands import (
     inverse_lengths,
     is_interpreted,
     kernel_type,
+    launch,
     on_device_of,
     precision,
 )
@@ -82,7 +83,9 @@ def _launch(
         parts = patches.new_empty((3, tiles.splits, B, C), dtype=torch.float32)
         best_parts = None if best is None else best.new_empty((tiles.splits, B, C))
     grid = (-(-C // tiles.block_c) * -(-B // tiles.images), tiles.splits)
-    forward_kernel[grid](
+    launch(
+        forward_kernel,
+        grid,
         patches,
         bank,
         values,
@@ -137,7 +140,9 @@ def _combine(
 ) -> None:
     """Join the splits' softmax states, [3, SPLITS, B, C], into `outputs`."""
     _, splits, B, C = parts.shape
-    combine_kernel[(-(-B * C // _COMBINE_BLOCK),)](
+    launch(
+        combine_kernel,
+        (-(-B * C // _COMBINE_BLOCK),),
         parts,
         best_parts,
         outputs.result,

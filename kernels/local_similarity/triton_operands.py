@@ -6,7 +6,10 @@ Under TRITON_INTERPRET=1 launches run on CPU tensors.
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,9 +25,11 @@ __all__ = [
     "inverse_lengths",
     "is_interpreted",
     "kernel_type",
+    "launch",
     "on_device_of",
     "precision",
     "prepared",
+    "recorded_launches",
 ]
 
 _DTYPES = {
@@ -34,6 +39,48 @@ _DTYPES = {
 }
 # The first compute capability whose tensor cores multiply bf16 and TF32.
 _AMPERE = 80
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch that was made, with what it takes to make it again."""
+
+    kernel: Any
+    compiled: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+
+    def bound(self) -> tuple[Any, tuple[int, ...], tuple[Any, ...], tuple[Any, ...]]:
+        """The compiled kernel's launcher, three sizes of the grid, its handles, its arguments."""
+        grid = (*self.grid, 1, 1)[:3]
+        names = self.kernel.arg_names[len(self.arguments) :]
+        arguments = (*self.arguments, *(self.constants[name] for name in names))
+        # no metadata, and no hooks of a profiler
+        handles = (self.compiled.function, self.compiled.packed_metadata, None, None, None)
+        return self.compiled.run, grid, handles, arguments
+
+
+_RECORDED: ContextVar[list[Launch] | None] = ContextVar("_RECORDED", default=None)
+
+
+@contextmanager
+def recorded_launches() -> Iterator[list[Launch]]:
+    """Launches made inside; none in the interpreter, which compiles nothing."""
+    launches: list[Launch] = []
+    token = _RECORDED.set(launches)
+    try:
+        yield launches
+    finally:
+        _RECORDED.reset(token)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Launch a kernel, whose arguments come first and its constants by name."""
+    compiled = kernel[grid](*arguments, **constants)
+    launches = _RECORDED.get()
+    if launches is not None and compiled is not None:
+        launches.append(Launch(kernel, compiled, grid, arguments, constants))
 
 
 def prepared(inputs: Inputs) -> Inputs:
@@ -118,7 +165,12 @@ def inverse_lengths(patches: torch.Tensor) -> torch.Tensor:
     B, P, D = patches.shape
     result = patches.new_empty((B, P), dtype=torch.float32)
     block = min(1024, triton.next_power_of_2(D))
-    inverse_length_kernel[(B * P,)](
-        patches, result, patches.stride(0), patches.stride(1), P, D, BLOCK_D=block, num_warps=4
+    strides = patches.stride(0), patches.stride(1)
+    launch(
+        inverse_length_kernel,
+        (B * P,),
+        *(patches, result, *strides, P, D),
+        BLOCK_D=block,
+        num_warps=4,
     )
     return result
