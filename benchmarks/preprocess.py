@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from taidpt.runtime.bundle.manifest import InputSpec
+from taidpt.runtime.bundle.view import plan_crop
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
-from taidpt.runtime.preprocess.resize import plan_crop
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

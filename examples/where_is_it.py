@@ -16,8 +16,8 @@ def main(bundle: str, picture: str, tag: str, target: str) -> None:
     frame = read_image(picture)
     with Tagger.load(bundle) as tagger:
         result = tagger(frame)
-        crop_hw = tagger.bundle.manifest.input.crop_hw
-        painted = paint_heatmap(rgb_image(frame), result, tag, crop_hw)
+        spec = tagger.bundle.manifest.input
+        painted = paint_heatmap(rgb_image(frame), result, tag, spec)
     painted.save(target)
     print(f"{tag}: score {result[tag].score:.2f}, heatmap {result.heatmap(tag).shape}")
 

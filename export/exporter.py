@@ -15,6 +15,7 @@ from typing import Any
 from taidpt import __version__
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.encoders.local_branch import ImageEncoder, image_encoder
+from taidpt.encoders.views import plan_view, view_encoder
 from taidpt.export.classes.bake import bake
 from taidpt.export.classes.banked_classes import Classes, load_classes
 from taidpt.export.graph.encoder import (
@@ -52,6 +53,7 @@ from taidpt.runtime.bundle.bundle import (
     Scoring,
     TagEntry,
 )
+from taidpt.runtime.bundle.view import ViewRequest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import sha256_of
 from taidpt.runtime.top_k import floor_scores
@@ -79,6 +81,7 @@ class ExportOptions:
         top_k: number of best scores to return for each frame; None for all.
         frame: camera frames whose colour conversion and resize go into the graph; None leaves
             both outside.
+        view: which part of a frame the model sees, as `ViewRequest.parse` reads it.
         images: a folder of the user's own pictures for the parity gate.
         pretrained: another source of the same weights (same hash).
         parity_bound: least centred cosine with PyTorch, 0.999 or more.
@@ -92,6 +95,7 @@ class ExportOptions:
     bank: str = "constant"
     top_k: int | None = None
     frame: FrameInput | None = None
+    view: str = "crop"
     images: Path | None = None
     pretrained: str | None = None
     parity_bound: float = EXPORT_BOUND
@@ -99,6 +103,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         describe_opset(self.opset)
+        ViewRequest.parse(self.view)
         if not BOUND <= self.parity_bound <= 1:
             raise InputError(f"parity bound {self.parity_bound}: expected from {BOUND} to 1")
 
@@ -168,14 +173,15 @@ def _write(
         bank = bake(prompts, clip).with_thresholds_for(scoring.transform)
         progress.advance()
 
-        encoder, spec = image_encoder(clip), _input_spec(clip, options.frame)
-        crop = EncoderInput(clip.image_size, clip.image_size, clip.mean, clip.std)
-        model = _model_info(clip, encoder)
-        del clip  # and with it the text tower
+        plain = image_encoder(clip)
+        spec = _input_spec(clip, plain, options)
+        crop = EncoderInput(*spec.crop_hw, clip.mean, clip.std)
+        encoder, model = view_encoder(plain, spec), _model_info(clip, plain, spec)
+        del clip, plain  # and with them the text tower
         return_memory()
 
         progress.start("Running PyTorch", 1)
-        pictures = [*generated_pictures(crop.height), *heldout_pictures(), *own]
+        pictures = [*generated_pictures(min(spec.crop_hw)), *heldout_pictures(), *own]
         pictures = camera_frames(pictures, spec)
         pixels = [picture.pixels for picture in pictures]
         reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
@@ -239,8 +245,11 @@ def _sides(pictures: Sequence[Picture]) -> Sides:
     )
 
 
-def _input_spec(clip: ClipModel, frame: FrameInput | None) -> InputSpec:
-    spec = InputSpec(clip.image_size, clip.image_size, clip.mean, clip.std)
+def _input_spec(clip: ClipModel, encoder: ImageEncoder, options: ExportOptions) -> InputSpec:
+    frame, request = options.frame, ViewRequest.parse(options.view)
+    aspect = request.aspect(None if frame is None else (frame.height, frame.width))
+    view, size = plan_view(request, encoder, clip.image_size, aspect)
+    spec = InputSpec(*size, clip.mean, clip.std, view=view)
     return spec if frame is None else frame.spec(spec)
 
 
@@ -252,14 +261,15 @@ def _tag_entries(prompts: Classes, bank: ClassBank) -> tuple[TagEntry, ...]:
     )
 
 
-def _model_info(clip: ClipModel, encoder: ImageEncoder) -> ModelInfo:
+def _model_info(clip: ClipModel, encoder: ImageEncoder, spec: InputSpec) -> ModelInfo:
+    tiles = spec.view.tiles
     return ModelInfo(
         name=clip.name,
         pretrained=clip.pretrained,
         weights_sha256=clip.weights_sha256,
         licence=clip.licence,
         embed_dim=clip.embed_dim,
-        grid=encoder.grid(clip.image_size, clip.image_size),
+        grid=encoder.grid(*(spec.crop_hw if tiles is None else (tiles.side, tiles.side))),
     )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from taidpt.runtime.bank.class_bank import FloatArray
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.runtime.bank.thresholds import UNCERTAIN, Threshold, Thresholds, is_from_texts
+from taidpt.runtime.bundle.view import join_tiles
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.top_k import expand_top
 
@@ -74,6 +75,7 @@ class Vocabulary:
         maps: Sequence[MapJson | None],
         grid: tuple[int, int],
         local_rows: FloatArray | None = None,
+        corners: tuple[tuple[int, int], ...] = ((0, 0),),
     ) -> None:
         """Describe C tags.
 
@@ -81,15 +83,16 @@ class Vocabulary:
             names: C tag names.
             thresholds: C thresholds on the merged score.
             maps: C maps from score to probability, each None before calibration.
-            grid: rows and columns of patches.
+            grid: rows and columns of patches, of a tile if there are several.
             local_rows: local class embeddings, float32 [C, D]; None gives no heatmaps.
+            corners: top and left of each tile in the frame, in patches.
         """
         table = Thresholds.of(thresholds)
         self.names = names
         self.on, self.off, self.sources = table.on, table.off, table.sources
         self._from_texts = tuple(map(is_from_texts, table.sources))
         self.maps = ProbabilityMaps.of(maps)
-        self.grid = grid
+        self.grid, self.corners = grid, corners
         self._local_rows = local_rows
 
     def with_threshold(self, on: float, off: float) -> Vocabulary:
@@ -231,7 +234,7 @@ class TagResult:
         return iter(self.on_tags)
 
     def heatmap(self, name: str) -> FloatArray:
-        """Where in the crop a tag is seen.
+        """Where a tag is seen, in the part of the frame that the model looks at.
 
         Args:
             name: one of the bundle's tags.
@@ -243,7 +246,7 @@ class TagResult:
         row = self.vocabulary.local_row(self.vocabulary.index(name))
         # not a BLAS product: its threads cost more than this small sum
         similarities: FloatArray = np.einsum("pd,d->p", self.patch_features, row)
-        return similarities.reshape(self.vocabulary.grid)
+        return join_tiles(similarities, self.vocabulary.grid, self.vocabulary.corners)
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """Return plain JSON values: the `top` best tags (None: all), best score first."""

@@ -257,6 +257,7 @@ def _from_torch(bundle: Bundle, own: list[Picture], options: VerifyOptions) -> _
         return None
     from taidpt.clip.model import load_clip
     from taidpt.encoders.local_branch import image_encoder
+    from taidpt.encoders.views import view_encoder
     from taidpt.export.parity.torch_reference import TorchReference
 
     info = bundle.manifest.model
@@ -270,9 +271,9 @@ def _from_torch(bundle: Bundle, own: list[Picture], options: VerifyOptions) -> _
         raise InputError(
             f"{info.name} {info.pretrained}: other weights than the bundle was made of"
         )
-    reference = TorchReference(
-        image_encoder(clip), crop_spec(bundle.manifest.input), bundle.bank, bundle.manifest.scoring
-    )
+    crop = crop_spec(bundle.manifest.input)
+    encoder = view_encoder(image_encoder(clip), crop)
+    reference = TorchReference(encoder, crop, bundle.bank, bundle.manifest.scoring)
     pictures = own or list(StoredAnswers.load(bundle.file(EXPECTATIONS_FILE)).pictures)
     spec, pixels = bundle.manifest.input, [picture.pixels for picture in pictures]
     crops = encoder_pixels(spec, pixels)

@@ -131,6 +131,13 @@ _JSON = click.option(
     help="Return only each frame's K best scores, for thousands of tags.",
 )
 @click.option(
+    "--view",
+    metavar="VIEW",
+    default="crop",
+    help="Part of a frame that the model sees. crop (the centre), whole (squeezed into a square), "
+    "wide (a rectangle of 16:9 or of --frame-size; wide:4x3) or tiles:N (N squares).",
+)
+@click.option(
     "--frame-size",
     metavar="WxH",
     show_default="both outside",

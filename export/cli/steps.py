@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taidpt.progress import Progress
+from taidpt.runtime.bundle.view import ViewRequest
 from taidpt.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ _OF_PROMPTS = (
     "merge_weight",
     "temperature",
     "opset",
+    "view",
     "frame_size",
     "images",
     "pretrained",
@@ -90,6 +92,7 @@ def read_options(
         check_cpu_options(source, output)
     if source.is_dir():
         _check_bundle_options(source, output, _without_gate_images(given, engine), for_cpu)
+    ViewRequest.parse(options["view"])
     settings["bank"] = "input" if settings.pop("swappable_bank") else "constant"
     colours = {name: settings.pop(f"frame_{name}") for name in ("format", "matrix", "range")}
     settings["frame"] = _frame_input(settings.pop("frame_size"), colours)

@@ -83,10 +83,9 @@ def encoder_of(bundle: Bundle) -> onnx.ModelProto:
             f"{path}: holds no encoder that can be taken out; export it again"
         ) from None
     info = bundle.manifest.model
-    patches = info.grid[0] * info.grid[1]
     shapes: tuple[list[int | str], ...] = (
         ["batch", info.embed_dim],
-        ["batch", patches, info.embed_dim],
+        ["batch", bundle.manifest.patches, info.embed_dim],
     )
     for output, shape in zip(alone.outputs, shapes, strict=True):
         output.dtype = output.dtype or onnx_ir.DataType.FLOAT

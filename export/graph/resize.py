@@ -27,7 +27,7 @@ from taidpt.runtime.bundle.input_spec import (
 )
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import yuv_to_rgb_matrix
-from taidpt.runtime.preprocess.resize import plan_crop, resize_matrix
+from taidpt.runtime.preprocess.resize import resize_matrix
 
 if TYPE_CHECKING:
     import onnx
@@ -182,7 +182,7 @@ class _Front(NodeAdder):
     def resized(self, planes: str, spec: InputSpec) -> str:
         """Whole numbers in 0 … 255 as floats, [N, 3, h, w]."""
         crop_hw = _baked(spec).crop
-        plan = plan_crop((spec.height, spec.width), crop_hw)
+        plan = spec.plan((spec.height, spec.width))
         across = resize_matrix(spec.width, plan.resized_width, plan.left, crop_hw[1])
         down = resize_matrix(spec.height, plan.resized_height, plan.top, crop_hw[0])
         rows = np.flatnonzero(down.any(axis=0))

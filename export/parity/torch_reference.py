@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from taidpt.export.parity.graph_outputs import BATCH, Arrays, Pixels
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
-from taidpt.runtime.preprocess.resize import plan_crop
 from taidpt.score_transforms import transform_scores
 from taidpt.scores import SCORE_SCALE, global_scores, local_scores, merged_scores
 
@@ -67,6 +66,7 @@ class TorchReference:
             mean=self.spec.mean,
             std=self.spec.std,
             interpolation=self.spec.interpolation,
+            resize_mode="squash" if self.spec.view.sees_all else "shortest",
         )
 
     @torch.no_grad()
@@ -124,14 +124,15 @@ def _pil(pixels: Pixels) -> Any:
 
 
 def _rows_first(image: Any, spec: InputSpec) -> Any:
-    """A tall picture resized before the transform sees it, the width first.
+    """A picture resized before the transform sees it, the width first.
 
-    From version 13 on, Pillow resizes the height first where a picture is more than twice as high
-    as wide, and rounds between the passes: hard edges differ by up to 21 levels from all versions
-    before, with which CLIP was trained. Each pass alone gives the same in every version.
+    From version 13 on, Pillow resizes the height first where that is less work, as in pictures more
+    than twice as high as wide, and rounds between the passes: hard edges differ by up to 21 levels
+    from all versions before, with which CLIP was trained. Each pass alone gives the same in every
+    version.
     """
-    if image.height <= 2 * image.width:
+    if image.height <= 2 * image.width and not spec.view.sees_all:
         return image
-    plan = plan_crop((image.height, image.width), (spec.height, spec.width))
+    plan = spec.plan((image.height, image.width))
     narrow = image.resize((plan.resized_width, image.height), _BICUBIC)
     return narrow.resize((plan.resized_width, plan.resized_height), _BICUBIC)

@@ -46,7 +46,7 @@ class GraphForm:
         self._tags = len(manifest.names)
         C = "C" if self._swappable else self._tags
         D, K = manifest.model.embed_dim, manifest.graph.top_k
-        frame, patches = manifest.input.frame_shape, manifest.model.grid[0] * manifest.model.grid[1]
+        frame, patches = manifest.input.frame_shape, manifest.patches
         if K is not None and self._tags < K:
             raise self._error(f"the manifest says top_k {K} of {self._tags} tags")
         self.inputs = {manifest.input.name: TensorForm("uint8", ("N", *frame))}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from taidpt.runtime.bundle.view import CropPlan, View
 from taidpt.runtime.storage.json_reader import JsonReader
 
 __all__ = ["NV12", "RGB", "YUV_MATRICES", "YUV_RANGES", "BakedResize", "InputSpec"]
@@ -12,6 +13,9 @@ __all__ = ["NV12", "RGB", "YUV_MATRICES", "YUV_RANGES", "BakedResize", "InputSpe
 RGB, NV12 = "rgb_u8_nhwc", "nv12_u8"
 YUV_MATRICES = ("bt601", "bt709")
 YUV_RANGES = ("limited", "full")
+# `resize` and `crop` of the manifest, for views that cut the sides off and for views that see all.
+# Runtimes from before there were views know the first pair alone, and refuse the second.
+_RESIZES = {False: ("shortest_side", "center"), True: ("both_sides", "none")}
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class InputSpec:
         mean, std: of values in 0 … 1; the graph applies them, the manifest records them.
         name: of the graph's input.
         format: RGB, or NV12 if the graph converts colours.
-        resize, interpolation, antialias, crop: how a picture of another size becomes a frame.
+        interpolation, antialias, view: how a picture of another size becomes a frame, and which
+            part of it the model sees.
         baked_resize: the resize inside the graph; frames must have exactly the size above then.
     """
 
@@ -61,10 +66,9 @@ class InputSpec:
     std: tuple[float, float, float]
     name: str = "frames"
     format: str = RGB
-    resize: str = "shortest_side"
     interpolation: str = "bicubic"
     antialias: bool = True
-    crop: str = "center"
+    view: View = field(default_factory=View)
     baked_resize: BakedResize | None = None
 
     @property
@@ -87,32 +91,65 @@ class InputSpec:
 
     @property
     def crop_hw(self) -> tuple[int, int]:
-        """Height and width of the part of a frame that the encoder gets."""
+        """Height and width of what the encoder gets, before it is cut into tiles."""
         baked = self.baked_resize
         return (self.height, self.width) if baked is None else baked.crop
+
+    def plan(self, frame_hw: tuple[int, int]) -> CropPlan:
+        """How a frame of this height and width, in pixels, becomes what the encoder gets."""
+        return self.view.plan(frame_hw, self.crop_hw)
+
+    def describe_view(self) -> str:
+        """The view and the part of a frame that it sees, in a few words."""
+        height, width = self.crop_hw
+        if self.view.kind == "crop":
+            frame_hw = (9, 16) if self.baked_resize is None else (self.height, self.width)
+            left, top, right, bottom = self.plan(frame_hw).box(frame_hw, self.crop_hw)
+            share = (right - left) * (bottom - top) / (frame_hw[0] * frame_hw[1])
+            of = "16:9" if self.baked_resize is None else f"{self.width}x{self.height}"
+            return f"view crop: the middle of each frame, {share:.0%} of {of}"
+        how = f"squeezed into {width}x{height}"
+        if self.view.kind == "wide":
+            how = f"resized to {width}x{height}"
+        elif self.view.tiles is not None:
+            side = self.view.tiles.side
+            how = f"in {len(self.view.corners)} tiles of {side}x{side}"
+        return f"view {self.view}: the whole frame, {how}"
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         baked = None if self.baked_resize is None else self.baked_resize.to_json()
-        return {**asdict(self), "baked_resize": baked}
+        resize, crop = _RESIZES[self.view.sees_all]
+        own = {**asdict(self), "resize": resize, "crop": crop, "baked_resize": baked}
+        del own["view"]
+        return own if self.view.kind == "crop" else {**own, "view": self.view.to_json()}
 
     @classmethod
     def from_json(cls, reader: JsonReader) -> InputSpec:
-        """From a JSON object; BundleError when a key is missing or wrong."""
+        """From a JSON object; BundleError when a key is missing or wrong.
+
+        Without `view`, which older bundles lack, it is a crop.
+        """
         form = reader.choice("format", (RGB, NV12))
         baked = None
         if form == NV12 or "baked_resize" in reader:
             baked = BakedResize.from_json(reader.child("baked_resize"), form == NV12)
-        return reader.build(
+        view = View.from_json(reader.child("view")) if "view" in reader else View()
+        resize, crop = _RESIZES[view.sees_all]
+        reader.choice("resize", (resize,))
+        reader.choice("crop", (crop,))
+        spec = reader.build(
             cls,
             mean=_three(reader, "mean"),
             std=_three(reader, "std"),
             format=form,
-            resize=reader.choice("resize", ("shortest_side",)),
             interpolation=reader.choice("interpolation", ("bicubic",)),
-            crop=reader.choice("crop", ("center",)),
+            view=view,
             baked_resize=baked,
         )
+        if view.tiles is not None and not view.tiles.fits(*spec.crop_hw):
+            reader.fail("view", "tiles inside the input")
+        return spec
 
 
 def _three(reader: JsonReader, key: str) -> tuple[float, float, float]:

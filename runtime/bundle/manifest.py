@@ -79,7 +79,7 @@ class TagEntry:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The CLIP model of the graph; `grid` is the patch grid as (rows, columns)."""
+    """The CLIP model of the graph; `grid` is the rows and columns of patches, of a tile if any."""
 
     name: str
     pretrained: str
@@ -152,6 +152,12 @@ class Manifest:
     graph: GraphInfo
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def patches(self) -> int:
+        """P, the number of patches of a frame, those of all tiles together."""
+        rows, columns = self.model.grid
+        return rows * columns * len(self.input.view.corners)
 
     @property
     def names(self) -> tuple[str, ...]:

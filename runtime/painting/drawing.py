@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.preprocess.preprocessor import U8Array, to_u8
-from taidpt.runtime.preprocess.resize import plan_crop
 from taidpt.runtime.results import TagResult
 
 if TYPE_CHECKING:
@@ -52,19 +52,19 @@ def letterbox(image: Image, size: tuple[int, int]) -> Image:
     return framed
 
 
-def paint_heatmap(image: Image, result: TagResult, name: str, input_hw: tuple[int, int]) -> Image:
+def paint_heatmap(image: Image, result: TagResult, name: str, spec: InputSpec) -> Image:
     """Blend a tag's heatmap over the part of the picture that the model sees.
 
     Args:
         image: the frame, RGB.
         result: the frame's result.
         name: the tag.
-        input_hw: height and width of the model's input, in pixels; they decide the crop.
+        spec: `input` of the bundle's manifest, which says what part that is.
     """
     from PIL import Image
 
     frame_hw = image.height, image.width
-    box = plan_crop(frame_hw, input_hw).box(frame_hw, input_hw)
+    box = spec.plan(frame_hw).box(frame_hw, spec.crop_hw)
     left, top, right, bottom = (round(edge) for edge in box)
     warmth = _warmth(result.heatmap(name))
     inner = right - left, bottom - top

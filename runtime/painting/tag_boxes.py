@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taidpt.runtime.bank.thresholds import is_from_texts
+from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.painting.drawing import letterbox, paint_heatmap, rgb_image
 from taidpt.runtime.printable import clock_text, printable
 from taidpt.runtime.results import Tag, Vocabulary
@@ -38,12 +39,12 @@ class Painter:
     """Paints a moment's tags on its frame.
 
     Attributes:
-        input_hw: height and width of the model's input, in pixels; they place the heatmap.
+        spec: `input` of the bundle's manifest, which places the heatmap.
         heatmap: a tag whose heatmap is painted while the tag is on, or None.
         show_off: whether the best tags that are off get boxes too.
     """
 
-    input_hw: tuple[int, int]
+    spec: InputSpec
     heatmap: str | None = None
     show_off: bool = False
 
@@ -58,7 +59,7 @@ class Painter:
         image = rgb_image(moment.frame.picture)
         warm = self.heatmap if self.heatmap in moment.on else None
         if warm is not None:
-            image = paint_heatmap(image, moment.result, warm, self.input_hw)
+            image = paint_heatmap(image, moment.result, warm, self.spec)
         if size is not None:
             image = letterbox(image, size)
         canvas = _Canvas(image)

@@ -1,7 +1,7 @@
-"""A frame of any size → the uint8 crop that the graph takes, equal to open_clip's transform.
+"""A frame of any size → the uint8 input that the graph takes, equal to open_clip's transform.
 
-The short side is resized (bicubic, antialiased, 8 bits a channel, as in Pillow), then the centre
-is cropped. The graph itself normalises.
+The resize is bicubic and antialiased, with 8 bits a channel, as in Pillow. The bundle's view says
+whether the sides are cut off. The graph itself normalises.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Preprocessor:
                 f"resizes, got {pixels.shape[1]}x{pixels.shape[0]}; export again for this size"
             )
         if pixels.shape[2] == 4:
-            return _resize_rgba(pixels, self._hw)
+            return _resize_rgba(pixels, self.spec)
         return _as_rgb(self._resizer(pixels.shape)(pixels))
 
     def _nv12(self, frame: npt.NDArray[Any]) -> U8Array:
@@ -117,7 +117,8 @@ class Preprocessor:
     def _new_resizer(self, shape: tuple[int, ...]) -> BandedResize:
         from taidpt.runtime.preprocess.resize import BandedResize
 
-        return BandedResize((shape[0], shape[1]), self._hw, shape[2], self._is_exact(shape))
+        size, exact = (shape[0], shape[1]), self._is_exact(shape)
+        return BandedResize(size, self._hw, shape[2], exact, self.spec.view)
 
     def _is_exact(self, shape: tuple[int, ...]) -> bool:
         reduction = min(shape[0] / self._hw[0], shape[1] / self._hw[1])
@@ -197,7 +198,7 @@ def _as_rgb(pixels: U8Array) -> U8Array:
     return pixels[:, :, :3]
 
 
-def _resize_rgba(pixels: U8Array, crop_hw: tuple[int, int]) -> U8Array:
+def _resize_rgba(pixels: U8Array, spec: InputSpec) -> U8Array:
     """Resize with Pillow, which weights colours by alpha; rows first, then columns.
 
     Pillow 13 may resize the columns first when a box is given. One call for each direction keeps
@@ -205,11 +206,9 @@ def _resize_rgba(pixels: U8Array, crop_hw: tuple[int, int]) -> U8Array:
     """
     from PIL import Image
 
-    from taidpt.runtime.preprocess.resize import plan_crop
-
     frame_hw = pixels.shape[0], pixels.shape[1]
-    height, width = crop_hw
-    left, top, right, bottom = plan_crop(frame_hw, crop_hw).box(frame_hw, crop_hw)
+    height, width = spec.crop_hw
+    left, top, right, bottom = spec.plan(frame_hw).box(frame_hw, spec.crop_hw)
     reach = 2 * max((bottom - top) / height, 1.0) + 1
     first, last = max(int(top - reach), 0), min(int(bottom + reach) + 1, frame_hw[0])
     image = Image.fromarray(np.ascontiguousarray(pixels[first:last])).convert("RGBa")

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BandedResize", "CropPlan", "plan_crop", "resize_matrix"]
+from taidpt.runtime.bundle.view import View
+
+__all__ = ["BandedResize", "resize_matrix"]
 
 U8Array = npt.NDArray[np.uint8]
 F32Array = npt.NDArray[np.float32]
@@ -36,46 +38,6 @@ _BLOCK = 8
 # thread. Fewer than 8 rows a product would only add calls.
 _LARGEST_PRODUCT = 1 << 18
 _LEAST_ROWS = 8
-
-
-@dataclass(frozen=True)
-class CropPlan:
-    """Position of the crop: size of the resized frame and the crop's top left corner in it."""
-
-    resized_height: int
-    resized_width: int
-    top: int
-    left: int
-
-    def box(
-        self, frame_hw: tuple[int, int], crop_hw: tuple[int, int]
-    ) -> tuple[float, float, float, float]:
-        """The crop as (left, top, right, bottom) in pixels of the frame before resizing."""
-        scale_y = frame_hw[0] / self.resized_height
-        scale_x = frame_hw[1] / self.resized_width
-        return (
-            self.left * scale_x,
-            self.top * scale_y,
-            min((self.left + crop_hw[1]) * scale_x, frame_hw[1]),
-            min((self.top + crop_hw[0]) * scale_y, frame_hw[0]),
-        )
-
-
-def plan_crop(frame_hw: tuple[int, int], crop_hw: tuple[int, int]) -> CropPlan:
-    """Resize the short side to the crop and centre the other, rounding as torchvision does.
-
-    Args:
-        frame_hw: the frame's height and width, in pixels.
-        crop_hw: the crop's height and width, in pixels.
-    """
-    (height, width), (crop_height, crop_width) = frame_hw, crop_hw
-    if crop_height * width >= crop_width * height:  # the height is the side that fits
-        resized = crop_height, max(int(crop_height * width / height), crop_width)
-    else:
-        resized = max(int(crop_width * height / width), crop_height), crop_width
-    top = round((resized[0] - crop_height) / 2.0)
-    left = round((resized[1] - crop_width) / 2.0)
-    return CropPlan(resized[0], resized[1], top, left)
 
 
 @dataclass(frozen=True)
@@ -98,6 +60,7 @@ class BandedResize:
         crop_hw: tuple[int, int],
         channels: int,
         exact: bool = True,
+        view: View | None = None,
     ) -> None:
         """Compute the weights.
 
@@ -106,9 +69,10 @@ class BandedResize:
             crop_hw: height and width of the result, in pixels.
             channels: of the frames.
             exact: round between the passes, as Pillow does.
+            view: which part of the frames is kept; None for the centre.
         """
         self._crop_hw, self._channels, self._exact = crop_hw, channels, exact
-        plan = plan_crop(frame_hw, crop_hw)
+        plan = (view or View()).plan(frame_hw, crop_hw)
         across = _blocks(frame_hw[1], plan.resized_width, plan.left, crop_hw[1], _BLOCK)
         down = _blocks(frame_hw[0], plan.resized_height, plan.top, crop_hw[0], _BLOCK)
         self._columns = across[0].low, max(block.high for block in across)

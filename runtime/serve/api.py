@@ -249,8 +249,8 @@ class Api:
         moment, tag = self._moment(call), call.values["tag"]
         if tag not in moment.result.vocabulary.names:
             raise RefusedError(404, f"there is no tag {tag!r}")
-        size = self._site.tagger.bundle.manifest.input.crop_hw
-        picture = paint_heatmap(rgb_image(moment.frame.picture), moment.result, tag, size)
+        spec = self._site.tagger.bundle.manifest.input
+        picture = paint_heatmap(rgb_image(moment.frame.picture), moment.result, tag, spec)
         return _jpeg(jpeg(picture, _SNAPSHOT_WIDTH))
 
     async def _live(self, call: Call) -> Response:

@@ -180,6 +180,19 @@ class JsonReader:
             self.fail(key, expected)
         return pair[0], pair[1]
 
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        """A list of pairs of whole numbers of at least 0."""
+
+        def fits(item: Any) -> bool:
+            return (
+                isinstance(item, list)
+                and len(item) == 2
+                and all(_is_integer(number) and number >= 0 for number in item)
+            )
+
+        items = self._items(key, fits, "a list of pairs of whole numbers")
+        return tuple((first, second) for first, second in items)
+
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of finite numbers."""
         return tuple(map(float, self._items(key, _is_number, "a list of finite numbers")))

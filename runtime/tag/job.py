@@ -74,6 +74,7 @@ def run_tag(job: TagJob) -> None:
         live = any(source.live for source in sources)
         resume = job.state is not None and Path(job.state).exists()
         check_targets(outputs.targets, outputs.heatmap, outputs.show_off, tagger)
+        _LOG.info("%s", tagger.bundle.manifest.input.describe_view())
         _LOG.info("on %s", tagger.device)
         sinks = _open_sinks(outputs, tagger, stack, resume) or [PersonSink(outputs.top, live)]
         run = stack.enter_context(_Run(sinks))
@@ -132,8 +133,7 @@ def _open_sink(name: str, target: str, outputs: Outputs, tagger: Tagger, resume:
         return open_mqtt(target)
     if name == "report":
         return ReportSink(target, f"Tags by {tagger.bundle.path.name}")
-    crop_hw = tagger.bundle.manifest.input.crop_hw
-    painter = Painter(crop_hw, outputs.heatmap, outputs.show_off)
+    painter = Painter(tagger.bundle.manifest.input, outputs.heatmap, outputs.show_off)
     if name == "save_frames":
         return SavedFramesSink(target, painter)
     return OverlaySink(target, painter)

@@ -64,6 +64,7 @@ def own_bank(bundle: Bundle) -> ActiveBank:
             tuple(tag.probability for tag in manifest.tags),
             manifest.model.grid,
             rows,
+            manifest.input.view.corners,
         )
     except InputError as error:
         raise BundleError(f"{bundle.path}: {error}") from None
@@ -99,7 +100,12 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
             f"{least}, which needs {least} tags at least"
         )
     vocabulary = Vocabulary(
-        bank.names, bank.thresholds, bank.probabilities, manifest.model.grid, bank.local_embeddings
+        bank.names,
+        bank.thresholds,
+        bank.probabilities,
+        manifest.model.grid,
+        bank.local_embeddings,
+        manifest.input.view.corners,
     )
     return ActiveBank(vocabulary, _inputs(bank), bank)
 

@@ -51,6 +51,19 @@ class ImageEncoder(nn.Module, ABC):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches for an input of this many pixels."""
 
+    def at(self, height: int, width: int) -> ImageEncoder:
+        """The encoder for inputs of another size, in pixels.
+
+        Raises:
+            InputError: the tower's positions fit its own size alone.
+        """
+        if self.any_size or (height, width) == tuple(self.visual.image_size):
+            return self
+        raise InputError(
+            f"this {type(self.visual).__name__} takes no input of {width}x{height}; "
+            "use --view whole or tiles:2"
+        )
+
     def zero_shot_features(self, images: Tensor) -> Tensor:
         """CLIP's own image features [B, D], positional embedding included: the baseline."""
         features = self.visual(images)

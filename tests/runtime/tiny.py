@@ -31,12 +31,17 @@ from taidpt.runtime.bundle.bundle import (
 from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 
-__all__ = ["NAMES", "TinySpec", "reference_outputs", "tiny_bundle", "tiny_manifest"]
+__all__ = ["NAMES", "TinySpec", "reference_outputs", "square_input", "tiny_bundle", "tiny_manifest"]
 
 NAMES = ("cat", "dog", "traffic light", "hot dog", "café")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 TEMPERATURE = 40.0
+
+
+def square_input(side: int) -> InputSpec:
+    """The input of a model that takes squares and crops the centre."""
+    return InputSpec(side, side, MEAN, STD)
 
 
 @dataclass(frozen=True)

@@ -73,16 +73,21 @@ class SceneSettings:
     """How scenes are drawn.
 
     Attributes:
-        size: side of the square picture in pixels.
+        size: height of the picture in pixels, and its width where `width` is None.
+        width: in pixels; things keep the sizes that they have in a square of `size`.
         families: background families to choose from.
         count_weights: probabilities of 1, 2, … emoji per scene.
         repeat: probability that a further emoji repeats a thing of the scene.
+        sides: least and largest longer side of an emoji as a share of `size`; None lets the largest
+            fall with the number of emoji.
     """
 
     size: int = 160
+    width: int | None = None
     families: tuple[str, ...] = field(default=TRAIN_FAMILIES)
     count_weights: tuple[float, ...] = (0.16, 0.22, 0.24, 0.21, 0.17)
     repeat: float = 0.12
+    sides: tuple[float, float] | None = None
 
 
 def font_installed() -> bool:
@@ -148,11 +153,11 @@ def _choose_things(rng: np.random.Generator, settings: SceneSettings) -> list[in
     return chosen
 
 
-def _sides(rng: np.random.Generator, count: int, size: int) -> list[int]:
+def _sides(rng: np.random.Generator, count: int, settings: SceneSettings) -> list[int]:
     """Longer sides in pixels: a single emoji may fill half the scene, five are small."""
-    largest = (0.75, 0.55, 0.46, 0.40, 0.36)[min(count, 5) - 1]
-    shares = np.exp(rng.uniform(np.log(0.15), np.log(largest), count))
-    return [round(size * float(share)) for share in shares]
+    least, largest = settings.sides or (0.15, (0.75, 0.55, 0.46, 0.40, 0.36)[min(count, 5) - 1])
+    shares = np.exp(rng.uniform(np.log(least), np.log(largest), count))
+    return [round(settings.size * float(share)) for share in shares]
 
 
 def _overlap(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
@@ -164,12 +169,12 @@ def _overlap(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 
 
 def _place(
-    rng: np.random.Generator, piece: Image.Image, size: int, earlier: list[Placed]
+    rng: np.random.Generator, piece: Image.Image, size: tuple[int, int], earlier: list[Placed]
 ) -> tuple[int, int, int, int] | None:
     """A box inside the scene that covers little of earlier emoji, or None after 30 tries."""
     for _ in range(30):
-        left = int(rng.integers(0, max(size - piece.width, 0) + 1))
-        top = int(rng.integers(0, max(size - piece.height, 0) + 1))
+        left = int(rng.integers(0, max(size[1] - piece.width, 0) + 1))
+        top = int(rng.integers(0, max(size[0] - piece.height, 0) + 1))
         box = (left, top, left + piece.width, top + piece.height)
         if all(_overlap(box, other.box) < 0.2 for other in earlier):
             return box
@@ -198,12 +203,12 @@ def render_scene(seed: tuple[int, ...], settings: SceneSettings | None = None) -
     """
     settings = settings or SceneSettings()
     rng = np.random.default_rng(seed)
-    size = settings.size
-    canvas, background = draw_background(rng, (size, size), settings.families)
+    size = settings.size, settings.width or settings.size
+    canvas, background = draw_background(rng, size, settings.families)
     image = Image.fromarray(canvas.astype(np.uint8))
     chosen = _choose_things(rng, settings)
     placed: list[Placed] = []
-    for thing, side in zip(chosen, _sides(rng, len(chosen), size), strict=True):
+    for thing, side in zip(chosen, _sides(rng, len(chosen), settings), strict=True):
         variant = int(rng.integers(len(THINGS[thing].emoji)))
         piece = vary_sprite(rng, (thing, variant), side)
         box = _place(rng, piece, size, placed)

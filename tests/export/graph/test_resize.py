@@ -56,7 +56,7 @@ def camera_frames(height: int, width: int) -> np.ndarray:
 
 def pillow(frames: np.ndarray) -> np.ndarray:
     """Whole frames resized by Pillow, then cropped, as open_clip's transform does."""
-    from taidpt.runtime.preprocess.resize import plan_crop
+    from taidpt.runtime.bundle.view import plan_crop
 
     plan = plan_crop((frames.shape[1], frames.shape[2]), CROP)
     size = (plan.resized_width, plan.resized_height)
@@ -138,6 +138,7 @@ def test_options_of_the_command() -> None:
         options = {f"frame_{name}": given.get(name) for name in ("format", "matrix", "range")}
         every = dict.fromkeys(ENGINE_OPTIONS) | options | {"frame_size": given.get("size")}
         every |= {"images": None, "force": False, "jetpack5": False, "swappable_bank": False}
+        every |= {"view": "crop"}
         return read_options(Path("street.safetensors"), None, every)[1]["frame"]  # type: ignore[no-any-return]
 
     assert read() is None

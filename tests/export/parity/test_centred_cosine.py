@@ -24,8 +24,8 @@ from taidpt.export.parity.graph_outputs import encoder_pixels, graph_outputs
 from taidpt.export.parity.reference_pictures import generated_pictures, heldout_pictures
 from taidpt.export.parity.torch_reference import TorchReference
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
+from taidpt.runtime.bundle.view import plan_crop
 from taidpt.runtime.errors import InputError, ParityError
-from taidpt.runtime.preprocess.resize import plan_crop
 from tests.export.conftest import small_bank, small_input
 from tests.taidpt.tiny import make_clip
 

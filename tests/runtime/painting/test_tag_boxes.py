@@ -13,6 +13,7 @@ from taidpt.runtime.painting.tag_boxes import Painter
 from taidpt.runtime.results import TagResult, Vocabulary
 from taidpt.runtime.sources.base import Frame
 from taidpt.runtime.stream.moment import Moment
+from tests.runtime.tiny import square_input
 
 # The map of each tag: a score of 0 is no chance, one of 10 is certain.
 STRAIGHT = {"scores": [0.0, 10.0], "probabilities": [0.0, 1.0]}
@@ -42,7 +43,7 @@ def bars(image: npt.NDArray[np.uint8], colour: tuple[int, int, int]) -> list[tup
 
 
 def painted(moment: Moment, **options: object) -> npt.NDArray[np.uint8]:
-    return np.asarray(Painter((8, 8), **options).paint(moment))  # type: ignore[arg-type]
+    return np.asarray(Painter(square_input(8), **options).paint(moment))  # type: ignore[arg-type]
 
 
 def test_bars_have_one_scale_in_every_frame() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from taidpt.runtime.bundle.input_spec import NV12, BakedResize, InputSpec
+from taidpt.runtime.bundle.view import plan_crop
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
-from taidpt.runtime.preprocess.resize import plan_crop
 from taidpt.runtime.sources.picture_files import read_image
 from tests.runtime.tiny import MEAN, STD
 from tests.support import shared_data

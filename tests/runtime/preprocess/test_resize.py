@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from taidpt.runtime.bundle.view import plan_crop
 from taidpt.runtime.preprocess import resize
-from taidpt.runtime.preprocess.resize import BandedResize, plan_crop
+from taidpt.runtime.preprocess.resize import BandedResize
 
 
 def by_pillow(frame: np.ndarray[Any, Any], side: int) -> np.ndarray[Any, Any]:

@@ -15,13 +15,14 @@ from taidpt.runtime.sinks.overlay import OverlaySink
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.hostile_names import HOSTILE
+from tests.runtime.tiny import square_input
 
 
 def test_an_overlay_plays_at_the_same_times(
     hostile: Tagger, hostile_moments: list[Moment], tmp_path: Path
 ) -> None:
     path = tmp_path / "o.mp4"
-    sink = OverlaySink(path, Painter((16, 16), heatmap=HOSTILE[1]))
+    sink = OverlaySink(path, Painter(square_input(16), heatmap=HOSTILE[1]))
     for moment in hostile_moments:
         sink.write(moment)
     sink.end_source("x", (), 4.0)
@@ -35,13 +36,13 @@ def test_an_overlay_plays_at_the_same_times(
     plain, painted = hostile_moments[-1].frame.image, frames[-1].to_ndarray(format="rgb24")
     assert np.abs(painted.astype(int) - plain)[:40, :40].mean() > 20
     with pytest.raises(InputError, match="cannot be written as a video"):
-        OverlaySink(tmp_path / "no" / "o.mp4", Painter((16, 16)))
+        OverlaySink(tmp_path / "no" / "o.mp4", Painter(square_input(16)))
 
 
 def test_an_overlay_takes_pictures_of_changing_odd_sizes(hostile: Tagger, tmp_path: Path) -> None:
     sizes = [(97, 131), (50, 41), (200, 300)]
     pictures = [np.full((*size, 3), 90, np.uint8) for size in sizes]
-    sink = OverlaySink(tmp_path / "o.mkv", Painter((16, 16)))
+    sink = OverlaySink(tmp_path / "o.mkv", Painter(square_input(16)))
     for moment in hostile.stream(iter(pictures)):
         sink.write(moment)
     sink.close()
@@ -61,7 +62,7 @@ def test_a_kill_loses_less_than_a_second(
 ) -> None:
     """What is in the file while it is still open is what a kill leaves."""
     path, left = tmp_path / f"o{suffix}", tmp_path / f"left{suffix}"
-    sink = OverlaySink(path, Painter((16, 16)))
+    sink = OverlaySink(path, Painter(square_input(16)))
     last_s = 0.0
     for moment in hostile.stream(video_path, every=5):
         sink.write(moment)
@@ -105,7 +106,7 @@ def packets(path: Path) -> list[tuple[float, int]]:
 
 
 def overlay_of(tagger: Tagger, target: Path, *sources: Path) -> Path:
-    sink = OverlaySink(target, Painter((16, 16)))
+    sink = OverlaySink(target, Painter(square_input(16)))
     for source in sources:
         for moment in tagger.stream(source, every=5):
             sink.write(moment)

@@ -13,10 +13,11 @@ from taidpt.runtime.painting.tag_boxes import Painter
 from taidpt.runtime.sinks.saved_frames import SavedFramesSink
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
+from tests.runtime.tiny import square_input
 
 
 def test_each_frame_at_which_a_tag_comes_on_is_saved(moments: list[Moment], tmp_path: Path) -> None:
-    sink = SavedFramesSink(tmp_path / "frames", Painter((16, 16)))
+    sink = SavedFramesSink(tmp_path / "frames", Painter(square_input(16)))
     for moment in moments:
         sink.write(moment)
     expected = {
@@ -37,7 +38,7 @@ def test_pictures_of_one_name_do_not_replace_each_other(hostile: Tagger, tmp_pat
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(tmp_path / folder / "x.y.png")
-    sink = SavedFramesSink(tmp_path / "frames", Painter((16, 16)))
+    sink = SavedFramesSink(tmp_path / "frames", Painter(square_input(16)))
     for folder in ("a", "b", "a"):
         for moment in hostile.stream(tmp_path / folder):
             sink.write(moment)
@@ -49,7 +50,7 @@ def test_pictures_of_one_name_do_not_replace_each_other(hostile: Tagger, tmp_pat
 
 def test_pictures_without_a_tag_are_not_saved(tagger: Tagger, tmp_path: Path) -> None:
     strict = tagger.with_threshold(99.0)
-    sink = SavedFramesSink(tmp_path / "frames", Painter((16, 16)))
+    sink = SavedFramesSink(tmp_path / "frames", Painter(square_input(16)))
     for moment in strict.stream(iter(np.zeros((2, 40, 50, 3), np.uint8))):
         sink.write(moment)
     assert list((tmp_path / "frames").iterdir()) == []
@@ -58,7 +59,7 @@ def test_pictures_without_a_tag_are_not_saved(tagger: Tagger, tmp_path: Path) ->
 def test_names_of_streams_are_file_names_with_a_date(moments: list[Moment], tmp_path: Path) -> None:
     import dataclasses
 
-    sink = SavedFramesSink(tmp_path / "frames", Painter((16, 16)))
+    sink = SavedFramesSink(tmp_path / "frames", Painter(square_input(16)))
     moment = next(moment for moment in moments if moment.events and moment.on)
     frame = dataclasses.replace(moment.frame, source="rtsp://door:554/../live?x=1")
     sink.write(dataclasses.replace(moment, frame=frame))
@@ -70,4 +71,4 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file", tmp_path / "no" / "frames"):
         with pytest.raises(InputError, match="cannot be a folder for frames"):
-            SavedFramesSink(place, Painter((16, 16)))
+            SavedFramesSink(place, Painter(square_input(16)))

@@ -16,6 +16,7 @@ from taidpt.runtime.sinks.jsonl import JsonlSink
 from taidpt.runtime.sinks.person import PersonSink
 from taidpt.runtime.sinks.report import ReportSink
 from taidpt.runtime.stream.moment import Moment
+from tests.runtime.tiny import square_input
 
 
 def with_source(moment: Moment, source: str) -> Moment:
@@ -53,7 +54,9 @@ def test_painted_frame_notes_thresholds_from_texts(moments: list[Moment]) -> Non
     lively = next(moment for moment in moments if moment.on)
 
     def footer_width(source: str) -> int:
-        painted = np.asarray(Painter((16, 16)).paint(with_source(lively, source), (400, 300)))
+        painted = np.asarray(
+            Painter(square_input(16)).paint(with_source(lively, source), (400, 300))
+        )
         # the last rows, above the margin: the box of the time, and of the note behind it
         return int((painted[285] != painted[299]).any(axis=1).sum())
 
