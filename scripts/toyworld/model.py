@@ -1,7 +1,7 @@
 """The small CLIP of the toy world: open_clip's towers, at a size that trains on a laptop.
 
 The two forward functions add what training needs beyond open_clip's methods: attention pooling
-without positional embedding, and a text tower cut at the longest caption.
+without positional embedding, and a text tower that takes texts cut at the longest.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ def encode_images(model: Any, images: Tensor, positional: bool) -> tuple[Tensor,
 
 
 def encode_texts(model: Any, tokens: Tensor) -> Tensor:
-    """Text features at EOT, not normalised, [B, D]; the tower is causal, so padding is cut.
+    """Text features at EOT, not normalised, [B, D].
 
     Args:
         model: an open_clip `CLIP`.
-        tokens: token numbers, zero-padded, [B, L].
+        tokens: token numbers, zero-padded, [B, L]; the tower is causal, so L may be the longest
+            text's.
     """
-    length = int((tokens != 0).sum(1).max())
-    tokens = tokens[:, :length]
+    length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
     x = model.ln_final(x)

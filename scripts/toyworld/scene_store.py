@@ -121,6 +121,8 @@ class SceneStore:
         shape = (len(things), self.size, self.size, 3)
         pixels = np.memmap(folder / "scenes.u8", np.uint8, "c", shape=shape)
         self._counts = things.sum(1)
+        self._lengths = (tokens != 0).sum(2)
+        self._order: tuple[object, NDArray[np.int64]] = (None, np.empty(0, np.int64))
         self._device = torch.device(device)
         self._pixels = torch.from_numpy(pixels).to(self._device)
         self._things = torch.from_numpy(things > 0).to(self._device)
@@ -133,6 +135,13 @@ class SceneStore:
     def with_at_most(self, things: int) -> NDArray[np.int64]:
         """Indices of the scenes with at most this many emoji."""
         return np.flatnonzero(self._counts <= things)
+
+    def shuffled(self, things: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+        """The scenes with at most this many emoji in an order that the seed decides."""
+        if self._order[0] != (things, seed):
+            order = np.random.default_rng(seed).permutation(self.with_at_most(things))
+            self._order = (things, seed), order
+        return self._order[1]
 
     def batch(self, indices: NDArray[np.int64], seed: int) -> Batch:
         """Cropped and mirrored pictures, a caption of each scene and a wrong one.
@@ -149,12 +158,14 @@ class SceneStore:
         columns[mirrored] = columns[mirrored, ::-1]
         wording = rng.integers(0, WORDINGS, count)
         wrong = WORDINGS + rng.integers(0, WRONG, count)
+        longest = int(self._lengths[indices[:, None], np.stack([wording, wrong], 1)].max())
         scenes, rows, columns, wording, wrong = (
             torch.from_numpy(np.ascontiguousarray(part)).to(self._device, non_blocking=True)
             for part in (indices, rows, columns, wording, wrong)
         )
         images = self._pixels[scenes[:, None, None], rows[:, :, None], columns[:, None, :]]
         tokens = torch.cat([self._tokens[scenes, wording], self._tokens[scenes, wrong]]).long()
+        tokens = tokens[:, :longest]
         named = torch.cat([self._named[scenes, wording], self._named[scenes, wrong]]).float()
         missing = (~self._things[scenes]).float() @ named.T  # things named and not there, [B, 2B]
         return Batch(images, tokens, missing < 0.5)

@@ -189,10 +189,10 @@ def _resume(path: Path, model: Any, optimizer: torch.optim.AdamW) -> int:
 
 def _order(settings: TrainSettings, store: SceneStore, step: int) -> NDArray[np.int64]:
     """The scenes of this step's batch, from a new shuffle each epoch."""
-    scenes = store.with_at_most(settings.stage_at(step).most_things)
-    per_epoch = len(scenes) // settings.batch
+    things = settings.stage_at(step).most_things
+    per_epoch = len(store.with_at_most(things)) // settings.batch
     epoch, place = divmod(step, per_epoch)
-    shuffled = np.random.default_rng((settings.seed, epoch)).permutation(scenes)
+    shuffled = store.shuffled(things, (settings.seed, epoch))
     return shuffled[place * settings.batch : (place + 1) * settings.batch]
 
 
@@ -275,6 +275,7 @@ def train(settings: TrainSettings, work: Path, files: Path, minutes: float | Non
     config = model_config(tokenizer.vocab_size)
     (files / "model.json").write_text(json.dumps(config, indent=2) + "\n")
     torch.manual_seed(settings.seed)
+    torch.backends.cudnn.benchmark = True
     model = build_model(config).to(settings.device, memory_format=torch.channels_last).train()
     if minutes is not None:
         settings = _lasting(settings, minutes, model, store)
