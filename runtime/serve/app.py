@@ -22,6 +22,8 @@ from taidpt.runtime.serve.feed import Feed
 from taidpt.runtime.serve.live_picture import LivePicture
 from taidpt.runtime.serve.operations import error, openapi, routes
 from taidpt.runtime.serve.security import COOKIE, Guard, Limits, cookie_value
+from taidpt.runtime.serve.tags_api import TagsApi
+from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.site import Camera, Site
 from taidpt.runtime.stream.moment import Moment
 
@@ -33,18 +35,24 @@ _LARGEST_FORM = 4096
 
 
 def make_app(
-    site: Site, feed: Feed, token: str | None = None, limits: Limits | None = None
+    site: Site,
+    feed: Feed,
+    edits: BankEdits,
+    token: str | None = None,
+    limits: Limits | None = None,
 ) -> Starlette:
     """The application of a site.
 
     Args:
         site: what is served.
         feed: gets the events of the site's store.
+        edits: changes the tags.
         token: what clients need; None needs none.
         limits: what one client may ask for.
     """
     pictures = {camera.id: LivePicture(camera) for camera in site.cameras.values()}
-    operations = Api(site, feed, pictures).operations()
+    operations = Api(site, feed, pictures).operations() + TagsApi(site, edits).operations()
+    edits.on_change = lambda: feed.announce("bank", {"tags": len(site.tagger.names)})
     document = openapi(operations, token is not None)
 
     def offer(camera: Camera, moment: Moment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -16,6 +17,7 @@ from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.webhook import open_webhook
+from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
 from taidpt.runtime.sites.site import Site
 from taidpt.runtime.sites.store import EventStore
@@ -68,6 +70,9 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
         listening = stack.enter_context(_listen(config))
         _lock_folder(config)
         tagger = stack.enter_context(_open_tagger(config))
+        edits = BankEdits(tagger, config.folder / "banks", config.prompts)
+        if config.bank is not None:
+            edits.start_with(config.bank)
         relay = _Relay()
         store = stack.enter_context(
             EventStore(config.folder / "events.sqlite", config.retention, relay)
@@ -75,7 +80,7 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
         site = stack.enter_context(Site(config, tagger, store, _open_sinks(config, stack)))
         feed = Feed(site)
         relay.feed = feed
-        app = make_app(site, feed, token)
+        app = make_app(site, feed, edits, token)
         site.start()
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -150,7 +155,7 @@ def _listen(config: SiteConfig) -> socket.socket:
         return socket.create_server((config.host, config.port), family=family, backlog=128)
     except OSError as error:
         raise InputError(
-            f"cannot listen on {config.host}:{config.port}: {error.strerror or error}; choose "
+            f"cannot listen on {config.host}:{config.port}: {os.strerror(error.errno) if error.errno else error}; choose "
             "another with --port (0: any that is free)"
         ) from None
 
@@ -167,16 +172,13 @@ def _lock_folder(config: SiteConfig) -> None:
 
 
 def _open_tagger(config: SiteConfig) -> Tagger:
-    tagger = Tagger.load(
+    return Tagger.load(
         config.bundle,
         device=config.device,
         threads=config.threads,
         trust_engine=config.trust_engine,
         resize=config.resize,
     )
-    if config.bank is not None:
-        tagger.use_bank(config.bank)
-    return tagger
 
 
 def _open_sinks(config: SiteConfig, stack: contextlib.ExitStack) -> list[Sink]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from taidpt.runtime.backends.base import NO_BANK, BankInputs
 from taidpt.runtime.bank.bank_file import map_local_embeddings
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -74,8 +76,9 @@ def own_bank(bundle: Bundle) -> ActiveBank:
 def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
     """Prepare another bank for a bundle that takes the bank as an input.
 
-    Missing thresholds, and thresholds for another score transform, are replaced by defaults with
-    a warning in the log.
+    For one whose bank is a constant, a bank may differ from it in its thresholds and probability
+    maps alone. Missing thresholds, and thresholds for another score transform, are replaced by
+    defaults with a warning in the log.
 
     Args:
         bank: any number of tags, at least the K of an export with `--top-k`.
@@ -85,10 +88,12 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
         InputError: the bundle's bank is a constant, or the bank belongs to another model, has
             another dimension, has value embeddings, or has fewer than K tags.
     """
-    check_swappable(bundle)
-    bank = check_fit(bank, bundle, source)
     manifest = bundle.manifest
-    if bank.value_embeddings is not None:
+    swappable = manifest.graph.bank == "input"
+    if not swappable and not _has_own_rows(bank, bundle):
+        check_swappable(bundle)
+    bank = check_fit(bank, bundle, source)
+    if swappable and bank.value_embeddings is not None:
         raise InputError(
             f"{source}: has value embeddings (DualCoOp), which no graph takes as an input; "
             "export it as a constant"
@@ -107,7 +112,15 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
         bank.local_embeddings,
         manifest.input.view.corners,
     )
-    return ActiveBank(vocabulary, _inputs(bank), bank)
+    return ActiveBank(vocabulary, _inputs(bank) if swappable else NO_BANK, bank)
+
+
+def _has_own_rows(bank: ClassBank, bundle: Bundle) -> bool:
+    """Whether a bank is the bundle's own but for thresholds and probability maps."""
+    own = bundle.bank
+    return bank.names == own.names and all(
+        np.array_equal(getattr(bank, name), getattr(own, name)) for name in BANK_INPUTS
+    )
 
 
 def bundle_bank(bundle: Bundle) -> ClassBank:

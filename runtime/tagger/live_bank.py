@@ -83,6 +83,7 @@ class LiveBank:
         Raises:
             InputError: there is no such tag, or none would be left.
         """
+        check_swappable(self._bundle)
         self._change(lambda bank: _without(bank, names))
 
 

@@ -32,7 +32,6 @@ from taidpt.runtime.results import TagBatch, TagResult, Vocabulary
 from taidpt.runtime.tagger.active_bank import (
     ActiveBank,
     bundle_bank,
-    check_swappable,
     fit_bank,
     own_bank,
 )
@@ -170,6 +169,8 @@ class Tagger(Closing):
     def use_bank(self, bank: str | Path | ClassBank) -> None:
         """Score with other tags, starting with the next run of the graph.
 
+        Where the bundle's bank is a constant, only thresholds and probability maps may differ.
+
         Any thread may call this at any time: a batch that is being scored keeps its bank. Streams
         continue: removed tags go off, new ones start, those in both banks keep their state.
 
@@ -177,12 +178,11 @@ class Tagger(Closing):
             bank: any number of tags, or a file that `taidpt bank make` wrote. Do not change the
                 arrays afterwards.
         Raises:
-            InputError: the bundle's bank is a constant, or the bank is missing or belongs to
-                another model; the tagger keeps its bank.
+            InputError: the bundle's bank is a constant and other rows are given, or the bank is
+                missing or belongs to another model; the tagger keeps its bank.
             BundleError: the file is damaged.
         """
         source = "the bank" if isinstance(bank, ClassBank) else str(bank)
-        check_swappable(self.bundle)
         loaded = bank if isinstance(bank, ClassBank) else ClassBank.load(bank)
         with self._swap:
             self._activate(fit_bank(loaded, self.bundle, source))
@@ -191,9 +191,8 @@ class Tagger(Closing):
         """Replace the bank by `change(bank)`; concurrent changes are applied one after another.
 
         Raises:
-            InputError: the bundle's bank is a constant, or the new bank does not fit.
+            InputError: the new bank does not fit; see `use_bank`.
         """
-        check_swappable(self.bundle)
         with self._swap:
             self._activate(fit_bank(change(self.class_bank), self.bundle, "the changed bank"))
 

@@ -8,8 +8,10 @@ export async function call(path, { method = "GET", query = {}, body } = {}) {
   for (const [name, value] of Object.entries(query)) {
     if (value !== undefined && value !== "") url.searchParams.set(name, value);
   }
-  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
-  const answer = await fetch(url, { method, headers, body: JSON.stringify(body) });
+  const isFile = body instanceof Blob;
+  const type = isFile ? "application/octet-stream" : "application/json";
+  const headers = body === undefined ? {} : { "Content-Type": type };
+  const answer = await fetch(url, { method, headers, body: isFile ? body : JSON.stringify(body) });
   if (answer.status === 401) location.assign("/login");
   const document = await answer.json();
   if (!answer.ok) throw new Refused(document.error);

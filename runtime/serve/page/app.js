@@ -2,11 +2,13 @@
 import { call, listen, watch } from "./api.js";
 import { Camera } from "./cameras.js";
 import { make } from "./dom.js";
+import { Tags } from "./tags.js";
 import { Timeline } from "./timeline.js";
 
 const byId = (id) => document.getElementById(id);
 const cameras = new Map();
 const timeline = new Timeline(byId("timeline"), byId("events"), byId("span"), byId("which"));
+const tags = new Tags(byId);
 let connected = false;
 
 async function describe() {
@@ -33,11 +35,14 @@ listen(
   {
     tags: (data) => cameras.get(data.camera)?.update(data.tags),
     event: (event) => timeline.add(event),
+    bank: () => tags.load(),
   },
   (state) => {
     connected = state;
     describeQuietly();
-    if (connected) timeline.load(); // what came while nobody listened
+    if (!connected) return;
+    timeline.load(); // what came while nobody listened
+    tags.load();
   },
 );
 watch((id, blob) => cameras.get(id)?.show(blob));

@@ -14,6 +14,7 @@ from taidpt.runtime.serve.app import make_app
 from taidpt.runtime.serve.feed import Feed
 from taidpt.runtime.serve.security import Limits
 from taidpt.runtime.serve.server import _listen, _Relay, _served
+from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
 from taidpt.runtime.sites.site import Site
 from taidpt.runtime.sites.store import EventStore
@@ -49,7 +50,7 @@ class Server:
     def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
         """Ask; a body that is not bytes is sent as JSON; `X_y` in headers becomes X-y."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        if body is not None and not isinstance(body, bytes):
+        if isinstance(body, (dict, list)):
             body = json.dumps(body).encode()
             named.setdefault("Content-Type", "application/json")
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -111,7 +112,8 @@ def running(
         stack.enter_context(store)
         site = stack.enter_context(Site(config, tagger, store, []))
         relay.feed = feed = Feed(site)
-        app = make_app(site, feed, token, limits)
+        edits = BankEdits(tagger, data / "banks", options.get("prompts"))
+        app = make_app(site, feed, edits, token, limits)
         site.start()
         stack.enter_context(_served(app, listening))
         server = Server(site, app, listening.getsockname()[1])
