@@ -230,7 +230,7 @@ def export(
     "--output",
     type=_PATH,
     default=Path("taidpt-demo"),
-    help="What to write. A folder for the prompts, the bundle, the tags and the page.",
+    help="What to write. A folder for the prompts, the bundle, the tags, the video and the page.",
 )
 @click.option(
     "--seed",
@@ -242,7 +242,7 @@ def export(
 def demo(output: Path, seed: int, quiet: bool) -> None:
     """Run every step on the embedded toy world.
 
-    Tunes, exports, tags a video and evaluates.
+    Tunes on texts, exports, tags a video and evaluates.
     """
     from taidpt.runtime.optional import require_extra
 

@@ -112,7 +112,8 @@ def folder_size(folder: Path) -> int:
 
 
 def print_demo(result: DemoResult) -> None:
-    """Print the video's timeline, the table of methods, and the files."""
+    """Print the video's timeline, the table of methods, the files and what is next."""
+    from taidpt.export.demo.page import NEXT_COMMANDS
     from taidpt.runtime.events.machine import Interval
     from taidpt.runtime.sinks.person import timeline_lines
 
@@ -130,7 +131,10 @@ def print_demo(result: DemoResult) -> None:
         value = score.mean_average_precision
         click.echo(f"  {score.name:<{width}}  {value:5.1f}  {score.explanation}")
     click.echo(f"\nprompts  {result.prompts}\nbundle   {result.bundle}\ntags     {result.jsonl}")
-    click.echo(f"page     {result.page}")
+    click.echo(f"video    {result.video}\npage     {result.page}")
+    click.echo("\nyour own tags next:")
+    for command in NEXT_COMMANDS:
+        click.echo(f"  {command}")
 
 
 def print_verify(report: VerifyReport) -> None:

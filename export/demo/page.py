@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
+import html
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.pages.page import page
+from taidpt.runtime.pages.timeline import Bar, Row, Thumbnail, image_source, timeline
+from taidpt.runtime.painting.drawing import jpeg, rgb_image
+from taidpt.runtime.painting.tag_boxes import Painter
+from taidpt.runtime.printable import clock_text
+from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.stream.moment import Moment
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
-__all__ = ["DemoReport", "MethodScore", "write_page"]
+__all__ = ["NEXT_COMMANDS", "DemoReport", "MethodScore", "write_page"]
 
-TRUTH_COLOUR = "#c9c4b8"
-FOUND_COLOUR = "#1f7a6d"
-INK = "#22302d"
-_SHOWN_TAGS = 4  # names that fit above a frame
+# What to run next, on the user's own tags, captions and video.
+NEXT_COMMANDS = (
+    "taidpt tune --model RN50-quickgelu --pretrained openai --tags tags.yaml --texts captions.txt "
+    "-o mine.safetensors",
+    "taidpt-export mine.safetensors -o mine.taidpt",
+    "taidpt tag mine.taidpt clip.mp4 --overlay tags.mp4",
+)
+_TOY = (
+    "<strong>This is a toy world.</strong> The pictures are rendered emoji, the model is a tiny "
+    "CLIP that this project trained on such scenes, and nothing here says how well a real CLIP "
+    "does on real photographs. It shows the whole line: captions in, prompts tuned, a bundle out, "
+    "and a tagger without PyTorch."
+)
+# Three frames side by side fill a wide page, and README's picture.
+_COLUMNS = 3
+_FRAME_WIDTH = 480
+_SMALL_WIDTH = 96
 
 
 @dataclass(frozen=True)
@@ -38,11 +56,13 @@ class DemoReport:
     """All contents of the page.
 
     Attributes:
-        scores: the table.
+        scores: the table of methods.
         found, truth: when tags are on in the video.
         frames: moments to show with their tags.
         heatmaps: moments to show with the heatmap of their best tag.
+        starts: a moment near the start of each tag that was found, for the timeline.
         facts: a name and a value each.
+        input: `input` of the bundle's manifest, which places heatmaps.
     """
 
     scores: tuple[MethodScore, ...]
@@ -50,119 +70,134 @@ class DemoReport:
     truth: tuple[Interval, ...]
     frames: tuple[Moment, ...]
     heatmaps: tuple[Moment, ...]
+    starts: tuple[Moment, ...]
     facts: tuple[tuple[str, str], ...]
+    input: InputSpec
 
 
-def write_page(report: DemoReport, folder: Path) -> Path:
-    """Write PNG files, and `index.html` with the same pictures embedded.
+def write_page(report: DemoReport, folder: Path, video: str) -> Path:
+    """Write `index.html`, and `frames.png` with the page's frames side by side.
 
     Args:
         report: the demo's results.
-        folder: created if missing; files of the same names are replaced.
+        folder: an existing folder; files of the same names are replaced.
+        video: the name of the overlay video in the folder.
     Returns:
         The page's path.
     """
-    import jinja2
+    frames = [Painter(report.input).paint(moment) for moment in report.frames]
+    if frames:
+        _montage(frames).save(folder / "frames.png")
+    target = folder / "index.html"
+    body = "\n".join(_sections(report, frames, video))
+    write_output(target, page("A tagger tuned without a single picture", body))
+    return target
 
-    folder.mkdir(parents=True, exist_ok=True)
-    drawings = {
-        "frames": _draw_frames(report.frames),
-        "timeline": _draw_timeline(report.found, report.truth),
-        "heatmap": _draw_heatmaps(report.heatmaps),
+
+def _sections(report: DemoReport, frames: Sequence[Image], video: str) -> Iterable[str]:
+    yield f'<p class="note">{_TOY}</p>'
+    yield "<h2>The video with its tags</h2>"
+    yield f'<video controls muted playsinline src="{html.escape(video)}"></video>'
+    yield f'<p class="soft">{html.escape(video)} lies beside this page.</p>'
+    yield "<h2>When tags are on</h2>"
+    yield '<p class="soft">Wide and grey: the truth. Narrow and green: what the tagger found.</p>'
+    yield _timeline(report)
+    yield "<h2>Frames</h2>"
+    yield _cards(frames, [f"at {clock_text(moment.time or 0.0)}" for moment in report.frames])
+    yield "<h2>Where it looks</h2>"
+    yield '<p class="soft">The similarity of each patch with the best tag of the frame.</p>'
+    best = [_best_on(moment) for moment in report.heatmaps]
+    painted = [
+        Painter(report.input, heatmap=tag).paint(moment)
+        for moment, tag in zip(report.heatmaps, best, strict=True)
+    ]
+    yield _cards(painted, [f"where is the {tag}?" for tag in best])
+    yield "<h2>Held-out pictures</h2>"
+    yield _methods(report.scores)
+    yield "<h2>How it was made</h2>"
+    yield _facts(report.facts)
+    yield "<h2>Your own tags next</h2>"
+    yield f"<pre>{html.escape(chr(10).join(NEXT_COMMANDS))}</pre>"
+
+
+def _best_on(moment: Moment) -> str:
+    """The best tag of those that are on, or of all."""
+    on = [moment.result[name] for name in moment.on]
+    return max(on or moment.result.top(1), key=lambda tag: tag.score).name
+
+
+def _timeline(report: DemoReport) -> str:
+    spans = (*report.truth, *report.found)
+    first = {
+        tag: min(span.start_s for span in report.truth if span.tag == tag)
+        for tag in {span.tag for span in report.truth}
     }
-    pictures = {name: _save(figure, folder / f"{name}.png") for name, figure in drawings.items()}
-    source = (resources.files("taidpt.export") / "files" / "demo.html.j2").read_text("utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        source
+    tags = sorted({span.tag for span in spans}, key=lambda tag: (first.get(tag, float("inf")), tag))
+    rows = [
+        Row(tag, [*_bars(report.truth, tag, "truth"), *_bars(report.found, tag, "found")])
+        for tag in tags
+    ]
+    small = [
+        Thumbnail(moment.time or 0.0, jpeg(rgb_image(moment.frame.picture), _SMALL_WIDTH), tag, "")
+        for moment in report.starts
+        for tag in [", ".join(moment.on)]
+    ]
+    return timeline("video", rows, max(span.end_s for span in spans), small)
+
+
+def _bars(spans: Sequence[Interval], tag: str, kind: str) -> list[Bar]:
+    return [
+        Bar(
+            span.start_s,
+            span.end_s,
+            f"{tag}, {kind}: {clock_text(span.start_s)}–{clock_text(span.end_s)}",
+            kind,
+        )
+        for span in spans
+        if span.tag == tag
+    ]
+
+
+def _cards(pictures: Sequence[Image], captions: Sequence[str]) -> str:
+    cards = [
+        f'<figure><img alt="{html.escape(caption)}" '
+        f'src="{image_source(jpeg(picture, _FRAME_WIDTH))}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for picture, caption in zip(pictures, captions, strict=True)
+    ]
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _methods(scores: Sequence[MethodScore]) -> str:
+    rows = "".join(
+        f"<tr><td><strong>{html.escape(score.name)}</strong><br>"
+        f'<span class="soft">{html.escape(score.explanation)}</span></td>'
+        f'<td class="number">{score.mean_average_precision:.1f}</td><td><span class="meter">'
+        f'<span style="width:{score.mean_average_precision:.1f}%"></span></span></td></tr>'
+        for score in scores
     )
-    page = folder / "index.html"
-    page.write_text(template.render(report=report, pictures=pictures), "utf-8")
-    return page
+    head = '<thead><tr><th>method</th><th class="number">mAP, %</th><th></th></tr></thead>'
+    return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
-def _save(figure: Figure, path: Path) -> str:
-    figure.savefig(path, dpi=130, facecolor="white")
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(
+        f'<tr><td class="soft">{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
+        for name, value in facts
+    )
+    return f"<table><tbody>{rows}</tbody></table>"
 
 
-def _new_figure(width: float, height: float) -> Figure:
-    # the object interface needs no window system and has no global state
-    from matplotlib.figure import Figure
+def _montage(pictures: Sequence[Image]) -> Image:
+    """The pictures side by side, in rows of three, all of the first one's size."""
+    from PIL import Image
 
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _draw_frames(moments: Sequence[Moment]) -> Figure:
-    columns = min(3, max(1, len(moments)))
-    rows = -(-len(moments) // columns) or 1
-    figure = _new_figure(3.3 * _aspect(moments) * columns, 3.6 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, moment in zip(axes, moments, strict=False):
-        axis.imshow(moment.frame.image)
-        tags = moment.result.on_tags[:_SHOWN_TAGS]
-        names = ", ".join(f"{tag.name} {tag.score:.2f}" for tag in tags) or "nothing"
-        axis.set_title(f"{moment.time or 0.0:.1f} s  {names}", fontsize=8, color=INK, wrap=True)
-    return figure
-
-
-def _aspect(moments: Sequence[Moment]) -> float:
-    """Width of the frames divided by their height."""
-    height, width = moments[0].frame.image.shape[:2] if moments else (1, 1)
-    return float(width / height)
-
-
-def _draw_timeline(found: Sequence[Interval], truth: Sequence[Interval]) -> Figure:
-    tags = sorted({span.tag for span in truth}, key=lambda tag: _first_start(truth, tag))
-    tags += sorted({span.tag for span in found} - set(tags))
-    figure = _new_figure(10.0, 1.2 + 0.32 * len(tags))
-    axis = figure.subplots()
-    for row, tag in enumerate(tags):
-        _draw_bars(axis, truth, tag, row - 0.38, 0.76, TRUTH_COLOUR)
-        _draw_bars(axis, found, tag, row - 0.18, 0.36, FOUND_COLOUR)
-    axis.set_yticks(range(len(tags)), tags, fontsize=9, color=INK)
-    axis.set_ylim(len(tags) - 0.4, -0.6)
-    axis.set_xlabel("seconds", color=INK)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
-    axis.bar([0], [0], color=TRUTH_COLOUR, label="truth")
-    axis.bar([0], [0], color=FOUND_COLOUR, label="found")
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
-    return figure
-
-
-def _first_start(spans: Sequence[Interval], tag: str) -> tuple[float, str]:
-    return min(span.start_s for span in spans if span.tag == tag), tag
-
-
-def _draw_bars(
-    axis: Axes, spans: Sequence[Interval], tag: str, bottom: float, height: float, colour: str
-) -> None:
-    bars = [(span.start_s, span.end_s - span.start_s) for span in spans if span.tag == tag]
-    axis.broken_barh(bars, (bottom, height), facecolors=colour)
-
-
-def _draw_heatmaps(moments: Sequence[Moment]) -> Figure:
-    count = max(1, len(moments))
-    figure = _new_figure(3.3 * _aspect(moments) * count, 3.6)
-    axes = figure.subplots(1, count, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, moment in zip(axes, moments, strict=False):
-        best, image = moment.result.top(1)[0].name, moment.frame.image
-        height, width = image.shape[:2]
-        edges = (*_crop_columns(width, height), height, 0)
-        heat = moment.result.heatmap(best)
-        axis.imshow(image)
-        axis.imshow(heat, extent=edges, interpolation="bicubic", cmap="magma", alpha=0.55)
-        axis.set_xlim(0, width)
-        axis.set_ylim(height, 0)
-        axis.set_title(f"where is the {best}?", fontsize=9, color=INK)
-    return figure
-
-
-def _crop_columns(width: int, height: int) -> tuple[float, float]:
-    """Left and right edge of the square centre crop that the tagger sees of a wide frame."""
-    side = min(width, height)
-    return (width - side) / 2, (width + side) / 2
+    width, height = pictures[0].size
+    gap = max(width // 40, 1)
+    rows = -(-len(pictures) // _COLUMNS)
+    size = _COLUMNS * (width + gap) - gap, rows * (height + gap) - gap
+    whole = Image.new("RGB", size, "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, _COLUMNS)
+        whole.paste(picture, (column * (width + gap), row * (height + gap)))
+    return whole

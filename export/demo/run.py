@@ -21,7 +21,9 @@ from taidpt.features.pictures import encode_pictures
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
 from taidpt.runtime.events.machine import Interval
+from taidpt.runtime.painting.tag_boxes import Painter
 from taidpt.runtime.sinks.jsonl import JsonlSink
+from taidpt.runtime.sinks.overlay import OverlaySink
 from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.tagger.tagger import Tagger
 from taidpt.texts.tags import TagSet
@@ -39,6 +41,7 @@ DEMO_SETTINGS = TuneSettings(lr=assets.TUNING_RATE)
 _SHOWN_FRAMES = 6
 _SHOWN_HEATMAPS = 3
 _BATCH = 8
+_VIDEO = "tags.mp4"
 _FPS = 10  # tags of the video last for seconds; more frames would only take longer
 
 
@@ -50,16 +53,23 @@ class DemoResult:
     prompts: Path
     bundle: Path
     jsonl: Path
+    video: Path
     report: DemoReport
 
 
 @dataclass(frozen=True)
 class _TaggedVideo:
-    """The number of tagged frames, the intervals of tags, and one moment per second."""
+    """The number of tagged frames, the intervals of tags, and moments.
+
+    Attributes:
+        moments: one a second.
+        starts: those at which a tag came on.
+    """
 
     frames: int
     spans: tuple[Interval, ...]
     moments: list[Moment]
+    starts: list[Moment]
 
 
 @dataclass
@@ -77,7 +87,7 @@ class _Watch:
 def run_demo(
     output: Path, progress: Progress, settings: TuneSettings = DEMO_SETTINGS
 ) -> DemoResult:
-    """Tune, export, tag and evaluate on the toy world; write prompts, bundle, tags and a page.
+    """Tune, export, tag and evaluate on the toy world; write the results and a page.
 
     Args:
         output: a folder, created if missing; an earlier demo in it is replaced.
@@ -91,13 +101,13 @@ def run_demo(
     watch.lap("tuning")
     parity = export_bundle(prompts, bundle, ExportOptions(), progress).parity
     watch.lap("export")
-    jsonl = output / "tags.jsonl"
+    jsonl, overlay = output / "tags.jsonl", output / _VIDEO
     with Tagger.load(bundle, device="cpu") as tagger:
-        video = _tag_video(tagger, jsonl, progress)
+        video = _tag_video(tagger, jsonl, overlay, progress)
         watch.lap("tagging the video")
         scores = _score_pictures(tagger, progress)
         watch.lap("held-out pictures")
-        tagged = [moment for moment in video.moments if moment.result.on_tags]
+        tagged = [moment for moment in video.moments if moment.on]
         report = DemoReport(
             scores=scores,
             found=video.spans,
@@ -106,9 +116,12 @@ def run_demo(
             ),
             frames=_middles(video.moments, _SHOWN_FRAMES),
             heatmaps=_middles(tagged or video.moments, _SHOWN_HEATMAPS),
+            starts=tuple(video.starts),
             facts=_facts(settings, watch.seconds, video.frames, parity.head("scores").minimum),
+            input=tagger.bundle.manifest.input,
         )
-    return DemoResult(write_page(report, output), prompts, bundle, jsonl, report)
+    page = write_page(report, output, _VIDEO)
+    return DemoResult(page, prompts, bundle, jsonl, overlay, report)
 
 
 def _tune_job(prompts: Path, settings: TuneSettings) -> TuneJob:
@@ -122,20 +135,25 @@ def _tune_job(prompts: Path, settings: TuneSettings) -> TuneJob:
     )
 
 
-def _tag_video(tagger: Tagger, jsonl: Path, progress: Progress) -> _TaggedVideo:
+def _tag_video(tagger: Tagger, jsonl: Path, overlay: Path, progress: Progress) -> _TaggedVideo:
     kept: list[Moment] = []
+    starts: list[Moment] = []
     frames = 0
     with (
         tagger.stream(assets.path("demo.mp4"), max_fps=_FPS) as stream,
         closing(JsonlSink(jsonl)) as sink,
+        closing(OverlaySink(overlay, Painter(tagger.bundle.manifest.input))) as painted,
     ):
         progress.start("Tagging the video", stream.source.total or 1)
         for frames, moment in enumerate(stream, start=1):
             sink.write(moment)
+            painted.write(moment)
             progress.advance(detail=", ".join(moment.on[:3]))
             if (frames - 1) % _FPS == 0:
                 kept.append(moment)
-        return _TaggedVideo(frames, stream.timeline(), kept)
+            if any(event.kind == "on" for event in moment.events):
+                starts.append(moment)
+        return _TaggedVideo(frames, stream.timeline(), kept, starts)
 
 
 def _score_pictures(tagger: Tagger, progress: Progress) -> tuple[MethodScore, ...]:

@@ -57,13 +57,13 @@ class Thumbnail:
 
     Attributes:
         jpeg: the file's bytes.
-        target: the id of the element that it leads to.
+        target: the id of the element that it leads to; empty for none.
     """
 
     time_s: float
     jpeg: bytes
     text: str
-    target: str
+    target: str = ""
 
 
 def image_source(jpeg: bytes) -> str:
@@ -163,8 +163,9 @@ def _film(thumbnails: Sequence[Thumbnail], end_s: float) -> Iterator[str]:
     for item, names in zip(ranked, classes, strict=True):
         if names:
             text = html.escape(item.text)
+            link = f' href="#{item.target}"' if item.target else ""
             yield (
-                f'<a class="{" ".join(names)}" href="#{item.target}" title="{text}" '
+                f'<a class="{" ".join(names)}"{link} title="{text}" '
                 f'style="left:clamp(2rem,{100 * item.time_s / end_s:.3f}%,100% - 2rem)">'
                 f'<img alt="{text}" src="{image_source(item.jpeg)}"></a>'
             )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
+from taidpt.cli import COMMANDS
+from taidpt.export.demo.page import NEXT_COMMANDS
 from taidpt.export.demo.run import DemoResult, run_demo
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
@@ -72,28 +77,47 @@ def test_every_frame_has_its_line(result: DemoResult) -> None:
     assert times[-1] >= last - 1
 
 
-def test_page_stands_alone(result: DemoResult) -> None:
+def test_page_needs_the_video_alone(result: DemoResult) -> None:
     page = result.page.read_text("utf-8")
     assert "toy world" in page
-    assert 'src="data:image/png;base64,' in page
     text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)  # a picture may spell any word
     assert "http" not in text
+    assert set(re.findall(r'src="([^"]*)"', text)) == {"data:image/jpeg;", "tags.mp4"}
     for score in result.report.scores:
         assert f"{score.mean_average_precision:.1f}" in page
-    for name in ("frames", "timeline", "heatmap"):
-        with Image.open(result.page.with_name(f"{name}.png")) as picture:
-            pixels = np.asarray(picture.convert("L"))
-        assert pixels.std() > 10
-        assert min(pixels.shape) > 200
+    for kind, spans in (("truth", result.report.truth), ("found", result.report.found)):
+        assert page.count(f'<rect class="{kind}"') == len(spans)
+    for command in NEXT_COMMANDS:
+        assert html.escape(command) in page
+    with Image.open(result.page.with_name("frames.png")) as picture:
+        assert picture.size == (3 * 480 + 2 * 12, 2 * 480 + 12)
+        assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_video_plays_with_tags_on_it(result: DemoResult) -> None:
+    lines = [json.loads(line) for line in result.jsonl.read_text("utf-8").splitlines()]
+    with av.open(str(result.video)) as container:
+        frames = list(container.decode(video=0))
+    assert [frame.time for frame in frames] == pytest.approx(
+        [line["time_s"] for line in lines], abs=2e-3
+    )
+
+
+def test_commands_for_the_users_own_tags_are_valid() -> None:
+    """Parsed by the commands themselves, which then read no file."""
+    for line in NEXT_COMMANDS:
+        name, *words = shlex.split(line)
+        command = "export" if name == "taidpt-export" else words.pop(0)
+        loaded = COMMANDS[command].load()
+        assert loaded.make_context(command, words).params
 
 
 def test_nothing_but_the_demo_is_left(result: DemoResult) -> None:
     expected = {
         "frames.png",
-        "heatmap.png",
         "index.html",
         "tags.jsonl",
-        "timeline.png",
+        "tags.mp4",
         "toyworld.safetensors",
         "toyworld.taidpt",
     }
