@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,6 +21,7 @@ from taidpt.runtime.pages.page import style
 from taidpt.runtime.serve.api import Api
 from taidpt.runtime.serve.feed import Feed
 from taidpt.runtime.serve.live_picture import LivePicture
+from taidpt.runtime.serve.metrics import Metrics
 from taidpt.runtime.serve.operations import error, openapi, routes
 from taidpt.runtime.serve.security import COOKIE, Guard, Limits, cookie_value
 from taidpt.runtime.serve.tags_api import TagsApi
@@ -38,6 +40,7 @@ def make_app(
     site: Site,
     feed: Feed,
     edits: BankEdits,
+    metrics: Metrics,
     token: str | None = None,
     limits: Limits | None = None,
 ) -> Starlette:
@@ -47,6 +50,7 @@ def make_app(
         site: what is served.
         feed: gets the events of the site's store.
         edits: changes the tags.
+        metrics: what Prometheus reads.
         token: what clients need; None needs none.
         limits: what one client may ask for.
     """
@@ -74,6 +78,9 @@ def make_app(
     async def ready(request: Request) -> Response:
         return JSONResponse({"ready": site.ready}, 200 if site.ready else 503)
 
+    async def measured(request: Request) -> Response:
+        return Response(await run_in_threadpool(metrics.text), media_type=metrics.media_type)
+
     async def described(request: Request) -> Response:
         return JSONResponse(document)
 
@@ -84,6 +91,7 @@ def make_app(
             Route("/login", _login(token), methods=["GET", "POST"]),
             Route("/healthz", _alive),
             Route("/readyz", ready),
+            Route("/metrics", measured),
             Route("/v1/openapi.json", described),
             *routes(operations),
             Mount("/static", StaticFiles(directory=_PAGE)),

@@ -14,6 +14,7 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.serve.systemd import Systemd
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.webhook import open_webhook
@@ -63,6 +64,7 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
     with optional_packages("taidpt serve", "serve"):
         from taidpt.runtime.serve.app import make_app
         from taidpt.runtime.serve.feed import Feed
+        from taidpt.runtime.serve.metrics import Metrics
         from taidpt.runtime.serve.security import read_token
     with contextlib.ExitStack() as stack:
         stack.enter_context(log_to_stderr(logging.DEBUG if verbose else logging.INFO))
@@ -80,12 +82,13 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
         site = stack.enter_context(Site(config, tagger, store, _open_sinks(config, stack)))
         feed = Feed(site)
         relay.feed = feed
-        app = make_app(site, feed, edits, token)
+        metrics = Metrics(site, edits)
+        app = make_app(site, feed, edits, metrics, token)
         site.start()
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         _LOG.info("on %s; the page is at http://%s:%d", tagger.device, shown, port)
-        with _served(app, listening):
+        with _served(app, listening), Systemd(lambda: site.ready):
             _wait(site)
         if site.failure is not None:
             raise site.failure
@@ -154,9 +157,10 @@ def _listen(config: SiteConfig) -> socket.socket:
     try:
         return socket.create_server((config.host, config.port), family=family, backlog=128)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(
-            f"cannot listen on {config.host}:{config.port}: {os.strerror(error.errno) if error.errno else error}; choose "
-            "another with --port (0: any that is free)"
+            f"cannot listen on {config.host}:{config.port}: {reason}; choose another with --port "
+            "(0: any that is free)"
         ) from None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from taidpt.runtime.serve.app import make_app
 from taidpt.runtime.serve.feed import Feed
+from taidpt.runtime.serve.metrics import Metrics
 from taidpt.runtime.serve.security import Limits
 from taidpt.runtime.serve.server import _listen, _Relay, _served
 from taidpt.runtime.sites.bank_edits import BankEdits
@@ -113,7 +114,7 @@ def running(
         site = stack.enter_context(Site(config, tagger, store, []))
         relay.feed = feed = Feed(site)
         edits = BankEdits(tagger, data / "banks", options.get("prompts"))
-        app = make_app(site, feed, edits, token, limits)
+        app = make_app(site, feed, edits, Metrics(site, edits), token, limits)
         site.start()
         stack.enter_context(_served(app, listening))
         server = Server(site, app, listening.getsockname()[1])
