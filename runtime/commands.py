@@ -171,6 +171,7 @@ def bench(json: str | None, **options: Any) -> None:
 @click.command()
 @click.argument("bundle", type=_FILE, required=False)
 @click.argument("sources", nargs=-1, type=_FILE, metavar="SOURCE...")
+@_file("--config", "Site file: cameras, zones, rules and where events go, as YAML.")
 @click.option("--host", show_default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="Port.")
 @_file("--token-file", "File with the token that clients need.")
@@ -198,4 +199,7 @@ def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options
     """
     from taidpt.runtime.serve.server import config_from_options, run_serve
 
-    run_serve(config_from_options(bundle, sources, options), verbose)
+    source = click.get_current_context().get_parameter_source
+    default = click.core.ParameterSource.DEFAULT
+    given = {name: value for name, value in options.items() if source(name) is not default}
+    run_serve(config_from_options(bundle, sources, given), verbose)

@@ -9,19 +9,22 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.serve.systemd import Systemd
+from taidpt.runtime.sinks.background import BackgroundSender
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.webhook import open_webhook
 from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
+from taidpt.runtime.sites.home_assistant import HomeAssistant
 from taidpt.runtime.sites.site import Site
-from taidpt.runtime.sites.store import EventStore
+from taidpt.runtime.sites.site_file import read_site
+from taidpt.runtime.sites.store import EventStore, StoredEvent
 from taidpt.runtime.storage.atomic import try_lock
 from taidpt.runtime.tag.terminal import log_to_stderr
 from taidpt.runtime.tagger.tagger import Tagger
@@ -45,13 +48,19 @@ def config_from_options(
     Raises:
         InputError: there is no bundle or no source, or a value is wrong.
     """
+    given = {name: value for name, value in options.items() if value is not None}
+    path = given.pop("config", None)
+    if sources:
+        given["cameras"] = tuple(
+            CameraConfig(f"camera-{number}", source) for number, source in enumerate(sources, 1)
+        )
+    if bundle is not None:
+        given["bundle"] = bundle
+    if path is not None:
+        return read_site(path, given)
     if bundle is None:
         raise InputError("no bundle; give BUNDLE and a SOURCE, or --config site.yaml")
-    given = {name: value for name, value in options.items() if value is not None}
-    cameras = tuple(
-        CameraConfig(f"camera-{number}", source) for number, source in enumerate(sources, 1)
-    )
-    return SiteConfig(bundle, cameras, **given)
+    return SiteConfig(**{"cameras": (), **given})
 
 
 def run_serve(config: SiteConfig, verbose: bool = False) -> None:
@@ -80,8 +89,12 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
             EventStore(config.folder / "events.sqlite", config.retention, relay)
         )
         site = stack.enter_context(Site(config, tagger, store, _open_sinks(config, stack)))
+        _open_rule_sinks(site, stack)
         feed = Feed(site)
-        relay.feed = feed
+        relay.receivers.append(feed.on_event)
+        if config.home_assistant is not None:
+            house = stack.enter_context(HomeAssistant(config.home_assistant, site))
+            relay.receivers.append(house.on_event)
         metrics = Metrics(site, edits)
         app = make_app(site, feed, edits, metrics, token)
         site.start()
@@ -95,13 +108,14 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
 
 
 class _Relay:
-    """Passes stored events on, once there is somebody to pass them to."""
+    """Passes stored events on to receivers that are made after the store."""
 
-    feed: Any = None
+    def __init__(self) -> None:
+        self.receivers: list[Callable[[StoredEvent], None]] = []
 
-    def __call__(self, event: Any) -> None:
-        if self.feed is not None:
-            self.feed.on_event(event)
+    def __call__(self, event: StoredEvent) -> None:
+        for receive in self.receivers:
+            receive(event)
 
 
 @contextlib.contextmanager
@@ -194,3 +208,17 @@ def _open_sinks(config: SiteConfig, stack: contextlib.ExitStack) -> list[Sink]:
     for sink in sinks:
         stack.callback(sink.close)
     return sinks
+
+
+def _open_rule_sinks(site: Site, stack: contextlib.ExitStack) -> None:
+    """One sender an address, however many rules name it."""
+    senders: dict[str, BackgroundSender] = {}
+    for rule in site.config.rules:
+        for url, open_sink in ((rule.webhook, open_webhook), (rule.mqtt, open_mqtt)):
+            if url is None:
+                continue
+            if url not in senders:
+                sink = open_sink(url)
+                stack.callback(sink.close)
+                senders[url] = sink.sender
+            site.rule_sinks.setdefault(rule.id, []).append(senders[url])

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.address import parse_address
 from taidpt.runtime.storage.user_folders import state_folder
 
-__all__ = ["CameraConfig", "Retention", "SiteConfig", "check_id"]
+__all__ = [
+    "CameraConfig",
+    "HomeAssistantConfig",
+    "Retention",
+    "RuleConfig",
+    "SiteConfig",
+    "ZoneConfig",
+]
 
 # Ids stand in addresses, topics and file names, so they hold nothing that needs an escape.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_TOPIC = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_HOURS = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)")
 
 
-def check_id(what: str, text: str) -> None:
+def _check_id(what: str, text: str) -> None:
     """Raise InputError unless a text can be the id of a camera, a zone or a rule."""
     if not _ID.fullmatch(text):
         raise InputError(
             f"{what} {text!r}: an id has 1 to 64 of the letters a-z, A-Z, digits, - and _, and "
             "begins with a letter or a digit"
         )
+
+
+def _distinct(what: str, items: Sequence[Any]) -> list[str]:
+    ids = [item.id for item in items]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise InputError(f"two {what} have the id {name!r}")
+    return ids
+
+
+def _refer(owner: str, what: str, name: str | None, known: Sequence[str]) -> None:
+    if name is not None and name not in known:
+        raise InputError(f"{owner}: there is no {what} {name!r}; there are: {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -42,8 +67,114 @@ class CameraConfig:
     roi: str | None = None
 
     def __post_init__(self) -> None:
-        check_id("camera", self.id)
+        _check_id("camera", self.id)
         parse_address(self.source)  # a file that is missing is an error now, not in the night
+
+
+@dataclass(frozen=True)
+class ZoneConfig:
+    """A named region of a camera.
+
+    Attributes:
+        id: its name in events, rules and topics.
+        camera: the camera's id.
+        points: at least three corners (x, y), in parts of the picture from 0 to 1.
+        tags: tags that are looked for in it; none means all.
+    """
+
+    id: str
+    camera: str
+    points: tuple[tuple[float, float], ...]
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_id("zone", self.id)
+        if len(self.points) < 3:
+            raise InputError(f"zone {self.id!r}: needs 3 points at least, got {len(self.points)}")
+        for x, y in self.points:
+            if not (0 <= x <= 1 and 0 <= y <= 1):
+                raise InputError(
+                    f"zone {self.id!r}: points are parts of the picture from 0 to 1, got {x}, {y}"
+                )
+
+
+@dataclass(frozen=True)
+class RuleConfig:
+    """What fires when, and who is told. The page is always told.
+
+    Attributes:
+        id: its name in events and topics.
+        tag: it has to be on.
+        camera: the camera's id; None: any.
+        zone: the zone's id; None: the whole picture.
+        without: none of these tags may be on.
+        for_: for so many seconds.
+        between: hours of the local clock, "22:00-06:00"; None: always.
+        days: weekdays, "mon" to "sun"; none means all.
+        webhook, mqtt: addresses that are told.
+    """
+
+    id: str
+    tag: str
+    camera: str | None = None
+    zone: str | None = None
+    without: tuple[str, ...] = ()
+    for_: float = 0.0
+    between: str | None = None
+    days: tuple[str, ...] = ()
+    webhook: str | None = None
+    mqtt: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_id("rule", self.id)
+        if not 0 <= self.for_ < 1e6:
+            raise InputError(f"rule {self.id!r}: for should be seconds from 0, got {self.for_:g}")
+        for day in self.days:
+            if day not in _DAYS:
+                raise InputError(f"rule {self.id!r}: days are {', '.join(_DAYS)}, got {day!r}")
+        if self.hours == (-1, -1):
+            raise InputError(
+                f"rule {self.id!r}: between should be like 22:00-06:00, got {self.between!r}"
+            )
+
+    @property
+    def hours(self) -> tuple[int, int] | None:
+        """Begin and end in minutes of the day; (-1, -1) if they are not hours."""
+        if self.between is None:
+            return None
+        match = _HOURS.fullmatch(self.between)
+        if match is None:
+            return -1, -1
+        begin, end = (int(match[at]) * 60 + int(match[at + 1]) for at in (1, 3))
+        return begin, end
+
+    @property
+    def weekdays(self) -> tuple[bool, ...]:
+        """For Monday to Sunday, whether the day is named."""
+        return tuple(day in self.days for day in _DAYS)
+
+
+@dataclass(frozen=True)
+class HomeAssistantConfig:
+    """Where Home Assistant listens.
+
+    Attributes:
+        mqtt: the broker, `mqtt://[user:password@]host[:port]`.
+        prefix: Home Assistant's own discovery prefix.
+        topic: the topic below which states are published.
+    """
+
+    mqtt: str
+    prefix: str = "homeassistant"
+    topic: str = "taidpt"
+
+    def __post_init__(self) -> None:
+        for name in ("prefix", "topic"):
+            if not _TOPIC.fullmatch(getattr(self, name)):
+                raise InputError(
+                    f"{name} should be a topic of letters, digits, - and _, got "
+                    f"{getattr(self, name)!r}"
+                )
 
 
 @dataclass(frozen=True)
@@ -80,6 +211,8 @@ class SiteConfig:
         smoothing, min_on, min_off: as in `StreamSettings`, in seconds.
         skip_still: as in `StreamSettings`.
         webhook, mqtt: addresses that get every event.
+        home_assistant: where Home Assistant listens; None: nowhere.
+        zones, rules: regions of cameras, and what happens when something is seen.
         retention: how long events are kept.
     """
 
@@ -103,15 +236,22 @@ class SiteConfig:
     skip_still: float | None = None
     webhook: str | None = None
     mqtt: str | None = None
+    home_assistant: HomeAssistantConfig | None = None
+    zones: tuple[ZoneConfig, ...] = ()
+    rules: tuple[RuleConfig, ...] = ()
     retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         if not self.cameras:
             raise InputError("there is no camera; give a SOURCE, or `cameras` in --config")
-        ids = [camera.id for camera in self.cameras]
-        for name in ids:
-            if ids.count(name) > 1:
-                raise InputError(f"two cameras have the id {name!r}")
+        cameras = _distinct("cameras", self.cameras)
+        zones = _distinct("zones", self.zones)
+        _distinct("rules", self.rules)
+        for zone in self.zones:
+            _refer(f"zone {zone.id!r}", "camera", zone.camera, cameras)
+        for rule in self.rules:
+            _refer(f"rule {rule.id!r}", "camera", rule.camera, cameras)
+            _refer(f"rule {rule.id!r}", "zone", rule.zone, zones)
         if not 0 <= self.port <= 65535:
             raise InputError(f"port should be from 0 to 65535, got {self.port}")
 

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.events.machine import rebase_state
+from taidpt.runtime.events.machine import Event, rebase_state
 from taidpt.runtime.painting.drawing import jpeg, rgb_image
+from taidpt.runtime.sinks.background import BackgroundSender
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sites.camera import CameraSource
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
+from taidpt.runtime.sites.rules import Rule, rule_record
 from taidpt.runtime.sites.score_history import ScoreHistory
 from taidpt.runtime.sites.store import EventStore, NewEvent
+from taidpt.runtime.sites.zones import Zone
 from taidpt.runtime.sources.base import Frame, SourceOptions
 from taidpt.runtime.sources.combined import MergedSource
 from taidpt.runtime.stream.moment import Moment
@@ -73,6 +76,8 @@ class Site(Closing):
         store: keeps the events.
         cameras: by id.
         stream: the running stream, with its profile.
+        zones, rules: of the cameras.
+        rule_sinks: rule → what is told when it fires, beside the page.
         listeners: called with each moment in the tagging thread; they must be quick.
         failure: the error that ended the tagging; None while it runs.
     """
@@ -106,6 +111,9 @@ class Site(Closing):
             skip_still=config.skip_still,
         )
         self.stream = Stream(tagger, self.merged, settings)
+        self.zones = [Zone(zone, tagger, settings) for zone in config.zones]
+        self.rules = [Rule(rule) for rule in config.rules]
+        self.rule_sinks: dict[str, list[BackgroundSender]] = {}
         self.listeners: list[Listener] = []
         self.failure: Exception | None = None
         self.ended = threading.Event()
@@ -116,9 +124,14 @@ class Site(Closing):
 
     def start(self) -> None:
         """Load the states of the last run, and begin to tag."""
+        machines = {zone.source: zone.machine for zone in self.zones}
+        machines |= {camera: self.stream.machine(camera) for camera in self.cameras}
         for source, (at, state) in self.store.states().items():
-            if source in self.cameras:
-                self._load_state(source, max(time.time() - at, 0.0), state)
+            if source in machines:
+                try:
+                    machines[source].load_state(rebase_state(state, max(time.time() - at, 0.0)))
+                except InputError as error:
+                    _LOG.warning("%s: the state of its tags cannot be used: %s", source, error)
         self._thread.start()
 
     @property
@@ -143,12 +156,6 @@ class Site(Closing):
         if self._thread.is_alive():
             self._thread.join(5.0)
 
-    def _load_state(self, source: str, away_s: float, state: dict[str, object]) -> None:
-        try:
-            self.stream.machine(source).load_state(rebase_state(state, away_s))
-        except InputError as error:
-            _LOG.warning("%s: the state of its tags cannot be used: %s", source, error)
-
     def _run(self) -> None:
         try:
             for moment in self.stream:
@@ -170,8 +177,9 @@ class Site(Closing):
         if camera.history.wants(time_s):
             machine = self.stream.machine(camera.id)
             camera.history.add(time_s, machine.names, machine.smoothed)
-        if moment.events:
-            self.store.put(_new_events(moment), self._states((camera.id,)))
+        events = self._new_events(camera, moment)
+        if events:
+            self.store.put(events, self._states())
         elif self._last_s - self._saved_s >= _STATE_S:
             self._save()
         for listener in self.listeners:
@@ -179,12 +187,42 @@ class Site(Closing):
         for sink in self._sinks:
             sink.write(moment)
 
+    def _new_events(self, camera: Camera, moment: Moment) -> list[NewEvent]:
+        """The events of a moment, those of its zones, and the rules that fire."""
+        picture = functools.cache(functools.partial(_picture, moment.frame))
+        found = [_new_event(event, moment, "", picture) for event in moment.events]
+        zones = [zone for zone in self.zones if zone.config.camera == camera.id]
+        seen = {"": moment.on}
+        for zone in zones:
+            try:
+                events = zone.update(moment)
+            except InputError as error:
+                _LOG.warning("%s; the zone is left out", error)
+                self.zones.remove(zone)
+                continue
+            found += [_new_event(event, moment, zone.config.id, picture) for event in events]
+            seen[zone.config.id] = zone.on
+        for rule in self.rules:
+            place = rule.config.zone or ""
+            concerned = place in seen and rule.concerns(camera.id, place)
+            if concerned and rule.fires(camera.id, moment.time or 0.0, seen[place]):
+                now = time.time()
+                found.append(
+                    NewEvent(now, now, camera.id, place, rule.config.id, "rule", picture=picture)
+                )
+                for sender in self.rule_sinks.get(rule.config.id, ()):
+                    sender.put(rule_record(rule.config, camera.id, now))
+        return found
+
     def _save(self) -> None:
         self._saved_s = time.monotonic()
-        self.store.put((), self._states(self.stream.sources))
+        self.store.put((), self._states())
 
-    def _states(self, sources: tuple[str, ...]) -> dict[str, dict[str, object]]:
-        return {source: self.stream.machine(source).save_state() for source in sources}
+    def _states(self) -> dict[str, dict[str, object]]:
+        states = {
+            source: self.stream.machine(source).save_state() for source in self.stream.sources
+        }
+        return states | {zone.source: zone.machine.save_state() for zone in self.zones}
 
 
 def _source(
@@ -196,24 +234,20 @@ def _source(
     return CameraSource(camera.id, camera.source, options)
 
 
-def _new_events(moment: Moment) -> list[NewEvent]:
-    """The events of a moment by the clock on the wall."""
+def _new_event(event: Event, moment: Moment, zone: str, picture: Callable[[], bytes]) -> NewEvent:
+    """An event by the clock on the wall."""
     now, time_s = time.time(), moment.time or 0.0
-    picture = functools.cache(functools.partial(_picture, moment.frame))
-    return [
-        NewEvent(
-            at=now - (time_s - event.time_s),
-            decided_at=now - (time_s - event.decided_s),
-            camera=moment.frame.source,
-            zone="",
-            tag=event.tag,
-            kind=event.kind,
-            score=event.score,
-            peak=event.peak,
-            picture=picture if event.kind == "on" else None,
-        )
-        for event in moment.events
-    ]
+    return NewEvent(
+        at=now - (time_s - event.time_s),
+        decided_at=now - (time_s - event.decided_s),
+        camera=moment.frame.source,
+        zone=zone,
+        tag=event.tag,
+        kind=event.kind,
+        score=event.score,
+        peak=event.peak,
+        picture=picture if event.kind == "on" else None,
+    )
 
 
 def _picture(frame: Frame) -> bytes:

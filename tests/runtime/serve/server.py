@@ -17,6 +17,7 @@ from taidpt.runtime.serve.security import Limits
 from taidpt.runtime.serve.server import _listen, _Relay, _served
 from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
+from taidpt.runtime.sites.home_assistant import HomeAssistant
 from taidpt.runtime.sites.site import Site
 from taidpt.runtime.sites.store import EventStore
 from taidpt.runtime.tagger.tagger import Tagger
@@ -112,7 +113,11 @@ def running(
         store = EventStore(data / "events.sqlite", config.retention, relay)
         stack.enter_context(store)
         site = stack.enter_context(Site(config, tagger, store, []))
-        relay.feed = feed = Feed(site)
+        feed = Feed(site)
+        relay.receivers.append(feed.on_event)
+        if config.home_assistant is not None:
+            house = stack.enter_context(HomeAssistant(config.home_assistant, site))
+            relay.receivers.append(house.on_event)
         edits = BankEdits(tagger, data / "banks", options.get("prompts"))
         app = make_app(site, feed, edits, Metrics(site, edits), token, limits)
         site.start()

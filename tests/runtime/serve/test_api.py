@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.serve.server import Server
+from taidpt.runtime.sinks.background import BackgroundSender
+from taidpt.runtime.sites.config import RuleConfig, ZoneConfig
+from tests.runtime.serve.server import Server, running
 from tests.runtime.sinks.senders import wait_for
 from tests.runtime.videos import colour_frame
 
@@ -126,3 +128,32 @@ def test_another_method_is_refused(server: Server) -> None:
     answer = server.ask("/v1/events", "DELETE")
     assert answer.status == 405
     assert "GET" in answer.headers["Allow"]
+
+
+def test_a_rule_of_a_zone_fires_a_webhook_and_is_an_event(
+    swappable: Path, video_path: Path, tmp_path: Path
+) -> None:
+    zone = ZoneConfig("gate", "cam1", ((0, 0), (1, 0), (1, 1), (0, 1)), ("dog",))
+    blind = ZoneConfig("blind", "cam1", ((0, 0), (0.01, 0), (0, 0.01)))
+    rule = RuleConfig("dog-alone", "dog", zone="gate", for_=0.2)
+    options = {"zones": (zone, blind), "rules": (rule,), "max_fps": 10.0}
+    told: list[dict[str, object]] = []
+    sender = BackgroundSender("test", told.append)
+    with running(swappable, tmp_path, str(video_path), **options) as server:
+        server.site.rule_sinks["dog-alone"] = [sender]
+        server.ask("/v1/tags?tag=dog", "PATCH", {"on": -9.0})
+        assert wait_for(lambda: told != [])
+        events = server.ask("/v1/events?tag=dog-alone").json["events"]
+        assert [(e["kind"], e["zone"], e["has_picture"]) for e in events] == [
+            ("rule", "gate", True)
+        ]
+        assert (told[0]["rule"], told[0]["camera"], told[0]["zone"]) == (
+            "dog-alone",
+            "cam1",
+            "gate",
+        )
+        zones = {event["zone"] for event in server.ask("/v1/events?tag=dog").json["events"]}
+        assert zones == {"", "gate"}
+        assert [zone.config.id for zone in server.site.zones] == ["gate"]  # no patch of the other
+        assert server.ask("/v1/health").json["ready"]
+    sender.close()
