@@ -24,10 +24,10 @@ RUN /opt/taidpt/bin/pip install --no-cache-dir "/src[mqtt,calibrate]" "onnx>=1.1
     && rm -rf /src
 RUN useradd --create-home --uid 10001 --groups video taidpt
 ENV PATH=/opt/taidpt/bin:$PATH
-USER taidpt
+USER 10001
 WORKDIR /data
 # With TAIDPT_BUNDLE set, its files and its engine are checked too.
 HEALTHCHECK --interval=5m --timeout=60s --start-period=60s \
-    CMD taidpt doctor ${TAIDPT_BUNDLE:+"$TAIDPT_BUNDLE"} --json - > /dev/null || exit 1
+    CMD ["sh", "-c", "taidpt doctor ${TAIDPT_BUNDLE:-} --json - > /dev/null"]
 ENTRYPOINT ["taidpt"]
 CMD ["--help"]

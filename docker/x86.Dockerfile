@@ -24,10 +24,10 @@ RUN /opt/taidpt/bin/pip install --no-cache-dir "/src[mqtt,calibrate]" \
     && rm -rf /src
 RUN useradd --create-home --uid 10001 taidpt
 ENV PATH=/opt/taidpt/bin:$PATH
-USER taidpt
+USER 10001
 WORKDIR /data
 # With TAIDPT_BUNDLE set, its files are checked too.
 HEALTHCHECK --interval=5m --timeout=60s --start-period=30s \
-    CMD taidpt doctor ${TAIDPT_BUNDLE:+"$TAIDPT_BUNDLE"} --json - > /dev/null || exit 1
+    CMD ["sh", "-c", "taidpt doctor ${TAIDPT_BUNDLE:-} --json - > /dev/null"]
 ENTRYPOINT ["taidpt"]
 CMD ["--help"]

@@ -69,7 +69,7 @@ class Image:
         elif step.word == "RUN" and not step.text.startswith(SYSTEM):
             self.shell(step.text)
         elif step.word == "HEALTHCHECK":
-            self.shell(step.text.partition("CMD ")[2])
+            self.shell(shlex.join(json.loads(step.text.partition("CMD ")[2])))
         elif step.word == "ENTRYPOINT":
             self.shell(shlex.join([*json.loads(step.text), "--version"]))
         elif step.word in ("RUN", "FROM", "USER"):

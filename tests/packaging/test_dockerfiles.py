@@ -47,7 +47,9 @@ def test_health_check_and_extras_are_ours(path: Path) -> None:
     text = path.read_text("utf-8")
     found = {step.word: step.text for step in steps(text)}
     assert json.loads(found["ENTRYPOINT"]) == ["taidpt"]
-    command = re.sub(r"\$\{\S+\}", "street.taidpt", found["HEALTHCHECK"].partition("CMD ")[2])
+    shell, flag, command = json.loads(found["HEALTHCHECK"].partition("CMD ")[2])
+    assert (shell, flag) == ("sh", "-c")
+    command = re.sub(r"\$\{\S+\}", "street.taidpt", command)
     program, name, *words = shlex.split(command.partition(" > ")[0])
     assert (program, name) == ("taidpt", "doctor")
     context = COMMANDS[name].load().make_context(name, words)
