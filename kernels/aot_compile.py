@@ -115,6 +115,8 @@ def _constants(variant: _Variant, tiles: Any) -> dict[str, Any]:
     """Everything that is fixed at compile time: no epilogue, one split, a mask by its flag."""
     import triton.language as tl
 
+    from taidpt.kernels.local_similarity.tiles import reads_again
+
     left_out = ("inverse", "log_sum", "best", "part", "global", "scale", "bias")
     precision = "tf32x3" if variant.dtype == "f32" and variant.architecture >= 80 else "ieee"
     return {
@@ -132,7 +134,8 @@ def _constants(variant: _Variant, tiles: Any) -> dict[str, Any]:
         "EVEN_P": False,
         "HAS_MASK": True,
         "HAS_VALUES": variant.kind == "general",
-        "FUSE_LENGTH": True,
+        "FUSE_LENGTH": tiles.fuse_length,
+        "READ_AGAIN": reads_again(variant.architecture, tiles),
         "JOINED_SUMS": True,
         "DTYPE": {"f32": tl.float32, "f16": tl.float16, "bf16": tl.bfloat16}[variant.dtype],
         "PRECISION": precision,

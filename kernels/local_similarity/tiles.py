@@ -22,6 +22,7 @@ __all__ = [
     "check_shared",
     "choose",
     "gradient_tiles",
+    "reads_again",
     "shared_bytes",
     "tails",
 ]
@@ -237,6 +238,18 @@ def ahead_of_time(architecture: int, item_bytes: int, kind: str) -> Tiles:
         tiles = Tiles(rows, 1, 64, block_d, warps=8, stages=stages, fuse_length=True)
     # without asynchronous copies more than one stage only costs registers
     return tiles if asynchronous else replace(tiles, stages=1)
+
+
+def reads_again(architecture: int, tiles: Tiles) -> bool:
+    """Whether a fused kernel must load patches a second time for their lengths.
+
+    Hopper multiplies tiles of 64 class rows and more asynchronously, out of shared memory. Triton
+    (3.6 and 3.8) gives an operand that is also read into registers one buffer fewer than `stages`,
+    so that the next copy overwrites it while the product still reads: similarities were wrong by up
+    to 0.06. A load of its own leaves the operand all its buffers. Blackwell's products keep them
+    anyway, and other tiles and architectures multiply out of registers.
+    """
+    return architecture // 10 == 9 and tiles.fuse_length and tiles.block_c >= 64
 
 
 def tails(patches: int, block_p: int, images: int = 1) -> tuple[int, int]:

@@ -109,6 +109,7 @@ def gradient_kernel(
         EVEN_D,
         False,
         False,
+        False,
         DTYPE,
         PRECISION,
     )

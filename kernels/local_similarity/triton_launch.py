@@ -10,7 +10,7 @@ import torch
 
 from taidpt.kernels.local_similarity.chunked import Forward
 from taidpt.kernels.local_similarity.inputs import Epilogue, Inputs
-from taidpt.kernels.local_similarity.tiles import Shape, Tiles, choose
+from taidpt.kernels.local_similarity.tiles import Shape, Tiles, choose, reads_again
 from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 from taidpt.kernels.local_similarity.triton_operands import (
     architecture_of,
@@ -121,6 +121,7 @@ def _launch(
         HAS_MASK=mask is not None,
         HAS_VALUES=values is not None,
         FUSE_LENGTH=tiles.fuse_length,
+        READ_AGAIN=reads_again(architecture_of(patches), tiles),
         JOINED_SUMS=not is_interpreted(),
         EVEN_P=tiles.tails != (0, 0) or P % tiles.block_p == 0,
         DTYPE=kernel_type(dtype),

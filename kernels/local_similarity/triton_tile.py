@@ -36,10 +36,14 @@ def dot_tile(
     EVEN_D: tl.constexpr,
     HAS_VALUES: tl.constexpr,
     FUSE_LENGTH: tl.constexpr,
+    READ_AGAIN: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Raw products [BLOCK_C, BLOCK_N] of class rows and patch rows, and the patches' squares."""
+    """Raw products [BLOCK_C, BLOCK_N] of class rows and patch rows, and the patches' squares.
+
+    READ_AGAIN: squares come of a load of their own (`tiles.reads_again` says why).
+    """
     offsets = tl.arange(0, BLOCK_D)
     products = tl.zeros((BLOCK_C, BLOCK_N), tl.float32)
     weighed = tl.zeros((BLOCK_C, BLOCK_N), tl.float32) if HAS_VALUES else products
@@ -54,8 +58,14 @@ def dot_tile(
             v = _load(value_rows[:, None] + column[None, :], inside[None, :], EVEN_D)
             weighed = tl.dot(v.to(DTYPE), x, weighed, input_precision=PRECISION)
         if FUSE_LENGTH:
-            wide = x.to(tl.float32)
-            squares += tl.sum(wide * wide, axis=0)
+            if READ_AGAIN:
+                # turned round, so that the compiler does not join it with the product's load
+                again = _load(x_rows[:, None] + column[None, :], inside[None, :], EVEN_D)
+                wide = again.to(DTYPE).to(tl.float32)
+                squares += tl.sum(wide * wide, axis=1)
+            else:
+                wide = x.to(tl.float32)
+                squares += tl.sum(wide * wide, axis=0)
     return products, weighed, squares
 
 

@@ -1,7 +1,8 @@
 """`ARCHITECTURE…`: compile the kernels for GPUs that are not here, print what came of it as JSON.
 
 A process of its own, since an interpreter test may have turned this one's Triton into one. Each
-answer is {"what", "architecture", "shared_bytes", "spilled_bytes"}; the last as ptxas reports it.
+answer is {"what", "architecture", "shared_bytes", "spilled_bytes", "buffers"}: the spilled ones as
+ptxas reports them, the last as `buffers` below returns them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from taidpt.kernels.local_similarity.tiles import (
     GradientTiles,
     Shape,
     Tiles,
+    ahead_of_time,
     choose,
     gradient_tiles,
+    reads_again,
 )
 from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel, inverse_length_kernel
@@ -99,6 +102,7 @@ def forward(architecture: int, tiles: Tiles, on: tuple[str, ...], patches: int) 
         "EVEN_D": True,
         "EVEN_P": tiles.tails != (0, 0) or patches % tiles.block_p == 0,
         "FUSE_LENGTH": tiles.fuse_length,
+        "READ_AGAIN": reads_again(architecture, tiles),
         "JOINED_SUMS": True,
         "DTYPE": tl.bfloat16,
         "PRECISION": "ieee",
@@ -143,12 +147,42 @@ def spilled_bytes(kernel: Any) -> int:
     return int(found.group(1))
 
 
+def buffers(kernel: Any) -> list[list[int]]:
+    """Stages, and the buffers of each operand of an asynchronous product out of shared memory.
+
+    With fewer buffers than stages a copy overwrites what a product still reads. Operands without
+    stages, which a product waits for, are left out.
+    """
+    sources: dict[str, tuple[str, str]] = {}
+    operands: set[str] = set()
+    for line in kernel.asm["ttgir"].splitlines():
+        made = re.match(r"\s*(%\S+) = ttg\.(local_alloc|memdesc_\w+)\b(.*)", line)
+        if made:
+            used = re.search(r"%[^\s\[,]+", made[3])
+            source = "" if made[2] == "local_alloc" or used is None else used[0]
+            sources[made[1]] = source, line
+        product = re.search(r"warp_group_dot (%\S+), (%\S+),.*isAsync = true", line)
+        operands.update(product.groups() if product else ())
+
+    def allocation(name: str) -> str:
+        source, line = sources.get(name, ("", ""))
+        return allocation(source) if source else line
+
+    shapes = [re.search(r"-> !ttg\.memdesc<((?:\d+x)+)", allocation(name)) for name in operands]
+    sizes = [shape[1].split("x")[:-1] for shape in shapes if shape]
+    return [[kernel.metadata.num_stages, int(size[0])] for size in sizes if len(size) == 3]
+
+
 def answers(architecture: int) -> list[dict[str, Any]]:
     """The table's choices, then every part at once with and without splits."""
     kernels = {
         what: forward(architecture, choose(architecture, shape), on, shape.patches)
         for what, (shape, on) in SHAPES.items()
     }
+    for of in ("wide", "narrow"):
+        kernels[f"ahead of time, {of}"] = forward(
+            architecture, ahead_of_time(architecture, 2, of), ("mask",), 50
+        )
     kernels["gradient"] = gradient(architecture)
     small = Tiles(32, 2, 32, 32, warps=8, stages=2, tails=(16, 0), fuse_length=True)
     split = Tiles(32, 1, 32, 32, warps=8, stages=2, splits=2, fuse_length=True)
@@ -162,6 +196,7 @@ def answers(architecture: int) -> list[dict[str, Any]]:
             "architecture": architecture,
             "shared_bytes": kernel.metadata.shared,
             "spilled_bytes": spilled_bytes(kernel),
+            "buffers": buffers(kernel),
         }
         for what, kernel in kernels.items()
     ]
