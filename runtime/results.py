@@ -189,7 +189,8 @@ class TagResult:
     Attributes:
         scores: merged scores in the order of the bundle's tags, float32 [C].
         patch_features: unit rows, float32 [P, D].
-        global_features: unit length, float32 [D]; None when the graph does not give it.
+        global_features: unit length, float32 [D], of tiles [tiles, D]; None when the graph does not
+            give it.
         vocabulary: names, thresholds and grid.
         exact: which scores are known, bool [C]; the others are upper bounds. None: all are known.
     """

@@ -31,12 +31,13 @@ def global_scores(features: Tensor, class_embeddings: Tensor) -> Tensor:
     """Scores of whole pictures or captions.
 
     Args:
-        features: unit rows, [B, D].
+        features: unit rows, [B, D]; or [B, tiles, D], of which each class takes its best tile.
         class_embeddings: unit rows, [C, D].
     Returns:
         [B, C], from −4 to 4.
     """
-    return SCORE_SCALE * features @ class_embeddings.T
+    scores = SCORE_SCALE * features @ class_embeddings.T
+    return scores if features.dim() == 2 else scores.amax(dim=1)
 
 
 def local_scores(

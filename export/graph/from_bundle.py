@@ -84,7 +84,7 @@ def encoder_of(bundle: Bundle) -> onnx.ModelProto:
         ) from None
     info = bundle.manifest.model
     shapes: tuple[list[int | str], ...] = (
-        ["batch", info.embed_dim],
+        ["batch", *bundle.manifest.global_shape],
         ["batch", bundle.manifest.patches, info.embed_dim],
     )
     for output, shape in zip(alone.outputs, shapes, strict=True):

@@ -46,7 +46,8 @@ def append_head(
     """A new graph: the encoder's, then the head.
 
     Args:
-        encoder: outputs `raw_global_feature` [N, D] and `raw_patch_features` [N, P, D].
+        encoder: outputs `raw_global_feature` [N, D], or [N, tiles, D] of which each tag takes the
+            best tile, and `raw_patch_features` [N, P, D].
         bank: C tags; D as the encoder's.
         scoring: temperature, merge weight and score transform.
         bank_as: "constant" stores the bank in the graph; "input" makes `global_embeddings` and
@@ -54,7 +55,7 @@ def append_head(
         top_k: None, or the number of best scores to return instead of all: 1 to C.
     Returns:
         A graph with the outputs `scores`, `global_scores`, `local_scores` [N, C] and
-        `global_features` [N, D], `patch_features` [N, P, D] of unit length, all float32. With
+        `global_features` and `patch_features` as the encoder's, of unit length, all float32. With
         `top_k`, `top_scores` float32 and `top_indices` int64 [N, K], best first, in place of the
         three scores.
     Raises:
@@ -66,16 +67,17 @@ def append_head(
     _check_top(bank, top_k)
     model = onnx.ModelProto()
     model.CopyFrom(encoder)
-    patches = _shape(model, RAW_PATCHES)[1]
+    inner = _shape(model, RAW_GLOBAL)[1:], _shape(model, RAW_PATCHES)[1:]
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     head = _Head(model.graph, opset)
     head.add_bank(bank, bank_as)
-    head.add_scores(scoring, has_values=bank.value_embeddings is not None)
+    head.add_similarities(len(inner[0]) > 1, scoring, bank.value_embeddings is not None)
+    head.add_scores(scoring)
     if top_k is not None:
         head.add_top(top_k)
     classes = len(bank.names) if bank_as == "constant" else "classes"
     del model.graph.output[:]
-    model.graph.output.extend(_outputs(classes, bank.dim, patches, top_k))
+    model.graph.output.extend(_outputs(classes, inner, top_k))
     attach_function(model)
     check_graph(model)
     return model
@@ -117,11 +119,17 @@ class _Head(NodeAdder):
         if bank.value_embeddings is not None:
             self.constant("value_embeddings", bank.value_embeddings)
 
-    def add_scores(self, scoring: Scoring, has_values: bool) -> None:
-        """Add the nodes from raw features to all five outputs."""
+    def add_similarities(self, tiles: bool, scoring: Scoring, has_values: bool) -> None:
+        """Add the nodes from raw features to unit rows and the similarities of both heads."""
         self.unit_rows(RAW_GLOBAL, "global_features")
         self.unit_rows(RAW_PATCHES, "patch_features")
-        self.node("Gemm", ["global_features", "global_embeddings"], "global_similarity", transB=1)
+        if tiles:
+            columns = self.node("Transpose", ["global_embeddings"], "global_columns", perm=[1, 0])
+            by_tile = self.node("MatMul", ["global_features", columns], "tile_similarity")
+            self.reduce("ReduceMax", by_tile, "global_similarity", axis=1, keepdims=0)
+        else:
+            inputs = ["global_features", "global_embeddings"]
+            self.node("Gemm", inputs, "global_similarity", transB=1)
         self.graph.node.append(
             local_similarity_node(
                 "patch_features",
@@ -132,6 +140,9 @@ class _Head(NodeAdder):
                 name="head/local_similarity",
             )
         )
+
+    def add_scores(self, scoring: Scoring) -> None:
+        """Add the nodes from similarities to the three scores."""
         for head in ("global", "local"):
             scaled = self.node("Mul", [f"{head}_similarity", "scale"], f"{head}_scaled")
             self.node("Add", [scaled, "bias"], f"{head}_scores")
@@ -164,14 +175,14 @@ class _Head(NodeAdder):
         safe = self.node("Max", [length, least], f"{target}_safe_length")
         self.node("Div", [single, safe], target)
 
-    def reduce(self, op: str, source: str, target: str) -> str:
-        """Reduce the last axis and keep it. From opset 18 on, axes are an input."""
+    def reduce(self, op: str, source: str, target: str, axis: int = -1, keepdims: int = 1) -> str:
+        """Reduce one axis. From opset 18 on, axes are an input."""
         if self.opset < 18:
-            return self.node(op, [source], target, axes=[-1], keepdims=1)
-        axes = "last_axis"
+            return self.node(op, [source], target, axes=[axis], keepdims=keepdims)
+        axes = "last_axis" if axis == -1 else f"axis_{axis}"
         if all(tensor.name != axes for tensor in self.graph.initializer):
-            self.constant(axes, np.array([-1], np.int64))
-        return self.node(op, [source, axes], target, keepdims=1)
+            self.constant(axes, np.array([axis], np.int64))
+        return self.node(op, [source, axes], target, keepdims=keepdims)
 
 
 def _check(encoder: onnx.ModelProto, bank: ClassBank, bank_as: str) -> None:
@@ -202,7 +213,7 @@ def _shape(model: onnx.ModelProto, output: str) -> list[int | str]:
 
 
 def _outputs(
-    classes: int | str, dim: int, patches: int | str, top_k: int | None
+    classes: int | str, inner: tuple[list[int | str], list[int | str]], top_k: int | None
 ) -> list[onnx.ValueInfoProto]:
     from onnx import TensorProto, helper
 
@@ -212,8 +223,8 @@ def _outputs(
         "scores": ["batch", classes],
         "global_scores": ["batch", classes],
         "local_scores": ["batch", classes],
-        "global_features": ["batch", dim],
-        "patch_features": ["batch", patches, dim],
+        "global_features": ["batch", *inner[0]],
+        "patch_features": ["batch", *inner[1]],
     }
     kinds = {"top_indices": TensorProto.INT64}
     return [

@@ -60,7 +60,7 @@ class GraphForm:
         scores, best = TensorForm("float32", ("N", C)), TensorForm("float32", ("N", K))
         known = {
             **dict.fromkeys(("scores", "global_scores", "local_scores"), scores),
-            "global_features": TensorForm("float32", ("N", D)),
+            "global_features": TensorForm("float32", ("N", *manifest.global_shape)),
             "patch_features": TensorForm("float32", ("N", patches, D)),
             TOP_OUTPUTS[0]: best,
             TOP_OUTPUTS[1]: TensorForm("integers", ("N", K)),

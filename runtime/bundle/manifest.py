@@ -154,6 +154,12 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def global_shape(self) -> tuple[int, ...]:
+        """Shape of a frame's global feature: [D], or [tiles, D]."""
+        tiles = self.input.view.tiles
+        return (() if tiles is None else (len(tiles.corners),)) + (self.model.embed_dim,)
+
+    @property
     def patches(self) -> int:
         """P, the number of patches of a frame, those of all tiles together."""
         rows, columns = self.model.grid

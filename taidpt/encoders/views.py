@@ -17,7 +17,6 @@ __all__ = ["TiledEncoder", "plan_view", "view_encoder"]
 # Neighbouring tiles share at least this part of a tile, so that a small thing on the border of one
 # is whole in the next.
 _OVERLAP = 1 / 8
-_EPSILON = 1e-12  # that of torch.nn.functional.normalize
 
 
 def plan_view(
@@ -75,8 +74,9 @@ def view_encoder(encoder: ImageEncoder, spec: InputSpec) -> nn.Module:
 class TiledEncoder(nn.Module):
     """An encoder run on square parts of its input as one batch.
 
-    The global feature is the mean of the tiles' unit features. The patches of all tiles stand one
-    after the other, so that the local branch weighs them against each other.
+    There is a global feature for each tile, of which each class takes the best: their mean loses
+    small things among the other tiles (docs/views.md). The patches of all tiles are one list, so
+    that the local branch weighs them against each other.
 
     Args:
         encoder: takes pictures [B, 3, side, side].
@@ -92,14 +92,12 @@ class TiledEncoder(nn.Module):
         return str(self.tiles)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, H, W] → global features [B, D] and patch features [B, tiles · P, D]."""
+        """[B, 3, H, W] → global features [B, tiles, D] and patch features [B, tiles · P, D]."""
         side, corners = self.tiles.side, self.tiles.pixel_corners
         parts = [images[..., y : y + side, x : x + side] for y, x in corners]
         count = len(parts)
         whole, patches = self.encoder(torch.stack(parts, dim=1).flatten(0, 1))
-        # as F.normalize, whose shape would be computed in the graph
-        unit = whole / whole.norm(dim=-1, keepdim=True).clamp_min(_EPSILON)
-        whole = unit.reshape(-1, count, whole.shape[-1]).mean(dim=1)
+        whole = whole.reshape(-1, count, whole.shape[-1])
         return whole, patches.reshape(-1, count * patches.shape[1], patches.shape[2])
 
 

@@ -18,12 +18,14 @@ from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph.onnx_files import count_ops
 from taidpt.export.graph.resize import FrameInput
+from taidpt.export.replace_head import replace_head
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger, TagResult, paint_heatmap
 from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.bundle.view import View, ViewRequest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import rgb_to_nv12
+from taidpt.scores import global_scores
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import make_clip
 
@@ -124,6 +126,24 @@ def test_manifest_and_graph_agree(bundle: Bundle) -> None:
     assert np.isfinite(heat).all()
 
 
+@pytest.mark.parametrize(("bank_as", "top_k"), [("input", None), ("constant", 2)])
+def test_another_head_keeps_the_tiles(folder: Path, bank_as: str, top_k: int | None) -> None:
+    source = exported(folder, "tiles:2")
+    path = folder / f"{bank_as}-{top_k}.taidpt"
+    # random weights: patches differ by little more than the fp16 that they are stored in
+    result = replace_head(source.path, path, bank_as, top_k, SilentProgress(), force=True)
+    assert result.parity.head("scores").minimum > 0.9999
+    assert result.manifest.input.view == source.manifest.input.view
+    frame = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    with Tagger.load(source.path) as one, Tagger.load(path) as other:
+        expected, found = one(frame), other(frame)
+    best = [tag.name for tag in expected.top(2)]
+    assert [tag.name for tag in found.top(2)] == best
+    assert found[best[0]].score == pytest.approx(expected[best[0]].score, abs=1e-4)
+    assert found.global_features is not None
+    assert found.global_features.shape == (2, 32)
+
+
 @pytest.mark.parametrize("view", ["wide", "tiles:2"])
 def test_verify_with_pytorch_sees_the_same_view(
     folder: Path, view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,7 +159,7 @@ def test_verify_with_pytorch_sees_the_same_view(
 
 
 def test_tiles_are_the_encoder_on_each_square() -> None:
-    """Global: the mean of unit features; patches: tile after tile."""
+    """A global feature a tile, of which each class takes the best; patches tile after tile."""
     encoder = image_encoder(make_clip())
     view, size = plan_view(ViewRequest.parse("tiles:2"), encoder, 96, 16 / 9)
     assert size == (96, 160)
@@ -149,9 +169,11 @@ def test_tiles_are_the_encoder_on_each_square() -> None:
     images = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
     whole, patches = view_encoder(encoder, spec)(images)
     left, right = encoder(images[..., :96]), encoder(images[..., 64:])
-    unit = torch.nn.functional.normalize
-    expected = (unit(left[0], dim=-1) + unit(right[0], dim=-1)) / 2
-    torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-4)
+    expected = torch.stack([left[0], right[0]], dim=1)
+    torch.testing.assert_close(whole, expected, atol=1e-4, rtol=1e-4)
+    rows = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    best = torch.maximum(*(global_scores(expected[:, tile], rows) for tile in (0, 1)))
+    torch.testing.assert_close(global_scores(expected, rows), best)
     joined = torch.cat([left[1], right[1]], dim=1)
     torch.testing.assert_close(patches, joined, atol=1e-4, rtol=1e-4)
 
