@@ -38,7 +38,7 @@ def export_bundle(
     opset: int = 18,
     swappable_bank: bool = False,
     top_k: int | None = None,
-    view: str = "crop",
+    view: str = "auto",
     frame_size: tuple[int, int] | None = None,
     frame_format: str = "rgb",
     frame_matrix: str = "bt709",
@@ -63,7 +63,8 @@ def export_bundle(
         swappable_bank: make the class bank an input of the graph, so that tags can change while the
             tagger runs; else it is a constant.
         top_k: return only this many of a frame's scores, the best; None for all.
-        view: which part of a frame the model sees: "crop", "whole", "wide", "wide:4x3", "tiles:N".
+        view: which part of a frame the model sees: "crop", "whole", "wide", "wide:4x3", "tiles:N";
+            "auto" is "wide" where the tower takes rectangles as it is, else "crop".
         frame_size: height and width of the camera's frames, in pixels, whose resize goes into the
             graph; None leaves the resize to the runtime.
         frame_format, frame_matrix, frame_range: with `frame_size`: "rgb" or "nv12"; of NV12

@@ -81,7 +81,8 @@ class ExportOptions:
         top_k: number of best scores to return for each frame; None for all.
         frame: camera frames whose colour conversion and resize go into the graph; None leaves
             both outside.
-        view: which part of a frame the model sees, as `ViewRequest.parse` reads it.
+        view: which part of a frame the model sees, as `ViewRequest.parse` reads it. The command
+            and the Python call begin with "auto".
         images: a folder of the user's own pictures for the parity gate.
         pretrained: another source of the same weights (same hash).
         parity_bound: least centred cosine with PyTorch, 0.999 or more.
@@ -174,7 +175,8 @@ def _write(
         progress.advance()
 
         plain = image_encoder(clip)
-        spec = _input_spec(clip, plain, options)
+        own_input = prompts.picture is not None
+        spec = _input_spec(clip, plain, options, own_input)
         crop = EncoderInput(*spec.crop_hw, clip.mean, clip.std)
         encoder, model = view_encoder(plain, spec), _model_info(clip, plain, spec)
         del clip, plain  # and with them the text tower
@@ -245,8 +247,12 @@ def _sides(pictures: Sequence[Picture]) -> Sides:
     )
 
 
-def _input_spec(clip: ClipModel, encoder: ImageEncoder, options: ExportOptions) -> InputSpec:
-    frame, request = options.frame, ViewRequest.parse(options.view)
+def _input_spec(
+    clip: ClipModel, encoder: ImageEncoder, options: ExportOptions, own_input: bool
+) -> InputSpec:
+    """The manifest's input; prompts with an input of their own keep it under "auto"."""
+    frame = options.frame
+    request = ViewRequest.parse(options.view).settle(encoder.any_size and not own_input)
     aspect = request.aspect(None if frame is None else (frame.height, frame.width))
     view, size = plan_view(request, encoder, clip.image_size, aspect)
     spec = InputSpec(*size, clip.mean, clip.std, view=view)

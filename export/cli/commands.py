@@ -133,9 +133,10 @@ _JSON = click.option(
 @click.option(
     "--view",
     metavar="VIEW",
-    default="crop",
+    default="auto",
     help="Part of a frame that the model sees. crop (the centre), whole (squeezed into a square), "
-    "wide (a rectangle of 16:9 or of --frame-size; wide:4x3) or tiles:N (N squares).",
+    "wide (a rectangle of 16:9 or of --frame-size; wide:4x3), tiles:N (N squares), or auto: wide "
+    "for convolutional towers, else crop.",
 )
 @click.option(
     "--frame-size",

@@ -47,6 +47,7 @@ def print_result(result: ExportResult) -> None:
         f"{result.path}: {len(manifest.tags)} tags, {manifest.model.name}, "
         f"{folder_size(result.path) / 1e6:.1f} MB"
     )
+    click.echo(f"  {manifest.input.describe_view()}")
     for line in parity_lines(result.parity):
         click.echo(f"  {line}")
     if not result.parity.passed:

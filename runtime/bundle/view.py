@@ -149,7 +149,7 @@ class ViewRequest:
     """A view as the user asks for it, before the model's size is known.
 
     Attributes:
-        kind: one of `VIEWS`.
+        kind: one of `VIEWS`, or "auto", which `settle` turns into one of them.
         tiles: number of tiles.
         shape: width and height of the frames, of which only the ratio counts; None takes that of
             the camera's frames, or 16:9.
@@ -161,13 +161,13 @@ class ViewRequest:
 
     @classmethod
     def parse(cls, text: str) -> ViewRequest:
-        """Read "crop", "whole", "wide", "wide:4x3", "tiles:6" or "tiles:6:4x3".
+        """Read "auto", "crop", "whole", "wide", "wide:4x3", "tiles:6" or "tiles:6:4x3".
 
         Raises:
             InputError: the text is no such view.
         """
         match = re.fullmatch(
-            r"(crop|whole|wide|(?P<tiles>tiles):(?P<count>\d{1,3}))"
+            r"(auto|crop|whole|wide|(?P<tiles>tiles):(?P<count>\d{1,3}))"
             r"(?::(?P<width>\d{1,5})x(?P<height>\d{1,5}))?",
             text,
         )
@@ -175,7 +175,7 @@ class ViewRequest:
         shaped = match is not None and match["width"] is not None
         if match is None or (shaped and kind not in ("wide", "tiles")):
             raise InputError(
-                f"view {text!r}: expected crop, whole, wide, wide:4x3 or tiles:N, such as tiles:6"
+                f"view {text!r}: expected auto, crop, whole, wide, wide:4x3 or tiles:N"
             )
         shape = (int(match["width"]), int(match["height"])) if shaped else None
         if shape is not None and not 0 < max(shape) <= 8 * min(shape):
@@ -184,6 +184,17 @@ class ViewRequest:
         if not 2 <= count <= _MOST_TILES:
             raise InputError(f"view {text!r}: expected 2 to {_MOST_TILES} tiles")
         return cls(kind, count, shape)
+
+    def settle(self, takes_rectangles: bool) -> ViewRequest:
+        """The view itself: "auto" is wide where the tower takes rectangles as it is, else crop.
+
+        Of the views that cost at most 1.8 times as much as the crop, wide measures best
+        (docs/views.md). A ViT's positions would have to be interpolated, which no trained one was
+        measured with.
+        """
+        if self.kind != "auto":
+            return self
+        return ViewRequest("wide" if takes_rectangles else "crop")
 
     def aspect(self, frame_hw: tuple[int, int] | None) -> float:
         """Width of the frames divided by their height; `frame_hw` is the camera's, where known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -100,9 +101,20 @@ class TimmVitEncoder(ImageEncoder):
         trunk = self.visual.trunk
         return torch.as_tensor(self.visual.head(trunk.head(trunk.fc_norm(x))))
 
+    def at(self, height: int, width: int) -> ImageEncoder:
+        """As `ImageEncoder.at`; timm interpolates absolute, relative and rotary positions."""
+        if (height, width) == tuple(self.visual.image_size):
+            return self
+        if not hasattr(self.visual.trunk, "set_input_size"):
+            return super().at(height, width)
+        visual = copy.deepcopy(self.visual)
+        visual.trunk.set_input_size((height, width))
+        visual.image_size = (height, width)
+        return TimmVitEncoder(visual).eval()
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = self.visual.trunk.patch_embed.grid_size
-        return int(rows), int(columns)
+        own, (rows, columns) = self.visual.image_size, self.visual.trunk.patch_embed.grid_size
+        return height // (own[0] // rows), width // (own[1] // columns)
 
 
 class _ValuePath(nn.Module):

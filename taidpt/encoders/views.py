@@ -52,7 +52,7 @@ def plan_view(
     if len(set(corners)) < len(corners):
         raise InputError(
             f"view tiles:{request.tiles}: frames of this shape have no {request.tiles} different "
-            "squares; use tiles:4, or --view whole"
+            "squares; use another number, such as tiles:2 or tiles:6 for 16:9"
         )
     return View("tiles", Tiles(side, stride, corners)), size
 

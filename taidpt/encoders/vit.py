@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from taidpt.clip.attention_block import (
     attend,
@@ -93,9 +95,32 @@ class VitEncoder(ImageEncoder):
     def _project(self, x: Tensor) -> Tensor:
         return x if self.visual.proj is None else x @ self.visual.proj
 
+    def at(self, height: int, width: int) -> ImageEncoder:
+        """As `ImageEncoder.at`; the positional embedding is interpolated to the other grid."""
+        if (height, width) == tuple(self.visual.image_size):
+            return self
+        visual = copy.deepcopy(self.visual)
+        grid = self.grid(height, width)
+        visual.positional_embedding = nn.Parameter(
+            _interpolated(visual.positional_embedding, visual.grid_size, grid), requires_grad=False
+        )
+        visual.image_size, visual.grid_size = (height, width), grid
+        return VitEncoder(visual).eval()
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.visual.patch_size
         return height // rows, width // columns
+
+
+def _interpolated(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Positions of a class token and a grid, [1 + rows · columns, W], for a grid of another size.
+
+    Bicubic with antialiasing, as open_clip does for weights of another input size.
+    """
+    first, cells = positions[:1], positions[1:]
+    maps = cells.reshape(1, *old, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(maps, new, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([first, resized.permute(0, 2, 3, 1).flatten(0, 2)])
 
 
 def _run(block: Any, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.nv12 import rgb_to_nv12
 from taidpt.scores import global_scores
 from tests.export.test_exporter import some_prompts
-from tests.taidpt.tiny import make_clip
+from tests.taidpt.tiny import RESNET, VIT, make_clip
 
 pytestmark = pytest.mark.usefixtures("shared_encoders")
 
@@ -158,6 +159,15 @@ def test_verify_with_pytorch_sees_the_same_view(
     report.require()
 
 
+def test_a_vit_sees_a_rectangle(tmp_path: Path) -> None:
+    clip = make_clip(VIT)
+    options = ExportOptions(view="wide")
+    result = write_bundle(some_prompts(clip), clip, tmp_path / "a", options, SilentProgress())
+    assert result.parity.passed
+    assert result.manifest.input.crop_hw == (48, 80)
+    assert result.manifest.model.grid == (3, 5)
+
+
 def test_tiles_are_the_encoder_on_each_square() -> None:
     """A global feature a tile, of which each class takes the best; patches tile after tile."""
     encoder = image_encoder(make_clip())
@@ -209,6 +219,15 @@ def test_sizes_of_views(text: str, aspect: float, size: tuple[int, int], tiles: 
 def test_more_tiles_than_squares_are_refused() -> None:
     with pytest.raises(InputError, match="no 2 different squares"):
         plan_view(ViewRequest.parse("tiles:2"), image_encoder(make_clip()), 96, 1.0)
+
+
+@pytest.mark.parametrize(("vision", "expected"), [(RESNET, "wide"), (VIT, "crop")])
+def test_auto_is_wide_where_the_tower_takes_rectangles(
+    vision: dict[str, Any], expected: str
+) -> None:
+    encoder = image_encoder(make_clip(vision))
+    assert ViewRequest.parse("auto").settle(encoder.any_size).kind == expected
+    assert ViewRequest.parse("tiles:2").settle(encoder.any_size).kind == "tiles"
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,44 @@ def test_maps_of_cells_take_other_sizes(family: str, size: int) -> None:
     assert encoder(images(1, size))[1].shape == (1, rows * columns, 32)
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "swin"])
+def test_towers_take_rectangles(family: str) -> None:
+    """For --view wide: patches of a rectangle row by row, in reach of their own pixels."""
+    encoder = image_encoder(family_clip(family))
+    wide = encoder.at(SIZE, 2 * SIZE)
+    assert encoder.at(SIZE, SIZE) is encoder
+    rows, columns = wide.grid(SIZE, 2 * SIZE)
+    assert columns == 2 * rows
+    square = images(1)
+    twice = torch.cat([square, square], dim=3)
+    changed = twice.clone()
+    changed[..., SIZE // 4 : SIZE // 2, -SIZE // 4 :] += 2
+    with torch.no_grad():
+        pooled, before = wide(twice)
+        _, after = wide(changed)
+        assert encoder(square)[0].shape == pooled.shape  # the tower itself is unchanged
+    assert before.shape == (1, rows * columns, 32)
+    moved = (after - before).norm(dim=2).reshape(rows, columns).sum(dim=0)
+    assert int(moved.argmax()) >= columns * 3 // 4
+
+
+def test_swin_takes_no_rectangle() -> None:
+    with pytest.raises(InputError, match="takes no input of 128x64; use --view whole or tiles:2"):
+        image_encoder(family_clip("swin")).at(SIZE, 2 * SIZE)
+
+
+def test_positions_of_a_vit_are_interpolated() -> None:
+    """Positions that rise evenly from left to right rise half as fast in twice the width."""
+    encoder = image_encoder(family_clip("vit"))
+    side = SIZE // 16
+    slope = torch.arange(side).repeat(side)[:, None]
+    encoder.visual.positional_embedding.data[1:] = slope.float()
+    found = encoder.at(SIZE, 2 * SIZE).visual.positional_embedding[1:].reshape(side, 2 * side, -1)
+    inner = found[:, 3 : 2 * side - 3]  # at the sides the grid ends
+    expected = (torch.arange(3, 2 * side - 3) + 0.5) / 2 - 0.5
+    torch.testing.assert_close(inner, expected[None, :, None].expand_as(inner))
+
+
 @pytest.mark.parametrize("family", ["siglip", "vit", "eva02"])
 def test_towers_with_fixed_positions_refuse_other_sizes(family: str) -> None:
     with pytest.raises(InputError, match="takes 64 × 64 pixels, got 96 × 96"):
