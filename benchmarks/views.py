@@ -40,6 +40,7 @@ from taidpt.features.prompt_encoder import encode_texts
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Tagger, paint_heatmap, read_image
 from taidpt.texts.templates import PLAIN_TEMPLATE
+from taidpt.toyworld.assets import load_heldout
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "views.md"
 PICTURE = DOCUMENT.parent / "images" / "views.png"
@@ -170,6 +171,52 @@ def by_group(scores: Matrix, pictures: Pictures) -> list[float]:
     return found
 
 
+def choices(count: int, folder: Path) -> list[list[str]]:
+    """What was chosen and its alternative, by mAP of all things on wide scenes, or on squares."""
+    _, pictures = wide_scenes(count)
+    views = ("crop", "whole", "wide", "tiles:2")
+    toy = export_views(load_clip("toyworld", "embedded"), TAG_NAMES, views, 40.0, folder)
+    everything = np.ones_like(pictures.shown)
+
+    def value(scores: Matrix) -> str:
+        return f"{weighted_map(scores, pictures.shown, everything, 3):.1f}"
+
+    padded = [_padded(frame) for frame in pictures.frames]
+    tiles = toy["tiles:2"]
+    rows = tiles.class_bank.global_embeddings
+    best, mean = [], []
+    for start in range(0, count, BATCH):
+        outputs = tiles.tag_batch(list(pictures.frames[start : start + BATCH])).outputs
+        by_tile = outputs["global_features"] @ rows.T
+        average = outputs["global_features"].mean(axis=1)
+        average /= np.linalg.norm(average, axis=1, keepdims=True)
+        best.append(outputs["scores"])
+        mean.append(outputs["scores"] + 2 * (average @ rows.T - by_tile.max(axis=1)))
+    squares, labels, _ = load_heldout(every=2)
+    counted = np.ones_like(labels, bool)
+    on_squares = [
+        f"{weighted_map(scores_of(toy[view], squares), labels > 0, counted, 3):.1f}"
+        for view in ("crop", "wide")
+    ]
+    return [
+        ["whole: squeezed, padded", value(scores_of(toy["whole"], pictures.frames)),
+         value(scores_of(toy["crop"], padded))],
+        ["tiles:2, global score: best tile, mean of the tiles", value(np.concatenate(best)),
+         value(np.concatenate(mean))],
+        ["square pictures: crop, wide", *on_squares],
+    ]  # fmt: skip
+
+
+def _padded(frame: Matrix) -> Matrix:
+    """A frame in the middle of a square of CLIP's mean colour."""
+    height, width = frame.shape[:2]
+    square = np.empty((width, width, 3), np.uint8)
+    square[:] = (123, 117, 104)
+    top = (width - height) // 2
+    square[top : top + height] = frame
+    return square
+
+
 def milliseconds(taggers: dict[str, Tagger], repeats: int) -> dict[str, float]:
     """Median time of a 720p frame with its resize, on one thread, in turns."""
     frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
@@ -281,11 +328,18 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=900, help="wide scenes [default: 900]")
     parser.add_argument("--views", nargs="+", default=VIEWS, help=f"[default: {' '.join(VIEWS)}]")
     parser.add_argument("--repeats", type=int, default=40, help="timed frames [default: 40]")
+    parser.add_argument(
+        "--choices", action="store_true", help="print what was chosen and its alternative, alone"
+    )
     parser.add_argument("--write", action="store_true", help=f"write into {DOCUMENT.name}")
     options = parser.parse_args()
     if (options.model is None) != (options.data is None):
         parser.error("--model and --data go together")
     with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:
+        if options.choices:
+            rows = choices(options.scenes, Path(folder))
+            print(Table(["choice, mAP", "taken", "not taken"], rows).markdown())
+            return
         text = report(options, Path(folder))
     print(text)
     if options.write:

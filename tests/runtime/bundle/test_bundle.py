@@ -70,6 +70,12 @@ def test_unknown_keys_are_tolerated(path: Path) -> None:
     assert Bundle.load(path).names == NAMES
 
 
+def tiled(corners: list[list[int]]) -> dict[str, object]:
+    """Keys of an input that is cut into tiles of 8 pixels, at corners in patches of 4."""
+    view = {"kind": "tiles", "tile_side": 8, "patch_stride": 4, "corners": corners}
+    return {"resize": "both_sides", "crop": "none", "view": view}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -89,6 +95,12 @@ def test_unknown_keys_are_tolerated(path: Path) -> None:
         (lambda d: d["input"].update(height=0), "'height' should be a whole number of at least 1"),
         (lambda d: d["input"].update(mean=[1, 2]), "'mean' should be three numbers"),
         (lambda d: d["input"].update(format="yuv"), "'format' should be one of rgb_u8_nhwc"),
+        (lambda d: d["input"].update(view={"kind": "round"}), "'kind' should be one of crop, who"),
+        (lambda d: d["input"].update(view={"kind": "wide"}), "'resize' should be one of both_side"),
+        (lambda d: d["input"].update(resize="both_sides"), "'resize' should be one of shortest_s"),
+        (lambda d: d["input"].update(tiled([[0, -1]])), "'corners' should be a list of pairs of"),
+        (lambda d: d["input"].update(tiled([])), "'corners' should be 1 to 64 tiles"),
+        (lambda d: d["input"].update(tiled([[0, 3]])), "'view' should be tiles inside the input"),
         (lambda d: d["model"].update(grid=[0, 1]), r"'grid' should be \[rows, columns\]"),
         (lambda d: d["graph"].update(file="x.onnx"), "'file' should be one of model.onnx, got"),
         (lambda d: d["graph"].update(outputs=["scores"]), "with scores and patch_features"),
