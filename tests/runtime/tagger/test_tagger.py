@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,6 +202,40 @@ def test_devices_that_are_not_here_fail_and_auto_says_what_it_took(
         Tagger.load(bundle_path, threads=0)
     with Tagger.load(bundle_path, providers=[("CPUExecutionProvider", {})]) as tagger:
         assert tagger.backend.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("choice", "options"),
+    [
+        ({"device": "cuda"}, {"use_tf32": "0"}),
+        ({"providers": ["CUDAExecutionProvider"]}, {"use_tf32": "0"}),
+        (
+            {"providers": [("CUDAExecutionProvider", {"use_tf32": "1", "device_id": 1})]},
+            {"use_tf32": "1", "device_id": 1},
+        ),
+    ],
+    ids=["device", "provider", "provider with options"],
+)
+def test_cuda_provider_multiplies_fp32_in_fp32(
+    bundle_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    choice: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    import onnxruntime
+
+    started: list[Any] = []
+
+    def session(*arguments: Any, providers: list[Any], **others: Any) -> None:
+        started.extend(providers)
+        raise RuntimeError("no GPU here")
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(BundleError, match="no GPU here"):
+        Tagger.load(bundle_path, **choice)
+    assert started[0] == ("CUDAExecutionProvider", options)
 
 
 def write_bundle(path: Path, graph: bytes, spec: TinySpec) -> Path:
