@@ -177,7 +177,7 @@ def host_us(work: Callable[[], object], calls: int = 300) -> float:
 
 @torch.no_grad()
 def host_time(problem: Problem) -> dict[str, Any]:
-    """Host time a call: ordinary, a launch alone, prepared ahead, a graph's replay."""
+    """Host time a call: ordinary, launches alone, prepared ahead, in a caller's graph."""
     patches, bank = problem.tensors()
     operands = prepared(Inputs(patches, bank, TEMPERATURE))
     call = PreparedLocalSimilarity(patches, bank, TEMPERATURE)
@@ -193,7 +193,7 @@ def host_time(problem: Problem) -> dict[str, Any]:
         "local_similarity": lambda: ours(patches, bank),
         "launch_forward": lambda: launch_forward(operands),
         "prepared": call,
-        "graph replay": replay,
+        "caller's graph": replay,
         "eager": lambda: eager(patches, bank),
     }
     return {

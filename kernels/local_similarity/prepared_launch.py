@@ -2,14 +2,16 @@
 
 An ordinary call checks its inputs, chooses tiles and goes through Triton's look-up of a compiled
 kernel, which takes longer than a small problem takes on a GPU. Where shapes stay the same all that
-is done once.
+is done once, and what is left is a CUDA graph's replay.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from taidpt.kernels.local_similarity.inputs import Epilogue, Inputs
+from taidpt.kernels.local_similarity.inputs import Epilogue, Inputs, check_input
 from taidpt.kernels.local_similarity.tiles import Tiles
 from taidpt.kernels.local_similarity.triton_launch import launch_forward
 from taidpt.kernels.local_similarity.triton_operands import prepared, recorded_launches
@@ -20,8 +22,8 @@ __all__ = ["PreparedLocalSimilarity"]
 class PreparedLocalSimilarity:
     """`local_similarity` of buffers that stay where they are.
 
-    New patches are copied into the buffer, or computed there, before a call; a CUDA graph may
-    capture calls. Values are not looked at: NaN and infinity give NaN.
+    New patches are copied into the buffer, or computed there, before a call. A call inside a
+    caller's own CUDA graph is captured with it. NaN and infinity are not looked for; they give NaN.
 
     Attributes:
         patches: the buffer [B, P, D] that each call reads.
@@ -38,7 +40,7 @@ class PreparedLocalSimilarity:
         epilogue: Epilogue | None = None,
         tiles: Tiles | None = None,
     ) -> None:
-        """Compile what is needed, and run it once.
+        """Compile what is needed, run it, and capture it; not inside another capture.
 
         Args:
             patches: [B, P, D], of unit inner stride, fp32, fp16 or bf16, on an NVIDIA GPU.
@@ -48,7 +50,8 @@ class PreparedLocalSimilarity:
             epilogue: score arithmetic; none by default.
             tiles: instead of the table's choice.
         Raises:
-            ValueError: no GPU, or an inner stride that calls would read a copy of.
+            ValueError, TypeError: as local_similarity; also no GPU, an inner stride that calls
+                would read a copy of, or an epilogue that does not fit [B, C].
         """
         if not patches.is_cuda:
             raise ValueError(
@@ -61,15 +64,40 @@ class PreparedLocalSimilarity:
                 "copied once and not read again; give a buffer of inner stride 1"
             )
         self.patches = patches
-        operands = prepared(Inputs(patches, class_embeddings, temperature, mask))
+        inputs = Inputs(patches, class_embeddings, temperature, mask)
+        check_input(inputs)
+        epilogue = epilogue or Epilogue()
+        epilogue.check((patches.shape[0], class_embeddings.shape[0]))
         with recorded_launches() as launches:
-            self.result = launch_forward(operands, epilogue, tiles=tiles).result
+            self.result = launch_forward(prepared(inputs), epilogue.packed(), tiles=tiles).result
+        # their arguments hold the operands and workspaces, of which a graph knows addresses alone
         self._launches = tuple(launch.bound() for launch in launches)
         self._device: int = patches.get_device()
+        self._graph = self._captured() if launches else None
 
     def __call__(self) -> torch.Tensor:
-        """Launch on the current stream; `result`, which the GPU may still be writing."""
+        """Run on the current stream; `result`, which the GPU may still be writing."""
+        if self._graph is None or torch.cuda.is_current_stream_capturing():
+            self._launch()
+        else:
+            self._graph.replay()
+        return self.result
+
+    def _launch(self) -> None:
+        """The launches one by one, on the current stream."""
         stream = torch._C._cuda_getCurrentRawStream(self._device)
         for run, grid, compiled, arguments in self._launches:
             run(*grid, stream, *compiled, *arguments)
-        return self.result
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """The launches as a graph, after a first run on a stream other than the default one."""
+        with torch.cuda.device(self._device):
+            stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._launch()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._launch()
+        return graph

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from taidpt.kernels.local_similarity import (
+    PreparedLocalSimilarity,
     chunked,
     dispatch,
     local_similarity,
@@ -181,6 +182,41 @@ def test_kernel_applies_the_epilogue(splits: int) -> None:
     found = triton_launch.launch_forward(operands, epilogue, tiles=tiles).result.cpu().double()
     expected = scale * (0.7 * whole + 0.3 * similarity) + bias
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+if not INTERPRETED:  # a CUDA graph needs a GPU
+
+    @pytest.mark.parametrize("splits", [1, 2])
+    @pytest.mark.parametrize("captured", [False, True], ids=["replayed", "in a caller's graph"])
+    def test_prepared_call_reads_the_buffer_again(splits: int, captured: bool) -> None:
+        first = on_device(make_inputs(Case(2, 40, 33, 64, masked=True)))
+        other = on_device(make_inputs(Case(2, 40, 33, 64, masked=True), seed=1))
+        tiles = Tiles(16, 1, 32, 64, 4, 2, splits=splits, fuse_length=True)
+        buffer = first.patches.clone()
+        bank, mask = first.class_embeddings, first.mask
+        call = PreparedLocalSimilarity(buffer, bank, first.temperature, mask, tiles=tiles)
+        run: Any = call
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                call()
+            run = graph.replay
+        for patches in (other.patches, first.patches):
+            buffer.copy_(patches)
+            call.result.fill_(float("nan"))
+            run()
+            expected = local_similarity(patches, bank, first.temperature, mask)
+            torch.testing.assert_close(call.result, expected, atol=1e-5, rtol=1e-5)
+
+    def test_prepared_call_applies_the_epilogue_and_takes_empty_banks() -> None:
+        inputs = on_device(make_inputs(Case(2, 20, 33, 64)))
+        scale = torch.linspace(0.5, 2, 66, device=DEVICE)[::2]
+        parts = (inputs.patches, inputs.class_embeddings, inputs.temperature)
+        call = PreparedLocalSimilarity(*parts, epilogue=Epilogue(None, 1.0, scale, scale))
+        expected = scale * local_similarity(*parts) + scale
+        torch.testing.assert_close(call(), expected, atol=1e-5, rtol=1e-5)
+        empty = PreparedLocalSimilarity(parts[0], parts[1][:0], parts[2])
+        assert empty().shape == (2, 0)
 
 
 def gradients(case: Case, grad: torch.Tensor | None = None) -> tuple[list[Any], list[Any]]:
