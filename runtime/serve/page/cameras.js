@@ -91,11 +91,9 @@ export class Camera {
     this.rows.get(name).parts.button.ariaPressed = "true";
     this.heat.alt = `Where ${name} is seen`;
     const draw = () => {
-      const query = new URLSearchParams({ tag: this.tag, at: "" });
-      query.delete("at");
       const next = new Image();
       next.onload = () => (this.heat.src = next.src);
-      next.src = `/v1/cameras/${this.id}/heatmap?${query}#${Date.now()}`;
+      next.src = `/v1/cameras/${this.id}/heatmap?${new URLSearchParams({ tag: name })}#${Date.now()}`;
     };
     draw();
     this.timer = setInterval(draw, 1000);
