@@ -66,6 +66,7 @@ _EVENT = object_of(
     score=nullable(number("The smoothed score at the decision.")),
     peak=nullable(number("The highest smoothed score since the tag went on.")),
     has_picture={"type": "boolean"},
+    has_clip={"type": "boolean"},
 )
 _BYTES: Schema = {"type": "string", "format": "binary"}
 
@@ -161,6 +162,13 @@ class Api:
                 *("GET", "/v1/events/{event}/snapshot", "event-snapshot", "An event's picture."),
                 self._event_snapshot,
                 jpeg_answer,
+                {"event": _EVENT_ID},
+                errors=(404,),
+            ),
+            Operation(
+                *("GET", "/v1/events/{event}/clip", "event-clip", "An event's video."),
+                self._event_clip,
+                Answer("MP4; it comes some seconds after the event.", _BYTES, "video/mp4"),
                 {"event": _EVENT_ID},
                 errors=(404,),
             ),
@@ -287,6 +295,14 @@ class Api:
         if picture is None:
             raise RefusedError(404, f"event {event.id} has no picture")
         return _jpeg(picture, "private, max-age=31536000, immutable")
+
+    def _event_clip(self, call: Call) -> Response:
+        event = self._event(call)
+        clip = self._site.store.clip(event.id)
+        if clip is None:
+            raise RefusedError(404, f"event {event.id} has no clip")
+        headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+        return Response(clip, media_type="video/mp4", headers=headers)
 
     def _tag(self, call: Call) -> dict[str, Any]:
         if isinstance(call.body, bytes):

@@ -91,7 +91,7 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
         site = stack.enter_context(Site(config, tagger, store, _open_sinks(config, stack)))
         _open_rule_sinks(site, stack)
         feed = Feed(site)
-        relay.receivers.append(feed.on_event)
+        relay.receivers += [feed.on_event, site.keep_clip]
         if config.home_assistant is not None:
             house = stack.enter_context(HomeAssistant(config.home_assistant, site))
             relay.receivers.append(house.on_event)

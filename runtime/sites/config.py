@@ -14,6 +14,7 @@ from taidpt.runtime.storage.user_folders import state_folder
 
 __all__ = [
     "CameraConfig",
+    "ClipConfig",
     "HomeAssistantConfig",
     "Retention",
     "RuleConfig",
@@ -178,6 +179,25 @@ class HomeAssistantConfig:
 
 
 @dataclass(frozen=True)
+class ClipConfig:
+    """How much of the camera's video is kept with an event that goes on.
+
+    Attributes:
+        before, after: seconds before and after the event.
+        longest_gop: the longest time between two keyframes that a clip can begin at, in seconds.
+    """
+
+    before: float = 3.0
+    after: float = 5.0
+    longest_gop: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 60:
+                raise InputError(f"clips: {name} should be 0 to 60 seconds, got {value:g}")
+
+
+@dataclass(frozen=True)
 class Retention:
     """How long events are kept: whichever limit is reached first.
 
@@ -213,6 +233,7 @@ class SiteConfig:
         webhook, mqtt: addresses that get every event.
         home_assistant: where Home Assistant listens; None: nowhere.
         zones, rules: regions of cameras, and what happens when something is seen.
+        clips: video of each event that goes on; None keeps none.
         retention: how long events are kept.
     """
 
@@ -239,6 +260,7 @@ class SiteConfig:
     home_assistant: HomeAssistantConfig | None = None
     zones: tuple[ZoneConfig, ...] = ()
     rules: tuple[RuleConfig, ...] = ()
+    clips: ClipConfig | None = None
     retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:

@@ -16,10 +16,11 @@ from taidpt.runtime.painting.drawing import jpeg, rgb_image
 from taidpt.runtime.sinks.background import BackgroundSender
 from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sites.camera import CameraSource
+from taidpt.runtime.sites.clips import PacketRing
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
 from taidpt.runtime.sites.rules import Rule, rule_record
 from taidpt.runtime.sites.score_history import ScoreHistory
-from taidpt.runtime.sites.store import EventStore, NewEvent
+from taidpt.runtime.sites.store import EventStore, NewEvent, StoredEvent
 from taidpt.runtime.sites.zones import Zone
 from taidpt.runtime.sources.base import Frame, SourceOptions
 from taidpt.runtime.sources.combined import MergedSource
@@ -53,6 +54,7 @@ class Camera:
         latest: its last tagged frame; None before the first.
         tagged: number of its tagged frames.
         history: its scores of the last hour.
+        packets: its last seconds as packets; None without clips.
     """
 
     config: CameraConfig
@@ -60,6 +62,7 @@ class Camera:
     latest: Moment | None = None
     tagged: int = 0
     history: ScoreHistory = field(default_factory=ScoreHistory)
+    packets: PacketRing | None = None
 
     @property
     def id(self) -> str:
@@ -98,9 +101,7 @@ class Site(Closing):
         refuse_top(tagger.bundle.manifest.graph.top_k, config.bundle, "serving")
         self.config, self.tagger, self.store = config, tagger, store
         colours = tagger.bundle.manifest.input.source_colours
-        self.cameras = {
-            camera.id: Camera(camera, _source(camera, config, colours)) for camera in config.cameras
-        }
+        self.cameras = {camera.id: _camera(camera, config, colours) for camera in config.cameras}
         self.merged = MergedSource([camera.source for camera in self.cameras.values()])
         settings = StreamSettings(
             batch=config.batch_size,
@@ -146,6 +147,13 @@ class Site(Closing):
     def dropped(self, camera: str) -> int:
         """Frames of a camera that were skipped because newer ones had arrived."""
         return self.merged.dropped_by_source.get(camera, 0)
+
+    def keep_clip(self, event: StoredEvent) -> None:
+        """Ask for the clip of an event that went on; called with each event that is stored."""
+        ring = self.cameras[event.camera].packets
+        if ring is not None and event.id and event.kind != "off":
+            at_s = time.monotonic() - (time.time() - event.at)
+            ring.wish(at_s, functools.partial(self.store.put_clip, event.id))
 
     def close(self) -> None:
         """Stop the cameras and the tagging."""
@@ -225,13 +233,15 @@ class Site(Closing):
         return states | {zone.source: zone.machine.save_state() for zone in self.zones}
 
 
-def _source(
-    camera: CameraConfig, config: SiteConfig, colours: tuple[str, str] | None
-) -> CameraSource:
+def _camera(camera: CameraConfig, config: SiteConfig, colours: tuple[str, str] | None) -> Camera:
+    ring = None if config.clips is None else PacketRing(config.clips)
     options = SourceOptions(
-        max_fps=camera.max_fps or config.max_fps, roi=parse_roi(camera.roi), colours=colours
+        max_fps=camera.max_fps or config.max_fps,
+        roi=parse_roi(camera.roi),
+        colours=colours,
+        on_packet=None if ring is None else ring.take,
     )
-    return CameraSource(camera.id, camera.source, options)
+    return Camera(camera, CameraSource(camera.id, camera.source, options), packets=ring)
 
 
 def _new_event(event: Event, moment: Moment, zone: str, picture: Callable[[], bytes]) -> NewEvent:

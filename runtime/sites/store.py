@@ -6,6 +6,7 @@ after a kill no event is missing and none comes twice, but for the last second.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sqlite3
@@ -37,11 +38,14 @@ CREATE INDEX events_at ON events (at);
 CREATE INDEX events_tag ON events (tag, id);
 CREATE INDEX events_camera ON events (camera, id);
 CREATE TABLE pictures (event INTEGER PRIMARY KEY, jpeg BLOB NOT NULL);
+CREATE TABLE clips (event INTEGER PRIMARY KEY, mp4 BLOB NOT NULL);
 CREATE TABLE states (source TEXT PRIMARY KEY, at REAL NOT NULL, state TEXT NOT NULL);
 """
 _COLUMNS = "id, at, decided_at, camera, zone, tag, kind, score, peak"
 # Events that may wait while the disk is slow; older ones are dropped and counted.
 _MOST_WAITING = 1000
+# Clips that may wait: each has some megabytes.
+_MOST_CLIPS = 20
 # Retention is looked at once a minute, and removes this many events in one transaction.
 _CLEAN_S, _CLEAN_ROWS = 60.0, 500
 
@@ -84,6 +88,7 @@ class StoredEvent:
     score: float | None
     peak: float | None
     has_picture: bool
+    has_clip: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -147,6 +152,7 @@ class EventStore(Closing):
         self._changed = threading.Condition()
         self._waiting: deque[NewEvent] = deque()
         self._states: dict[str, Mapping[str, Any]] = {}
+        self._clips: dict[int, bytes] = {}
         self._closing = False
         self._cleaned_s = -_CLEAN_S
         self._thread = threading.Thread(target=self._run, daemon=True, name="event store")
@@ -164,6 +170,14 @@ class EventStore(Closing):
                 self.lost += 1
             self._changed.notify()
 
+    def put_clip(self, number: int, mp4: bytes) -> None:
+        """Queue the clip of an event without waiting."""
+        with self._changed:
+            self._clips[number] = mp4
+            if len(self._clips) > _MOST_CLIPS:  # the disk is too slow
+                del self._clips[next(iter(self._clips))]
+            self._changed.notify()
+
     def events(self, query: EventQuery) -> list[StoredEvent]:
         """Read events; the newest first unless the query says otherwise."""
         bounds = {
@@ -178,11 +192,12 @@ class EventStore(Closing):
         where = f"WHERE {' AND '.join(used)}" if used else ""
         order = "ASC" if query.oldest_first else "DESC"
         rows = self._read(
-            f"SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM pictures WHERE event = id) "
+            f"SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM pictures WHERE event = id), "
+            f"EXISTS (SELECT 1 FROM clips WHERE event = id) "
             f"FROM events {where} ORDER BY id {order} LIMIT ?",
             (*used.values(), query.limit),
         )
-        return [_stored(row[:-1], bool(row[-1])) for row in rows]
+        return [_stored(row[:-2], *map(bool, row[-2:])) for row in rows]
 
     def event(self, number: int) -> StoredEvent | None:
         """One event by its number; None if there is none (any more)."""
@@ -192,6 +207,11 @@ class EventStore(Closing):
     def picture(self, number: int) -> bytes | None:
         """The JPEG of an event; None if it has none."""
         rows = self._read("SELECT jpeg FROM pictures WHERE event = ?", (number,))
+        return bytes(rows[0][0]) if rows else None
+
+    def clip(self, number: int) -> bytes | None:
+        """The MP4 of an event; None if it has none, or none yet."""
+        rows = self._read("SELECT mp4 FROM clips WHERE event = ?", (number,))
         return bytes(rows[0][0]) if rows else None
 
     def states(self) -> dict[str, tuple[float, dict[str, Any]]]:
@@ -244,19 +264,27 @@ class EventStore(Closing):
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._states or self._closing or self._is_clean_due()):
+                while not (self._has_work() or self._closing or self._is_clean_due()):
                     self._changed.wait(_CLEAN_S)
                 events, states = list(self._waiting), self._states
                 self._waiting.clear()
-                self._states = {}
+                clips, self._states, self._clips = self._clips, {}, {}
                 closing = self._closing
             for event in self._write(events, states):
                 self._on_event(event)
+            for number, mp4 in clips.items():
+                self._attempt(functools.partial(self._write_clip, number, mp4))
             if self._is_clean_due():
                 self._cleaned_s = time.monotonic()
                 self._attempt(self._clean)
-            if closing and not self._waiting:
+            if closing and not self._has_work():
                 return
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._states or self._clips)
+
+    def _write_clip(self, number: int, mp4: bytes) -> None:
+        self._writer.execute("REPLACE INTO clips VALUES (?, ?)", (number, mp4))
 
     def _write(
         self, events: Sequence[NewEvent], states: Mapping[str, Mapping[str, Any]]
@@ -309,6 +337,7 @@ class EventStore(Closing):
         condition = "1" if too_large else f"at < {oldest}"
         chosen = f"SELECT id FROM events WHERE {condition} ORDER BY id LIMIT {_CLEAN_ROWS}"
         self._writer.execute(f"DELETE FROM pictures WHERE event IN ({chosen})")
+        self._writer.execute(f"DELETE FROM clips WHERE event IN ({chosen})")
         self._writer.execute(f"DELETE FROM events WHERE id IN ({chosen})")
         self._writer.executescript("PRAGMA incremental_vacuum;")  # `execute` frees one page alone
 
@@ -318,6 +347,7 @@ def _values(event: NewEvent) -> tuple[Any, ...]:
     return tuple(value for name, value in vars(event).items() if name != "picture")
 
 
-def _stored(row: Sequence[Any], has_picture: bool) -> StoredEvent:
+def _stored(row: Sequence[Any], has_picture: bool, has_clip: bool = False) -> StoredEvent:
     """The event of a row in the order of the columns."""
-    return StoredEvent(**dict(zip(_COLUMNS.split(", "), row, strict=True)), has_picture=has_picture)
+    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    return StoredEvent(**values, has_picture=has_picture, has_clip=has_clip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -84,6 +84,7 @@ class SourceOptions:
             streams then yield; None yields RGB.
         decoder: of videos and streams. "auto" uses a working hardware decoder and logs which;
             "software"; "cuda", "vaapi" and others fail if they are not available.
+        on_packet: called with each encoded packet of PyAV, in the thread that reads the source.
 
     Raises:
         InputError: a value is out of range, or `roi` is combined with NV12.
@@ -96,6 +97,7 @@ class SourceOptions:
     roi: tuple[int, int, int, int] | None = None
     colours: tuple[str, str] | None = None
     decoder: str = "auto"
+    on_packet: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
         if self.roi is not None and self.colours is not None:

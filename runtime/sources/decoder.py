@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,12 @@ class Decoder:
     """
 
     def __init__(
-        self, container: Any, stream: Any, name: str, colours: Nv12Colours | None = None
+        self,
+        container: Any,
+        stream: Any,
+        name: str,
+        colours: Nv12Colours | None = None,
+        on_packet: Callable[[Any], None] | None = None,
     ) -> None:
         """Prepare to decode.
 
@@ -53,7 +58,9 @@ class Decoder:
             stream: one of its video streams.
             name: the source's name, for the log and errors.
             colours: matrix and range of NV12 frames; None yields RGB.
+            on_packet: called with each packet before it is decoded.
         """
+        self._on_packet = on_packet
         self.stream = stream
         self.damaged, self.is_cut = 0, False
         self._container, self._name = container, name
@@ -115,6 +122,8 @@ class Decoder:
                 return
             if packet.size:
                 self.is_cut = bool(packet.is_corrupt)
+            if self._on_packet is not None:
+                self._on_packet(packet)
             yield packet
 
     def _out_of_memory(self) -> InputError:

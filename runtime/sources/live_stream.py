@@ -137,7 +137,7 @@ class LiveSource(Source):
         self._has_ended = has_ended
         self._decoder = options.decoder
         self._selector, self._clock = Selector(options), LiveClock()
-        self._colours = options.colours
+        self._colours, self._on_packet = options.colours, options.on_packet
         self._stopped = threading.Event()
         self._index = -1
         self._running = False
@@ -182,7 +182,8 @@ class LiveSource(Source):
 
     def _frames_of(self, container: Any) -> Iterator[Frame]:
         """Yield the frames of one connection, until it breaks or ends, or the source is closed."""
-        decoder = Decoder(container, find_video(container), self.name, self._colours)
+        video = find_video(container)
+        decoder = Decoder(container, video, self.name, self._colours, self._on_packet)
         has_times = not container.format.flags & _NO_TIMESTAMPS
         self._clock.restart()
         try:

@@ -110,7 +110,7 @@ class VideoSource(Source):
         stream = find_video(container)
         if stream is None:
             raise InputError(f"{self.name}: has no video stream")
-        return Decoder(container, stream, self.name, self._options.colours)
+        return Decoder(container, stream, self.name, self._options.colours, self._options.on_packet)
 
     def _refuse_text(self) -> None:
         """Raise InputError for a text file, before FFmpeg takes it for a terminal's screen."""

@@ -15,12 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
 from taidpt.runtime import Tagger, open_source
-from taidpt.runtime.commands import tag
+from taidpt.runtime.commands import serve, tag
 from tests.runtime.sources.test_live_stream import free_port, server
 from tests.runtime.stub_driver import StubMachine, add_stub_engine
 from tests.runtime.tiny import TinySpec, tiny_bundle
@@ -187,14 +188,15 @@ def test_gstreamer_pipeline(lively: Path) -> None:
     assert re.search(r"last frame at \d+\.\d s, \d+ frames dropped", output)
 
 
-def test_the_unit_file_is_one_that_systemd_takes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["taidpt-street", "taidpt-site"])
+def test_the_unit_file_is_one_that_systemd_takes(name: str, tmp_path: Path) -> None:
     tool = shutil.which("systemd-analyze")
     require("systemd-analyze", tool is not None, "apt install systemd")
-    text = (REPOSITORY / "examples" / "service" / "taidpt-street.service").read_text()
+    text = (REPOSITORY / "examples" / "service" / f"{name}.service").read_text()
     # what is not on this machine: the program, its user, and the file of secrets
     taidpt = shutil.which("taidpt") or sys.executable
     text = text.replace("/opt/taidpt/bin/taidpt", taidpt).replace("User=taidpt", "User=root")
-    unit = tmp_path / "taidpt-street.service"
+    unit = tmp_path / f"{name}.service"
     unit.write_text(text)
     done = subprocess.run(
         [str(tool), "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
@@ -209,14 +211,15 @@ def test_the_unit_file_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert "sometimes" in done.stderr  # the tool does look
 
 
-def test_the_unit_files_command_is_one_that_we_take() -> None:
-    text = (REPOSITORY / "examples" / "service" / "taidpt-street.service").read_text()
-    command = re.search(r"ExecStart=(.*?[^\\])\n", text, re.DOTALL)
-    assert command is not None
-    words = shlex.split(command[1].replace("\\\n", " "))
-    known = {name for option in tag.params for name in option.opts}
+@pytest.mark.parametrize(("name", "command"), [("taidpt-street", tag), ("taidpt-site", serve)])
+def test_the_unit_files_command_is_one_that_we_take(name: str, command: click.Command) -> None:
+    text = (REPOSITORY / "examples" / "service" / f"{name}.service").read_text()
+    line = re.search(r"ExecStart=(.*?[^\\])\n", text, re.DOTALL)
+    assert line is not None
+    words = shlex.split(line[1].replace("\\\n", " "))
+    known = {flag for option in command.params for flag in option.opts}
     assert [word for word in words if word.startswith("--") and word not in known] == []
-    assert words[:2] == ["/opt/taidpt/bin/taidpt", "tag"]
+    assert words[:2] == ["/opt/taidpt/bin/taidpt", command.name]
 
 
 def test_several_cameras(lively: Path, video_path: Path) -> None:

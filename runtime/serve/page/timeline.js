@@ -102,5 +102,6 @@ function card(event) {
     ? make("a", { href: `/v1/events/${event.id}/snapshot`, target: "_blank", rel: "noopener" },
         make("img", { src: `/v1/events/${event.id}/snapshot`, alt: `${event.tag} at ${where}`, loading: "lazy" }))
     : "";
+  if (event.has_clip) text.append(make("a", { href: `/v1/events/${event.id}/clip`, target: "_blank", rel: "noopener", textContent: " clip", ariaLabel: `Clip of ${event.tag} at ${clock(event.at)}` }));
   return make("li", { className: event.kind === "rule" ? "rule" : "" }, picture, text);
 }

@@ -114,7 +114,7 @@ def running(
         stack.enter_context(store)
         site = stack.enter_context(Site(config, tagger, store, []))
         feed = Feed(site)
-        relay.receivers.append(feed.on_event)
+        relay.receivers += [feed.on_event, site.keep_clip]
         if config.home_assistant is not None:
             house = stack.enter_context(HomeAssistant(config.home_assistant, site))
             relay.receivers.append(house.on_event)

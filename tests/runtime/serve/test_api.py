@@ -6,12 +6,13 @@ import base64
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from taidpt.runtime.sinks.background import BackgroundSender
-from taidpt.runtime.sites.config import RuleConfig, ZoneConfig
+from taidpt.runtime.sites.config import ClipConfig, RuleConfig, ZoneConfig
 from tests.runtime.serve.server import Server, running
 from tests.runtime.sinks.senders import wait_for
 from tests.runtime.videos import colour_frame
@@ -143,7 +144,9 @@ def test_a_rule_of_a_zone_fires_a_webhook_and_is_an_event(
         server.site.rule_sinks["dog-alone"] = [sender]
         server.ask("/v1/tags?tag=dog", "PATCH", {"on": -9.0})
         assert wait_for(lambda: told != [])
-        events = server.ask("/v1/events?tag=dog-alone").json["events"]
+        query = "/v1/events?tag=dog-alone"
+        assert wait_for(lambda: server.ask(query).json["events"] != [])
+        events = server.ask(query).json["events"]
         assert [(e["kind"], e["zone"], e["has_picture"]) for e in events] == [
             ("rule", "gate", True)
         ]
@@ -157,3 +160,25 @@ def test_a_rule_of_a_zone_fires_a_webhook_and_is_an_event(
         assert [zone.config.id for zone in server.site.zones] == ["gate"]  # no patch of the other
         assert server.ask("/v1/health").json["ready"]
     sender.close()
+
+
+def test_a_clip_of_an_event_is_remuxed_and_playable(
+    swappable: Path, video_path: Path, tmp_path: Path
+) -> None:
+    clips = ClipConfig(before=1.0, after=1.0)
+    with running(swappable, tmp_path, str(video_path), clips=clips, max_fps=10.0) as server:
+
+        def with_clip() -> list[dict[str, object]]:
+            events = server.ask("/v1/events?limit=50").json["events"]
+            return [event for event in events if event["has_clip"]]
+
+        assert wait_for(lambda: with_clip() != [])
+        answer = server.ask(f"/v1/events/{with_clip()[0]['id']}/clip")
+        assert answer.headers["Content-Type"] == "video/mp4"
+        with av.open(io.BytesIO(answer.body)) as clip, av.open(str(video_path)) as whole:
+            (stream,), (source,) = clip.streams.video, whole.streams.video
+            assert stream.codec_context.extradata == source.codec_context.extradata
+            frames = [frame.to_ndarray(format="rgb24") for frame in clip.decode(stream)]
+        assert len(frames) > 20  # a second at 25 frames
+        assert frames[0].shape == (96, 128, 3)
+        assert server.ask("/v1/events/999999/clip").status == 404

@@ -1,0 +1,59 @@
+"""Pictures of the page for the documents: python scripts/serve_screenshots.py URL
+
+URL is a running `taidpt serve`, best of the embedded video after some minutes:
+
+    taidpt demo && taidpt-export build/demo/toyworld.taidpt -o toy.taidpt --swappable-bank
+    taidpt serve toy.taidpt taidpt/toyworld/files/demo.mp4 taidpt/toyworld/files/demo.mp4
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+# Time for tags, live pictures and thumbnails to arrive, in milliseconds.
+_SETTLED_MS = 8000
+_SLOW_MS = 180_000
+
+
+def main(url: str) -> None:
+    """Write serve.webp, serve-tags.webp and serve-phone.webp."""
+    program = shutil.which("chromium")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = _open(browser, url, 1180, 960)
+        page.locator(".bars li.on button").first.click()
+        page.wait_for_timeout(2000)
+        _save(page.screenshot(timeout=_SLOW_MS), "serve")
+        page.locator("#tags").scroll_into_view_if_needed()
+        page.wait_for_timeout(3000)
+        tags = page.locator("section", has=page.locator("#tags"))
+        _save(tags.screenshot(timeout=_SLOW_MS), "serve-tags")
+        page.close()
+        page = _open(browser, url, 390, 844, "dark")
+        _save(page.screenshot(timeout=_SLOW_MS), "serve-phone")
+        browser.close()
+
+
+def _open(browser: Any, url: str, width: int, height: int, scheme: str = "light") -> Any:
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.set_default_timeout(_SLOW_MS)
+    page.goto(url)
+    page.select_option("#span", "600")
+    page.wait_for_timeout(_SETTLED_MS)
+    return page
+
+
+def _save(png: bytes, name: str) -> None:
+    Image.open(io.BytesIO(png)).convert("RGB").save(IMAGES / f"{name}.webp", quality=80, method=6)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
