@@ -1,0 +1,75 @@
+"""Minutes of two cameras at speed, viewers that come and go: nothing grows.
+
+TAIDPT_SOAK_S=1800 makes it half an hour of stream time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taidpt.runtime.sites.camera import CameraSource
+from taidpt.runtime.sources.base import Frame
+from tests.runtime.serve.server import running
+from tests.runtime.sinks.senders import wait_for
+from tests.runtime.videos import colour_frame
+
+STREAM_S, FPS = float(os.environ.get("TAIDPT_SOAK_S", "150")), 5.0
+# Caches of SQLite and of the allocator fill up in the first third; then nothing may.
+MOST_GROWTH_BYTES = 12 << 20
+
+
+class FastCamera(CameraSource):
+    """Gives all its frames as fast as they are taken."""
+
+    def frames(self) -> Iterator[Frame]:
+        self.status.state = "running"
+        for index in range(int(STREAM_S * FPS)):
+            if self._stopped.is_set():
+                return
+            self.status.frames += 1
+            self.status.last_s = time.monotonic()
+            yield Frame(colour_frame(index * 5), index / FPS, index, self.name)
+            time.sleep(0.005)
+        self._stopped.wait(60)
+
+
+def test_cameras_at_speed_leave_memory_threads_and_descriptors_flat(
+    swappable: Path, video_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taidpt.runtime.sites.site.CameraSource", FastCamera)
+    source = str(video_path)
+    with running(swappable, tmp_path, source, source, min_on=0.0) as server:
+        cameras = list(server.site.cameras.values())
+
+        def reach(share: float) -> tuple[int, int, int]:
+            """Look with viewers until a share of the stream, then let go and count."""
+            while min(camera.source.status.frames for camera in cameras) < share * STREAM_S * FPS:
+                for path in ("/v1/live", "/v1/stream", "/v1/cameras/cam1/live"):
+                    with server.open(path) as answer:
+                        answer.readline()
+                for path in ("/v1/cameras", "/metrics", "/v1/tags/scores?tag=dog", "/v1/events"):
+                    assert server.ask(path).status == 200
+            assert wait_for(lambda: server.ask("/v1/cameras").json["cameras"][0]["viewers"] == 0)
+            assert wait_for(lambda: server.site.store.waiting == 0)
+            counts = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+            return resident_bytes(), *counts
+
+        first = reach(1 / 3)
+        last = reach(1.0)
+        assert last[0] - first[0] < MOST_GROWTH_BYTES
+        assert last[1] <= first[1] + 1  # an encoder may be about to end
+        assert last[2] <= first[2] + 2
+        assert server.site.store.lost == 0
+        assert server.ask("/v1/health").json["ready"]
+        assert server.site.cameras["cam1"].latest.time > STREAM_S - 5
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
