@@ -15,6 +15,7 @@ from typing import Any
 from taidpt import __version__
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.encoders.local_branch import ImageEncoder, image_encoder
+from taidpt.encoders.picture_input import PictureInput
 from taidpt.encoders.views import plan_view, view_encoder
 from taidpt.export.classes.bake import bake
 from taidpt.export.classes.banked_classes import Classes, load_classes
@@ -175,8 +176,7 @@ def _write(
         progress.advance()
 
         plain = image_encoder(clip)
-        own_input = prompts.picture is not None
-        spec = _input_spec(clip, plain, options, own_input)
+        spec = _input_spec(clip, plain, options, prompts.picture)
         crop = EncoderInput(*spec.crop_hw, clip.mean, clip.std)
         encoder, model = view_encoder(plain, spec), _model_info(clip, plain, spec)
         del clip, plain  # and with them the text tower
@@ -248,11 +248,12 @@ def _sides(pictures: Sequence[Picture]) -> Sides:
 
 
 def _input_spec(
-    clip: ClipModel, encoder: ImageEncoder, options: ExportOptions, own_input: bool
+    clip: ClipModel, encoder: ImageEncoder, options: ExportOptions, own: PictureInput | None
 ) -> InputSpec:
     """The manifest's input; prompts with an input of their own keep it under "auto"."""
-    frame = options.frame
-    request = ViewRequest.parse(options.view).settle(encoder.any_size and not own_input)
+    frame, request = options.frame, ViewRequest.parse(options.view)
+    if request.kind == "auto":
+        request = request.settle(encoder.any_size) if own is None else ViewRequest(own.resize)
     aspect = request.aspect(None if frame is None else (frame.height, frame.width))
     view, size = plan_view(request, encoder, clip.image_size, aspect)
     spec = InputSpec(*size, clip.mean, clip.std, view=view)

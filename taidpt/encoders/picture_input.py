@@ -12,6 +12,7 @@ import numpy.typing as npt
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import at_size
 from taidpt.runtime.bundle.manifest import InputSpec
+from taidpt.runtime.bundle.view import View
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.preprocess.preprocessor import Preprocessor
 
@@ -27,7 +28,7 @@ class PictureInput:
 
     Attributes:
         size: side in pixels, None for the model's own (TaI-DPT uses 224, DualCoOp 448).
-        resize: "crop" resizes the short side and crops the centre, as on a device; "whole"
+        resize: the view of a bundle: "crop" resizes the short side and crops the centre; "whole"
             resizes both sides, as DualCoOp's authors test.
     """
 
@@ -51,13 +52,4 @@ class PictureInput:
     def preprocess(self, clip: ClipModel) -> Crop:
         """A function from a frame to uint8 RGB [S, S, 3]; S is the size of a model from `model`."""
         side = clip.image_size
-        crop = Preprocessor(InputSpec(side, side, clip.mean, clip.std))
-        return crop if self.resize == "crop" else lambda frame: crop(_squeezed(frame, side))
-
-
-def _squeezed(frame: npt.NDArray[Any], side: int) -> npt.NDArray[np.uint8]:
-    """Both sides resized to `side`, bicubic and antialiased, ignoring the aspect."""
-    from PIL import Image
-
-    bicubic = Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(frame).convert("RGB").resize((side, side), bicubic))
+        return Preprocessor(InputSpec(side, side, clip.mean, clip.std, view=View(self.resize)))

@@ -14,7 +14,7 @@ from taidpt.datasets import load_dataset
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.methods import MethodInputs, method_bank, methods_with_bank, score_method
 from taidpt.export.classes.banked_classes import load_classes
-from taidpt.export.exporter import export_bundle
+from taidpt.export.exporter import ExportOptions, export_bundle
 from taidpt.features.picture_store import StoreSettings, store_features
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
@@ -62,7 +62,8 @@ def test_dualcoop_of_another_picture_size_exports_through_the_second_bank(tmp_pa
     path = tmp_path / "dual.safetensors"
     prompts.save(path)
 
-    bundle = export_bundle(path, tmp_path / "dual.taidpt")
+    bundle = export_bundle(path, tmp_path / "dual.taidpt", ExportOptions(view="auto"))
+    assert bundle.manifest.input.view.kind == "whole"
     assert (bundle.manifest.input.height, bundle.manifest.model.grid) == (128, (4, 4))
     assert bundle.parity.passed
     tagger = Tagger.load(bundle.path)

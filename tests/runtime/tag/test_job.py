@@ -55,6 +55,8 @@ def test_the_device_is_one_short_line_once_the_inputs_exist(
 ) -> None:
     """Why `auto` passes over other devices is said with --verbose alone."""
     quiet, verbose = tag(lively, video_path), tag(lively, video_path, "--verbose")
+    first = "view crop: the middle of each frame, 57% of 16:9"  # of 28 x 16 pixels, 16 columns
+    assert quiet.stderr.splitlines()[0] == first
     about_devices = [line for line in quiet.stderr.splitlines() if "ONNX Runtime" in line]
     assert len(about_devices) == 1
     assert re.fullmatch(r"on (cpu|cuda) \(ONNX Runtime \d+\.\d+\)", about_devices[0])
