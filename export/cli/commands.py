@@ -239,20 +239,48 @@ def export(
     default=0,
     help="Seed of every random number generator.",
 )
+@click.option(
+    "--pretrained",
+    metavar="WEIGHTS",
+    show_default="the embedded toy world's model",
+    help="Weights of the model. Of OpenAI's RN50: openai, or a file. Needs --frames.",
+)
+@click.option(
+    "--frames",
+    "sources",
+    type=click.Path(),
+    multiple=True,
+    metavar="SOURCE",
+    help="Unlabelled pictures or video of your scene. Tagged with 20 everyday tags.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-def demo(output: Path, seed: int, quiet: bool) -> None:
+def demo(
+    output: Path, seed: int, pretrained: str | None, sources: tuple[str, ...], quiet: bool
+) -> None:
     """Run every step on the embedded toy world.
 
-    Tunes on texts, exports, tags a video and evaluates.
+    Tunes on texts, exports, tags a video and evaluates. With --pretrained openai --frames SOURCE
+    the same line runs on your own pictures, with OpenAI's RN50 and 20 everyday tags.
     """
     from taidpt.runtime.optional import require_extra
 
+    if (pretrained is None) != (not sources):
+        raise click.UsageError("--pretrained and --frames need each other.")
     require_extra("demo", "taidpt demo")
     import dataclasses
 
-    from taidpt.export.cli.printing import print_demo, progress_for
+    from taidpt.export.cli.printing import print_demo, print_photographs, progress_for
     from taidpt.export.demo.run import DEMO_SETTINGS, run_demo
 
+    if pretrained is not None:
+        require_extra("calibrate", "taidpt demo --pretrained")
+        from taidpt.export.demo.photographs import run_photographs
+        from taidpt.tuning.settings import TuneSettings
+
+        with progress_for(quiet) as progress:
+            tagged = run_photographs(output, pretrained, sources, progress, TuneSettings(seed=seed))
+        print_photographs(tagged)
+        return
     with progress_for(quiet) as progress:
         result = run_demo(output, progress, dataclasses.replace(DEMO_SETTINGS, seed=seed))
     print_demo(result)

@@ -16,6 +16,7 @@ from taidpt.progress import BarProgress, Progress, SilentProgress
 if TYPE_CHECKING:
     from taidpt.export.checks.doctor import Finding
     from taidpt.export.checks.verify import Agreement, VerifyReport
+    from taidpt.export.demo.photographs import PhotographsResult
     from taidpt.export.demo.run import DemoResult
     from taidpt.export.exporter import ExportResult
     from taidpt.export.parity.centred_cosine import ParityReport
@@ -28,6 +29,7 @@ __all__ = [
     "precision_lines",
     "print_demo",
     "print_findings",
+    "print_photographs",
     "print_result",
     "print_verify",
     "progress_for",
@@ -134,6 +136,19 @@ def print_demo(result: DemoResult) -> None:
     click.echo(f"\nprompts  {result.prompts}\nbundle   {result.bundle}\ntags     {result.jsonl}")
     click.echo(f"video    {result.video}\npage     {result.page}")
     click.echo("\nyour own tags next:")
+    for command in NEXT_COMMANDS:
+        click.echo(f"  {command}")
+
+
+def print_photographs(result: PhotographsResult) -> None:
+    """Print how many frames were tagged, the files, and what is next."""
+    from taidpt.export.demo.page import NEXT_COMMANDS
+
+    click.echo(f"{result.frames} pictures and frames tagged")
+    thresholds = "calibrated on these pictures" if not result.note else f"from texts: {result.note}"
+    click.echo(f"thresholds {thresholds}")
+    click.echo(f"\nprompts   {result.prompts}\nbundle    {result.bundle}")
+    click.echo(f"pictures  {result.pictures}\npage      {result.page}\n\nyour own tags next:")
     for command in NEXT_COMMANDS:
         click.echo(f"  {command}")
 
