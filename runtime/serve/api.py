@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from typing import Any
 
 from starlette.responses import Response
 
-from taidpt.runtime.errors import InputError
 from taidpt.runtime.painting.drawing import jpeg, paint_heatmap, rgb_image
 from taidpt.runtime.results import TagResult
 from taidpt.runtime.serve.feed import Feed, tags_of
@@ -17,18 +14,15 @@ from taidpt.runtime.serve.live_picture import BOUNDARY, LivePicture, live_parts
 from taidpt.runtime.serve.operations import Answer, Call, Operation, RefusedError
 from taidpt.runtime.serve.schema import Schema, array, integer, nullable, number, object_of, text
 from taidpt.runtime.serve.streams import EndlessResponse, Seats
+from taidpt.runtime.serve.uploads import PICTURES, decode_pictures
 from taidpt.runtime.sites.site import Camera, Site
 from taidpt.runtime.sites.store import EventQuery, StoredEvent
-from taidpt.runtime.sources.picture_files import decode_image
 from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["Api"]
 
 # Width of snapshots in pixels: the whole frame of most cameras.
 _SNAPSHOT_WIDTH = 1920
-# Pixels of an uploaded picture, in millions of bytes of memory four times as many, and pictures in
-# one batch: what a small board holds beside the model.
-_MOST_PIXELS, _MOST_PICTURES = 50_000_000, 16
 _LARGEST_ID = 2**53 - 1
 
 _CAMERA_ID = text("The camera's id.", 64)
@@ -190,14 +184,7 @@ class Api:
                 ),
                 query={"top": integer("How many of the best.", 1, 100_000, default=20)},
                 body={
-                    "application/json": object_of(
-                        pictures=array(
-                            {"type": "string", "contentEncoding": "base64"},
-                            "Picture files as base64.",
-                            minItems=1,
-                            maxItems=_MOST_PICTURES,
-                        )
-                    ),
+                    "application/json": object_of(pictures=PICTURES),
                     **dict.fromkeys(("image/jpeg", "image/png", "image/webp"), _BYTES),
                     "application/octet-stream": _BYTES,
                 },
@@ -305,17 +292,8 @@ class Api:
         return Response(clip, media_type="video/mp4", headers=headers)
 
     def _tag(self, call: Call) -> dict[str, Any]:
-        if isinstance(call.body, bytes):
-            files = [call.body]
-        else:
-            files = [_decoded(written) for written in call.body["pictures"]]
-        try:
-            pictures = [
-                decode_image(file, f"picture {index}", _MOST_PIXELS)
-                for index, file in enumerate(files)
-            ]
-        except InputError as failure:
-            raise RefusedError(422, str(failure)) from None
+        single = isinstance(call.body, bytes)
+        pictures = decode_pictures([call.body] if single else call.body["pictures"])
         results = self._site.tagger.tag_batch(pictures)
         return {"pictures": [_tagged(result, call.values["top"]) for result in results]}
 
@@ -370,13 +348,6 @@ def _tagged(result: TagResult, top: int) -> dict[str, Any]:
             for tag in result.top(top)
         ]
     }
-
-
-def _decoded(written: str) -> bytes:
-    try:
-        return base64.b64decode(written, validate=True)
-    except (binascii.Error, ValueError) as failure:
-        raise RefusedError(422, f"a picture is not base64: {failure}") from None
 
 
 def _jpeg(data: bytes, cache: str = "no-store") -> Response:

@@ -16,7 +16,9 @@ from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.serve.operations import Answer, Call, Operation, RefusedError
 from taidpt.runtime.serve.schema import Schema, array, integer, nullable, number, object_of, text
+from taidpt.runtime.serve.uploads import PICTURES, decode_pictures
 from taidpt.runtime.sites.bank_edits import BankEdits
+from taidpt.runtime.sites.examples_to_bank import examples_to_bank
 from taidpt.runtime.sites.site import Site
 
 __all__ = ["TagsApi"]
@@ -42,6 +44,7 @@ _EDIT = object_of(
 )
 _BANK = object_of(
     tags=integer("Number of tags.", 1, 2**53 - 1),
+    can_add={"type": "boolean", "description": "Whether tags can be added and removed at all."},
     can_add_names={"type": "boolean", "description": "Whether names can be added here."},
     why_not=nullable(text("Why they cannot, and what to do.", 2000)),
     edits=array(_EDIT, "The edits that can be undone, the newest first."),
@@ -91,6 +94,13 @@ class TagsApi:
                 errors=(404, 409),
             ),
             Operation(
+                *("POST", "/v1/tags/examples", "add-by-examples", "Add a tag by pictures of it."),
+                self._add_by_examples,
+                bank,
+                body={"application/json": object_of(name=NAME, pictures=PICTURES)},
+                errors=(409, 415, 422),
+            ),
+            Operation(
                 *("GET", "/v1/tags/scores", "tag-scores", "A tag's scores in the last hour."),
                 self._scores,
                 Answer(
@@ -137,6 +147,17 @@ class TagsApi:
         names = [name.strip() for name in call.body["names"]]
         return self._edited(lambda: self._edits.add(names))
 
+    def _add_by_examples(self, call: Call) -> dict[str, Any]:
+        pictures = decode_pictures(call.body["pictures"])
+        moments = [camera.latest for camera in self._site.cameras.values()]
+        frames = [moment.frame.picture for moment in moments if moment is not None]
+        if not frames:
+            raise RefusedError(409, "no camera has given a frame yet, to tell the tag from")
+        tagger, name = self._site.tagger, call.body["name"].strip()
+        return self._edited(
+            lambda: self._edits.join(examples_to_bank(name, pictures, frames, tagger))
+        )
+
     def _change(self, call: Call) -> dict[str, Any]:
         tag, wanted = self._known(call), call.body
 
@@ -171,6 +192,7 @@ class TagsApi:
         why_not = self._why_not()
         return {
             "tags": len(self._site.tagger.names),
+            "can_add": self._site.tagger.bundle.manifest.graph.bank == "input",
             "can_add_names": why_not is None,
             "why_not": why_not,
             "edits": [dataclasses.asdict(edit) for edit in reversed(self._edits.edits[1:])],

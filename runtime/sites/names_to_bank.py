@@ -20,8 +20,8 @@ from taidpt.runtime.tagger.active_bank import check_fit, check_swappable
 
 __all__ = ["names_to_bank"]
 
-# Loading PyTorch and a model of a gigabyte from a slow card takes a minute.
-_LONGEST_S = 180
+# Loading PyTorch and a model takes 11 s of CPU here; minutes on a busy board with a slow card.
+_LONGEST_S = 300
 # Below the priority of tagging.
 _NICE = 5
 

@@ -23,6 +23,13 @@ export class Tags {
         return bank;
       }, "Adding; the text tower is loaded …");
     });
+    byId("examples").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const files = [...byId("example-files").files].slice(0, 16);
+      const body = { name: byId("example-name").value, pictures: await Promise.all(files.map(base64)) };
+      const done = await this.edit(() => call("/v1/tags/examples", { method: "POST", body }));
+      if (done) byId("examples").reset();
+    });
     byId("upload").addEventListener("change", () => {
       const [file] = byId("upload").files;
       if (file) this.edit(() => call("/v1/bank/file", { method: "PUT", body: file }));
@@ -52,6 +59,7 @@ export class Tags {
     undo.disabled = !last;
     undo.textContent = last ? `Undo: ${last.what.length > 60 ? `${last.what.slice(0, 59)}…` : last.what}` : "Undo";
     this.byId("add").hidden = !bank.can_add_names;
+    this.byId("more").hidden = !bank.can_add;
     this.byId("cannot").hidden = bank.can_add_names;
     this.byId("cannot").textContent = bank.why_not ?? "";
   }
@@ -149,6 +157,15 @@ function percent(quantiles, on) {
   const step = quantiles[above] - quantiles[above - 1];
   const at = (above - 1 + (step ? (on - quantiles[above - 1]) / step : 1)) / last;
   return `${(100 * (1 - at)).toFixed(at > 0.9 ? 1 : 0)} %`;
+}
+
+function base64(file) {
+  return new Promise((done, fail) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => fail(reader.error);
+    reader.readAsDataURL(file);
+  });
 }
 
 function span(seconds) {

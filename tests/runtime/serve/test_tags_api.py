@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from taidpt.runtime.bank.class_bank import ClassBank
 from tests.runtime.serve.server import Server, running
+from tests.runtime.serve.test_api import picture_file
 from tests.runtime.sinks.senders import wait_for
 from tests.runtime.tiny import NAMES, TinySpec
 
@@ -169,3 +171,17 @@ def test_a_constant_bank_takes_thresholds_and_says_how_to_export_one_that_takes_
             assert "--swappable-bank" in answer.json["error"]
         assert server.ask("/v1/tags?tag=dog", "PATCH", {"on": -5.0}).status == 200
         assert wait_for(lambda: "dog" in server.site.cameras["cam1"].latest.on)
+
+
+def test_a_tag_is_learned_from_example_pictures(edited: Server) -> None:
+    """What it has learned is tested in tests/runtime/sites."""
+    green = [base64.b64encode(picture_file(index)).decode() for index in (25, 30, 49)]
+    body = {"name": "lawn", "pictures": green}
+    assert wait_for(lambda: edited.site.cameras["cam1"].latest.frame.image[50, 100, 0] > 150)  # red
+    assert edited.ask("/v1/tags/examples", "POST", body).status == 200
+    (tag,) = edited.ask("/v1/tags?search=lawn").json["tags"]
+    assert tag["source"] == "from 3 examples"
+    assert tag["on"] > tag["off"]
+    assert edited.ask("/v1/tags/examples", "POST", body).status == 409  # there is one already
+    body = {"name": "x", "pictures": ["bm90IGEgcGljdHVyZQ=="]}
+    assert edited.ask("/v1/tags/examples", "POST", body).status == 422
