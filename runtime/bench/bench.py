@@ -202,8 +202,10 @@ def bench_lines(
             f"{row.stream_fps:>10.1f}"
         )
     if isinstance(eager_ms, dict):
+        view = tagger.bundle.manifest.input.view
+        square = ", on its square input" if view.kind in ("wide", "tiles") else ""
         lines += [
-            f"open_clip eager, batch {row.batch}: {eager_ms[row.batch]:.2f} ms a frame, "
+            f"open_clip eager, batch {row.batch}{square}: {eager_ms[row.batch]:.2f} ms a frame, "
             f"{eager_ms[row.batch] / row.tagger_ms:.2f} times the tagger's"
             for row in rows
         ]
