@@ -48,9 +48,15 @@ _MANY_PROCESSORS = 128
 # registers spill, as ptxas reports it: with products by wgmma or tcgen05, and by mma.
 _STATES_A_WARP = {90: 128, 100: 128, 110: 128}
 _FEW_STATES_A_WARP = 32
-# What a tile costs beyond its loads (the pipeline fills again, nothing hides the softmax), in rows:
-# an estimate, a quarter of the largest tile's rows. One large tile then costs less than two halves.
-_TILE_OVERHEAD = 32
+# A tile costs what takes longer, its loads or its products, and an overhead: the pipeline fills
+# again, nothing hides the softmax. In rows loaded: a multiprocessor of Hopper multiplies 64 columns
+# by a class row while L2 delivers one row to it. With an overhead of 96 rows the order of costs is
+# that of the times on an H200, at batch 1 to 64 (limits-nvidia-h200-2026-11-28.json).
+_PRODUCTS_A_ROW = 64
+_TILE_OVERHEAD = 96
+# On Hopper a fourth stage pays where a multiprocessor runs few programs one after another: measured
+# up to 5 rounds of programs (four stages), and from 10 on (three, or a difference below 3 %).
+_ROUNDS_OF_FOUR_STAGES = 8
 # The share of an architecture's shared memory that operand tiles may take; a tenth is left for what
 # the compiler adds for reductions and layout conversions.
 _OPERAND_SHARE = 0.9
@@ -132,14 +138,42 @@ def check_shared(architecture: int, needed: int, what: str) -> None:
 def choose(architecture: int, shape: Shape) -> Tiles:
     """Tiles for a shape; an unknown architecture is treated as the next older one."""
     tiles = _cheapest_packing(architecture, shape)
-    # with half of the multiprocessors idle smaller tiles or splits over patches pay
-    wanted = _processors(architecture) // 2
-    if _programs(tiles, shape) < wanted:
-        tiles = _few_programs(shape, wanted)
+    processors = _processors(architecture)
+    if _is_hopper(architecture):
+        tiles = _adapted_to_hopper(tiles, shape, processors)
+    elif _programs(tiles, shape) < processors // 2:
+        # with half of the multiprocessors idle smaller tiles or splits over patches pay
+        tiles = _few_programs(shape, processors // 2)
     limit = int(_OPERAND_SHARE * _limit(architecture))
     while shared_bytes(tiles, shape.item_bytes, shape.has_values) > limit:
         tiles = _smaller(tiles)
     return tiles
+
+
+def _adapted_to_hopper(tiles: Tiles, shape: Shape, processors: int) -> Tiles:
+    """What an H200 showed: the shorter chain of tiles wins, whatever the number of programs.
+
+    A tile of 16 class rows takes as long as one of 64 by 256, about 5 us of D = 1024.
+    """
+    few = _few_programs(shape, processors)
+    blocks = -(-shape.patches // few.block_p)
+    chain = -(-blocks // few.splits)
+    if chain <= -(-shape.patches // 256):
+        return few
+    rounds = -(-_programs(tiles, shape) // processors)
+    if rounds <= _ROUNDS_OF_FOUR_STAGES:
+        deeper = replace(tiles, stages=4)
+        limit = int(_OPERAND_SHARE * SHARED_LIMITS[90])
+        if shared_bytes(deeper, shape.item_bytes, shape.has_values) <= limit:
+            tiles = deeper
+    # few programs read the bank slowly: each waits for its own rows
+    if tiles.block_c > 64 and _programs(tiles, shape) < processors // 8:
+        tiles = replace(tiles, block_c=64)
+    return tiles
+
+
+def _is_hopper(architecture: int) -> bool:
+    return architecture // 10 == 9
 
 
 def _limit(architecture: int) -> int:
@@ -165,15 +199,15 @@ def _cheapest_packing(architecture: int, shape: Shape) -> Tiles:
     block_d = 64 if half and roomy else 32
     packings = []
     for block_c, width in _outlines(architecture, shape):
-        warps = 4 if block_c * width <= 64 * 128 else 8
-        states = warps * _STATES_A_WARP.get(architecture, _FEW_STATES_A_WARP)
-        most = min(_power_of_two(shape.batch), max(1, states // block_c))
-        for images, block_p in _images_and_patches(shape.patches, width, most):
-            plain = Tiles(block_c, images, block_p, block_d, warps, stages=3)
-            packings.append(plain)
-            cut = tails(shape.patches, block_p, images)
-            if cut != (0, 0) and shape.patches > block_p:
-                packings.append(replace(plain, tails=cut))
+        a_warp = _STATES_A_WARP.get(architecture, _FEW_STATES_A_WARP)
+        states = a_warp * (4 if block_c * width <= 64 * 128 else 8)
+        for images, block_p in _images_and_patches(shape.patches, width, shape.batch):
+            held = block_c * images
+            if images > 1 and held > states:
+                continue
+            warps = 4 if held * block_p <= 64 * 128 and held <= 4 * a_warp else 8
+            cut = tails(shape.patches, block_p, images) if shape.patches > block_p else (0, 0)
+            packings.append(Tiles(block_c, images, block_p, block_d, warps, stages=3, tails=cut))
     return min(packings, key=lambda tiles: (_cost(architecture, tiles, shape), tiles.images))
 
 
@@ -184,25 +218,32 @@ def _outlines(architecture: int, shape: Shape) -> list[tuple[int, int]]:
     if shape.has_values:
         return [(64, 128), (64, 64)]
     outlines = [(128, 128), (64, 128), (64, 64)]
-    # one image's 256 columns spill where two images' 128 do not
-    wide = architecture in _STATES_A_WARP and shape.item_bytes == 2 and shape.batch > 1
+    wide = architecture in _STATES_A_WARP and shape.item_bytes == 2
+    # one image's 256 columns spill some registers after the product, two images' 128 do not
+    if shape.batch == 1 and not _is_hopper(architecture):
+        wide = False
     return [(128, 256), *outlines] if wide else outlines
 
 
-def _images_and_patches(patches: int, width: int, most: int) -> Iterator[tuple[int, int]]:
-    for images in (1 << step for step in range(most.bit_length())):
+def _images_and_patches(patches: int, width: int, batch: int) -> Iterator[tuple[int, int]]:
+    for images in (1 << step for step in range(_power_of_two(batch).bit_length())):
         block_p = min(width // images, max(16, _power_of_two(patches)))
-        if 16 <= block_p <= 128:
+        # one image's 256 columns are for a batch of one
+        if 16 <= block_p <= (256 if batch == 1 else 128):
             yield images, block_p
 
 
 def _cost(architecture: int, tiles: Tiles, shape: Shape) -> int:
-    """Rows that a multiprocessor loads in all: large tiles are limited by what L2 delivers."""
+    """What a multiprocessor's programs cost in all, in rows loaded."""
     full, rest = divmod(shape.patches, tiles.block_p)
     widths = [tiles.block_p] * full
     if rest:
         widths += [tail for tail in tiles.tails if tail] or [tiles.block_p]
-    rows = sum(tiles.block_c + tiles.images * width + _TILE_OVERHEAD for width in widths)
+    columns = [tiles.images * width for width in widths]
+    rows = sum(
+        max(tiles.block_c + each, tiles.block_c * each // _PRODUCTS_A_ROW) + _TILE_OVERHEAD
+        for each in columns
+    )
     return rows * -(-_programs(tiles, shape) // _processors(architecture))
 
 
@@ -249,7 +290,7 @@ def reads_again(architecture: int, tiles: Tiles) -> bool:
     to 0.06. A load of its own leaves the operand all its buffers. Blackwell's products keep them
     anyway, and other tiles and architectures multiply out of registers.
     """
-    return architecture // 10 == 9 and tiles.fuse_length and tiles.block_c >= 64
+    return _is_hopper(architecture) and tiles.fuse_length and tiles.block_c >= 64
 
 
 def tails(patches: int, block_p: int, images: int = 1) -> tuple[int, int]:

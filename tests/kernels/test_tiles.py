@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
+from typing import Any
 
 import pytest
 
 from taidpt.kernels.local_similarity.tiles import (
     SHARED_LIMITS,
     Shape,
+    Tiles,
     check_shared,
     choose,
+    reads_again,
     shared_bytes,
     tails,
 )
+from tests.support import REPOSITORY
 
 SHAPES = [
     Shape(batch, patches, classes, dim, item, valued)
@@ -54,6 +60,27 @@ def test_odd_patch_counts_waste_little_of_a_tile(architecture: int) -> None:
         full, rest = divmod(patches, tiles.block_p)
         columns = full * tiles.block_p + (0 if not rest else sum(tiles.tails) or tiles.block_p)
         assert columns <= 1.35 * patches if patches < 64 else columns <= 1.05 * patches
+
+
+def measured() -> list[dict[str, Any]]:
+    record = REPOSITORY / "benchmarks" / "results" / "limits-nvidia-h200-2026-11-28.json"
+    rows: list[dict[str, Any]] = json.loads(record.read_text("utf-8"))["rows"]
+    return [row for row in rows if "fastest" in row]
+
+
+@pytest.mark.parametrize("row", measured(), ids=lambda row: row["problem"])
+def test_hopper_gets_tiles_close_to_the_fastest_measured(row: dict[str, Any]) -> None:
+    """Of at most two launches, without the ones that read patches again now (`reads_again`)."""
+    batch, patches, classes, dim = map(int, re.findall(r"\d+", row["problem"]))
+    times = {**row["fastest"], row["table"]["tiles"]: row["table"]["ms"]}
+    fair = {}
+    for name, ms in times.items():
+        tiles = eval(name, {"Tiles": Tiles})
+        launches = 1 + (not tiles.fuse_length) + (tiles.splits > 1)
+        if launches <= 2 and not reads_again(90, tiles):
+            fair[tiles] = ms
+    chosen = choose(90, Shape(batch, patches, classes, dim))
+    assert fair[chosen] <= 1.05 * min(fair.values())
 
 
 @pytest.mark.parametrize(("patches", "expected"), [(256, (0, 0)), (196, (64, 16)), (197, (64, 16))])

@@ -21,6 +21,10 @@ from tests.support import REPOSITORY, require
 # A handful of registers a thread beside some two hundred; the products of a tile that does not fit
 # spill hundreds of bytes.
 SPILL_LIMIT = 32
+# Tiles of 128 classes by 256 patches of one picture: 250 bytes between product and softmax, none in
+# the product's loop, and the fastest all the same: 48.7 us at C = 20,000 on an H200, 54.1 with the
+# best tiles that spill nothing (benchmarks/results/limits-nvidia-h200-2026-11-28.json).
+MEASURED_SPILLS = {(90, "one picture"): 320}
 ARCHITECTURES = (80, 90)
 
 
@@ -50,7 +54,8 @@ def test_the_tables_tiles_stay_in_registers(architecture: int) -> None:
     spilled = {
         each["what"]: each["spilled_bytes"]
         for each in answers()
-        if each["architecture"] == architecture and each["spilled_bytes"] > SPILL_LIMIT
+        if each["architecture"] == architecture
+        and each["spilled_bytes"] > MEASURED_SPILLS.get((architecture, each["what"]), SPILL_LIMIT)
     }
     assert spilled == {}
 
