@@ -1,6 +1,6 @@
 """The forward operator against the limits of one GPU: tiles, host time, copies by descriptors.
 
-    python benchmarks/kernel_limits.py [--only TEXT] [-o FILE]
+    python benchmarks/kernel_limits.py [--only TEXT] [-o FILE] [--table] [--write]
 
 For each problem many tiles are timed as replays of a CUDA graph, with the second-level cache
 emptied before each, beside the bare matrix product and eager PyTorch. A result names the share of
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ import torch
 import triton
 import triton.language as tl
 
+from benchmarks.harness import RESULTS, ROOT
 from benchmarks.kernels import TEMPERATURE, Problem, eager, graphed, ours, truth
 from taidpt.kernels.local_similarity import PreparedLocalSimilarity
 from taidpt.kernels.local_similarity.inputs import Inputs
@@ -52,6 +54,9 @@ PROBLEMS = (
 )
 # Differences of similarities in [-1, 1], summed in fp32.
 LIMIT = 1e-5
+HOPPER = 90
+DOCUMENT = ROOT / "docs" / "kernels.md"
+BEGIN, END = "<!-- limits-table: made by benchmarks/kernel_limits.py -->", "<!-- end of limits -->"
 
 
 def outlines(problem: Problem) -> list[tuple[int, int, int]]:
@@ -311,12 +316,98 @@ def line(entry: dict[str, Any]) -> str:
     return json.dumps(entry)
 
 
+def _reads_again(tiles: str) -> bool:
+    """Whether tiles were timed before their kernel had to load patches twice."""
+    rows = re.search(r"block_c=(\d+)", tiles)
+    return rows is not None and int(rows[1]) >= 64 and "fuse_length=True" in tiles
+
+
+def _row(entry: dict[str, Any]) -> str:
+    batch, patches, classes, dim = map(int, re.findall(r"\d+", entry["problem"]))
+    right = {
+        name: ms
+        for name, ms in entry["fastest"].items()
+        if name not in entry["wrong"] and not _reads_again(name)
+    }
+    times = {entry["table"]["tiles"]: entry["table"]["ms"], **right}
+    now = times.get(str(choose(HOPPER, Shape(batch, patches, classes, dim))))
+    fastest = min(times.values())
+    # shares go as the inverse of time
+    peak, bandwidth = (
+        entry["table"][name] * entry["table"]["ms"] for name in ("of_peak", "of_bandwidth")
+    )
+    product = entry["product"]
+    cells = [
+        entry["problem"],
+        f"{entry['table']['ms'] * 1e3:.1f}",
+        "not run" if now is None else f"{now * 1e3:.1f}",
+        f"{fastest * 1e3:.1f}",
+        *(("", "") if now is None else (f"{peak / now:.1%}", f"{bandwidth / now:.1%}")),
+        f"{product['ms'] * 1e3:.1f}",
+        f"{product['of_peak']:.1%}",
+        f"{entry['eager_ms'] * 1e3:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _note(entry: dict[str, Any]) -> str:
+    if "host_us" in entry:
+        ways = ", ".join(f"{name} {us:.1f}" for name, us in entry["host_us"].items())
+        return f"- host time a call of {entry['problem']}, in us: {ways}"
+    measured = [each for each in entry["descriptors"].values() if "ms" in each]
+    best = min(measured, key=lambda each: float(each["ms"]))
+    return (
+        f"- tiles copied by descriptors (TMA), {entry['problem']}: {best['ms'] * 1e3:.1f} us, "
+        f"{best['of_peak']:.1%} of peak"
+    )
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """Times and shares of each problem, then host times and descriptors."""
+    facts = record["machine"]
+    columns = (
+        *("", "tiles then, us", "tiles now, us", "fastest tried, us"),
+        *("of peak", "of bandwidth", "product, us", "product of peak", "eager, us"),
+    )
+    problems = [entry for entry in record["rows"] if "fastest" in entry]
+    lines = [
+        f"{facts['gpu']}, PyTorch {facts['torch']}, Triton {facts['triton']}, bf16:",
+        "",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
+        *map(_row, problems),
+        "",
+        *(_note(entry) for entry in record["rows"] if "fastest" not in entry),
+    ]
+    return "\n".join(lines)
+
+
+def stored() -> str:
+    """The newest stored record as a table."""
+    newest = max(RESULTS.glob("limits-*.json"), key=lambda path: path.stem[-10:])
+    return markdown(json.loads(newest.read_text("utf-8")))
+
+
+def replaced(document: str) -> str:
+    """The document with the newest table between its marks."""
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n{stored()}\n{END}", document)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="problems and parts whose name holds this")
     parser.add_argument("-o", type=Path, help="where the results are stored, as JSON")
     parser.add_argument("--seconds", type=float, default=6.0, help="of tiles a problem")
+    parser.add_argument("--table", action="store_true", help="print the stored run and stop")
+    parser.add_argument("--write", action="store_true", help="put it into the document and stop")
     options = parser.parse_args()
+    if options.table:
+        print(stored())
+        return
+    if options.write:
+        DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8")), "utf-8")
+        return
     if not torch.cuda.is_available():
         sys.exit("kernel_limits: not run (no GPU)")
     facts = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
@@ -330,7 +421,7 @@ def main() -> None:
             options.o.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
     chosen = [problem for problem in PROBLEMS if options.only in f"tiles {problem}"]
-    jobs = [(problem, tiles) for problem in chosen for tiles in candidates(problem, 90)]
+    jobs = [(problem, tiles) for problem in chosen for tiles in candidates(problem, HOPPER)]
     began = time.monotonic()
     workers = max(1, min(14, (os.cpu_count() or 2) - 2))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:

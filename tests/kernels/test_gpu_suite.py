@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import harness, kernels
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, require
 
 # Stands for a program's process: names on the command line are done.
 CHILD = """
@@ -141,6 +142,16 @@ def test_the_documents_hold_the_newest_runs() -> None:
         current = kernels.replaced(document, table)
         assert current == document, f"{name}: python benchmarks/kernels.py --write"
     assert any(kernels.BEGIN in document for document in documents.values())
+
+
+def test_the_document_holds_the_newest_limits() -> None:
+    require("triton", importlib.util.find_spec("triton") is not None, "pip install triton")
+    from benchmarks import kernel_limits
+
+    document = kernel_limits.DOCUMENT.read_text("utf-8")
+    assert kernel_limits.BEGIN in document
+    current = kernel_limits.replaced(document)
+    assert current == document, "python benchmarks/kernel_limits.py --write"
 
 
 def test_the_table_shows_what_was_measured_and_what_was_missed(tmp_path: Path) -> None:
