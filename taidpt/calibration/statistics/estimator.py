@@ -32,10 +32,14 @@ _MOST_WEIGHT = 0.5
 _MOST_EVIDENCE = 400.0
 
 # A fit that puts a tag into most frames with probabilities that explain less than this share of
-# its presence has cut one hump in two. It is not used, and the tag is never called sure. No fit is
-# used where no tag is this likely to occur, as in noise.
-_BLURRED = 0.4
-_SOME_TAG = 0.999
+# its presence has cut one hump in two. It is not used, and the tag is never called sure.
+_BLURRED = 0.5
+
+# In noise all tags are equally likely to occur. So no fit is used unless some tag's odds of
+# occurring are this many times the median tag's, which count as 1 at least (the median tag may be
+# absent) and as 50 at most (all tags may occur).
+_STANDS_OUT = 30.0
+_MEDIAN_ODDS = 1.0, 50.0
 
 # Sureness. Expected F1 for high and for medium; independent sightings for high and for medium; and
 # the probability that some frame must reach, since a tag that never occurs has none.
@@ -185,7 +189,7 @@ def _learn(names: Sequence[str], values: Floats, worth: float) -> list[TagCalibr
     ordered = np.take_along_axis(values, order, 0).T
     chances = responsibility(family.fit.parameters, np.take_along_axis(scaled, order, 0).T)
     chances = np.maximum.accumulate(chances * family.occurs[:, None], axis=1)
-    usable = ~_blurred(family, sample)[:, None] & (family.occurs.max() >= _SOME_TAG)
+    usable = ~_blurred(family, sample)[:, None] & _some_tag_stands_out(family.occurs)
     switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable * chances)
     most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
     expected = np.maximum(
@@ -200,6 +204,12 @@ def _blurred(family: Family, sample: Sample) -> Bools:
     parameters = family.fit.parameters
     mostly = parameters[:, Parameter.LOGIT_SHARE] > 0
     return np.asarray(mostly & (explained(parameters, sample) < _BLURRED))
+
+
+def _some_tag_stands_out(occurs: Floats) -> bool:
+    """Whether these scores are more than noise, by each tag's probability of occurring, [C]."""
+    odds = occurs / np.maximum(1 - occurs, 1e-12)
+    return bool(odds.max() >= _STANDS_OUT * np.clip(np.median(odds), *_MEDIAN_ODDS))
 
 
 def _where_others_turn_on(ordered: Floats, switches: Sequence[Switch]) -> Floats:

@@ -21,11 +21,8 @@ _LEAST_STEP = 1e-6
 # A tag goes off where the expected F1 has fallen to this share of its best: low enough that a score
 # that trembles at the threshold does not blink, at next to no cost in F1.
 _OFF_SHARE = 0.95
-# A tag is seen when some frame has it with this probability, or when it is expected in a few
-# frames (P(in none) < ½) and would be on in few of them. Below this expected F1 it is not.
-_SIGN = 0.3
-_EXPECTED = 0.7
-_FEW = 0.05
+# A tag is seen when some frame more likely than not has it. Below this expected F1 it is not.
+_SIGN = 0.4
 _WORTH_SAYING = 0.1
 
 
@@ -35,7 +32,7 @@ class Switch:
 
     Attributes:
         on, off: thresholds. band: where the probability passes 0.2 and 0.8.
-        on_share: share of the frames at `on` or above. expected_f1: at `on`.
+        expected_f1: at `on`.
         expected_sightings: sum of probabilities over frames.
         highest: the highest probability of any frame.
         curve: rising scores and rising probabilities, at most 33 each.
@@ -44,7 +41,6 @@ class Switch:
     on: float
     off: float
     band: tuple[float, float]
-    on_share: float
     expected_f1: float
     expected_sightings: float
     highest: float
@@ -53,8 +49,7 @@ class Switch:
     @property
     def seen(self) -> bool:
         """Whether these frames hold any sign of the tag."""
-        rare = self.expected_sightings >= _EXPECTED and self.on_share <= _FEW
-        return (self.highest >= _SIGN or rare) and self.expected_f1 >= _WORTH_SAYING
+        return self.highest >= _SIGN and self.expected_f1 >= _WORTH_SAYING
 
 
 def above_all(values: Floats) -> tuple[float, float]:
@@ -90,7 +85,6 @@ def _choose(values: Floats, counts: Floats, rising: Floats) -> Switch:
         on=float(cuts[best]),
         off=float(cuts[min(lowest, best)]),
         band=(band[0], band[1]),
-        on_share=float(said[best] / said[0]),
         expected_f1=float(f1[best]),
         expected_sightings=float(hits.sum()),
         highest=float(rising[-1]),

@@ -72,6 +72,19 @@ def test_one_hump_is_not_cut_in_two(seed: int) -> None:
     assert often.sum() <= 1
 
 
+def test_most_tags_of_a_weak_model_are_not_put_into_many_frames() -> None:
+    random = np.random.default_rng(1)
+    frames, tags = 500, 80
+    shares = np.exp(random.normal(np.log(0.008), 1.2, tags)).clip(0, 0.5)
+    present = random.random((frames, tags)) < shares
+    lifts = random.normal(2.3, 0.8, tags)
+    scenes = random.standard_normal((frames, 6)) @ random.standard_normal((6, tags)) / 6**0.5
+    leaning = (random.gamma(12, size=(frames, tags)) - 12) / 12**0.5
+    scores = 0.7 * scenes + 0.7 * leaning + present * lifts
+    on = scores >= calibrate(scores).on
+    assert 0.5 < on.sum() / present.sum() < 2
+
+
 def test_no_tag_is_sure_of_fewer_frames_than_tags() -> None:
     scores = simulate("plain", 208, Size(30, 40)).merged()
     assert {tag.sureness for tag in calibrate(scores).tags} == {"low"}
@@ -106,13 +119,14 @@ def test_without_any_sure_tag_a_tag_without_a_sign_is_on_in_no_frame() -> None:
     assert not (scores >= learned.on)[:, silent].any()
 
 
-@pytest.mark.parametrize("kind", ["normal", "t", "gamma"])
+@pytest.mark.parametrize("kind", ["normal", "t", "gamma", "Laplace"])
 def test_noise_shows_no_tag(kind: str) -> None:
     random = np.random.default_rng(5)
     scores = {
         "normal": random.standard_normal((600, 8)),
         "t": np.random.default_rng(5).standard_t(5, (600, 12)),
         "gamma": np.random.default_rng(5).gamma(4, size=(300, 10)),
+        "Laplace": np.random.default_rng(5).laplace(size=(400, 8)),
     }[kind]
     learned = calibrate(scores)
     assert {tag.state for tag in learned.tags} == {"not seen"}
