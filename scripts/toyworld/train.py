@@ -1,6 +1,6 @@
 """Train the toy world's CLIP from rendered scenes; run from a checkout.
 
-    python scripts/toyworld/train.py [--device cuda --batch 1024 --minutes 4]
+    python scripts/toyworld/train.py --device cuda
 
 CLIP training: batches of scenes and captions, the symmetric contrastive loss, AdamW with warm-up
 and a cosine schedule. What differs:
@@ -15,18 +15,22 @@ and a cosine schedule. What differs:
   in half of the steps at the full size. TaI-DPT pools without positional embedding; a model
   trained both ways supports that and ordinary zero-shot use equally, at any picture size.
 
+These settings took three and a half minutes on an H200, after 76 seconds in which 16 cores rendered
+the scenes (12 GB), and gave `trained.safetensors` beside this file: 99.6 mAP zero-shot on the
+held-out pictures. 957 steps of the same kind gave 92.5 with the local branch. The shipped weights
+are of an earlier, shorter run on a CPU and stay until the held-out pictures are hard enough to tell
+methods apart by the new ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +55,6 @@ from scripts.toyworld.tokenizer import load_tokenizer
 from taidpt.toyworld import assets
 
 __all__ = ["Stage", "TrainSettings", "clip_loss", "train"]
-
-_TRIED = 20  # steps of each stage by which its speed is told
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,16 @@ class TrainSettings:
     """
 
     stages: tuple[Stage, ...] = (
-        Stage(96, 500, 2),
-        Stage(96, 1000),
-        Stage(128, 800),
-        Stage(160, 600),
+        Stage(96, 497, 2),
+        Stage(96, 870),
+        Stage(128, 870),
+        Stage(160, 1243),
     )
-    batch: int = 256
-    learning_rate: float = 1e-3
-    warmup: int = 100
+    batch: int = 1024
+    learning_rate: float = 1.5e-3
+    warmup: int = 300
     weight_decay: float = 0.1
-    scenes: int = 64000
+    scenes: int = 160000
     seed: int = 0
     device: str = "cpu"
     save_every: int = 100
@@ -232,39 +234,13 @@ def _report(settings: TrainSettings, step: int, losses: list[Tensor], seconds: f
     )
 
 
-def _lasting(
-    settings: TrainSettings, minutes: float, model: Any, store: SceneStore
-) -> TrainSettings:
-    """The same stages with as many steps as take about so long, tried on a copy of the model."""
-    trial = copy.deepcopy(model)
-    optimizer = _optimizer(trial, settings)
-    wanted = 0.0
-    for number, stage in enumerate(settings.stages):
-        alone = replace(settings, stages=(stage,))
-        # some steps warm up the device and its libraries
-        for step in range(_TRIED):
-            if step == _TRIED // 2:
-                began = time.monotonic()
-            loss = _update(trial, optimizer, _step(trial, store, alone, step), 0.0).item()
-        seconds = (time.monotonic() - began) / (_TRIED - _TRIED // 2)
-        print(f"stage {number}: {seconds:.4f} s/step, loss {loss:.3f}", flush=True)
-        wanted += stage.steps * seconds
-    factor = minutes * 60 / wanted
-    stages = (
-        replace(stage, steps=max(1, round(stage.steps * factor))) for stage in settings.stages
-    )
-    return replace(settings, stages=tuple(stages))
-
-
-def train(settings: TrainSettings, work: Path, files: Path, minutes: float | None = None) -> None:
+def train(settings: TrainSettings, work: Path, files: Path) -> None:
     """Train, or continue from the last checkpoint, and write the weights.
 
     Args:
         settings: the run.
         work: git-ignored folder for scenes and checkpoints.
         files: folder that holds `merges.txt.gz` and receives `model.json` and `model.safetensors`.
-        minutes: stretch or shorten the stages so that the steps take about so long; None to run
-            them as they are, which alone gives the same weights again.
     Raises:
         MissingDependencyError: the emoji font is needed to render scenes and is not installed.
     """
@@ -277,8 +253,6 @@ def train(settings: TrainSettings, work: Path, files: Path, minutes: float | Non
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = True
     model = build_model(config).to(settings.device, memory_format=torch.channels_last).train()
-    if minutes is not None:
-        settings = _lasting(settings, minutes, model, store)
     optimizer = _optimizer(model, settings)
     checkpoint = work / "checkpoint.pt"
     first = _resume(checkpoint, model, optimizer)
@@ -314,7 +288,6 @@ def main() -> None:
         ("--warmup", int, TrainSettings.warmup, "Steps of linear warm-up."),
         ("--save-every", int, TrainSettings.save_every, "Steps between checkpoints."),
         ("--device", str, TrainSettings.device, "Where to train: cpu or cuda."),
-        ("--minutes", float, None, "Stretch the stages to so many minutes."),
     ):
         parser.add_argument(flag, type=kind, default=default, help=f"{text} [%(default)s]")
     parser.add_argument(
@@ -325,8 +298,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     given = vars(options)
-    work, files, minutes = (given.pop(name) for name in ("work", "files", "minutes"))
-    train(TrainSettings(**given), work, files, minutes)
+    work, files = given.pop("work"), given.pop("files")
+    train(TrainSettings(**given), work, files)
 
 
 if __name__ == "__main__":
