@@ -33,6 +33,8 @@ from tests.taidpt.tiny import RESNET, VIT, make_clip
 pytestmark = pytest.mark.usefixtures("shared_encoders")
 
 HEIGHT, WIDTH = 180, 320
+# Every view has three rows of patches, and the brightest point may lie anywhere in the patch.
+REACH = HEIGHT / 3
 NV12 = FrameInput(HEIGHT, WIDTH, "nv12", "bt709", "full")
 FORMS = {
     "crop": ExportOptions(),
@@ -94,7 +96,7 @@ def change_at(bundle: Bundle, centre: tuple[int, int]) -> tuple[float, float]:
 @pytest.mark.parametrize("centre", [(90, 160), (40, 120), (140, 200)])
 def test_a_painted_square_in_the_middle_is_found(bundle: Bundle, centre: tuple[int, int]) -> None:
     found = change_at(bundle, centre)
-    assert np.abs(np.subtract(found, centre)).max() <= 40  # a patch is 36 to 60 pixels of the frame
+    assert np.abs(np.subtract(found, centre)).max() <= REACH
 
 
 @pytest.mark.parametrize("centre", [(40, 25), (150, 300)])
@@ -106,7 +108,7 @@ def test_a_painted_square_at_the_side_is_found_by_all_but_the_crop(
             test_a_painted_square_in_the_middle_is_found(bundle, centre)
         return
     found = change_at(bundle, centre)
-    assert np.abs(np.subtract(found, centre)).max() <= 40
+    assert np.abs(np.subtract(found, centre)).max() <= REACH
 
 
 def test_manifest_and_graph_agree(bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""One server for most tests; without the extra `serve` there are none."""
+"""One server for the tests of a module; without the extra `serve` there are none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def swappable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("swappable") / "swappable.taidpt", spec)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its cameras tag frames as long as it lives
 def server(
     swappable: Path, video_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
