@@ -211,7 +211,8 @@ def _list_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
 def _score(
     job: CompareJob, tagger: Tagger, banks: Mapping[str, ClassBank], sources: list[Source]
 ) -> tuple[Seen, dict[str, Scores]]:
-    from taidpt.calibration.scene import frame_batches, video_of
+    from taidpt.calibration.scene import video_of
+    from taidpt.runtime.stream.frame_batches import frame_batches
 
     head = _head(tagger)
     names: list[str] = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from taidpt.calibration.scene import open_sources, score_frames
+from taidpt.calibration.scene import score_frames
 from taidpt.calibration.targets import Target, open_target
 from taidpt.confusable.pairs import Confusion, find_confusable
 from taidpt.confusable.report import check_report, lines, write_report
 from taidpt.runtime.bank.bank_file import is_bank
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.stream.frame_batches import open_sources
 
 __all__ = ["run_confusable"]
 

@@ -181,7 +181,8 @@ def _from_matrix(job: CalibrateJob) -> _Input:
 
 def _from_frames(job: CalibrateJob, target: Target) -> _Input:
     """Whatever can be read without the frames is read first: scoring them may take hours."""
-    from taidpt.calibration.scene import open_sources, refuse_unknown_frames, score_frames
+    from taidpt.calibration.scene import refuse_unknown_frames, score_frames
+    from taidpt.runtime.stream.frame_batches import open_sources
 
     transform = target.bundle.manifest.scoring.transform
     if job.score_transform == _AUTO and transform != "log_softmax":

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.statistics.effective import effective_frames
-from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import LOG, error_to_raise
+from taidpt.runtime.sources.base import error_to_raise
+from taidpt.runtime.stream.frame_batches import frame_batches
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SceneScores",
-    "frame_batches",
-    "open_sources",
     "refuse_unknown_frames",
     "score_frames",
     "video_of",
@@ -35,7 +31,6 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-_BATCH = 8
 _NOISE = 1e-5  # of the largest score: what a graph in float32 gives for the same frame twice
 
 
@@ -52,18 +47,6 @@ class SceneScores:
     frames: tuple[str, ...]
     effective_frames: float
     problem: InputError | None = None
-
-
-def open_sources(
-    stack: contextlib.ExitStack, bundle: Bundle, sources: Sequence[str], every: int = 1
-) -> list[Source]:
-    """Folders and videos for a bundle's graph; `stack` closes them."""
-    from taidpt.runtime.sources.base import SourceOptions
-    from taidpt.runtime.sources.open import list_sources
-
-    colours = bundle.manifest.input.source_colours
-    found = list_sources(sources, SourceOptions(recursive=True, every=every, colours=colours))
-    return [stack.enter_context(source) for source in found]
 
 
 def score_frames(
@@ -124,39 +107,6 @@ def worth(scores: Floats, videos: Sequence[str]) -> float:
     of = np.array(videos)
     pictures = float((of == "").sum())
     return pictures + sum(effective_frames(scores[of == one]) for one in set(videos) - {""})
-
-
-def frame_batches(
-    sources: list[Source], most: int, problems: list[InputError]
-) -> Iterator[list[Frame]]:
-    """Frames of all sources in groups, `most` in all, with a bar on a terminal.
-
-    The error of a source that ended early is added to `problems`; its frames are used.
-    """
-    with _frame_bar(sources, most) as bar:
-        wanted = itertools.islice(_all_frames(sources, problems), most)
-        while group := list(itertools.islice(wanted, _BATCH)):
-            yield group
-            bar.update(len(group))
-
-
-def _all_frames(sources: list[Source], problems: list[InputError]) -> Iterator[Frame]:
-    """Frames of one source after the other, each open for its turn alone."""
-    for source in sources:
-        try:
-            yield from source
-        except InputError as error:
-            problems.append(error)
-            if len(sources) > 1:
-                LOG.warning("ended: %s", error)
-
-
-def _frame_bar(sources: list[Source], most: int) -> Any:
-    from tqdm import tqdm
-
-    known = [source.total for source in sources if source.total is not None]
-    total = min(most, sum(known)) if len(known) == len(sources) else None
-    return tqdm(desc="scoring", total=total, unit="frame", leave=False, disable=None)
 
 
 def _name(frame: Frame) -> str:
