@@ -38,7 +38,11 @@ __all__ = ["tune"]
 @click.option("--from-names", is_flag=True, help="Add sentences made from the tags' names.")
 @click.option("--check", is_flag=True, help="Only report which tags the texts name, how often.")
 @click.option(
-    "--examples", type=click.IntRange(0, 3), default=1, help="With --check: texts shown per tag."
+    "--quote",
+    "examples",
+    type=click.IntRange(0, 3),
+    default=1,
+    help="With --check: texts shown per tag.",
 )
 @click.option(
     "--background/--no-background",
