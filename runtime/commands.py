@@ -9,7 +9,7 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["bench", "serve", "tag"]
+__all__ = ["adapt", "bench", "serve", "tag"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path()
@@ -166,6 +166,52 @@ def bench(json: str | None, **options: Any) -> None:
     from taidpt.runtime.bench.bench import bench_command
 
     bench_command(target=json, **options)
+
+
+@click.command()
+@click.argument("bundle", type=_FILE)
+@click.option(
+    "--frames",
+    "sources",
+    type=_FILE,
+    multiple=True,
+    metavar="SOURCE",
+    help="Unlabelled pictures or video of your scene. May be given several times.",
+)
+@click.option(
+    "--examples",
+    type=_FILE,
+    multiple=True,
+    metavar="FOLDER",
+    help="Pictures that show one tag; the folder's name is the tag. May be given several times.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=_FILE,
+    show_default="BUNDLE's name with .bank",
+    help="What to write. A bank file.",
+)
+@_file("--bank", "Class bank whose tags are used. In place of the BUNDLE's own.")
+@click.option("--every", type=_AT_LEAST_ONE, default=1, help="Use every N-th frame.")
+@click.option("--max-frames", type=_AT_LEAST_ONE, default=500, help="Frames at most.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+@_backend_options
+def adapt(bundle: str, **options: Any) -> None:
+    """Learn class rows from unlabelled frames of your scene, or from examples.
+
+    taidpt adapt BUNDLE --frames clip.mp4 -o site.bank blends the rows with what the scene's own
+    patches look like. How much is chosen without labels; where that does not help, nothing is
+    written.
+
+    taidpt adapt BUNDLE --examples forklift --examples "hard hat" makes rows from 1 to 20 pictures a
+    tag, new ones or better ones; with --frames against frames of the scene without these tags.
+    """
+    from taidpt.runtime.adapt.job import AdaptJob, run_adapt
+
+    names = ("device", "threads", "trust_engine", "resize")
+    backend = {name: options.pop(name) for name in names}
+    run_adapt(AdaptJob(bundle, **options, backend=backend))
 
 
 @click.command()

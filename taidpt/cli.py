@@ -50,6 +50,7 @@ COMMANDS = {
     "tag": Command("taidpt.runtime.commands:tag"),
     "serve": Command("taidpt.runtime.commands:serve", "serve"),
     "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
+    "adapt": Command("taidpt.runtime.commands:adapt"),
     "bank make": Command("taidpt.export.cli.bank_commands:make", "export"),
     "bank compare": Command("taidpt.export.cli.bank_commands:compare", "export"),
     "verify": Command("taidpt.export.cli.commands:verify"),
@@ -64,7 +65,7 @@ COMMANDS = {
 # How `taidpt --help` groups them.
 _SECTIONS = {
     "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
-    "For your scene": ("calibrate", "bank"),
+    "For your scene": ("calibrate", "adapt", "bank"),
     "Checks": ("verify", "bench", "doctor"),
     "Research": ("research",),
 }

@@ -18,7 +18,6 @@ from taidpt.runtime.serve.operations import Answer, Call, Operation, RefusedErro
 from taidpt.runtime.serve.schema import Schema, array, integer, nullable, number, object_of, text
 from taidpt.runtime.serve.uploads import PICTURES, decode_pictures
 from taidpt.runtime.sites.bank_edits import BankEdits
-from taidpt.runtime.sites.examples_to_bank import examples_to_bank
 from taidpt.runtime.sites.site import Site
 
 __all__ = ["TagsApi"]
@@ -155,7 +154,7 @@ class TagsApi:
             raise RefusedError(409, "no camera has given a frame yet, to tell the tag from")
         tagger, name = self._site.tagger, call.body["name"].strip()
         return self._edited(
-            lambda: self._edits.join(examples_to_bank(name, pictures, frames, tagger))
+            lambda: self._edits.join(tagger.bank.from_pictures(name, pictures, frames))
         )
 
     def _change(self, call: Call) -> dict[str, Any]:

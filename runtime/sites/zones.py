@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.adapting.similarity import pool_patches
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Event, EventMachine
 from taidpt.runtime.results import Vocabulary
@@ -74,9 +75,11 @@ class Zone:
         scoring = self._tagger.bundle.manifest.scoring
         cosines = np.einsum("pd,td->pt", moment.result.patch_features, self._rows)
         inside = self._mask(moment.frame.picture.shape[:2])
-        change = _local(cosines[inside], scoring.temperature) - _local(cosines, scoring.temperature)
+        inner, outer = (
+            pool_patches(part, scoring.temperature) for part in (cosines[inside], cosines)
+        )
         scores = moment.result.scores[self._columns]
-        return np.asarray(scores + self._scale * scoring.merge_weight * change, np.float32)
+        return np.asarray(scores + self._scale * scoring.merge_weight * (inner - outer), np.float32)
 
     def _use(self, vocabulary: Vocabulary) -> None:
         """Take the rows of the zone's tags; those that were removed are left out."""
@@ -141,10 +144,3 @@ def patches_inside(
         crosses = (y1 > y) != (y2 > y)  # the edge is left of the centre, or right of it
         inside ^= crosses & (x < x1 + (y - y1) / (y2 - y1) * (x2 - x1))
     return inside
-
-
-def _local(cosines: Floats, temperature: float) -> Floats:
-    """The local similarity of patches [P, T] → [T]."""
-    sharp = temperature * (cosines - cosines.max(axis=0))
-    weights = np.exp(sharp)
-    return np.asarray((weights * cosines).sum(axis=0) / weights.sum(axis=0), np.float32)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from taidpt.runtime.adapting.examples import examples_to_bank
+from taidpt.runtime.adapting.similarity import Features
 from taidpt.runtime.bank.class_bank import ClassBank, join_banks
 from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.tagger.active_bank import check_swappable
 
@@ -22,6 +26,7 @@ class LiveBank:
     """The current tags of a tagger; each change replaces the whole bank at once.
 
     tagger.bank.add("forklift", prompts="street.safetensors")
+    tagger.bank.add("hard hat", pictures=["hat.jpg"], background=["gate.jpg"])
     tagger.bank.remove("hot dog")
     tagger.bank.current.save("site.bank")
     """
@@ -31,6 +36,7 @@ class LiveBank:
         bundle: Bundle,
         current: Callable[[], ClassBank],
         change: Callable[[Callable[[ClassBank], ClassBank]], None],
+        look: Callable[[Sequence[Any]], Features],
     ) -> None:
         """Control the bank of a tagger.
 
@@ -38,8 +44,10 @@ class LiveBank:
             bundle: the tagger's bundle.
             current: returns the tagger's bank (`Tagger.class_bank`).
             change: replaces the bank by a function of it (`Tagger.change_bank`).
+            look: a run of the graph, from pictures to their features.
         """
         self._bundle, self._current, self._change = bundle, current, change
+        self._look = look
 
     def __repr__(self) -> str:
         return f"LiveBank({len(self.names)} tags)"
@@ -57,25 +65,55 @@ class LiveBank:
     def add(
         self,
         names: str | Sequence[str],
-        prompts: str | Path,
+        prompts: str | Path | None = None,
         pretrained: str | None = None,
+        *,
+        pictures: Sequence[Any] = (),
+        background: Sequence[Any] = (),
     ) -> None:
-        """Add tags by name; needs the text tower: PyTorch and the model's weights.
+        """Add tags by name, or one tag by pictures.
+
+        By name it needs the text tower: PyTorch and the model's weights.
 
         Args:
             names: one name or several; each call loads the text tower once.
             prompts: a prompts file, whose contexts are used with the names, or "templates".
             pretrained: the weights, if they are not where the bundle's manifest says.
+            pictures: in place of prompts, pictures that show the tag: arrays, paths, PIL pictures.
+            background: with `pictures`, frames of the scene that do not show it.
         Raises:
             MissingDependencyError: PyTorch or open_clip is not installed.
             InputError: a name exists already, the prompts belong to another model or have a
-                context for each tag of their own, or the bundle's bank is a constant.
+                context for each tag of their own, there is no background or several names with
+                pictures, or the bundle's bank is a constant.
         """
         check_swappable(self._bundle)
-        make_bank = _find_text_tower()
         new_names = (names,) if isinstance(names, str) else tuple(names)
-        new_tags = make_bank(new_names, self._bundle.manifest, prompts, pretrained)
-        self._change(lambda bank: join_banks(bank, new_tags))
+        if len(pictures):
+            if len(new_names) != 1 or not len(background) or prompts is not None:
+                raise InputError(
+                    "adding by pictures takes one name, pictures=[…] and background=[…], frames of "
+                    "the scene without it; no prompts"
+                )
+            self.join(self.from_pictures(new_names[0], pictures, background))
+            return
+        if prompts is None:
+            raise InputError('adding by name needs prompts: a file, or "templates"')
+        make_bank = _find_text_tower()
+        self.join(make_bank(new_names, self._bundle.manifest, prompts, pretrained))
+
+    def join(self, tags: ClassBank) -> None:
+        """Add the tags of a bank; InputError if a name exists already."""
+        self._change(lambda bank: join_banks(bank, tags))
+
+    def from_pictures(
+        self, name: str, pictures: Sequence[Any], background: Sequence[Any]
+    ) -> ClassBank:
+        """The bank of one tag, made of pictures; errors as of `add` and `examples_to_bank`."""
+        check_swappable(self._bundle)
+        scoring = self._bundle.manifest.scoring
+        shown, scene = self._look(pictures), self._look(background)
+        return examples_to_bank(name, shown, scene, self.current, scoring)
 
     def remove(self, *names: str) -> None:
         """Remove tags.

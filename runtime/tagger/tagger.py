@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.runtime.adapting.similarity import Features
 from taidpt.runtime.backends.base import (
     Backend,
     BackendOptions,
@@ -153,7 +154,12 @@ class Tagger(Closing):
         """The current tags, to read, add and remove."""
         from taidpt.runtime.tagger.live_bank import LiveBank
 
-        return LiveBank(self.bundle, lambda: self.class_bank, self.change_bank)
+        return LiveBank(
+            self.bundle,
+            lambda: self.class_bank,
+            self.change_bank,
+            self.features,
+        )
 
     @property
     def bank_inputs(self) -> BankInputs:
@@ -247,6 +253,19 @@ class Tagger(Closing):
         if isinstance(batch, np.ndarray):
             return self._run(self._rgb(self.preprocess.batch(batch), bgr))
         return self._run(self._rgb(self.preprocess.on_device(batch), bgr))
+
+    def features(self, frames: Sequence[Any] | FrameArray) -> Features:
+        """What the encoder gives for frames, taken as by `tag_batch`; N in one run.
+
+        Raises:
+            InputError: the graph gives no global features.
+        """
+        outputs = self.tag_batch(frames).outputs
+        if "global_features" not in outputs:
+            raise InputError(
+                f"{self.bundle.path}: its graph gives no global features; export it again"
+            )
+        return Features(outputs["global_features"], outputs["patch_features"])
 
     def _rgb(self, frames: Frames, bgr: bool) -> Frames:
         """Reverse the channels of preprocessed frames, which are smaller than those that came."""

@@ -42,6 +42,7 @@ NOT_RUN = {
     r"taidpt research reproduce toyworld": "tunes for an hour",
     r"taidpt tune --model DIR|taidpt-export prompts.safetensors$": "a downloaded model; "
     "tests/taidpt/clip makes such folders",
+    r"taidpt adapt ": "learns from a scene; tests/runtime/adapt runs it on a small one",
     r"taidpt serve|curl |\(umask": "serves until it is stopped; tests/runtime/serve asks a running "
     "server",
     r"accelerate launch": "several processes; tests/taidpt/tuning runs them",

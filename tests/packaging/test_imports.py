@@ -39,9 +39,9 @@ ORDER = {
         preprocess top_k
         backends results
         stream
-        painting
+        painting adapting
         tagger sinks
-        bench tag
+        bench tag adapt
         sites
         serve
         commands
