@@ -23,6 +23,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.background_tags import tuned
+from benchmarks.harness import marked
 from benchmarks.photographs import LEAST_POSITIVES, read_data
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages, load_dataset
@@ -244,8 +245,7 @@ def main() -> None:
     print(text)
     if options.write:
         page = DOCUMENT.read_text("utf-8")
-        head, tail = page.split(BEGIN)[0], page.split(END)[1]
-        DOCUMENT.write_text(f"{head}{BEGIN}{text}{END}{tail}", "utf-8")
+        DOCUMENT.write_text(marked(page, BEGIN, END, text), "utf-8")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,12 @@ class Part:
     needs_s: float = 20.0
 
 
+def marked(page: str, begin: str, end: str, text: str) -> str:
+    """The page with this text between two marks, which stay; ValueError without them."""
+    head, rest = page.split(begin)
+    return f"{head}{begin}{text}{end}{rest.split(end)[1]}"
+
+
 class NotRunError(Exception):
     """Why a part cannot run here."""
 

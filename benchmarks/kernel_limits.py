@@ -29,7 +29,7 @@ import torch
 import triton
 import triton.language as tl
 
-from benchmarks.harness import RESULTS, ROOT
+from benchmarks.harness import RESULTS, ROOT, marked
 from benchmarks.kernels import TEMPERATURE, Problem, eager, graphed, ours, truth
 from taidpt.kernels.local_similarity import PreparedLocalSimilarity
 from taidpt.kernels.local_similarity.inputs import Inputs
@@ -390,8 +390,7 @@ def stored() -> str:
 
 def replaced(document: str) -> str:
     """The document with the newest table between its marks."""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    return pattern.sub(lambda _: f"{BEGIN}\n{stored()}\n{END}", document)
+    return marked(document, BEGIN, END, f"\n{stored()}\n")
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ import importlib.util
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -42,6 +41,7 @@ from benchmarks.harness import (
     held,
     in_turns,
     main,
+    marked,
     quantiles,
 )
 
@@ -507,8 +507,7 @@ def newest(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 def replaced(document: str, table: str) -> str:
     """The document with this table between its marks; without marks as it was."""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    return pattern.sub(lambda _: f"{BEGIN}\n{table}\n{END}", document)
+    return marked(document, BEGIN, END, f"\n{table}\n") if BEGIN in document else document
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

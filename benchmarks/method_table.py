@@ -12,8 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.harness import marked
 from taidpt.evaluation.recipes import RECIPES
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -130,9 +134,7 @@ def main() -> None:
     if not given.write:
         print(made, end="")
         return
-    before, rest = DOCUMENT.read_text("utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    DOCUMENT.write_text(f"{before}{BEGIN}{made}{END}{after}", "utf-8")
+    DOCUMENT.write_text(marked(DOCUMENT.read_text("utf-8"), BEGIN, END, made), "utf-8")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.harness import marked
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages, class_tags
 from taidpt.evaluation.comparison import COLUMNS, MethodTable, compare_methods
@@ -272,9 +275,7 @@ def main() -> None:
     print(text)
     if options.write:
         page = DOCUMENT.read_text("utf-8")
-        head, _, rest = page.partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        DOCUMENT.write_text(f"{head}{BEGIN}{text}{END}{tail}", "utf-8")
+        DOCUMENT.write_text(marked(page, BEGIN, END, text), "utf-8")
 
 
 if __name__ == "__main__":

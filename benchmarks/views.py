@@ -26,7 +26,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.harness import in_turns
+from benchmarks.harness import in_turns, marked
 from scripts.toyworld.drawing.backgrounds import HELDOUT_FAMILIES
 from scripts.toyworld.drawing.scenes import Scene, SceneSettings, render_scene
 from scripts.toyworld.drawing.things import TAG_NAMES
@@ -344,9 +344,7 @@ def main() -> None:
     print(text)
     if options.write:
         page = DOCUMENT.read_text("utf-8")
-        head, _, rest = page.partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        DOCUMENT.write_text(f"{head}{BEGIN}{text}{END}{tail}", "utf-8")
+        DOCUMENT.write_text(marked(page, BEGIN, END, text), "utf-8")
 
 
 if __name__ == "__main__":
