@@ -29,7 +29,7 @@ TRAIN_SPLIT = 1
 
 WORDINGS = 4  # captions of each scene that name what is there
 WRONG = 2  # and captions in which one thing is another
-LONGEST = 40  # tokens of a caption; the longest of 100,000 had 33
+LONGEST = 40  # tokens of a caption; of 20,000 that name five things the longest had 33
 
 _CHUNK = 500  # scenes rendered by one process at a time
 
