@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,15 @@ class ClassBank:
             )
         except InputError as error:
             raise BundleError(f"{path}: {error}") from None
+
+    def without(self, names: Collection[str]) -> ClassBank:
+        """A bank of all tags but these.
+
+        Raises:
+            InputError: the bank has no such tag.
+        """
+        self.select(names)
+        return self.select(name for name in self.names if name not in names)
 
     def select(self, names: Iterable[str]) -> ClassBank:
         """A bank of some of the tags, in the order given.

@@ -23,7 +23,7 @@ from taidpt.runtime.serve.feed import Feed
 from taidpt.runtime.serve.live_picture import LivePicture
 from taidpt.runtime.serve.metrics import Metrics
 from taidpt.runtime.serve.operations import error, openapi, routes
-from taidpt.runtime.serve.security import COOKIE, Guard, Limits, cookie_value
+from taidpt.runtime.serve.security import COOKIE, Guard, Limits, cookie_value, same_text
 from taidpt.runtime.serve.tags_api import TagsApi
 from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.site import Camera, Site
@@ -122,7 +122,7 @@ def _login(token: str | None) -> Callable[[Request], Awaitable[Response]]:
             return FileResponse(_PAGE / "login.html", headers={"Cache-Control": "no-cache"})
         form = parse_qs((await request.body())[:_LARGEST_FORM].decode("utf-8", "replace"))
         value = cookie_value("".join(form.get("token", [""])).strip())
-        if value != cookie_value(token):
+        if not same_text(value, cookie_value(token)):
             return RedirectResponse("/login?failed", 303)
         answer = RedirectResponse("/", 303)
         secure = request.url.scheme == "https"

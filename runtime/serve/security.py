@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.serve.operations import error
 
-__all__ = ["COOKIE", "Guard", "Limits", "cookie_value", "is_loopback", "read_token"]
+__all__ = ["COOKIE", "Guard", "Limits", "cookie_value", "is_loopback", "read_token", "same_text"]
 
 COOKIE = "taidpt"
 _SHORTEST_TOKEN = 16
@@ -192,8 +192,8 @@ class Guard:
         assert self._token is not None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return _same(given.strip(), self._token)
-        return _same(_cookie(headers), self._cookie or "")
+            return same_text(given.strip(), self._token)
+        return same_text(_cookie(headers), self._cookie or "")
 
     def _limited(self, receive: Receive) -> Receive:
         left = self._limits.body_bytes
@@ -224,7 +224,8 @@ def _cookie(headers: Mapping[str, str]) -> str:
     return "" if found is None else found.value
 
 
-def _same(given: str, expected: str) -> bool:
+def same_text(given: str, expected: str) -> bool:
+    """Whether two secrets are equal; how long it takes does not tell where they differ."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 

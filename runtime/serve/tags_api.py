@@ -19,6 +19,7 @@ from taidpt.runtime.serve.schema import Schema, array, integer, nullable, number
 from taidpt.runtime.serve.uploads import PICTURES, decode_pictures
 from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.site import Site
+from taidpt.runtime.tagger.active_bank import check_swappable
 
 __all__ = ["TagsApi"]
 
@@ -227,12 +228,10 @@ class TagsApi:
 
     def _why_not(self) -> str | None:
         """Why names cannot be added; None where they can."""
-        bundle = self._site.tagger.bundle
-        if bundle.manifest.graph.bank != "input":
-            return (
-                "The tags of this bundle are constants. Export one that allows it: taidpt-export "
-                f"{bundle.path} --swappable-bank -o NAME.taidpt"
-            )
+        try:
+            check_swappable(self._site.tagger.bundle)
+        except InputError as failure:
+            return str(failure)
         missing = [name for name in _TOWER if importlib.util.find_spec(name) is None]
         if missing:
             return (

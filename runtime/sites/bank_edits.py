@@ -111,12 +111,7 @@ class BankEdits:
 
     def remove(self, name: str) -> None:
         """Remove a tag; errors as of `LiveBank.remove`."""
-
-        def without(bank: ClassBank) -> ClassBank:
-            bank.select([name])  # refuses a name that the bank does not have
-            return bank.select(other for other in bank.names if other != name)
-
-        self._change(without, f"removed {name}")
+        self._change(lambda bank: bank.without([name]), f"removed {name}")
 
     def rename(self, name: str, new: str) -> None:
         """Rename a tag; InputError if there is none, or the new name exists."""

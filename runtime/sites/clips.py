@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taidpt.runtime.sites.config import ClipConfig
+from taidpt.runtime.sources.video_file import add_copy
 
 __all__ = ["PacketRing"]
 
@@ -82,7 +83,7 @@ class PacketRing:
             self._wishes.append(_Wish(at_s - self._config.before, end_s, done))
 
     def _forget(self, now_s: float) -> None:
-        """Drop what is too old, but for the keyframe from which the oldest clip can begin."""
+        """Drop what is older than a clip with a keyframe before it, or beyond the bytes."""
         span_s = self._config.before + self._config.after + self._config.longest_gop
         while self._packets and (
             self._packets[0].arrived_s < now_s - span_s or self._bytes > _MOST_BYTES
@@ -125,8 +126,7 @@ def _remux(packets: list[_Packet], stream: Any) -> bytes:
     with av.open(
         file, "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov"}
     ) as container:
-        add = getattr(container, "add_stream_from_template", None)
-        out = add(stream) if add is not None else container.add_stream(template=stream)
+        out = add_copy(container, stream)
         for kept in packets:
             packet = av.Packet(kept.data)
             packet.stream, packet.time_base = out, stream.time_base

@@ -6,7 +6,6 @@ the tagging nor stays in memory afterwards.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,12 +49,11 @@ def names_to_bank(names: Sequence[str], bundle: Bundle, prompts: str | None) -> 
 def _run(command: Sequence[str]) -> None:
     try:
         done = subprocess.run(
-            command,
+            ["nice", "-n", str(_NICE), *command],  # code before exec may hang beside threads
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             timeout=_LONGEST_S,
-            preexec_fn=lambda: os.nice(_NICE) and None,
             check=False,
         )
     except subprocess.TimeoutExpired:

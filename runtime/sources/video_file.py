@@ -220,6 +220,13 @@ def import_av() -> Any:
     return av
 
 
+def add_copy(container: Any, stream: Any) -> Any:
+    """Declare a stream of another container in one that is written, for packets as they are."""
+    if hasattr(container, "add_stream_from_template"):
+        return container.add_stream_from_template(stream)
+    return container.add_stream(template=stream)  # PyAV before 14
+
+
 def open_input(url: str, **options: Any) -> Any:
     """PyAV's `open`, for metadata of any bytes, and for paths of any bytes.
 

@@ -122,12 +122,7 @@ class LiveBank:
             InputError: there is no such tag, or none would be left.
         """
         check_swappable(self._bundle)
-        self._change(lambda bank: _without(bank, names))
-
-
-def _without(bank: ClassBank, names: Sequence[str]) -> ClassBank:
-    bank.select(names)  # refuses names that the bank does not have
-    return bank.select(name for name in bank.names if name not in names)
+        self._change(lambda bank: bank.without(names))
 
 
 def _find_text_tower() -> Callable[..., ClassBank]:
