@@ -1,4 +1,4 @@
-"""A stub of rclpy's public interface, as far as the example's node uses it, for machines without ROS 2.
+"""A stub of rclpy's public interface as the example's node uses it, for machines without ROS 2.
 
 Names and signatures are those of rclpy's documentation for Humble: Node's `declare_parameter`,
 `create_publisher`, `create_subscription`, `get_logger`, `destroy_node`; messages take their fields
