@@ -214,13 +214,17 @@ class TagResult:
     @property
     def on_tags(self) -> tuple[Tag, ...]:
         """The tags that are on, best score first."""
-        return tuple(tag for tag in self.tags if tag.on)
+        order = self._order()
+        return tuple(self._tag(int(index)) for index in order[self.on[order]])
 
     def top(self, count: int) -> tuple[Tag, ...]:
         """The `count` best tags, best score first."""
+        return tuple(self._tag(int(index)) for index in self._order()[:count])
+
+    def _order(self) -> npt.NDArray[np.int64]:
+        """All rows, best score first; scores that are known before upper bounds."""
         known = () if self.exact is None else (~self.exact,)
-        order = np.lexsort((*known, -self.scores))[:count]
-        return tuple(self._tag(int(index)) for index in order)
+        return np.lexsort((*known, -self.scores))
 
     def __getitem__(self, name: str) -> Tag:
         """A tag by name, on or off; InputError if the bundle has no such tag."""
