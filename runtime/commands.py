@@ -9,7 +9,7 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["adapt", "bench", "serve", "tag"]
+__all__ = ["adapt", "archive_tag", "bench", "serve", "tag"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path()
@@ -51,6 +51,50 @@ def _backend_options(command: _Command) -> _Command:
     return command
 
 
+def _frame_options(command: _Command) -> _Command:
+    """The options about which frames are tagged, and how events come of them."""
+    for option in (
+        click.option(
+            "--min-off", type=_SECONDS, default=0.5, help="Shortest time off, in seconds."
+        ),
+        click.option("--min-on", type=_SECONDS, default=0.2, help="Shortest time on, in seconds."),
+        click.option(
+            "--smoothing",
+            type=_SECONDS,
+            default=0.3,
+            help="Time constant of score smoothing, in seconds.",
+        ),
+        click.option(
+            "--skip-still",
+            type=_POSITIVE,
+            metavar="LEVELS",
+            help="Skip frames that differ less than this from the last tagged one, in grey levels.",
+        ),
+        click.option(
+            "--batch",
+            type=_AT_LEAST_ONE,
+            default=1,
+            help="Texts, pictures or frames computed at once.",
+        ),
+        click.option(
+            "--decoder",
+            default="auto",
+            metavar="NAME",
+            help="Video decoder: auto (a hardware decoder that works), software, cuda, vaapi, …",
+        ),
+        click.option("--roi", metavar="X,Y,W,H", help="Tag this part of each frame, in pixels."),
+        click.option(
+            "--max-fps",
+            type=_POSITIVE,
+            show_default="all frames",
+            help="Tag at most so many frames per second.",
+        ),
+        click.option("--every", type=_AT_LEAST_ONE, default=1, help="Use every N-th frame."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("bundle", type=_FILE)
 @click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
@@ -82,38 +126,8 @@ def _backend_options(command: _Command) -> _Command:
 )
 @_file("--bank", "Class bank whose tags are used. Needs an export with --swappable-bank.")
 @click.option("--watch-bank", is_flag=True, help="Reload the file of --bank when it changes.")
-@click.option("--every", type=_AT_LEAST_ONE, default=1, help="Use every N-th frame.")
-@click.option(
-    "--max-fps",
-    type=_POSITIVE,
-    show_default="all frames",
-    help="Tag at most so many frames per second.",
-)
 @click.option("--recursive", is_flag=True, help="Include the subfolders of a folder.")
-@click.option("--roi", metavar="X,Y,W,H", help="Tag this part of each frame, in pixels.")
-@click.option(
-    "--decoder",
-    default="auto",
-    metavar="NAME",
-    help="Video decoder: auto (a hardware decoder that works), software, cuda, vaapi, …",
-)
-@click.option(
-    "--batch", type=_AT_LEAST_ONE, default=1, help="Texts, pictures or frames computed at once."
-)
-@click.option(
-    "--skip-still",
-    type=_POSITIVE,
-    metavar="LEVELS",
-    help="Skip frames that differ less than this from the last tagged one, in grey levels.",
-)
-@click.option(
-    "--smoothing",
-    type=_SECONDS,
-    default=0.3,
-    help="Time constant of score smoothing, in seconds.",
-)
-@click.option("--min-on", type=_SECONDS, default=0.2, help="Shortest time on, in seconds.")
-@click.option("--min-off", type=_SECONDS, default=0.5, help="Shortest time off, in seconds.")
+@_frame_options
 @_file("--state", "Keep a camera's state in FILE across restarts.")
 @click.option("--profile", is_flag=True, help="Print the time of each stage at the end.")
 @click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
@@ -249,3 +263,67 @@ def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in options.items() if source(name) is not default}
     run_serve(config_from_options(bundle, sources, given), verbose)
+
+
+@click.command()
+@click.argument("bundle", type=_FILE)
+@click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
+@click.option(
+    "-o", "--output", type=_FILE, required=True, help="What to write. A folder of parquet tables."
+)
+@click.option(
+    "--features",
+    type=click.Choice(["none", "global", "patches", "patches-int8"]),
+    default="none",
+    help="Features to store, so that `taidpt archive retag` can ask for other tags later.",
+)
+@click.option(
+    "--workers",
+    type=_AT_LEAST_ONE,
+    show_default="one a core, or one a GPU",
+    help="Processes that read or tag pictures.",
+)
+@click.option(
+    "--deadline",
+    type=_POSITIVE,
+    default=120.0,
+    help="Longest time without a tagged frame, in seconds; then the clip is an error.",
+)
+@click.option("--shard-clips", type=_AT_LEAST_ONE, default=64, help="Clips per shard, at most.")
+@click.option("--retry-errors", is_flag=True, help="Tag clips with errors again.")
+@click.option(
+    "--top",
+    type=_AT_LEAST_ONE,
+    default=10,
+    help="N best tags of each picture. Frames store no others.",
+)
+@click.option(
+    "--threshold", type=float, show_default="the bundle's", help="One threshold for all tags."
+)
+@_file("--bank", "Class bank whose tags are used. Needs an export with --swappable-bank.")
+@_frame_options
+@click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
+@_backend_options
+def archive_tag(bundle: str, sources: tuple[str, ...], output: str, **options: Any) -> None:
+    """Tag an archive of recordings into parquet tables.
+
+    A SOURCE is a video, a picture, a folder with all folders inside it, or a pattern such as
+    'gate*/*.mp4'. `taidpt archive BUNDLE SOURCE... -o DIR` is the same command.
+
+    Run it again to continue after an interruption, and to add new recordings.
+    """
+    from taidpt.runtime.archive.job import run_archive
+    from taidpt.runtime.archive.request import ArchiveJob
+    from taidpt.runtime.tag.request import job_from_options
+
+    run_archive(
+        ArchiveJob(
+            job_from_options(bundle, sources, options),
+            output,
+            features=options["features"],
+            workers=options["workers"],
+            deadline_s=options["deadline"],
+            shard_clips=options["shard_clips"],
+            retry_errors=options["retry_errors"],
+        )
+    )

@@ -151,6 +151,10 @@ class Vocabulary:
         """
         return None if self._from_texts[index] else self.maps.probability(index, score)
 
+    def probabilities(self, index: int, scores: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """The calibrated probabilities of scores of one tag, any shape; see `probability`."""
+        return None if self._from_texts[index] else self.maps.values(index, scores)
+
     def level(self, index: int, score: float) -> float:
         """Position of a score on a bar from 0 to 1, the same scale in every frame.
 

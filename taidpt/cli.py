@@ -49,6 +49,7 @@ COMMANDS = {
     "export": Command("taidpt.export.cli.commands:export", "export"),
     "tag": Command("taidpt.runtime.commands:tag"),
     "serve": Command("taidpt.runtime.commands:serve", "serve"),
+    "archive tag": Command("taidpt.runtime.commands:archive_tag", "archive"),
     "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
     "adapt": Command("taidpt.runtime.commands:adapt"),
     "bank make": Command("taidpt.export.cli.bank_commands:make", "export"),
@@ -64,7 +65,7 @@ COMMANDS = {
 }
 # How `taidpt --help` groups them.
 _SECTIONS = {
-    "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
+    "From texts to tags": ("demo", "tune", "export", "tag", "serve", "archive"),
     "For your scene": ("calibrate", "adapt", "bank"),
     "Checks": ("verify", "bench", "doctor"),
     "Research": ("research",),
@@ -77,6 +78,8 @@ _RENAMED = {
     "compare-banks": "bank compare",
     **{name.removeprefix("research "): name for name in COMMANDS if name.startswith("research ")},
 }
+# `taidpt archive BUNDLE …` is `taidpt archive tag BUNDLE …`.
+_FIRST_OF = {"archive": "tag"}
 # `tag` streams its results, so a closed pipe ends it; other commands continue without a reader.
 _ENDS_WITH_ITS_READER = "tag"
 
@@ -94,7 +97,7 @@ class LazyGroup(click.Group):
     """The commands whose names in the table begin with the group's own name, if it has one."""
 
     def __init__(self, group: str = "", **settings: Any) -> None:
-        self._prefix = f"{group} " if group else ""
+        self._group, self._prefix = group, f"{group} " if group else ""
         inside = {
             name.removeprefix(self._prefix): command
             for name, command in COMMANDS.items()
@@ -117,6 +120,8 @@ class LazyGroup(click.Group):
         """As click does it; an earlier name of a command is refused with the new one."""
         if not self._prefix and args[0] in _RENAMED:
             raise click.UsageError(f"'{args[0]}' is `taidpt {_RENAMED[args[0]]}` now.", context)
+        if self._group in _FIRST_OF and args[0] not in self.commands:
+            args = [_FIRST_OF[self._group], *args]
         return super().resolve_command(context, args)
 
     def invoke(self, context: click.Context) -> Any:
@@ -141,6 +146,7 @@ def cli(context: click.Context) -> None:
 
 
 for _group, _help in (
+    ("archive", "Tag archives of recordings, and ask them for other tags."),
     ("bank", "Make class banks, and compare them."),
     ("research", "Methods, data sets and published results."),
 ):

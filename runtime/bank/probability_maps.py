@@ -99,10 +99,19 @@ class ProbabilityMaps(Table[MapJson | None]):
 
     def probability(self, index: int, score: float) -> float | None:
         """The probability of a score of one tag; None where the tag has no map."""
+        found = self._interpolate(index, score)
+        return None if found is None else float(found)
+
+    def values(self, index: int, scores: Floats) -> Floats | None:
+        """The probabilities of scores of one tag, any shape; None where the tag has no map."""
+        found: Floats | None = self._interpolate(index, scores)
+        return found
+
+    def _interpolate(self, index: int, scores: float | Floats) -> Any:
         if not self.lengths[index]:
             return None
         points = self._points(index)
-        return float(np.interp(score, self.scores[points], self.probabilities[points]))
+        return np.interp(scores, self.scores[points], self.probabilities[points])
 
     def _row(self, index: int) -> MapJson | None:
         if not self.lengths[index]:

@@ -16,7 +16,7 @@ from taidpt.runtime.sources.base import LOG, Source, SourceOptions
 from taidpt.runtime.sources.combined import MergedSource, RegionSource
 from taidpt.runtime.sources.pictures import ArraySource, ImageSource
 
-__all__ = ["list_sources", "open_source"]
+__all__ = ["list_sources", "media_files", "open_source"]
 
 # fmt: off
 _VIDEO_SUFFIXES = frozenset([
@@ -125,7 +125,19 @@ def _folder(folder: Path, options: SourceOptions) -> list[Source]:
     """The pictures of a folder as one source, then each of its videos."""
     from taidpt.runtime.sources.video_file import VideoSource
 
-    files, left_out = _walk(folder, options.recursive)
+    pictures, videos = media_files(folder, options.recursive)
+    sources: list[Source] = [ImageSource(str(folder), pictures, options)] if pictures else []
+    sources += [VideoSource(Address(Kind.FILE, str(path)), options) for path in videos]
+    return sources
+
+
+def media_files(folder: Path, recursive: bool) -> tuple[list[Path], list[Path]]:
+    """The pictures and the videos of a folder, each sorted; a warning says what is left out.
+
+    Raises:
+        InputError: the folder cannot be read, or holds none of either.
+    """
+    files, left_out = _walk(folder, recursive)
     pictures, videos, others = [], [], []
     for path in files:
         if _is_picture(path):
@@ -135,12 +147,10 @@ def _folder(folder: Path, options: SourceOptions) -> list[Source]:
         else:
             others.append(path.name)
     _warn_of_left_out(folder, {"files that are not pictures or videos": others, **left_out})
-    sources: list[Source] = [ImageSource(str(folder), pictures, options)] if pictures else []
-    sources += [VideoSource(Address(Kind.FILE, str(path)), options) for path in videos]
-    if not sources:
-        hint = "" if options.recursive else "; --recursive looks into its folders"
+    if not pictures and not videos:
+        hint = "" if recursive else "; --recursive looks into its folders"
         raise InputError(f"{folder}: no pictures or videos in this folder{hint}")
-    return sources
+    return pictures, videos
 
 
 def _walk(folder: Path, recursive: bool) -> tuple[list[Path], dict[str, list[str]]]:

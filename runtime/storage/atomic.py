@@ -13,7 +13,17 @@ from collections.abc import Iterator
 from io import BufferedWriter
 from pathlib import Path
 
-__all__ = ["exchange", "fsync_folder", "hold_lock", "sha256_of", "try_lock", "write_atomically"]
+__all__ = [
+    "atomic_file",
+    "exchange",
+    "fsync_folder",
+    "hold_lock",
+    "lock_file",
+    "remove_temporaries",
+    "sha256_of",
+    "try_lock",
+    "write_atomically",
+]
 
 # From linux/fcntl.h and linux/fs.h: paths are relative to the working folder; swap two names.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -53,11 +63,21 @@ def write_atomically(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():  # a rename would replace /dev/stdout by a file
         path.write_bytes(data)
         return
+    with atomic_file(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BufferedWriter]:
+    """Yield a temporary sibling to write to; at the end of the `with` it gets the file's name.
+
+    After an exception the file is as it was before.
+    """
     _remove_leftovers(path)
     temporary, stream = _open_temporary(path)
     try:
         with stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
             if sys.platform == "win32":
@@ -75,7 +95,7 @@ def _open_temporary(path: Path) -> tuple[Path, BufferedWriter]:
         temporary = path.with_name(f".{path.name}.tmp-{os.urandom(4).hex()}")
         stream = temporary.open("xb")
         # between opening and locking, another writer may have removed it as a leftover
-        if _lock(stream.fileno(), wait=False) is not False and temporary.exists():
+        if lock_file(stream.fileno(), wait=False) is not False and temporary.exists():
             return temporary, stream
         stream.close()
 
@@ -93,13 +113,24 @@ def _remove_leftovers(path: Path) -> None:
                 found[match[1]].append(sibling)
         _LEFTOVERS[path.parent] = found
     for leftover in _LEFTOVERS[path.parent].pop(path.name, ()):
-        with contextlib.suppress(OSError), leftover.open("rb") as stream:
-            if _lock(stream.fileno(), wait=False):
-                leftover.unlink()
+        _remove_unlocked(leftover)
 
 
-def _lock(descriptor: int, wait: bool) -> bool | None:
-    """Lock a file or folder until it is closed.
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporaries of killed writers of any name in a folder."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        if lock_file(stream.fileno(), wait=False):
+            path.unlink()
+
+
+def lock_file(descriptor: int, wait: bool) -> bool | None:
+    """Lock an open file or folder until it is closed.
 
     Returns:
         Whether it is locked now; None if the system or the file system has no locks.
@@ -151,7 +182,7 @@ def try_lock(folder: Path) -> int | None:
     if sys.platform == "win32":
         return None
     descriptor = os.open(folder, os.O_RDONLY)
-    if _lock(descriptor, wait=False):
+    if lock_file(descriptor, wait=False):
         return descriptor
     os.close(descriptor)
     return None
@@ -165,7 +196,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor, wait=True)
+        lock_file(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

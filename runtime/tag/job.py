@@ -44,7 +44,7 @@ from taidpt.runtime.tag.state_file import StateFile
 from taidpt.runtime.tag.terminal import FrameProgress, log_to_stderr
 from taidpt.runtime.tagger.tagger import Tagger
 
-__all__ = ["run_tag"]
+__all__ = ["open_tagger", "run_tag"]
 
 _LOG = logging.getLogger("taidpt.runtime")
 
@@ -62,7 +62,7 @@ def run_tag(job: TagJob) -> None:
         stack.enter_context(log_to_stderr(logging.DEBUG if job.verbose else logging.INFO))
         outputs = job.outputs
         check_sources(outputs.targets, job.sources, job.bundle)
-        tagger = stack.enter_context(_open_tagger(job))
+        tagger = stack.enter_context(open_tagger(job))
         colours = tagger.bundle.manifest.input.source_colours
         options = dataclasses.replace(job.source, colours=colours)
         sources = _open_sources(dataclasses.replace(job, source=options), stack)
@@ -144,7 +144,8 @@ def _stream_settings(job: TagJob) -> StreamSettings:
     return dataclasses.replace(job.stream, keep_events=keep)
 
 
-def _open_tagger(job: TagJob) -> Tagger:
+def open_tagger(job: TagJob) -> Tagger:
+    """The tagger of a job, with its threshold; `job.bank` is not loaded yet."""
     options = job.backend
     tagger = Tagger.load(
         job.bundle,

@@ -87,18 +87,18 @@ def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
 
 
 def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> TagJob:
-    """A job from the command line's options."""
+    """A job from the command line's options; other commands have only some of them."""
     return TagJob(
         bundle=bundle,
         sources=sources,
-        outputs=Outputs(**{item.name: options[item.name] for item in fields(Outputs)}),
+        outputs=Outputs(**{f.name: options[f.name] for f in fields(Outputs) if f.name in options}),
         backend=BackendOptions(
             device=options["device"],
             threads=options["threads"],
             trust_engine=options["trust_engine"],
         ),
         source=SourceOptions(
-            recursive=options["recursive"],
+            recursive=options.get("recursive", False),
             every=options["every"],
             max_fps=options["max_fps"],
             roi=parse_roi(options["roi"]),
@@ -113,9 +113,9 @@ def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str
         ),
         threshold=options["threshold"],
         resize=options["resize"],
-        profile=options["profile"],
+        profile=options.get("profile", False),
         verbose=options["verbose"],
-        state=options["state"],
+        state=options.get("state"),
         bank=options["bank"],
-        watch_bank=options["watch_bank"],
+        watch_bank=options.get("watch_bank", False),
     )

@@ -131,7 +131,7 @@ def tune_pictures(method: str, **given: Any) -> None:
     "--workers",
     type=click.IntRange(0),
     default=0,
-    help="Processes that read pictures; 0 reads in the main process.",
+    help="Processes that read or tag pictures. 0 reads in the main process.",
 )
 @DEVICE
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")

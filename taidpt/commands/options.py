@@ -150,7 +150,7 @@ picture_options = stacked(
         "--workers",
         type=click.IntRange(0),
         default=0,
-        help="Processes that read pictures; 0 reads in the main process.",
+        help="Processes that read or tag pictures. 0 reads in the main process.",
     ),
     DEVICE,
 )

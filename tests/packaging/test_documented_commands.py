@@ -8,6 +8,7 @@ in tests/packaging/test_base_install.py.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def our_command(words: list[str]) -> tuple[str, list[str]]:
     """The name in the table of commands, and the rest of the words."""
     if words[0] == "taidpt-export":
         return "export", words[1:]
+    if words[1] == "archive" and f"archive {words[2]}" not in COMMANDS:
+        return "archive tag", words[2:]
     length = 2 if words[1] in GROUPS and not words[2].startswith("-") else 1
     return " ".join(words[1 : 1 + length]), words[1 + length :]
 
@@ -135,7 +138,10 @@ def test_line_is_parsed_by_its_command(line: CommandLine) -> None:
         pytest.fail(f"{line}: {error.format_message()}")
 
 
-RUN_HERE = ("README.md", "docs/first-tagger.md", "docs/texts.md", "docs/tuning.md")
+RUN_HERE = (
+    *("README.md", "docs/first-tagger.md", "docs/texts.md", "docs/tuning.md"),
+    "docs/archive.md",  # its queries are run by tests/runtime/archive
+)
 SCORES = re.compile(
     r"taidpt research (eval --scores|ensemble)|taidpt research reproduce(| .*--dry-run)$"
 )
@@ -208,7 +214,11 @@ def test_first_tagger_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     own = [line for line in LINES if line.document in RUN_HERE and is_ours(line)]
     own = [line for line in own if line.words[1] != "serve"]  # it does not end
     done: dict[str, str] = {}
-    for document in ("docs/texts.md", "docs/first-tagger.md", "README.md", "docs/tuning.md"):
+    camera = Path("recordings/gate")
+    camera.mkdir(parents=True)
+    shutil.copy("clip.mp4", camera / "2026-11-28T23-50-00.mp4")
+    pages = ("texts", "first-tagger", "archive", "tuning")
+    for document in (*(f"docs/{page}.md" for page in pages), "README.md"):
         for line in own:
             if line.document == document and line.text not in done:
                 done[line.text] = run(line)

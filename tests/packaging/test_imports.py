@@ -42,6 +42,7 @@ ORDER = {
         painting adapting
         tagger sinks
         bench tag adapt
+        archive
         sites
         serve
         commands

@@ -93,8 +93,8 @@ def test_a_writer_whose_temporary_was_removed_takes_another(
 ) -> None:
     """Between opening and locking its temporary, another writer may take it for a leftover."""
     locks = iter([False, True])
-    real = atomic._lock
-    monkeypatch.setattr(atomic, "_lock", lambda fd, wait: next(locks, True) and real(fd, wait))
+    real = atomic.lock_file
+    monkeypatch.setattr(atomic, "lock_file", lambda fd, wait: next(locks, True) and real(fd, wait))
     path = tmp_path / "state.json"
     write_atomically(path, b"whole")
     assert path.read_bytes() == b"whole"

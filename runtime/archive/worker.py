@@ -1,0 +1,171 @@
+"""A process that tags clips, and can be killed: decoders hang, and take the process with them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+from taidpt.runtime.archive.clip_tagger import ClipEnd, ClipTagger
+from taidpt.runtime.archive.inputs import Clip
+from taidpt.runtime.archive.request import ArchiveJob
+from taidpt.runtime.closing import Closing
+from taidpt.runtime.errors import BackendError, InputError, TaidptError
+from taidpt.runtime.tag.terminal import log_to_stderr
+
+__all__ = ["ClipWorker", "main"]
+
+_START = "from taidpt.runtime.archive.worker import main; main()"
+
+
+class ClipWorker(Closing):
+    """Tags clips in a process of its own, which is started when it is needed, and again if it ends.
+
+    Another thread may close it at any time.
+    """
+
+    def __init__(self, job: ArchiveJob, environment: Mapping[str, str] | None = None) -> None:
+        """Prepare; the process starts with the first clip.
+
+        Args:
+            job: what is asked of each clip.
+            environment: variables of the process beside those of this one.
+        """
+        self._job = job
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def tag(self, clip: Clip) -> Iterator[Any]:
+        """Yield record batches of frames, then one `ClipEnd`.
+
+        A clip at which the process ends, or gives no sign of life for the deadline, ends with an
+        error of its own.
+
+        Raises:
+            TaidptError: the process cannot tag at all: the bundle, the bank or the device.
+        """
+        connection = self._connected()
+        frames = 0
+        with contextlib.suppress(OSError):  # one that has ended is noticed below
+            connection.send(clip)
+        while True:
+            try:
+                if not connection.poll(self._job.deadline_s):
+                    self._end()
+                    reason = f"no frame within {self._job.deadline_s:g} s; the decoder hangs"
+                    yield ClipEnd(frames, None, error=f"{clip.name}: {reason}")
+                    return
+                message = connection.recv()
+            except (EOFError, OSError):
+                reason = self._how_it_ended()
+                self._refuse_closed()
+                yield ClipEnd(frames, None, error=f"{clip.name}: {reason}")
+                return
+            if isinstance(message, TaidptError):
+                raise message
+            yield message
+            if isinstance(message, ClipEnd):
+                return
+            frames += message.num_rows
+
+    def close(self) -> None:
+        """End the process at once; a thread that waits for it gets an InputError."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise InputError("the run was ended")
+
+    def _connected(self) -> Connection:
+        if self._connection is not None:
+            assert self._process is not None
+            if self._process.poll() is None:
+                return self._connection
+            self._end()  # it was killed between two clips
+        self._refuse_closed()
+        ours, theirs = Pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(theirs.fileno())],
+            stdin=subprocess.PIPE,  # its end is what tells the process that this one has ended
+            env=self._environment,
+            pass_fds=(theirs.fileno(),),
+        )
+        theirs.close()
+        self._connection = ours
+        if self._closed:  # by another thread, which did not see this process yet
+            self._process.kill()
+        try:
+            ours.send(self._job)
+            answer = ours.recv()
+        except (EOFError, OSError):
+            reason = self._how_it_ended()
+            self._refuse_closed()
+            raise BackendError(f"a worker could not start: {reason}") from None
+        if isinstance(answer, TaidptError):
+            self._end()
+            raise answer
+        return ours
+
+    def _how_it_ended(self) -> str:
+        process = self._process
+        assert process is not None
+        code = process.wait()
+        self._end()
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"it ended the worker with {name}" + (
+                ", as the system does when memory is short" if name == "SIGKILL" else ""
+            )
+        return f"it ended the worker with exit code {code}"
+
+    def _end(self) -> None:
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if process is not None:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        if connection is not None:
+            connection.close()
+
+
+def main() -> None:
+    """The process: a job, then clips come from the connection that the command line names."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent ends us
+    connection: Connection = Connection(int(sys.argv[1]))
+    with contextlib.suppress(EOFError, BrokenPipeError), log_to_stderr(logging.WARNING):
+        job = connection.recv()
+        try:
+            tagger = ClipTagger(job)
+        except TaidptError as error:
+            connection.send(error)
+            return
+        connection.send("ready")
+        while True:
+            clip = connection.recv()
+            try:
+                for message in tagger.tag(clip):
+                    connection.send(message)
+            except TaidptError as error:
+                connection.send(error)
+                return
+
+
+def _end_with_parent() -> None:
+    """End this process when its standard input does, even while a decoder hangs."""
+    with contextlib.suppress(OSError):
+        sys.stdin.buffer.read()
+    os._exit(1)
