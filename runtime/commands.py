@@ -9,7 +9,7 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["adapt", "archive_tag", "bench", "serve", "tag"]
+__all__ = ["adapt", "archive_retag", "archive_tag", "bench", "serve", "tag"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path()
@@ -327,3 +327,26 @@ def archive_tag(bundle: str, sources: tuple[str, ...], output: str, **options: A
             retry_errors=options["retry_errors"],
         )
     )
+
+
+@click.command()
+@click.argument("archive", type=_FILE, metavar="DIR")
+@click.option(
+    "--bank",
+    type=_FILE,
+    metavar="FILE",
+    required=True,
+    help="Class bank whose tags are used. Made with the archive's model.",
+)
+@click.option(
+    "-o", "--output", type=_FILE, required=True, help="What to write. A folder of parquet tables."
+)
+def archive_retag(archive: str, bank: str, output: str) -> None:
+    """Ask an archive for other tags, from its stored features.
+
+    DIR is an archive that was tagged with --features. No video is decoded, and the bundle is not
+    needed.
+    """
+    from taidpt.runtime.archive.retag import retag
+
+    retag(archive, bank, output)

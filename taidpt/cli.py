@@ -50,6 +50,7 @@ COMMANDS = {
     "tag": Command("taidpt.runtime.commands:tag"),
     "serve": Command("taidpt.runtime.commands:serve", "serve"),
     "archive tag": Command("taidpt.runtime.commands:archive_tag", "archive"),
+    "archive retag": Command("taidpt.runtime.commands:archive_retag", "archive"),
     "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
     "adapt": Command("taidpt.runtime.commands:adapt"),
     "bank make": Command("taidpt.export.cli.bank_commands:make", "export"),

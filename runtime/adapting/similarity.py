@@ -62,12 +62,12 @@ def pool_patches(cosines: Array, temperature: float) -> Array:
 
 
 def bank_scores(features: Features, bank: ClassBank, scoring: Scoring) -> Array:
-    """Scores as a bundle's graph computes them, [N, C]."""
-    local = pool_patches(features.patches @ bank.local_embeddings.T, scoring.temperature)
+    """Scores as a bundle's graph computes them, [N, C]; patches may be none for a weight of 0."""
     weight = scoring.merge_weight
-    merged = (1 - weight) * global_similarity(
-        features.whole, bank.global_embeddings
-    ) + weight * local
+    merged = (1 - weight) * global_similarity(features.whole, bank.global_embeddings)
+    if weight:
+        cosines = features.patches @ bank.local_embeddings.T
+        merged = merged + weight * pool_patches(cosines, scoring.temperature)
     scores = np.asarray(bank.scale * merged + bank.bias)
     if scoring.transform == "center":
         return np.asarray(scores - scores.mean(axis=-1, keepdims=True))

@@ -143,24 +143,30 @@ class ArchiveFolder:
         Raises:
             InputError: a part is damaged.
         """
-        parts = []
-        for shard in self.shards():
-            path = self.part(table, shard)
-            try:
-                parts.append(pq.ParquetFile(path).read(columns))
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(
-                    f"{path}: cannot be read: {error}; remove {self.part('manifest', shard)}, and "
-                    "its clips are tagged again"
-                ) from None
+        parts = [self.read_part(table, shard, columns) for shard in self.shards()]
         if not parts:
             return pa.table({name: [] for name in columns or ["clip"]})
         return pa.concat_tables(parts)
 
+    def read_part(self, table: str, shard: str, columns: list[str] | None = None) -> Any:
+        """The rows of one shard, as an Arrow table.
+
+        Raises:
+            InputError: the part is damaged.
+        """
+        path = self.part(table, shard)
+        try:
+            return pq.ParquetFile(path).read(columns)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{path}: cannot be read: {error}; remove {self.part('manifest', shard)}, and its "
+                "clips are tagged again"
+            ) from None
+
     def drop(self, names: Collection[str]) -> None:
         """Remove all rows of some clips, so that they count as new."""
         for shard in self.shards():
-            manifest = pq.ParquetFile(self.part("manifest", shard)).read(["clip"])
+            manifest = self.read_part("manifest", shard, ["clip"])
             present = set(manifest.column("clip").to_pylist())
             if present <= set(names):
                 self.part("manifest", shard).unlink()
@@ -170,7 +176,7 @@ class ArchiveFolder:
 
     def _filter(self, shard: str, names: Collection[str]) -> None:
         for table in TABLES:
-            rows = pq.ParquetFile(self.part(table, shard)).read()
+            rows = self.read_part(table, shard)
             gone = pc.is_in(rows.column("clip"), pa.array(sorted(names), pa.string()))
             with _part_stream(self.part(table, shard), rows.schema) as writer:
                 writer.write_table(rows.filter(pc.invert(gone)))

@@ -28,6 +28,9 @@ __all__ = ["Count", "run_archive", "tag_shard"]
 
 T = TypeVar("T")
 
+# Python loses a signal that arrives just before a lock is waited for, until the wait ends.
+_LOOK_S = 0.5
+
 
 @dataclass(frozen=True)
 class Count:
@@ -150,7 +153,7 @@ def _results(
     """Results as they are ready; the first exception is raised."""
     waiting = {pool.submit(work, shard) for shard in shards}
     while waiting:
-        ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        ready, waiting = wait(waiting, _LOOK_S, return_when=FIRST_COMPLETED)
         for future in ready:
             yield future.result()
 

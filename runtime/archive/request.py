@@ -19,7 +19,14 @@ from taidpt.runtime.storage.atomic import sha256_of
 from taidpt.runtime.tag.request import TagJob
 from taidpt.runtime.top_k import refuse_top
 
-__all__ = ["ArchiveJob", "difference", "identity_of", "layout_of", "manifest_sha256"]
+__all__ = [
+    "ArchiveJob",
+    "difference",
+    "file_identity",
+    "identity_of",
+    "layout_of",
+    "manifest_sha256",
+]
 
 # Options of a stream that change no row.
 _FREE = ("batch", "overlap", "keep_events")
@@ -95,7 +102,7 @@ def identity_of(job: ArchiveJob, bundle: Bundle) -> dict[str, Any]:
     }
     return {
         "bundle": _named(tag.bundle, manifest_sha256(bundle.manifest)),
-        "bank": None if tag.bank is None else _named(tag.bank, _bank_sha256(tag.bank)),
+        "bank": None if tag.bank is None else file_identity(tag.bank),
         "options": options,
     }
 
@@ -113,6 +120,18 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
+def file_identity(path: str) -> dict[str, str]:
+    """Name and hash of a bank.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return _named(path, sha256_of(Path(path)))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def _value(value: Any) -> str:
     return "left out" if value is None else str(value)
 
@@ -123,10 +142,3 @@ def _text(file: Mapping[str, Any] | None) -> str:
 
 def _named(path: str, sha256: str) -> dict[str, str]:
     return {"name": Path(path).name, "sha256": sha256}
-
-
-def _bank_sha256(path: str) -> str:
-    try:
-        return sha256_of(Path(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None

@@ -31,6 +31,7 @@ from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.tag.request import Outputs, TagJob
 from taidpt.runtime.tagger.tagger import Tagger
+from tests.runtime.archive.in_process import archive_here
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
 
@@ -85,7 +86,7 @@ def tables(path: Path) -> dict[str, list[dict[str, Any]]]:
 def whole(lively: Path, recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive of an unbroken run, with patch features."""
     output = tmp_path_factory.mktemp("whole") / "tags"
-    run_archive(job(lively, recordings, output, features="patches"))
+    archive_here(job(lively, recordings, output, features="patches"))
     return output
 
 
@@ -185,7 +186,7 @@ def test_kills_lose_only_the_shards_in_hand(
         assert kept.items() <= now.items(), "a finished shard was written again"
         kept = now
     assert kept
-    run_archive(job(lively, recordings, output, features="patches", shard_clips=1))
+    archive_here(job(lively, recordings, output, features="patches", shard_clips=1))
     assert tables(output) == tables(whole)
     now = {path.name: path.stat().st_mtime_ns for path in manifest.glob("*.parquet")}
     assert kept.items() <= now.items()
@@ -257,12 +258,12 @@ def test_a_rerun_adds_new_clips_and_replaces_changed_ones(
     folder.mkdir()
     for index in range(3):
         colour_video(folder / f"{index}.mp4", 10)
-    run_archive(job(lively, folder, output, shard_clips=9))
+    archive_here(job(lively, folder, output, shard_clips=9))
     before = set((output / "frames").iterdir())
     colour_video(folder / "1.mp4", 14)  # a recording that has grown
     colour_video(folder / "new.mp4", 12)
     (folder / "0.mp4").unlink()  # its rows stay
-    run_archive(job(lively, folder, output, shard_clips=9))
+    archive_here(job(lively, folder, output, shard_clips=9))
     assert f"{output}: 2 clips, 26 frames, 1 were there" in capsys.readouterr().out
     counts = {Path(row["clip"]).stem: row["frames"] for row in tables(output)["manifest"]}
     assert counts == {"0": 10, "1": 14, "2": 10, "new": 12}
@@ -275,7 +276,7 @@ def test_names_of_any_bytes(lively: Path, recordings: Path, tmp_path: Path) -> N
     folder.mkdir()
     shutil.copy(recordings / "gate" / "0.mp4", os.fsencode(folder) + b"/caf\xe9 'x'\n.mp4")
     for _ in range(2):
-        run_archive(job(lively, folder, tmp_path / "tags"))
+        archive_here(job(lively, folder, tmp_path / "tags"))
     (row,) = tables(tmp_path / "tags")["manifest"]
     assert (row["clip"], row["frames"]) == (f"{folder}/caf\\xe9 'x'\n.mp4", 40)
 
@@ -285,10 +286,10 @@ def test_a_full_disk_leaves_whole_shards_alone(
 ) -> None:
     """The limit of a file's size stands in for it."""
     output = tmp_path / "tags"
-    run_archive(job(lively, recordings / "gate" / "0.mp4", output, features="patches"))
+    archive_here(job(lively, recordings / "gate" / "0.mp4", output, features="patches"))
     before = tables(output)
     with _largest_file(8 << 10), pytest.raises(InputError) as caught:
-        run_archive(job(lively, recordings / "gate", output, features="patches", shard_clips=4))
+        archive_here(job(lively, recordings / "gate", output, features="patches", shard_clips=4))
     assert str(caught.value).startswith(f"{output}")
     assert "cannot be written: File too large; finished shards are kept: run" in str(caught.value)
     assert tables(output) == before

@@ -10,10 +10,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from taidpt.runtime.archive.job import run_archive
 from taidpt.runtime.archive.request import ArchiveJob
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.tag.request import Outputs, TagJob
+from tests.runtime.archive.in_process import archive_here
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
 from tests.support import REPOSITORY
@@ -34,7 +34,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[An
         colour_video(folder / "recordings" / camera / "2026-11-28T23-59-58.mp4", 100)
     (folder / "recordings" / "yard" / "2026-11-29T01-00-00.mp4").write_bytes(b"\0\1 broken")
     tag = TagJob(str(bundle), (str(folder / "recordings"),), Outputs(top=10), BackendOptions("cpu"))
-    run_archive(ArchiveJob(tag, str(folder / "tags"), "global", workers=1))
+    archive_here(ArchiveJob(tag, str(folder / "tags"), "global", workers=1))
     before = Path.cwd()
     os.chdir(folder)
     try:
