@@ -9,7 +9,7 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["adapt", "archive_retag", "archive_tag", "bench", "serve", "tag"]
+__all__ = ["adapt", "archive", "archive_retag", "bench", "serve", "tag"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path()
@@ -304,13 +304,14 @@ def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options
 @_frame_options
 @click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
 @_backend_options
-def archive_tag(bundle: str, sources: tuple[str, ...], output: str, **options: Any) -> None:
+def archive(bundle: str, sources: tuple[str, ...], output: str, **options: Any) -> None:
     """Tag an archive of recordings into parquet tables.
 
     A SOURCE is a video, a picture, a folder with all folders inside it, or a pattern such as
-    'gate*/*.mp4'. `taidpt archive BUNDLE SOURCE... -o DIR` is the same command.
+    'gate*/*.mp4'.
 
-    Run it again to continue after an interruption, and to add new recordings.
+    Run it again to continue after an interruption, and to add new recordings. `taidpt archive
+    retag` asks the result for other tags.
     """
     from taidpt.runtime.archive.job import run_archive
     from taidpt.runtime.archive.request import ArchiveJob
@@ -330,7 +331,7 @@ def archive_tag(bundle: str, sources: tuple[str, ...], output: str, **options: A
 
 
 @click.command()
-@click.argument("archive", type=_FILE, metavar="DIR")
+@click.argument("folder", type=_FILE, metavar="DIR")
 @click.option(
     "--bank",
     type=_FILE,
@@ -341,7 +342,7 @@ def archive_tag(bundle: str, sources: tuple[str, ...], output: str, **options: A
 @click.option(
     "-o", "--output", type=_FILE, required=True, help="What to write. A folder of parquet tables."
 )
-def archive_retag(archive: str, bank: str, output: str) -> None:
+def archive_retag(folder: str, bank: str, output: str) -> None:
     """Ask an archive for other tags, from its stored features.
 
     DIR is an archive that was tagged with --features. No video is decoded, and the bundle is not
@@ -349,4 +350,4 @@ def archive_retag(archive: str, bank: str, output: str) -> None:
     """
     from taidpt.runtime.archive.retag import retag
 
-    retag(archive, bank, output)
+    retag(folder, bank, output)

@@ -49,7 +49,7 @@ COMMANDS = {
     "export": Command("taidpt.export.cli.commands:export", "export"),
     "tag": Command("taidpt.runtime.commands:tag"),
     "serve": Command("taidpt.runtime.commands:serve", "serve"),
-    "archive tag": Command("taidpt.runtime.commands:archive_tag", "archive"),
+    "archive": Command("taidpt.runtime.commands:archive", "archive"),
     "archive retag": Command("taidpt.runtime.commands:archive_retag", "archive"),
     "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
     "adapt": Command("taidpt.runtime.commands:adapt"),
@@ -66,7 +66,8 @@ COMMANDS = {
 }
 # How `taidpt --help` groups them.
 _SECTIONS = {
-    "From texts to tags": ("demo", "tune", "export", "tag", "serve", "archive"),
+    "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
+    "Archives": ("archive", "archive retag"),
     "For your scene": ("calibrate", "adapt", "bank"),
     "Checks": ("verify", "bench", "doctor"),
     "Research": ("research",),
@@ -79,8 +80,6 @@ _RENAMED = {
     "compare-banks": "bank compare",
     **{name.removeprefix("research "): name for name in COMMANDS if name.startswith("research ")},
 }
-# `taidpt archive BUNDLE …` is `taidpt archive tag BUNDLE …`.
-_FIRST_OF = {"archive": "tag"}
 # `tag` streams its results, so a closed pipe ends it; other commands continue without a reader.
 _ENDS_WITH_ITS_READER = "tag"
 
@@ -98,14 +97,23 @@ class LazyGroup(click.Group):
     """The commands whose names in the table begin with the group's own name, if it has one."""
 
     def __init__(self, group: str = "", **settings: Any) -> None:
-        self._group, self._prefix = group, f"{group} " if group else ""
+        self._prefix = f"{group} " if group else ""
         inside = {
             name.removeprefix(self._prefix): command
             for name, command in COMMANDS.items()
             if name.startswith(self._prefix)
         }
-        own = {name: command for name, command in inside.items() if " " not in name}
+        # `archive retag` beside `archive`; not `bank make`, which is of the group `bank`
+        own = {
+            name: command
+            for name, command in inside.items()
+            if " " not in name or name.partition(" ")[0] in inside
+        }
         super().__init__(commands=_LazyCommands(own), **settings)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The first words, as the shell completes them."""
+        return [name for name in super().list_commands(context) if " " not in name]
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands in their sections."""
@@ -121,8 +129,9 @@ class LazyGroup(click.Group):
         """As click does it; an earlier name of a command is refused with the new one."""
         if not self._prefix and args[0] in _RENAMED:
             raise click.UsageError(f"'{args[0]}' is `taidpt {_RENAMED[args[0]]}` now.", context)
-        if self._group in _FIRST_OF and args[0] not in self.commands:
-            args = [_FIRST_OF[self._group], *args]
+        two = " ".join(args[:2])
+        if two in self.commands:
+            args = [two, *args[2:]]
         return super().resolve_command(context, args)
 
     def invoke(self, context: click.Context) -> Any:
@@ -147,7 +156,6 @@ def cli(context: click.Context) -> None:
 
 
 for _group, _help in (
-    ("archive", "Tag archives of recordings, and ask them for other tags."),
     ("bank", "Make class banks, and compare them."),
     ("research", "Methods, data sets and published results."),
 ):

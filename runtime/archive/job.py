@@ -1,4 +1,4 @@
-"""Run `taidpt archive tag`: shards to worker processes, rows to parts."""
+"""Run `taidpt archive`: shards to worker processes, rows to parts."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _FREE = ("batch", "overlap", "keep_events")
 
 @dataclass(frozen=True)
 class ArchiveJob:
-    """Everything that one `taidpt archive tag` is asked to do.
+    """Everything that one `taidpt archive` is asked to do.
 
     Attributes:
         tag: the bundle, the sources, the bank, and how clips are read and tagged.

@@ -48,6 +48,8 @@ STOPS = {
     "demo": "",
     "serve": "street.taidpt clip.mp4",
     "calibrate": "street.taidpt --frames frames/",
+    "archive": "street.taidpt frames/ -o tags/",
+    "archive retag": "tags/ --bank new.bank -o tags-v2/",
 }
 # Command lines of the base install that no document shows for the device.
 WORKS = (

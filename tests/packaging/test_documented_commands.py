@@ -56,11 +56,8 @@ def our_command(words: list[str]) -> tuple[str, list[str]]:
     """The name in the table of commands, and the rest of the words."""
     if words[0] == "taidpt-export":
         return "export", words[1:]
-    inside = words[1] in GROUPS and len(words) > 2 and not words[2].startswith("-")
-    if inside and words[1] == "archive" and f"archive {words[2]}" not in COMMANDS:
-        return "archive tag", words[2:]
-    length = 2 if inside else 1
-    return " ".join(words[1 : 1 + length]), words[1 + length :]
+    of_group = " ".join(words[1:3])
+    return (of_group, words[3:]) if of_group in COMMANDS else (words[1], words[2:])
 
 
 def is_ours(line: CommandLine) -> bool:
@@ -73,7 +70,7 @@ def check_options(line: CommandLine) -> None:
     if len(words) < 2 or words[1].startswith("-") or words[1] == "COMMAND":
         return
     name, rest = our_command(words)
-    if name in GROUPS:
+    if name in GROUPS - set(COMMANDS):
         return
     known = {text for option in COMMANDS[name].load().params for text in option.opts}
     known |= {text for option in COMMANDS[name].load().params for text in option.secondary_opts}
