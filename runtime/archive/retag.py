@@ -35,8 +35,9 @@ from taidpt.runtime.tagger.active_bank import check_fit
 __all__ = ["retag"]
 
 _LOG = logging.getLogger("taidpt.runtime")
-# Frames that are scored at once: of 196 patches of 512 numbers they take 100 MB.
-_BATCH = 256
+# Frames that are scored at once: of 196 patches of 512 numbers they take 25 MB. More are slower,
+# because each batch is new memory.
+_BATCH = 64
 _STREAM = ("smoothing_s", "min_on_s", "min_off_s")
 
 

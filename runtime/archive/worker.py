@@ -80,8 +80,10 @@ class ClipWorker(Closing):
     def close(self) -> None:
         """End the process at once; a thread that waits for it gets an InputError."""
         self._closed = True
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def _refuse_closed(self) -> None:
         if self._closed:
