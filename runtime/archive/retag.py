@@ -81,7 +81,12 @@ def retag(archive: str, bank: str, output: str) -> None:
     identity = {
         **before,
         "bank": file_identity(bank),
-        "options": {**before["options"], "threshold": None, "scores_of": scorer.layout.kind},
+        "options": {
+            **before["options"],
+            "threshold": None,  # of the bundle's tags
+            "features": "none",
+            "scores_of": scorer.layout.kind,
+        },
     }
     none = dataclasses.replace(scorer.layout, kind="none")
     rows = RowMaker(none, before["options"]["top"])
