@@ -206,6 +206,7 @@ class TextRun:
             self.options.cache,
             self.options.cache_precision,
             self.progress.advance,
+            self.progress.note,
         )
 
     def prompts(self) -> TunedPrompts:

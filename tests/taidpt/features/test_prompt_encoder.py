@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from taidpt.clip.model import ClipModel
+from taidpt.features import caption_features
 from taidpt.features.caption_features import encode_captions, texts_sha256
 from taidpt.features.prompt_encoder import (
     PromptEncoder,
@@ -141,6 +145,51 @@ def test_the_cache_gives_what_was_encoded(
     assert len(list(tmp_path.iterdir())) == 1
     encode_captions(resnet_clip, CAPTIONS[:2], tmp_path, precision)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_equal_captions_are_encoded_once(resnet_clip: ClipModel, tmp_path: Path) -> None:
+    repeated = [CAPTIONS[number] for number in (2, 0, 2, 1, 0, 2)]
+    done: list[int] = []
+    features = encode_captions(resnet_clip, repeated, progress=done.append)
+    assert len(features) == sum(done) == 6
+    assert len(features.pooled) == 3
+    cached = encode_captions(resnet_clip, repeated, tmp_path)
+    for row, text in enumerate(repeated):
+        single = encode_captions(resnet_clip, [text]).batch([0])
+        for batch in (features.batch([row]), cached.batch([row])):
+            torch.testing.assert_close(batch.pooled, single.pooled, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(batch.tokens, single.tokens, rtol=1e-5, atol=1e-5)
+
+
+def test_many_captions_lie_in_a_file_that_no_one_has_to_delete(
+    resnet_clip: ClipModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct, notes = encode_captions(resnet_clip, CAPTIONS), list[str]()
+    monkeypatch.setattr(caption_features, "_CAPTIONS_A_PART", 2)
+    monkeypatch.setattr(caption_features, "_MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    features = encode_captions(resnet_clip, CAPTIONS, note=notes.append)
+    assert isinstance(features.tokens, np.memmap)
+    assert list(tmp_path.iterdir()) == []
+    np.testing.assert_allclose(features.tokens, direct.tokens, atol=1e-5)
+    np.testing.assert_allclose(features.pooled, direct.pooled, atol=1e-5)
+    kept = f"they are kept in {tmp_path}, not in memory"
+    assert notes == [f"features of {len(CAPTIONS)} captions take 0.0 GB: {kept}"]
+
+
+@pytest.mark.parametrize("where", ["temporary", "cache"])
+def test_a_disk_that_is_too_small_is_refused_before_the_work(
+    resnet_clip: ClipModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(caption_features, "_MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=900))
+    monkeypatch.setattr(caption_features, "token_features", pytest.fail)
+    cache = tmp_path if where == "cache" else None
+    with pytest.raises(
+        InputError, match=r"has 0\.0 GB free: --cache-precision fp16 takes half, --"
+    ):
+        encode_captions(resnet_clip, CAPTIONS, cache)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_cache_says_so(resnet_clip: ClipModel, tmp_path: Path) -> None:
