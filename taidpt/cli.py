@@ -58,6 +58,7 @@ COMMANDS = {
     "verify": Command("taidpt.export.cli.commands:verify"),
     "bench": Command("taidpt.runtime.commands:bench"),
     "doctor": Command("taidpt.export.cli.commands:doctor"),
+    "report": Command("taidpt.export.cli.commands:report"),
     "research eval": Command("taidpt.commands.evaluate:evaluate", "tune"),
     "research ensemble": Command("taidpt.commands.evaluate:ensemble"),
     "research reproduce": Command("taidpt.commands.datasets:reproduce", "datasets"),
@@ -69,7 +70,7 @@ _SECTIONS = {
     "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
     "Archives": ("archive", "archive retag"),
     "For your scene": ("calibrate", "adapt", "bank"),
-    "Checks": ("verify", "bench", "doctor"),
+    "Checks": ("verify", "bench", "doctor", "report"),
     "Research": ("research",),
 }
 # Earlier names. A refusal names the new one; an alias would still fail at an option that has

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-__all__ = ["demo", "doctor", "export", "verify"]
+from taidpt.runtime.backends import DEVICES
+
+__all__ = ["demo", "doctor", "export", "report", "verify"]
 
 
 _PATH = click.Path(path_type=Path)
@@ -348,3 +350,44 @@ def doctor(bundle: Path | None, json_path: Path | None) -> None:
     write_json(json_path, [finding.to_json() for finding in everything])
     if any(finding.good is False for finding in found):
         raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("bundle", type=_PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    default=Path("board.json"),
+    help="What to write. A JSON file; - is standard output.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    help="Time for each measurement, in seconds.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    help="Where to compute. auto: the fastest that works here; any other: that or fail.",
+)
+def report(bundle: Path, output: Path, seconds: float, device: str) -> None:
+    """Measure BUNDLE on this board, for a table of boards.
+
+    One JSON with the board, its power mode, versions, speed (also LoadGen's where
+    mlcommons-loadgen is installed), agreement with PyTorch, watts and temperatures. It names no
+    host, path or address.
+    """
+    from taidpt.export.checks.board_report import BATCHES, board_report
+    from taidpt.runtime.storage.outputs import refuse_unwritable, write_json
+
+    refuse_unwritable(output)
+    found = board_report(bundle, BATCHES, seconds, device=device)
+    write_json(output, found)
+    if str(output) == "-":
+        return
+    row = found["bench"]["rows"][0]
+    click.echo(f"{found['board']}: {row['tagger_ms']:.1f} ms a frame, {row['stream_fps']:.1f}/s")
+    click.echo(f"{output} is written; docs/boards.md says how to send it")

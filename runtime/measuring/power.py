@@ -124,6 +124,14 @@ class PowerMeter:
         if self._rails:
             self._thread.join()
 
+    def percentiles(self) -> dict[str, tuple[float, float, float]]:
+        """Rail or GPU → p50, p95 and p99 in watts."""
+        return {
+            name: tuple(np.percentile(list(watts), (50, 95, 99)).tolist())
+            for name, watts in self._watts.items()
+            if watts
+        }
+
     def lines(self) -> list[str]:
         """A table of percentiles in watts, or one line if this device reports no power."""
         if not self._rails:
@@ -132,7 +140,8 @@ class PowerMeter:
                 "GPU found by NVML, which needs nvidia-ml-py)"
             ]
         head = f"{'watts':<14}{'p50':>9}{'p95':>9}{'p99':>9}"
-        return [head, *(_line(name, list(watts)) for name, watts in self._watts.items() if watts)]
+        rows = self.percentiles().items()
+        return [head, *(f"{name:<14}" + "".join(f"{w:>9.2f}" for w in row) for name, row in rows)]
 
     def _run(self) -> None:
         while True:
@@ -143,7 +152,3 @@ class PowerMeter:
                     continue
             if self._stop.wait(_PERIOD_S):
                 return
-
-
-def _line(name: str, watts: list[float]) -> str:
-    return f"{name:<14}" + "".join(f"{value:>9.2f}" for value in np.percentile(watts, (50, 95, 99)))

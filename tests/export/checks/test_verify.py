@@ -1,20 +1,27 @@
-"""verify, bank and doctor: as commands, with their exit codes, on a real bundle."""
+"""verify, bank, doctor and report: as commands, with their exit codes, on a real bundle."""
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from scripts import boards_page
+from taidpt.cli import cli
 from taidpt.clip.model import load_clip
+from taidpt.export.checks import board_report
 from taidpt.export.checks.doctor import examine, examine_bundle
 from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.exporter import ExportOptions, write_bundle
@@ -189,3 +196,35 @@ def test_doctor(bundle: Path) -> None:
     assert "ok Python" in done.stdout
     parsed = json.loads(run("doctor", "--json", "-").stdout)
     assert {item["what"] for item in parsed} >= {"Python", "GPU"}
+
+
+def test_a_board_report_is_whole_and_names_no_one(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_report, "BATCHES", (1,))
+    arguments = ["report", str(bundle), "-o", str(tmp_path / "board.json"), "--seconds", "0.05"]
+    assert CliRunner().invoke(cli, [*arguments, "--device", "cpu"]).exit_code == 0
+    text = (tmp_path / "board.json").read_text("utf-8")
+    found = json.loads(text)
+    assert not {socket.gethostname(), str(bundle.parent), getpass.getuser()} & set(text.split('"'))
+    assert str(bundle.parent) not in text
+    assert found["verify"]["passed"]
+    assert found["bench"]["rows"][0]["tagger_ms"] > 0
+    if find_spec("mlperf_loadgen") is not None:
+        assert found["loadgen"]["SingleStream"]["p90_ms"] > 0
+        assert found["loadgen"]["Offline"]["frames_per_s"] > 0
+    row = boards_page.table([found]).splitlines()[-1]
+    assert row.startswith(f"| {found['board']} | cpu: ")
+    assert " held | " in row
+
+
+def test_a_board_says_its_name_and_its_zones_their_temperatures(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\x00")
+    name = board_report.board_name(tmp_path / "model", tmp_path / "nothing")
+    assert name == "NVIDIA Jetson Orin Nano Developer Kit"
+    for number, degrees in enumerate(("47125", "")):
+        zone = tmp_path / f"thermal_zone{number}"
+        zone.mkdir()
+        (zone / "type").write_text(f"zone-{number}\n")
+        (zone / "temp").write_text(degrees)
+    assert board_report.temperatures(tmp_path) == {"zone-0": 47.125}
