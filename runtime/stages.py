@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -23,6 +24,10 @@ _POLL_S = 0.05
 _CHECK_S = 0.5
 # Items that each merged source keeps ready: one to hand over and one that is being made.
 _KEPT_READY = 2
+# Networks deliver live frames in bursts: TCP sent up to five at once here, after a pause of 0.8 s.
+# So a live source keeps that many, none of them for longer than a second (in seconds) while a newer
+# one is there: a machine that is too slow skips the past instead of falling behind.
+_LIVE_READY, _LONGEST_WAIT_S = 6, 1.0
 # Measured on two cores, where three stages share what inference leaves: 0.92 of the rate of
 # inference alone instead of 0.86, because decoding no longer interrupts a running inference.
 _YIELDING_NICE = 3
@@ -31,15 +36,16 @@ _YIELDING_NICE = 3
 class Prefetch(Generic[T]):
     """Runs an iterable in a thread and keeps a bounded number of its items ready.
 
-    An error of the iterable is raised after the items before it. With `drop_oldest` a full queue
-    drops its oldest item, and counts it, instead of blocking the iterable.
+    An error of the iterable is raised after the items before it. With `live` a full queue drops its
+    oldest item, and counts it, instead of blocking the iterable; so does one whose oldest item has
+    waited for a second, if a newer one is ready.
     """
 
     def __init__(
         self,
         items: Iterable[T],
         size: int,
-        drop_oldest: bool = False,
+        live: bool = False,
         wake: threading.Event | None = None,
         yielding: bool = False,
     ) -> None:
@@ -47,15 +53,16 @@ class Prefetch(Generic[T]):
 
         Args:
             items: the iterable; only the worker thread may touch it afterwards.
-            size: how many items may wait.
-            drop_oldest: drop items when full, for live sources.
+            size: how many items may wait; a live source keeps six at least.
+            live: drop items instead of waiting.
             wake: set whenever an item, the end or an error is available.
             yielding: lower the thread's priority, for machines with few cores.
         """
         self.dropped = 0
-        self._items, self._size, self._drop_oldest = items, size, drop_oldest
+        self._items, self._live = items, live
+        self._size = max(size, _LIVE_READY) if live else size
         self._wake, self._yielding = wake, yielding
-        self._ready: deque[T] = deque()
+        self._ready: deque[tuple[float, T]] = deque()  # each with the moment at which it was ready
         self._changed = threading.Condition()
         self._stopping = self._done = self._closed = False
         self._error: BaseException | None = None
@@ -80,7 +87,8 @@ class Prefetch(Generic[T]):
     def take_ready(self, count: int) -> list[T]:
         """Return up to `count` items that are ready now, without waiting."""
         with self._changed:
-            items = [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
+            self._drop_old()
+            items = [self._ready.popleft()[1] for _ in range(min(count, len(self._ready)))]
             self._changed.notify_all()
             return items
 
@@ -111,13 +119,20 @@ class Prefetch(Generic[T]):
 
     def _take(self) -> T:
         if self._ready:
-            item = self._ready.popleft()
+            self._drop_old()
+            _, item = self._ready.popleft()
             self._changed.notify_all()
             return item
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         raise StopIteration
+
+    def _drop_old(self) -> None:
+        oldest_s = time.monotonic() - _LONGEST_WAIT_S
+        while self._live and len(self._ready) > 1 and self._ready[0][0] < oldest_s:
+            self._ready.popleft()
+            self.dropped += 1
 
     def _run(self) -> None:
         error: BaseException | None = None
@@ -140,13 +155,13 @@ class Prefetch(Generic[T]):
     def _put(self, item: T) -> None:
         with self._changed:
             while len(self._ready) >= self._size and not self._stopping:
-                if self._drop_oldest:
+                if self._live:
                     self._ready.popleft()
                     self.dropped += 1
                 else:
                     self._changed.wait(_CHECK_S)
             if not self._closed:
-                self._ready.append(item)
+                self._ready.append((time.monotonic(), item))
             self._changed.notify_all()
         self._signal()
 
@@ -181,7 +196,7 @@ class Merge(Generic[T]):
         """Start to run the iterables.
 
         Args:
-            sources: each runs in a thread of its own and keeps up to two items ready.
+            sources: each runs in a thread of its own and keeps some items ready.
             live: for each source, whether it drops its oldest item when full.
             on_error: called with i and the error that ended source i; the others continue.
             at_once: how many sources run at a time; the next one starts when one has ended. None
@@ -232,8 +247,8 @@ class Merge(Generic[T]):
         """Start the next source; return its number, or -1 when none is left."""
         if not self._waiting:
             return -1
-        source, drops = self._waiting.popleft()
-        self._fetchers.append(Prefetch(source, _KEPT_READY, drops, self._wake, yielding=True))
+        source, live = self._waiting.popleft()
+        self._fetchers.append(Prefetch(source, _KEPT_READY, live, self._wake, yielding=True))
         return len(self._fetchers) - 1
 
 

@@ -77,8 +77,13 @@ def paint_heatmap(image: Image, result: TagResult, name: str, spec: InputSpec) -
 
 def jpeg(image: Image, width: int, quality: int = 80) -> bytes:
     """A JPEG of a picture, scaled down to at most `width` pixels on either side."""
-    small = image.copy()
-    small.thumbnail((width, width))
+    from PIL import Image
+
+    scale = min(width / max(image.size), 1.0)
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    # Boxes of whole pixels first, then bilinear: a fifth of the time of `thumbnail` for
+    # 720p to 640 pixels.
+    small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=quality)
     return stream.getvalue()

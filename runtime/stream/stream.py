@@ -209,16 +209,16 @@ class Stream(Closing):
         size = self._settings.batch + (0 if self.source.live else _WAITING)
         frames = self._read()
         if not self.source.reads_ahead:
-            frames = self._stage(frames, size, drop_oldest=self.source.live, yielding=True)
+            frames = self._stage(frames, size, live=self.source.live, yielding=True)
         ready = self._stage(self._prepare(frames), size, yielding=True)
         yield from self._stage(self._infer(self._batches(ready)), _WAITING)
 
     def _stage(
-        self, items: Iterator[Any], size: int, drop_oldest: bool = False, yielding: bool = False
+        self, items: Iterator[Any], size: int, live: bool = False, yielding: bool = False
     ) -> Iterator[Any]:
         if not (self._settings.overlap and self.source.threaded):
             return items
-        self._stages.append(Prefetch(items, size, drop_oldest, yielding=yielding))
+        self._stages.append(Prefetch(items, size, live, yielding=yielding))
         return self._stages[-1]
 
     def _read(self) -> Iterator[Frame]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -199,11 +199,27 @@ def test_prefetch_is_bounded_and_drops_only_when_told_to() -> None:
     assert len(made) <= 5
     assert list(held) == list(range(100))
     made.clear()
-    live = Prefetch(items(), 3, drop_oldest=True)
+    live = Prefetch(items(), 3, live=True)
     time.sleep(0.2)
     assert len(made) == 100
-    assert list(live) == [97, 98, 99]
-    assert live.dropped == 97
+    assert list(live) == list(range(94, 100))
+    assert live.dropped == 94
+
+
+@pytest.mark.parametrize("take", [lambda live: [next(live)], lambda live: live.take_ready(1)])
+def test_frames_of_a_burst_are_kept_and_none_for_longer_than_a_second(
+    take: Callable[[Prefetch[int]], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network delivers several frames at once; a slow machine must not fall behind."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    live = Prefetch(iter(range(5)), 1, live=True)
+    live._thread.join()
+    assert take(live) == [0]
+    now[0] = 0.9
+    assert (take(live), live.dropped) == ([1], 0)
+    now[0] = 2.0
+    assert (take(live), live.dropped) == ([4], 2)
 
 
 def test_a_full_prefetch_can_be_closed() -> None:
