@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from taidpt.runtime.results import TagResult
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["jpeg", "letterbox", "paint_heatmap", "rgb_image"]
+__all__ = ["font", "jpeg", "letterbox", "paint_heatmap", "paint_regions", "rgb_image"]
 
 # Dark blue through violet and orange to pale yellow. Lightness rises, so it also works in grey.
 _HEAT = np.array(
@@ -73,6 +76,41 @@ def paint_heatmap(image: Image, result: TagResult, name: str, spec: InputSpec) -
     painted = image.copy()
     painted.paste(colours, (left, top), opacity.resize(inner, Image.Resampling.BICUBIC))
     return painted
+
+
+def paint_regions(image: Image, regions: Mapping[str, Sequence[Sequence[float]]]) -> Image:
+    """Draw the outlines of named polygons.
+
+    Args:
+        image: the frame, RGB.
+        regions: name → corners (x, y), in parts of the picture from 0 to 1.
+    """
+    from PIL import ImageDraw
+
+    painted = image.copy()
+    draw = ImageDraw.Draw(painted)
+    width = max(image.width // 320, 1)
+    letters = font(12 * width)
+    for name, points in regions.items():
+        corners = [(x * (image.width - 1), y * (image.height - 1)) for x, y in points]
+        for ink, breadth in (("black", 3 * width), ("white", width)):  # seen on any picture
+            draw.line([*corners, *corners[:2]], ink, breadth, joint="curve")
+        top = min(corners, key=lambda corner: corner[1])
+        draw.text(top, name, "white", letters, stroke_width=width, stroke_fill="black")
+    return painted
+
+
+@functools.lru_cache(maxsize=4)
+def font(size: int) -> Any:
+    """A font of this height in pixels."""
+    from PIL import ImageFont
+
+    with contextlib.suppress(OSError):  # has more letters than Pillow's own font
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    try:
+        return ImageFont.load_default(size)
+    except (TypeError, OSError):  # Pillow before 10.1 or without FreeType
+        return ImageFont.load_default()
 
 
 def jpeg(image: Image, width: int, quality: int = 80) -> bytes:

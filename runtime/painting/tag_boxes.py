@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taidpt.runtime.bank.thresholds import is_from_texts
 from taidpt.runtime.bundle.input_spec import InputSpec
-from taidpt.runtime.painting.drawing import letterbox, paint_heatmap, rgb_image
+from taidpt.runtime.painting.drawing import font, letterbox, paint_heatmap, rgb_image
 from taidpt.runtime.printable import clock_text, printable
 from taidpt.runtime.results import Tag, Vocabulary
 from taidpt.runtime.stream.moment import Moment
@@ -103,7 +101,7 @@ class _Canvas:
         self._draw = ImageDraw.Draw(image, "RGBA")
         self._width, self._height = image.size
         self._size = max(_LEAST_SIZE, round(min(image.size) / _LINES_A_SIDE))
-        self._font = _font(self._size)
+        self._font = font(self._size)
         self._pad = max(3, self._size // 3)
         self._row = round(self._size * 2.35)
         self._box_width = min(self._width - 2 * self._pad, self._size * _WIDTH_IN_SIZES)
@@ -166,15 +164,3 @@ class _Canvas:
         while text and self._draw.textlength(f"{text}…", font=self._font) > width:
             text = text[:-1]
         return f"{text}…"
-
-
-@functools.lru_cache(maxsize=4)
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    with contextlib.suppress(OSError):  # has more letters than Pillow's own font
-        return ImageFont.truetype("DejaVuSans.ttf", size)
-    try:
-        return ImageFont.load_default(size)
-    except (TypeError, OSError):  # Pillow before 10.1 or without FreeType
-        return ImageFont.load_default()

@@ -7,13 +7,14 @@ from typing import Any
 
 from starlette.responses import Response
 
-from taidpt.runtime.painting.drawing import jpeg, paint_heatmap, rgb_image
+from taidpt.runtime.painting.drawing import jpeg, paint_heatmap, paint_regions, rgb_image
 from taidpt.runtime.results import TagResult
 from taidpt.runtime.serve.feed import Feed, tags_of
 from taidpt.runtime.serve.live_picture import BOUNDARY, LivePicture, live_parts
 from taidpt.runtime.serve.operations import Answer, Call, Operation, RefusedError
 from taidpt.runtime.serve.schema import Schema, array, integer, nullable, number, object_of, text
 from taidpt.runtime.serve.streams import EndlessResponse, Seats
+from taidpt.runtime.serve.tags_api import BUNDLE_ID, group_of
 from taidpt.runtime.serve.uploads import PICTURES, decode_pictures
 from taidpt.runtime.sites.site import Camera, Site
 from taidpt.runtime.sites.store import EventQuery, StoredEvent
@@ -36,8 +37,11 @@ _SCORED_TAG = object_of(
     probability=nullable(number("Calibrated; null before calibration.")),
     threshold=number("The score that turns the tag on."),
 )
+_ZONE_ID = text("The zone's id.", 64)
+_POINT = array(number("x or y."), "x and y in parts of the picture, 0 to 1.")
 _CAMERA = object_of(
     id=_CAMERA_ID,
+    bundle=text("Id of the bundle that tags it.", 64),
     address=text("Where it is, without passwords.", 2000),
     state=text("How it is.", enum=["connecting", "running", "stopped"]),
     error=nullable(text("Why it cannot be opened.", 2000)),
@@ -48,6 +52,14 @@ _CAMERA = object_of(
     reconnects=integer("How often it was opened again.", 0, _LARGEST_ID),
     viewers=integer("Viewers of its live picture.", 0, _LARGEST_ID),
     on=array(_TAG_NAME, "Tags that are on."),
+    zones=array(
+        object_of(
+            id=_ZONE_ID,
+            points=array(_POINT, "Its corners."),
+            tags=array(_TAG_NAME, "Tags that are looked for; all, where it is empty."),
+        ),
+        "Its regions.",
+    ),
 )
 _EVENT = object_of(
     id=integer("Its number; 0 where it could not be stored.", 0, _LARGEST_ID),
@@ -63,6 +75,7 @@ _EVENT = object_of(
     has_clip={"type": "boolean"},
 )
 _BYTES: Schema = {"type": "string", "format": "binary"}
+_YES_OR_NO: Schema = {"type": "boolean", "default": False}
 
 
 class Api:
@@ -94,7 +107,11 @@ class Api:
                 self._camera_tags,
                 Answer(
                     "Its best tags, and all that are on.",
-                    object_of(camera=_CAMERA_ID, tags=array(_SCORED_TAG)),
+                    object_of(
+                        camera=_CAMERA_ID,
+                        tags=array(_SCORED_TAG),
+                        zones=array(object_of(id=_ZONE_ID, on=array(_TAG_NAME, "Tags on in it."))),
+                    ),
                 ),
                 camera,
                 {"top": integer("How many of the best.", 1, 100_000, default=20)},
@@ -105,6 +122,7 @@ class Api:
                 self._snapshot,
                 jpeg_answer,
                 camera,
+                {"zones": {**_YES_OR_NO, "description": "Draw the camera's zones on it."}},
                 errors=(404,),
             ),
             Operation(
@@ -170,7 +188,8 @@ class Api:
                 *("GET", "/v1/stream", "stream", "Tags and events as they come."),
                 self._stream,
                 Answer(
-                    "Server-sent events `tags`, `event` and `bank`; resumable by Last-Event-ID.",
+                    "Server-sent events `tags`, `event`, `bank` and `tower`; resumable by "
+                    "Last-Event-ID.",
                     {"type": "string"},
                     "text/event-stream",
                 ),
@@ -182,13 +201,16 @@ class Api:
                     "For each picture its tags, best first.",
                     object_of(pictures=array(object_of(tags=array(_UPLOADED_TAG)))),
                 ),
-                query={"top": integer("How many of the best.", 1, 100_000, default=20)},
+                query={
+                    "top": integer("How many of the best.", 1, 100_000, default=20),
+                    "bundle": BUNDLE_ID,
+                },
                 body={
                     "application/json": object_of(pictures=PICTURES),
                     **dict.fromkeys(("image/jpeg", "image/png", "image/webp"), _BYTES),
                     "application/octet-stream": _BYTES,
                 },
-                errors=(415, 422),
+                errors=(404, 415, 422),
             ),
         ]
 
@@ -196,9 +218,7 @@ class Api:
         site, store = self._site, self._site.store
         return {
             "ready": site.ready,
-            "device": str(site.tagger.device),
             "uptime_s": time.monotonic() - self._began_s,
-            "tags": len(site.tagger.names),
             "events": {
                 "bytes": store.size,
                 "waiting": store.waiting,
@@ -218,33 +238,43 @@ class Api:
         status = source.status
         return {
             "id": camera.id,
+            "bundle": camera.bundle,
             "address": status.address,
             "state": status.state,
             "error": status.error or None,
             "age_s": None if status.last_s is None else time.monotonic() - status.last_s,
             "frames": status.frames,
             "tagged": camera.tagged,
-            "dropped": self._site.dropped(camera.id),
+            "dropped": self._site.group_of(camera).dropped(camera.id),
             "reconnects": source.reconnects,
             "viewers": self._pictures[camera.id].viewers,
             "on": [] if moment is None else list(moment.on),
+            "zones": [
+                {"id": zone.config.id, "points": zone.config.points, "tags": zone.config.tags}
+                for zone in tuple(camera.zones)
+            ],
         }
 
     def _camera_tags(self, call: Call) -> dict[str, Any]:
         camera = self._camera(call)
         if camera.latest is None:
-            return {"camera": camera.id, "tags": []}
+            return {"camera": camera.id, "tags": [], "zones": []}
         return tags_of(camera, camera.latest, call.values["top"])
 
     def _snapshot(self, call: Call) -> Response:
-        moment = self._moment(call)
-        return _jpeg(jpeg(rgb_image(moment.frame.picture), _SNAPSHOT_WIDTH))
+        camera, moment = self._camera(call), self._moment(call)
+        picture = rgb_image(moment.frame.picture)
+        if call.values["zones"]:
+            zones = {zone.config.id: zone.config.points for zone in tuple(camera.zones)}
+            picture = paint_regions(picture, zones)
+        return _jpeg(jpeg(picture, _SNAPSHOT_WIDTH))
 
     def _heatmap(self, call: Call) -> Response:
         moment, tag = self._moment(call), call.values["tag"]
         if tag not in moment.result.vocabulary.names:
             raise RefusedError(404, f"there is no tag {tag!r}")
-        spec = self._site.tagger.bundle.manifest.input
+        tagger = self._site.group_of(self._camera(call)).tagger
+        spec = tagger.bundle.manifest.input
         picture = paint_heatmap(rgb_image(moment.frame.picture), moment.result, tag, spec)
         return _jpeg(jpeg(picture, _SNAPSHOT_WIDTH))
 
@@ -294,7 +324,7 @@ class Api:
     def _tag(self, call: Call) -> dict[str, Any]:
         single = isinstance(call.body, bytes)
         pictures = decode_pictures([call.body] if single else call.body["pictures"])
-        results = self._site.tagger.tag_batch(pictures)
+        results = group_of(self._site, call).tagger.tag_batch(pictures)
         return {"pictures": [_tagged(result, call.values["top"]) for result in results]}
 
     def _camera(self, call: Call) -> Camera:
@@ -328,9 +358,7 @@ _HEALTH = Answer(
     "How the service is.",
     object_of(
         ready={"type": "boolean"},
-        device=text("What runs the graph.", 200),
         uptime_s=number("Seconds since the start."),
-        tags=integer("Number of tags.", 1, _LARGEST_ID),
         events=object_of(
             bytes=integer("Size of the store.", 0, _LARGEST_ID),
             waiting=integer("Events that are not written yet.", 0, _LARGEST_ID),

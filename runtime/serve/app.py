@@ -24,9 +24,8 @@ from taidpt.runtime.serve.live_picture import LivePicture
 from taidpt.runtime.serve.metrics import Metrics
 from taidpt.runtime.serve.operations import error, openapi, routes
 from taidpt.runtime.serve.security import COOKIE, Guard, Limits, cookie_value, same_text
-from taidpt.runtime.serve.tags_api import TagsApi
-from taidpt.runtime.sites.bank_edits import BankEdits
-from taidpt.runtime.sites.site import Camera, Site
+from taidpt.runtime.serve.tags_api import TagsApi, described_tower
+from taidpt.runtime.sites.site import Camera, CameraGroup, Site
 from taidpt.runtime.stream.moment import Moment
 
 __all__ = ["make_app"]
@@ -39,7 +38,6 @@ _LARGEST_FORM = 4096
 def make_app(
     site: Site,
     feed: Feed,
-    edits: BankEdits,
     metrics: Metrics,
     token: str | None = None,
     limits: Limits | None = None,
@@ -49,14 +47,14 @@ def make_app(
     Args:
         site: what is served.
         feed: gets the events of the site's store.
-        edits: changes the tags.
         metrics: what Prometheus reads.
         token: what clients need; None needs none.
         limits: what one client may ask for.
     """
     pictures = {camera.id: LivePicture(camera) for camera in site.cameras.values()}
-    operations = Api(site, feed, pictures).operations() + TagsApi(site, edits).operations()
-    edits.on_change = lambda: feed.announce("bank", {"tags": len(site.tagger.names)})
+    operations = Api(site, feed, pictures).operations() + TagsApi(site).operations()
+    for group in site.groups.values():
+        _announce_changes(group, feed)
     document = openapi(operations, token is not None)
 
     def offer(camera: Camera, moment: Moment) -> None:
@@ -104,6 +102,19 @@ def make_app(
     )
     app.state.end_streams, app.state.pictures = end_streams, pictures
     return app
+
+
+def _announce_changes(group: CameraGroup, feed: Feed) -> None:
+    """Tell every page when the tags change, and while the text tower is loaded."""
+    bundle, tower = group.config.id, group.edits.tower
+
+    def changed() -> None:
+        feed.announce("bank", {"bundle": bundle, "tags": len(group.tagger.names)})
+
+    def loaded() -> None:
+        feed.announce("tower", {"bundle": bundle, **described_tower(tower)})
+
+    group.edits.on_change, tower.on_change = changed, loaded
 
 
 async def _page(request: Request) -> Response:

@@ -43,6 +43,7 @@ def tags_of(camera: Camera, moment: Moment, most: int) -> dict[str, Any]:
             }
             for tag in (*best, *rest)
         ],
+        "zones": [{"id": zone.config.id, "on": list(zone.on)} for zone in tuple(camera.zones)],
     }
 
 

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 
 from taidpt.runtime.measuring.power import find_cards, find_rails
 from taidpt.runtime.measuring.profile import Profile
-from taidpt.runtime.sites.bank_edits import BankEdits
 from taidpt.runtime.sites.site import Camera, Site
 from taidpt.runtime.stream.moment import Moment
 
@@ -47,7 +46,7 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, site: Site, edits: BankEdits) -> None:
+    def __init__(self, site: Site) -> None:
         """Begin to observe a site that has not started."""
         self._registry = CollectorRegistry()
         stages = Histogram(
@@ -57,7 +56,8 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        site.stream.profile = _ObservedProfile(stages)
+        for group in site.groups.values():
+            group.stream.profile = _ObservedProfile(stages)
         events: Counter[tuple[str, str, str]] = Counter()
 
         def count(camera: Camera, moment: Moment) -> None:
@@ -65,7 +65,7 @@ class Metrics:
                 events[camera.id, event.tag, event.kind] += 1
 
         site.listeners.append(count)
-        self._registry.register(_SiteCollector(site, edits, events))
+        self._registry.register(_SiteCollector(site, events))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 
@@ -77,8 +77,8 @@ class Metrics:
 class _SiteCollector(Collector):
     """Counts that the site holds anyway."""
 
-    def __init__(self, site: Site, edits: BankEdits, events: Counter[tuple[str, str, str]]) -> None:
-        self._site, self._edits, self._events = site, edits, events
+    def __init__(self, site: Site, events: Counter[tuple[str, str, str]]) -> None:
+        self._site, self._events = site, events
         self._rails = [*find_rails(Path("/sys/class/hwmon")), *find_cards()]
         self._began = time.time()
 
@@ -86,12 +86,15 @@ class _SiteCollector(Collector):
         """The metrics now."""
         yield from self._cameras()
         yield from self._store()
-        bank = GaugeMetricFamily("taidpt_bank_age_seconds", "Seconds since the tags changed.")
-        edits = self._edits.edits
-        bank.add_metric((), time.time() - (edits[-1].at if edits else self._began))
-        yield bank
-        tags = GaugeMetricFamily("taidpt_tags", "Tags in the bank.")
-        tags.add_metric((), len(self._site.tagger.names))
+        age = GaugeMetricFamily(
+            "taidpt_bank_age_seconds", "Seconds since the tags changed.", labels=("bundle",)
+        )
+        tags = GaugeMetricFamily("taidpt_tags", "Tags in the bank.", labels=("bundle",))
+        for name, group in self._site.groups.items():
+            edits = group.edits.edits
+            age.add_metric((name,), time.time() - (edits[-1].at if edits else self._began))
+            tags.add_metric((name,), len(group.tagger.names))
+        yield age
         yield tags
         events = CounterMetricFamily(
             "taidpt_events", "Tags that went on or off.", labels=("camera", "tag", "kind")
@@ -114,7 +117,7 @@ class _SiteCollector(Collector):
             "taidpt_tagged_frames": ("Frames that were tagged.", lambda c: c.tagged),
             "taidpt_dropped_frames": (
                 "Frames that newer ones replaced.",
-                lambda c: self._site.dropped(c.id),
+                lambda c: self._site.group_of(c).dropped(c.id),
             ),
             "taidpt_reconnects": (
                 "Times a camera was opened again.",

@@ -20,7 +20,8 @@ from taidpt.runtime.sinks.base import Sink
 from taidpt.runtime.sinks.mqtt import open_mqtt
 from taidpt.runtime.sinks.webhook import open_webhook
 from taidpt.runtime.sites.bank_edits import BankEdits
-from taidpt.runtime.sites.config import CameraConfig, SiteConfig
+from taidpt.runtime.sites.camera_group import CameraGroup
+from taidpt.runtime.sites.config import BundleConfig, CameraConfig, SiteConfig
 from taidpt.runtime.sites.home_assistant import HomeAssistant
 from taidpt.runtime.sites.site import Site
 from taidpt.runtime.sites.site_file import read_site
@@ -29,7 +30,7 @@ from taidpt.runtime.storage.atomic import try_lock
 from taidpt.runtime.tag.terminal import log_to_stderr
 from taidpt.runtime.tagger.tagger import Tagger
 
-__all__ = ["config_from_options", "run_serve"]
+__all__ = ["config_from_options", "open_group", "run_serve"]
 
 _LOG = logging.getLogger("taidpt.runtime")
 # Connections at once, above which the rest is answered with 503.
@@ -60,7 +61,7 @@ def config_from_options(
         return read_site(path, given)
     if bundle is None:
         raise InputError("no bundle; give BUNDLE and a SOURCE, or --config site.yaml")
-    return SiteConfig(**{"cameras": (), **given})
+    return SiteConfig(**given)
 
 
 def run_serve(config: SiteConfig, verbose: bool = False) -> None:
@@ -80,27 +81,24 @@ def run_serve(config: SiteConfig, verbose: bool = False) -> None:
         token = read_token(config.token_file, config.host)
         listening = stack.enter_context(_listen(config))
         _lock_folder(config)
-        tagger = stack.enter_context(_open_tagger(config))
-        edits = BankEdits(tagger, config.folder / "banks", config.prompts)
-        if config.bank is not None:
-            edits.start_with(config.bank)
+        groups = [stack.enter_context(open_group(one, config)) for one in config.models]
         relay = _Relay()
         store = stack.enter_context(
             EventStore(config.folder / "events.sqlite", config.retention, relay)
         )
-        site = stack.enter_context(Site(config, tagger, store, _open_sinks(config, stack)))
+        site = stack.enter_context(Site(config, groups, store, _open_sinks(config, stack)))
         _open_rule_sinks(site, stack)
         feed = Feed(site)
         relay.receivers += [feed.on_event, site.keep_clip]
         if config.home_assistant is not None:
             house = stack.enter_context(HomeAssistant(config.home_assistant, site))
             relay.receivers.append(house.on_event)
-        metrics = Metrics(site, edits)
-        app = make_app(site, feed, edits, metrics, token)
+        app = make_app(site, feed, Metrics(site), token)
         site.start()
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        _LOG.info("on %s; the page is at http://%s:%d", tagger.device, shown, port)
+        devices = dict.fromkeys(str(group.tagger.device) for group in groups)
+        _LOG.info("on %s; the page is at http://%s:%d", ", ".join(devices), shown, port)
         with _served(app, listening), Systemd(lambda: site.ready):
             _wait(site)
         if site.failure is not None:
@@ -189,14 +187,23 @@ def _lock_folder(config: SiteConfig) -> None:
         )
 
 
-def _open_tagger(config: SiteConfig) -> Tagger:
-    return Tagger.load(
-        config.bundle,
+def open_group(bundle: BundleConfig, config: SiteConfig) -> CameraGroup:
+    """The cameras of a bundle with its tagger; closing it closes all."""
+    tagger = Tagger.load(
+        bundle.path,
         device=config.device,
         threads=config.threads,
         trust_engine=config.trust_engine,
         resize=config.resize,
     )
+    try:
+        edits = BankEdits(tagger, config.banks_of(bundle), bundle.prompts)
+        if bundle.bank is not None:
+            edits.start_with(bundle.bank)
+        return CameraGroup(bundle, config, tagger, edits)
+    except BaseException:
+        tagger.close()
+        raise
 
 
 def _open_sinks(config: SiteConfig, stack: contextlib.ExitStack) -> list[Sink]:

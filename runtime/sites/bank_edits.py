@@ -16,7 +16,7 @@ import numpy as np
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, join_banks
 from taidpt.runtime.bank.thresholds import Thresholds
 from taidpt.runtime.errors import InputError, TaidptError
-from taidpt.runtime.sites.names_to_bank import names_to_bank
+from taidpt.runtime.sites.text_tower import TextTower
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.tagger.active_bank import check_fit
@@ -50,6 +50,11 @@ class BankEdits:
     """The tagger's bank with a history in a folder: `edits.json`, and a bank file an edit.
 
     Methods may be called by several threads; changes are applied one after another.
+
+    Attributes:
+        edits: the present bank and those before it; empty before the first edit.
+        tower: makes rows of names.
+        on_change: called after each change.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class BankEdits:
             InputError: the history is damaged.
         """
         self._tagger, self._folder = tagger, folder
-        self._prompts, self.on_change = prompts, on_change
+        self.tower, self.on_change = TextTower(tagger.bundle, prompts), on_change
         self._lock = threading.Lock()
         self.edits = self._read()
         if len(self.edits) > 1:
@@ -92,13 +97,13 @@ class BankEdits:
         self._change(lambda _: bank, what)
 
     def add(self, names: Sequence[str]) -> None:
-        """Add tags by name, with the text tower; errors as of `names_to_bank`."""
+        """Add tags by name, with the text tower; errors as of `TextTower.bank`."""
         known = set(self._tagger.names)
         for name in names:
             if name in known:
                 raise InputError(f"the bank has the tag {name!r} already")
             known.add(name)
-        self.join(names_to_bank(names, self._tagger.bundle, self._prompts))
+        self.join(self.tower.bank(names))
 
     def join(self, bank: ClassBank) -> None:
         """Add the tags of a bank.

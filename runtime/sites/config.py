@@ -13,9 +13,11 @@ from taidpt.runtime.sources.address import parse_address
 from taidpt.runtime.storage.user_folders import state_folder
 
 __all__ = [
+    "BundleConfig",
     "CameraConfig",
     "ClipConfig",
     "HomeAssistantConfig",
+    "ItemError",
     "Retention",
     "RuleConfig",
     "SiteConfig",
@@ -29,8 +31,20 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)")
 
 
+class ItemError(InputError):
+    """A value that does not fit the others of its site.
+
+    Attributes:
+        item: the part of the configuration that is wrong.
+    """
+
+    def __init__(self, item: object, reason: str) -> None:
+        super().__init__(reason)
+        self.item = item
+
+
 def _check_id(what: str, text: str) -> None:
-    """Raise InputError unless a text can be the id of a camera, a zone or a rule."""
+    """Raise InputError unless a text can be the id of a camera, a bundle, a zone or a rule."""
     if not _ID.fullmatch(text):
         raise InputError(
             f"{what} {text!r}: an id has 1 to 64 of the letters a-z, A-Z, digits, - and _, and "
@@ -39,16 +53,42 @@ def _check_id(what: str, text: str) -> None:
 
 
 def _distinct(what: str, items: Sequence[Any]) -> list[str]:
-    ids = [item.id for item in items]
-    for name in ids:
-        if ids.count(name) > 1:
-            raise InputError(f"two {what} have the id {name!r}")
+    ids: list[str] = []
+    for item in items:
+        if item.id in ids:
+            raise ItemError(item, f"two {what} have the id {item.id!r}")
+        ids.append(item.id)
     return ids
 
 
-def _refer(owner: str, what: str, name: str | None, known: Sequence[str]) -> None:
+def _refer(kind: str, item: Any, what: str, known: Sequence[str]) -> None:
+    """Raise ItemError if an item names a camera, a bundle or a zone that does not exist."""
+    name = getattr(item, what)
     if name is not None and name not in known:
-        raise InputError(f"{owner}: there is no {what} {name!r}; there are: {', '.join(known)}")
+        raise ItemError(
+            item,
+            f"{kind} {item.id!r}: there is no {what} {name!r}; there are: {', '.join(known)}",
+        )
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """One bundle: the cameras that name it are tagged together.
+
+    Attributes:
+        id: its name in addresses.
+        path: its folder.
+        bank: class bank to begin with; None: the last one that was edited here, or the bundle's.
+        prompts: prompts file for names that are added; None: templates.
+    """
+
+    id: str
+    path: str
+    bank: str | None = None
+    prompts: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_id("bundle", self.id)
 
 
 @dataclass(frozen=True)
@@ -60,12 +100,14 @@ class CameraConfig:
         source: a camera, a stream or a pipeline; a file is played again and again.
         max_fps: frames that are tagged a second; None takes the site's.
         roi: part of each frame as "x,y,width,height" in pixels; None uses the whole frame.
+        bundle: id of the bundle that tags it; None where the site has one.
     """
 
     id: str
     source: str
     max_fps: float | None = None
     roi: str | None = None
+    bundle: str | None = None
 
     def __post_init__(self) -> None:
         _check_id("camera", self.id)
@@ -218,15 +260,15 @@ class SiteConfig:
     """Everything that one `taidpt serve` is asked to do.
 
     Attributes:
-        bundle: the folder of the bundle.
+        bundle: the folder of the bundle of all cameras; None where `bundles` has several.
         cameras: at least one.
         host, port: where the page is served.
         token_file: file with the token that a client needs; None needs no token.
         data: folder of events, banks and clips.
-        bank: class bank to begin with; None: the last one that was edited here, or the bundle's.
-        prompts: prompts file for names that are added; None: templates.
+        bank, prompts: of `bundle`, as in `BundleConfig`.
+        bundles: several bundles; each camera names its own.
         device, threads, trust_engine, resize: as in `Tagger.load`.
-        batch: frames in one run of the graph; None: one for each camera, 8 at most.
+        batch: frames in one run of the graph; None: one for each camera of a bundle, 8 at most.
         max_fps: frames of a camera that are tagged a second.
         smoothing, min_on, min_off: as in `StreamSettings`, in seconds.
         skip_still: as in `StreamSettings`.
@@ -237,14 +279,15 @@ class SiteConfig:
         retention: how long events are kept.
     """
 
-    bundle: str
-    cameras: tuple[CameraConfig, ...]
+    bundle: str | None = None
+    cameras: tuple[CameraConfig, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
     token_file: str | None = None
     data: str = field(default_factory=lambda: str(state_folder() / "serve"))
     bank: str | None = None
     prompts: str | None = None
+    bundles: tuple[BundleConfig, ...] = ()
     device: str = "auto"
     threads: int | None = None
     trust_engine: bool = False
@@ -267,20 +310,50 @@ class SiteConfig:
         if not self.cameras:
             raise InputError("there is no camera; give a SOURCE, or `cameras` in --config")
         cameras = _distinct("cameras", self.cameras)
+        self._check_bundles()
         zones = _distinct("zones", self.zones)
         _distinct("rules", self.rules)
         for zone in self.zones:
-            _refer(f"zone {zone.id!r}", "camera", zone.camera, cameras)
+            _refer("zone", zone, "camera", cameras)
         for rule in self.rules:
-            _refer(f"rule {rule.id!r}", "camera", rule.camera, cameras)
-            _refer(f"rule {rule.id!r}", "zone", rule.zone, zones)
+            _refer("rule", rule, "camera", cameras)
+            _refer("rule", rule, "zone", zones)
         if not 0 <= self.port <= 65535:
             raise InputError(f"port should be from 0 to 65535, got {self.port}")
 
+    def _check_bundles(self) -> None:
+        if not self.bundles:
+            if self.bundle is None:
+                raise InputError("there is no bundle; give BUNDLE, or `bundle` in --config")
+        elif self.bundle or self.bank or self.prompts:
+            raise InputError(
+                "`bundle`, `bank` and `prompts` are for sites of one bundle; in `bundles` each has "
+                "its own `path`, `bank` and `prompts`"
+            )
+        ids = _distinct("bundles", self.models)
+        for camera in self.cameras:
+            _refer("camera", camera, "bundle", ids)
+            if camera.bundle is None and len(ids) > 1:
+                raise ItemError(
+                    camera, f"camera {camera.id!r} needs a `bundle`; there are: {', '.join(ids)}"
+                )
+        for model in self.models:
+            if not self.cameras_of(model):
+                raise ItemError(model, f"no camera names the bundle {model.id!r}")
+
     @property
-    def batch_size(self) -> int:
-        """Frames in one run of the graph."""
-        return self.batch or min(len(self.cameras), 8)
+    def models(self) -> tuple[BundleConfig, ...]:
+        """The bundles; where there is one without an id, it is "main"."""
+        return self.bundles or (BundleConfig("main", str(self.bundle), self.bank, self.prompts),)
+
+    def cameras_of(self, bundle: BundleConfig) -> tuple[CameraConfig, ...]:
+        """The cameras that a bundle tags."""
+        is_only = len(self.models) == 1
+        return tuple(one for one in self.cameras if is_only or one.bundle == bundle.id)
+
+    def banks_of(self, bundle: BundleConfig) -> Path:
+        """The folder of a bundle's edited banks."""
+        return self.folder / "banks" / (bundle.id if self.bundles else "")
 
     @property
     def folder(self) -> Path:

@@ -50,7 +50,7 @@ class HomeAssistant(Closing):
         self._node = config.topic.replace("/", "_")
         self._connected = False
         self._published: set[str] = set()  # discovery topics
-        self._names: tuple[str, ...] = ()
+        self._names: dict[str, tuple[str, ...]] = {}  # by camera
         self._scores_s: dict[str, float] = {}
         self._up: dict[str, bool] = {}
         self._lock = threading.RLock()
@@ -106,11 +106,11 @@ class HomeAssistant(Closing):
         """Publish what changed; called in the tagging thread."""
         if not self._connected:
             return
-        if moment.result.vocabulary.names != self._names:
+        if moment.result.vocabulary.names != self._names.get(camera.id):
             with self._lock:
                 self._publish_all()
         for event in moment.events:
-            if event.tag in self._names:
+            if event.tag in self._names[camera.id]:
                 self._publish_state(camera.id, event.tag, event.kind == "on")
         now = time.monotonic()
         if now - self._scores_s.get(camera.id, -_SCORES_S) >= _SCORES_S:
@@ -120,7 +120,10 @@ class HomeAssistant(Closing):
                 self._publish_camera(other)
 
     def _publish_all(self) -> None:
-        self._names = self._site.tagger.names
+        self._names = {
+            camera.id: self._site.group_of(camera).tagger.names
+            for camera in self._site.cameras.values()
+        }
         entities = dict(self._entities())
         for topic in self._published - set(entities):
             self._publish(topic, b"")
@@ -132,7 +135,7 @@ class HomeAssistant(Closing):
         for camera in self._site.cameras.values():
             self._publish_camera(camera)
             on = camera.latest.on if camera.latest is not None else ()
-            for name in self._names:
+            for name in self._names[camera.id]:
                 self._publish_state(camera.id, name, name in on)
 
     def _publish_camera(self, camera: Camera) -> None:
@@ -154,7 +157,7 @@ class HomeAssistant(Closing):
     def _entities(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Discovery topic and content of each entity."""
         for camera in self._site.cameras:
-            for name in self._names:
+            for name in self._names[camera]:
                 slug = _slug(name)
                 state = {"state_topic": self._topic(camera, slug, "state")}
                 yield self._entity("binary_sensor", camera, slug, name, state)
@@ -173,6 +176,7 @@ class HomeAssistant(Closing):
         self, component: str, camera: str, slug: str, name: str, more: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
         own_id = f"{self._node}_{camera}_{slug}"
+        tagger = self._site.group_of(self._site.cameras[camera]).tagger
         entity = {
             "name": name,
             "unique_id": own_id,
@@ -186,7 +190,7 @@ class HomeAssistant(Closing):
                 "identifiers": [f"{self._node}_{camera}"],
                 "name": camera,
                 "manufacturer": "taidpt",
-                "model": self._site.tagger.bundle.path.name,
+                "model": tagger.bundle.path.name,
                 "sw_version": __version__,
             },
             "origin": {"name": "taidpt", "sw_version": __version__},

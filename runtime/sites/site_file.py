@@ -12,7 +12,7 @@ from typing import Any
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
-from taidpt.runtime.sites.config import SiteConfig
+from taidpt.runtime.sites.config import ItemError, SiteConfig
 from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = ["read_site"]
@@ -57,6 +57,7 @@ class _Reader:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._lines: dict[int, int] = {}  # of each object, by its `id`
 
     def read(self, node: Any, kind: Any, where: str, given: Mapping[str, Any] | None = None) -> Any:
         """A value of this type."""
@@ -95,11 +96,16 @@ class _Reader:
             if required and field.name not in values:
                 self._fail_at(node, f"{where} needs the key {field.name.rstrip('_')!r}")
         try:
-            return kind(**values)
+            made = kind(**values)
         except InputError as error:
             if str(error).startswith(f"{self._path}:"):
                 raise
-            raise InputError(f"{self._path}:{_line(node)}: {error}") from None
+            line = _line(node)
+            if isinstance(error, ItemError):
+                line = self._lines.get(id(error.item), line)
+            raise InputError(f"{self._path}:{line}: {error}") from None
+        self._lines[id(made)] = _line(node)
+        return made
 
     def _tuple(self, node: Any, kinds: tuple[Any, ...], where: str) -> tuple[Any, ...]:
         if node.id != "sequence":

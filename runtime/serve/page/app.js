@@ -22,6 +22,7 @@ async function describe() {
     }
     cameras.get(described.id).describe(described);
   }
+  byId("zones-choice").hidden = !answer.cameras.some((described) => described.zones.length);
   const running = answer.cameras.filter((described) => described.state === "running").length;
   byId("summary").textContent = connected
     ? `${running} of ${answer.cameras.length} ${answer.cameras.length === 1 ? "camera runs" : "cameras run"}`
@@ -30,12 +31,15 @@ async function describe() {
 
 const describeQuietly = () => describe().catch(() => (byId("summary").textContent = "Not connected; trying again …"));
 
+byId("zones").addEventListener("change", () => byId("cameras").classList.toggle("without-zones", !byId("zones").checked));
+
 await describeQuietly();
 listen(
   {
-    tags: (data) => cameras.get(data.camera)?.update(data.tags),
+    tags: (data) => cameras.get(data.camera)?.update(data),
     event: (event) => timeline.add(event),
-    bank: () => tags.load(),
+    bank: (data) => tags.changed(data),
+    tower: (data) => tags.loading(data),
   },
   (state) => {
     connected = state;

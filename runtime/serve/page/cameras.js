@@ -1,5 +1,6 @@
-// A card a camera: its picture, its tags as bars around their thresholds, a tag's heatmap on click.
-import { make } from "./dom.js";
+// A card a camera: its picture with its zones, its tags as bars around their thresholds, a tag's
+// heatmap on click.
+import { drawn, make } from "./dom.js";
 
 const BARS = 8;
 const MARK = 60; // where every bar has its threshold, in percent of its length
@@ -9,6 +10,7 @@ export class Camera {
     this.id = described.id;
     this.picture = make("img", { alt: `Live picture of ${this.id}`, className: "picture" });
     this.heat = make("img", { alt: "", className: "heat", hidden: true });
+    this.zones = drawn("svg", { class: "zones", role: "img" });
     this.state = make("p", { className: "soft state" });
     this.bars = make("ul", { className: "bars", ariaLabel: `Tags of ${this.id}` });
     this.rows = new Map();
@@ -17,14 +19,18 @@ export class Camera {
     this.element = make(
       "article",
       { className: "camera", ariaLabel: this.id },
-      make("div", { className: "frame" }, this.picture, this.heat),
+      make("div", { className: "frame" }, this.picture, this.heat, this.zones),
       make("div", { className: "title" }, make("h3", { textContent: this.id }), this.state),
       this.bars,
     );
+    this.picture.addEventListener("load", () => this.outline());
     this.describe(described);
   }
 
   describe(described) {
+    if (this.described?.zones.length !== described.zones.length) this.size = "";
+    this.described = described;
+    this.outline();
     const slow = described.age_s !== null && described.age_s > 5;
     this.state.textContent =
       described.error ?? (slow ? `no frame for ${described.age_s.toFixed(0)} s` : described.state);
@@ -37,8 +43,35 @@ export class Camera {
     if (old) URL.revokeObjectURL(old);
   }
 
+  // The zones as polygons in pixels of the picture, which the browser then scales as the picture.
+  outline() {
+    const { naturalWidth: width, naturalHeight: height } = this.picture;
+    const zones = this.described.zones;
+    this.zones.toggleAttribute("hidden", !zones.length || !width);
+    if (!width || this.size === `${width} ${height}`) return;
+    this.size = `${width} ${height}`;
+    this.zones.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.zones.setAttribute("aria-label", `Zones: ${zones.map((zone) => zone.id).join(", ")}`);
+    const letters = Math.max(width, (height * 16) / 9) / 24;
+    const shapes = zones.map((zone) => {
+      const corners = zone.points.map(([x, y]) => [x * width, y * height]);
+      const [left, top] = corners.reduce((one, other) => (other[1] < one[1] ? other : one));
+      return drawn(
+        "g", { "data-zone": zone.id },
+        drawn("polygon", { points: corners.join(" ") }),
+        drawn("text", { x: left + letters / 4, y: top + letters, "font-size": letters }, zone.id),
+      );
+    });
+    this.zones.replaceChildren(...shapes);
+  }
+
   // Tags that are on first, then the best of the others, so that rows do not jump with every frame.
-  update(tags) {
+  update({ tags, zones }) {
+    for (const shape of this.zones.children) {
+      const zone = zones.find((one) => one.id === shape.dataset.zone);
+      shape.classList.toggle("on", Boolean(zone?.on.length));
+      shape.lastChild.textContent = [shape.dataset.zone, zone?.on.join(", ")].filter(Boolean).join(": ");
+    }
     const on = tags.filter((tag) => tag.on);
     const shown = [...on, ...tags.filter((tag) => !tag.on)].slice(0, Math.max(BARS, on.length));
     for (const tag of shown) {

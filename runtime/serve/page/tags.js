@@ -1,8 +1,13 @@
-// The tags: thresholds as sliders that show what they would have done, names, banks, undo.
+// The tags of a bundle: thresholds as sliders that show what they would have done, names, banks, undo.
 import { call } from "./api.js";
 import { make } from "./dom.js";
 
 const STEPS = 200;
+const TOWER = {
+  off: "",
+  loading: "Loading the text tower, which takes some seconds …",
+  ready: "The text tower is loaded: a name is added at once.",
+};
 
 export class Tags {
   constructor(byId) {
@@ -13,33 +18,69 @@ export class Tags {
       for (const { target, isIntersecting } of entries) if (isIntersecting) target.reveal();
     });
     byId("search").addEventListener("input", () => this.load());
-    byId("undo").addEventListener("click", () => this.edit(() => call("/v1/bank/undo", { method: "POST" })));
+    byId("bundle").addEventListener("change", () => this.load());
+    byId("undo").addEventListener("click", () => this.edit(() => this.call("/v1/bank/undo", { method: "POST" })));
+    for (const sign of ["focusin", "pointerenter"]) byId("add").addEventListener(sign, () => this.prepare());
     byId("add").addEventListener("submit", (event) => {
       event.preventDefault();
       const names = byId("names").value.split(",").map((name) => name.trim()).filter(Boolean);
       this.edit(async () => {
-        const bank = await call("/v1/tags", { method: "POST", body: { names } });
+        const bank = await this.call("/v1/tags", { method: "POST", body: { names } });
         byId("names").value = "";
         return bank;
-      }, "Adding; the text tower is loaded …");
+      }, this.tower === "ready" ? "Adding …" : "Adding, as soon as the text tower is loaded …");
     });
     byId("examples").addEventListener("submit", async (event) => {
       event.preventDefault();
       const files = [...byId("example-files").files].slice(0, 16);
       const body = { name: byId("example-name").value, pictures: await Promise.all(files.map(base64)) };
-      const done = await this.edit(() => call("/v1/tags/examples", { method: "POST", body }));
+      const done = await this.edit(() => this.call("/v1/tags/examples", { method: "POST", body }));
       if (done) byId("examples").reset();
     });
     byId("upload").addEventListener("change", () => {
       const [file] = byId("upload").files;
-      if (file) this.edit(() => call("/v1/bank/file", { method: "PUT", body: file }));
+      if (file) this.edit(() => this.call("/v1/bank/file", { method: "PUT", body: file }));
       byId("upload").value = "";
     });
   }
 
+  // A request about the bundle that is chosen.
+  call(path, { query = {}, ...rest } = {}) {
+    return call(path, { query: { ...query, bundle: this.byId("bundle").value }, ...rest });
+  }
+
+  // Whoever comes near the field may want to add a name: the text tower is loaded meanwhile.
+  async prepare() {
+    if (this.tower !== "off") return;
+    this.tower = "loading";
+    try {
+      this.loading({ bundle: this.bundle, ...(await this.call("/v1/tags/prepare", { method: "POST" })) });
+    } catch {
+      this.tower = "off"; // why it cannot be is said when a name is added
+    }
+  }
+
+  loading({ bundle, tower, tower_failure }) {
+    if (bundle !== this.bundle) return;
+    this.tower = tower;
+    const line = this.byId("tower");
+    line.textContent = tower_failure ?? TOWER[tower];
+    line.classList.toggle("bad", Boolean(tower_failure));
+  }
+
+  changed({ bundle }) {
+    if (bundle === this.bundle) this.load();
+  }
+
   async load() {
+    const choice = this.byId("bundle");
+    if (!choice.length) {
+      const { bundles } = await call("/v1/bundles");
+      choice.replaceChildren(...bundles.map(({ id, name }) => make("option", { value: id, textContent: `${id} (${name})` })));
+      this.byId("bundle-choice").hidden = bundles.length < 2;
+    }
     const search = this.byId("search").value;
-    const [bank, { tags }] = await Promise.all([call("/v1/bank"), call("/v1/tags", { query: { search, limit: 300 } })]);
+    const [bank, { tags }] = await Promise.all([this.call("/v1/bank"), this.call("/v1/tags", { query: { search, limit: 300 } })]);
     this.show(bank);
     if (this.list.contains(document.activeElement) && document.activeElement.type === "range") {
       const named = new Map(tags.map((tag) => [tag.name, tag]));
@@ -54,6 +95,9 @@ export class Tags {
   }
 
   show(bank) {
+    this.bundle = bank.bundle;
+    this.loading(bank);
+    this.byId("save").href = `/v1/bank/file?${new URLSearchParams({ bundle: bank.bundle })}`;
     const [last] = bank.edits;
     const undo = this.byId("undo");
     undo.disabled = !last;
@@ -110,7 +154,7 @@ export class Tags {
       if (known) return;
       known = { seconds: 0, quantiles: [] };
       try {
-        known = await call("/v1/tags/scores", { query: { tag: row.tag.name } });
+        known = await this.call("/v1/tags/scores", { query: { tag: row.tag.name } });
         row.set(row.tag);
       } catch (error) {
         known = null; // removed meanwhile, or too many questions at once: the next look asks again
@@ -118,10 +162,10 @@ export class Tags {
     };
     slider.addEventListener("input", tell);
     slider.addEventListener("change", () =>
-      this.edit(() => call("/v1/tags", { method: "PATCH", query: { tag: row.tag.name }, body: { on: value() } })));
+      this.edit(() => this.call("/v1/tags", { method: "PATCH", query: { tag: row.tag.name }, body: { on: value() } })));
     rename.addEventListener("click", () => this.rename(row, name, rename));
     remove.addEventListener("click", () =>
-      this.edit(() => call("/v1/tags", { method: "DELETE", query: { tag: row.tag.name } })));
+      this.edit(() => this.call("/v1/tags", { method: "DELETE", query: { tag: row.tag.name } })));
     row.set(tag);
     return row;
   }
@@ -142,7 +186,7 @@ export class Tags {
       if (event.key !== "Enter") return;
       const body = { name: field.value.trim() };
       if (!body.name || body.name === old) return end();
-      await this.edit(() => call("/v1/tags", { method: "PATCH", query: { tag: old }, body }));
+      await this.edit(() => this.call("/v1/tags", { method: "PATCH", query: { tag: old }, body }));
       end();
     });
   }

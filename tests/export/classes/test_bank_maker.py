@@ -21,11 +21,15 @@ from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddi
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import PromptSettings
 from taidpt.runtime import ClassBank, Tagger
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, MissingDependencyError
+from taidpt.runtime.sites import text_tower
+from taidpt.runtime.sites.text_tower import TextTower
 from taidpt.scores import Scoring
 from taidpt.texts.tags import TagSet
 from taidpt.toyworld import assets
 from tests.export.test_exporter import some_prompts
+from tests.runtime.sinks.senders import wait_for
 from tests.taidpt.tiny import VIT, make_clip
 
 pytestmark = pytest.mark.usefixtures("shared_encoders")
@@ -128,6 +132,34 @@ def test_without_a_text_tower_it_says_what_to_install(
         monkeypatch.setattr(importlib, "import_module", no_torch)
         with pytest.raises(MissingDependencyError, match="needs torch, which is not inst"):
             tagger.bank.add("forklift", prompts="templates")
+
+
+def test_the_page_keeps_a_text_tower_warm_for_some_time(home: Path) -> None:
+    bundle = Bundle.load(home / "street.taidpt")
+    states: list[str] = []
+    with TextTower(bundle, str(home / "street.safetensors"), idle_s=2.0) as tower:
+        tower.on_change = lambda: states.append(tower.state)
+        tower.warm()
+        assert tower.state == "loading"
+        bank = tower.bank(["hard hat", "open door"])
+        assert bank.names == ("hard hat", "open door")
+        assert bank.metadata["made_from"] == "prompts"
+        with pytest.raises(InputError, match="stands twice"):
+            tower.bank(["a b", "A b"])
+        assert tower.bank(["forklift"]).names == ("forklift",)
+        assert states == ["loading", "ready"]  # one process for all of it
+        assert wait_for(lambda: tower.state == "off")
+
+
+def test_a_text_tower_that_cannot_be_loaded_says_why(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_tower, "_PROGRAM", "no_such_program")
+    with TextTower(Bundle.load(home / "street.taidpt"), None) as tower:
+        with pytest.raises(InputError, match=r"text tower ended: .*No module named") as error:
+            tower.bank(["forklift"])
+        assert wait_for(lambda: tower.failure == str(error.value))
+        assert tower.state == "off"
 
 
 def run(command: object, *arguments: object) -> str:

@@ -14,13 +14,11 @@ from taidpt.runtime.serve.app import make_app
 from taidpt.runtime.serve.feed import Feed
 from taidpt.runtime.serve.metrics import Metrics
 from taidpt.runtime.serve.security import Limits
-from taidpt.runtime.serve.server import _listen, _Relay, _served
-from taidpt.runtime.sites.bank_edits import BankEdits
+from taidpt.runtime.serve.server import _listen, _Relay, _served, open_group
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
 from taidpt.runtime.sites.home_assistant import HomeAssistant
 from taidpt.runtime.sites.site import Site
 from taidpt.runtime.sites.store import EventStore
-from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.sinks.senders import wait_for
 
 __all__ = ["Answer", "Server", "running"]
@@ -47,6 +45,7 @@ class Server:
 
     def __init__(self, site: Site, app: Any, port: int) -> None:
         self.site, self.app, self.port = site, app, port
+        self.group = next(iter(site.groups.values()))
         self.url = f"http://127.0.0.1:{port}"
 
     def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
@@ -104,22 +103,23 @@ def running(
 ) -> Iterator[Server]:
     """A server of these cameras; with `wait` each has been tagged when it is handed over."""
     cameras = tuple(CameraConfig(f"cam{number}", text) for number, text in enumerate(sources, 1))
-    config = SiteConfig(str(bundle), cameras, port=0, data=str(data), threads=1, **options)
+    named = options.pop("cameras", cameras)
+    first = None if options.get("bundles") else str(bundle)
+    config = SiteConfig(first, named, port=0, data=str(data), device="cpu", threads=1, **options)
     data.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(_listen(config))
-        tagger = stack.enter_context(Tagger.load(bundle, device="cpu", threads=1))
+        groups = [stack.enter_context(open_group(one, config)) for one in config.models]
         relay = _Relay()
         store = EventStore(data / "events.sqlite", config.retention, relay)
         stack.enter_context(store)
-        site = stack.enter_context(Site(config, tagger, store, []))
+        site = stack.enter_context(Site(config, groups, store, []))
         feed = Feed(site)
         relay.receivers += [feed.on_event, site.keep_clip]
         if config.home_assistant is not None:
             house = stack.enter_context(HomeAssistant(config.home_assistant, site))
             relay.receivers.append(house.on_event)
-        edits = BankEdits(tagger, data / "banks", options.get("prompts"))
-        app = make_app(site, feed, edits, Metrics(site, edits), token, limits)
+        app = make_app(site, feed, Metrics(site), token, limits)
         site.start()
         stack.enter_context(_served(app, listening))
         server = Server(site, app, listening.getsockname()[1])

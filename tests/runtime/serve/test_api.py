@@ -39,7 +39,7 @@ def test_cameras_are_described_and_give_pictures(server: Server, video_path: Pat
 
 def test_tags_of_a_camera_are_those_of_its_bundle(server: Server) -> None:
     tags = server.ask("/v1/cameras/cam1/tags?top=3").json["tags"]
-    assert {tag["name"] for tag in tags} <= set(server.site.tagger.names)
+    assert {tag["name"] for tag in tags} <= set(server.group.tagger.names)
     assert len(tags) >= 3
     assert all(tag["threshold"] == 1.0 for tag in tags)
     assert [tag["score"] for tag in tags[:3]] == sorted(
@@ -88,7 +88,7 @@ def test_events_come_in_pages_with_pictures(server: Server) -> None:
 
 
 def test_uploaded_pictures_are_tagged_as_the_tagger_does(server: Server) -> None:
-    expected = server.site.tagger.tag(colour_frame(0))
+    expected = server.group.tagger.tag(colour_frame(0))
     answer = server.ask("/v1/tag?top=5", "POST", picture_file(), Content_Type="image/png")
     (tagged,) = answer.json["pictures"]
     assert [tag["name"] for tag in tagged["tags"]] == [tag.name for tag in expected.tags]
@@ -157,7 +157,13 @@ def test_a_rule_of_a_zone_fires_a_webhook_and_is_an_event(
         )
         zones = {event["zone"] for event in server.ask("/v1/events?tag=dog").json["events"]}
         assert zones == {"", "gate"}
-        assert [zone.config.id for zone in server.site.zones] == ["gate"]  # no patch of the other
+        (zone,) = server.ask("/v1/cameras/cam1").json["zones"]  # no patch of the other
+        assert (zone["id"], zone["tags"], len(zone["points"])) == ("gate", ["dog"], 4)
+        assert {"id": "gate", "on": ["dog"]} in server.ask("/v1/cameras/cam1/tags").json["zones"]
+        for zones in ("false", "true"):
+            answer = server.ask(f"/v1/cameras/cam1/snapshot?zones={zones}")
+            row = np.asarray(Image.open(io.BytesIO(answer.body)), int)[48]
+            assert bool(row[0].min() > 100) is (zones == "true")  # the outline is white
         assert server.ask("/v1/health").json["ready"]
     sender.close()
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from taidpt.runtime.sites import bank_edits
 from tests.runtime.serve.server import Server, running
 from tests.runtime.serve.test_api import picture_file
 from tests.runtime.sinks.senders import wait_for
@@ -168,16 +167,19 @@ def test_thresholds_names_and_undo_in_two_pages(open_page: Open, house: Server) 
 def test_a_tag_is_added_by_name_and_a_refusal_is_shown(
     open_page: Open, house: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The text tower itself is tested with `taidpt bank make`."""
+    """The text tower itself is tested in tests/export/classes."""
     asked = threading.Event()
 
     def made(names: list[str], *_: object) -> object:
         asked.set()
         return OTHER.bank()
 
-    monkeypatch.setattr(bank_edits, "names_to_bank", made)
+    tower = house.group.edits.tower
+    monkeypatch.setattr(tower, "bank", made)
+    monkeypatch.setattr(tower, "warm", lambda: tower._change("ready"))
     page = open_page()
     page.get_by_label("New tags").fill("cat")
+    page.locator("#tower", has_text="The text tower is loaded").wait_for()
     page.get_by_role("button", name="Add", exact=True).click()
     page.locator("#told.bad", has_text="the bank has the tag 'cat' already").wait_for()
     page.get_by_label("New tags").fill("forklift")

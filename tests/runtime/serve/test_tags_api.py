@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.sites.config import BundleConfig, CameraConfig, RuleConfig
 from tests.runtime.serve.server import Server, running
 from tests.runtime.serve.test_api import picture_file
 from tests.runtime.sinks.senders import wait_for
-from tests.runtime.tiny import NAMES, TinySpec
+from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle
 
 OTHER = TinySpec(names=("forklift", "hard hat"), seed=9, bank_as="input", thresholds=(-9.0,))
 
@@ -74,7 +75,7 @@ def test_tags_are_renamed_removed_and_joined_and_no_frame_is_lost(
     edited: Server, tmp_path: Path
 ) -> None:
     camera = edited.site.cameras["cam1"]
-    dropped = edited.site.dropped("cam1")
+    dropped = edited.group.dropped("cam1")
     assert edited.ask("/v1/tags?tag=caf%C3%A9", "PATCH", {"name": "bar / café"}).status == 200
     assert edited.ask("/v1/tags?tag=hot%20dog", "DELETE").status == 200
     assert upload(edited, "/v1/tags", "POST", file_of(OTHER.bank(), tmp_path)) == 200
@@ -82,7 +83,7 @@ def test_tags_are_renamed_removed_and_joined_and_no_frame_is_lost(
     assert [tag["name"] for tag in edited.ask("/v1/tags").json["tags"]] == names
     assert wait_for(lambda: "forklift" in camera.latest.on)
     assert edited.ask("/v1/cameras/cam1/heatmap?tag=bar%20/%20caf%C3%A9").status == 200
-    assert edited.site.dropped("cam1") == dropped
+    assert edited.group.dropped("cam1") == dropped
     saved = edited.ask("/v1/bank/file")
     (tmp_path / "saved.bank").write_bytes(saved.body)
     assert ClassBank.load(tmp_path / "saved.bank").names == tuple(names)
@@ -91,7 +92,7 @@ def test_tags_are_renamed_removed_and_joined_and_no_frame_is_lost(
 
 def test_a_whole_bank_is_exchanged(edited: Server, tmp_path: Path) -> None:
     assert upload(edited, "/v1/bank/file", "PUT", file_of(OTHER.bank(), tmp_path)) == 200
-    assert edited.site.tagger.names == OTHER.names
+    assert edited.group.tagger.names == OTHER.names
     scores = edited.ask("/v1/tags/scores?tag=forklift&camera=cam1")
     assert wait_for(lambda: edited.ask("/v1/tags/scores?tag=forklift").json["seconds"] > 0)
     assert scores.status == 200
@@ -143,15 +144,15 @@ def test_edits_outlive_the_process_and_another_model_sets_them_aside(
         server.ask("/v1/tags?tag=dog", "PATCH", {"name": "hound"})
         server.ask("/v1/tags?tag=cat", "DELETE")
     with running(swappable, tmp_path, str(video_path)) as server:
-        assert server.site.tagger.names == ("hound", "traffic light", "hot dog", "café")
+        assert server.group.tagger.names == ("hound", "traffic light", "hot dog", "café")
         server.ask("/v1/bank/undo", "POST")
-        assert server.site.tagger.names[:2] == ("cat", "hound")
+        assert server.group.tagger.names[:2] == ("cat", "hound")
     for file in (tmp_path / "banks").glob("*.bank"):
         bank = ClassBank.load(file)
         model = {**bank.metadata["model"], "weights_sha256": "f" * 64}
         dataclasses.replace(bank, metadata={**bank.metadata, "model": model}).save(file)
     with running(swappable, tmp_path, str(video_path)) as server:
-        assert server.site.tagger.names == NAMES
+        assert server.group.tagger.names == NAMES
         assert server.ask("/v1/bank").json["edits"] == []
 
 
@@ -185,3 +186,45 @@ def test_a_tag_is_learned_from_example_pictures(edited: Server) -> None:
     assert edited.ask("/v1/tags/examples", "POST", body).status == 409  # there is one already
     body = {"name": "x", "pictures": ["bm90IGEgcGljdHVyZQ=="]}
     assert edited.ask("/v1/tags/examples", "POST", body).status == 422
+
+
+def test_cameras_of_several_bundles_have_their_own_tags(
+    swappable: Path, video_path: Path, tmp_path: Path
+) -> None:
+    tiny_bundle(tmp_path / "dock.taidpt", OTHER)
+    bundles = (
+        BundleConfig("street", str(swappable)),
+        BundleConfig("dock", f"{tmp_path}/dock.taidpt"),
+    )
+    cameras = tuple(
+        CameraConfig(name, str(video_path), bundle=bundle)
+        for name, bundle in (("yard", "dock"), ("door", "street"), ("gate", "dock"))
+    )
+    rule = RuleConfig("truck", "forklift", camera="yard")
+    options = {"bundles": bundles, "rules": (rule,), "max_fps": 10.0, "min_on": 0.0}
+    with running(swappable, tmp_path / "data", cameras=cameras, **options) as server:
+        listed = server.ask("/v1/bundles").json["bundles"]
+        assert [(one["id"], one["tags"], one["cameras"]) for one in listed] == [
+            ("street", 5, ["door"]),
+            ("dock", 2, ["yard", "gate"]),
+        ]
+        for camera, bundle, names in (("yard", "dock", OTHER.names), ("door", "street", NAMES)):
+            assert server.ask(f"/v1/cameras/{camera}").json["bundle"] == bundle
+            tags = server.ask(f"/v1/cameras/{camera}/tags").json["tags"]
+            assert sorted(tag["name"] for tag in tags) == sorted(names)
+            assert server.ask(f"/v1/cameras/{camera}/heatmap?tag={names[0]}").status == 200
+        assert wait_for(lambda: server.ask("/v1/events?tag=truck").json["events"] != [])
+        for bundle, status in (("", 400), ("?bundle=none", 404), ("?bundle=dock", 200)):
+            assert server.ask(f"/v1/bank{bundle}").status == status
+            upload = server.ask(
+                f"/v1/tag{bundle}", "POST", picture_file(), Content_Type="image/png"
+            )
+            assert upload.status == status
+        assert server.ask("/v1/tags?tag=forklift&bundle=street", "DELETE").status == 404
+        answer = server.ask("/v1/tags?tag=forklift&bundle=dock", "PATCH", {"name": "truck"})
+        assert [edit["what"] for edit in answer.json["edits"]] == ["renamed forklift to truck"]
+        assert server.ask("/v1/bank?bundle=street").json["edits"] == []
+        assert "truck" in server.site.groups["dock"].tagger.names
+        assert (tmp_path / "data" / "banks" / "dock" / "edits.json").exists()
+        text = server.ask("/metrics").body.decode()
+        assert 'taidpt_tags{bundle="dock"} 2.0' in text

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.serve.server import open_group
 from taidpt.runtime.sites.camera import CameraSource
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
 from taidpt.runtime.sites.score_history import ScoreHistory
 from taidpt.runtime.sites.site import Site
 from taidpt.runtime.sites.store import EventQuery, EventStore
 from taidpt.runtime.sources.base import SourceOptions
-from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.sinks.senders import wait_for
 from tests.runtime.tiny import TinySpec, tiny_bundle
 
@@ -34,9 +34,9 @@ def site_of(bundle: Path, data: Path, *sources: str) -> Iterator[Site]:
     cameras = tuple(CameraConfig(f"cam{number}", text) for number, text in enumerate(sources, 1))
     config = SiteConfig(str(bundle), cameras, data=str(data), max_fps=10.0, min_on=0.0)
     with (
-        Tagger.load(bundle, device="cpu", threads=1) as tagger,
+        open_group(config.models[0], config) as group,
         EventStore(data / "events.sqlite", config.retention) as store,
-        Site(config, tagger, store, []) as site,
+        Site(config, [group], store, []) as site,
     ):
         site.start()
         yield site

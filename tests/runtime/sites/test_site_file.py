@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sites.config import HomeAssistantConfig, Retention
+from taidpt.runtime.sites.config import BundleConfig, HomeAssistantConfig, Retention
 from taidpt.runtime.sites.site_file import read_site
 
 WHOLE = """\
@@ -69,15 +69,17 @@ def test_a_whole_file_is_read_and_options_take_its_place(tmp_path: Path) -> None
         ("    source: rtsp://joe", "    sauce: rtsp://joe", 8, "no key 'sauce'"),
         ("rtsp://joe", "gopher://joe", 7, "unknown scheme"),
         ('source: "rtsp://cam/2"', "max_fps: 1", 10, "needs the key 'source'"),
-        ("id: door", "id: yard", 1, "two cameras have the id 'yard'"),
-        ("    camera: yard", "    camera: garden", 1, "no camera 'garden'; there are: yard, door"),
+        ("id: door", "id: yard", 10, "two cameras have the id 'yard'"),
+        ("    camera: yard", "    camera: garden", 12, "no camera 'garden'; there are: yard, door"),
         ("[0.5, 0]", "[0.5]", 14, "should be a list of 2, not 1"),
         ("[0.5, 1]", "[0.5, 7]", 12, "points are parts of the picture from 0 to 1"),
-        ("    zone: gate", "    zone: pool", 1, "no zone 'pool'; there are: gate"),
+        ("    zone: gate", "    zone: pool", 17, "no zone 'pool'; there are: gate"),
         ("22:00-06:00", "25:00-06:00", 17, "between should be like 22:00-06:00"),
         ("[sat, sun]", "[sat, sunday]", 17, "days are mon, tue"),
         ("days: 3", "days: -3", 24, "days should be above 0"),
         ("rules:", "rules: {", 17, "not YAML"),
+        ('source: "rtsp://cam/2"', 'source: "rtsp://cam/2", bundle: x', 10, "no bundle 'x'; there"),
+        ("port: 8080", "bundles: [{id: x, path: y}]", 1, "are for sites of one bundle; in"),
     ],
 )
 def test_an_error_names_its_line(
@@ -108,3 +110,39 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
             read_site(str(path), {})
     with pytest.raises(InputError, match="cannot be read"):
         read_site(str(tmp_path / "missing.yaml"), {})
+
+
+SEVERAL = """\
+bundles:
+  - {id: street, path: street.taidpt, prompts: street.safetensors}
+  - {id: dock, path: dock.taidpt, bank: dock.bank}
+cameras:
+  - {id: yard, source: "rtsp://cam/1", bundle: dock}
+  - {id: door, source: "rtsp://cam/2", bundle: street}
+  - {id: gate, source: "rtsp://cam/3", bundle: dock}
+"""
+
+
+def test_each_camera_names_its_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(SEVERAL)
+    site = read_site(str(path), {})
+    street, dock = site.models
+    assert street == BundleConfig("street", "street.taidpt", None, "street.safetensors")
+    assert [camera.id for camera in site.cameras_of(dock)] == ["yard", "gate"]
+    assert site.banks_of(dock) == site.folder / "banks" / "dock"
+    for old, new, line, expected in (
+        (", bundle: street", "", 6, "camera 'door' needs a `bundle`; there are: street, dock"),
+        ("bundle: street", "bundle: dock", 2, "no camera names the bundle 'street'"),
+        ("id: dock", "id: street", 3, "two bundles have the id 'street'"),
+        ("path: dock.taidpt, ", "", 3, "needs the key 'path'"),
+        ("cameras:", "prompts: x\ncameras:", 1, "are for sites of one bundle"),
+    ):
+        path.write_text(SEVERAL.replace(old, new, 1))
+        with pytest.raises(InputError) as error:
+            read_site(str(path), {})
+        assert str(error.value).startswith(f"{path}:{line}: ")
+        assert expected in str(error.value)
+    path.write_text(SEVERAL)
+    with pytest.raises(InputError, match="are for sites of one bundle"):
+        read_site(str(path), {"bundle": "other.taidpt"})  # BUNDLE on the command line
