@@ -2,8 +2,18 @@
 
 URL is a running `taidpt serve`, best of the embedded video after some minutes:
 
-    taidpt demo && taidpt-export build/demo/toyworld.taidpt -o toy.taidpt --swappable-bank
-    taidpt serve toy.taidpt taidpt/toyworld/files/demo.mp4 taidpt/toyworld/files/demo.mp4
+    taidpt demo -o demo && taidpt-export demo/toyworld.taidpt -o toy.taidpt --swappable-bank
+    taidpt serve --config site.yaml
+
+where site.yaml is
+
+    bundle: toy.taidpt
+    prompts: demo/toyworld.safetensors
+    cameras:
+      - {id: yard, source: taidpt/toyworld/files/demo.mp4}
+      - {id: door, source: taidpt/toyworld/files/demo.mp4}
+    zones:
+      - {id: gate, camera: yard, points: [[0.25, 0.3], [0.6, 0.2], [0.6, 0.95], [0.25, 0.95]]}
 """
 
 from __future__ import annotations

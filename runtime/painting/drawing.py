@@ -95,8 +95,9 @@ def paint_regions(image: Image, regions: Mapping[str, Sequence[Sequence[float]]]
         corners = [(x * (image.width - 1), y * (image.height - 1)) for x, y in points]
         for ink, breadth in (("black", 3 * width), ("white", width)):  # seen on any picture
             draw.line([*corners, *corners[:2]], ink, breadth, joint="curve")
-        top = min(corners, key=lambda corner: corner[1])
-        draw.text(top, name, "white", letters, stroke_width=width, stroke_fill="black")
+        draw.text(
+            min(corners, key=sum), name, "white", letters, stroke_width=width, stroke_fill="black"
+        )
     return painted
 
 

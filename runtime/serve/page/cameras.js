@@ -55,7 +55,7 @@ export class Camera {
     const letters = Math.max(width, (height * 16) / 9) / 24;
     const shapes = zones.map((zone) => {
       const corners = zone.points.map(([x, y]) => [x * width, y * height]);
-      const [left, top] = corners.reduce((one, other) => (other[1] < one[1] ? other : one));
+      const [left, top] = corners.reduce((one, other) => (other[0] + other[1] < one[0] + one[1] ? other : one));
       return drawn(
         "g", { "data-zone": zone.id },
         drawn("polygon", { points: corners.join(" ") }),

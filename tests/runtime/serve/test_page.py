@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from taidpt.runtime.sites.config import ZoneConfig
 from tests.runtime.serve.server import Server, running
 from tests.runtime.serve.test_api import picture_file
 from tests.runtime.sinks.senders import wait_for
@@ -33,7 +35,9 @@ def house(
     swappable: Path, video_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     data, source = tmp_path_factory.mktemp("page"), str(video_path)
-    with running(swappable, data, source, source, max_fps=5.0, min_on=0.0) as server:
+    zone = ZoneConfig("gate", "cam1", ((0.1, 0.2), (0.5, 0.2), (0.5, 0.9), (0.1, 0.9)))
+    options = {"zones": (zone,), "max_fps": 5.0, "min_on": 0.0}
+    with running(swappable, data, source, source, **options) as server:
         yield server
 
 
@@ -121,6 +125,24 @@ def test_tags_come_and_go_and_the_timeline_shows_them(open_page: Open, house: Se
     where = page.locator("#events li .soft").first.inner_text()
     assert where.strip().startswith("cam2")
     photograph(page, "wide")
+
+
+def test_zones_lie_on_the_picture_and_can_be_hidden(open_page: Open) -> None:
+    page = open_page()
+    yard = page.get_by_label("cam1", exact=True)
+    yard.locator(".zones g.on text", has_text="gate: ").wait_for()  # filled while a tag is on in it
+    picture, zone = (
+        yard.locator(name).evaluate("one => JSON.stringify(one.getBoundingClientRect())")
+        for name in (".picture", ".zones polygon")
+    )
+    frame, shape = json.loads(picture), json.loads(zone)
+    width = frame["height"] * 4 / 3  # of the picture inside its 16:9 frame
+    left = frame["left"] + (frame["width"] - width) / 2
+    assert shape["left"] == pytest.approx(left + 0.1 * width, abs=3)
+    assert shape["width"] == pytest.approx(0.4 * width, abs=6)
+    assert page.get_by_label("cam2", exact=True).locator(".zones").is_hidden()
+    page.get_by_role("checkbox", name="Zones").uncheck()
+    yard.locator(".zones").wait_for(state="hidden")
 
 
 def test_a_click_shows_where_a_tag_is_seen(open_page: Open) -> None:
