@@ -39,6 +39,7 @@ def export_bundle(
     swappable_bank: bool = False,
     top_k: int | None = None,
     view: str = "auto",
+    local_branch: str | None = None,
     frame_size: tuple[int, int] | None = None,
     frame_format: str = "rgb",
     frame_matrix: str = "bt709",
@@ -65,6 +66,8 @@ def export_bundle(
         top_k: return only this many of a frame's scores, the best; None for all.
         view: which part of a frame the model sees: "crop", "whole", "wide", "wide:4x3", "tiles:N";
             "auto" is "wide" where the tower takes rectangles as it is, else "crop".
+        local_branch: what a patch keeps of the last attention: its own "value", or "self" for
+            self-self attention (ViTs); None takes what the prompts say, else "value".
         frame_size: height and width of the camera's frames, in pixels, whose resize goes into the
             graph; None leaves the resize to the runtime.
         frame_format, frame_matrix, frame_range: with `frame_size`: "rgb" or "nv12"; of NV12
@@ -94,6 +97,7 @@ def export_bundle(
         bank="input" if swappable_bank else "constant",
         top_k=top_k,
         view=view,
+        local_branch=local_branch,
         frame=None
         if frame_size is None
         else FrameInput(*frame_size, format=frame_format, matrix=frame_matrix, range=frame_range),

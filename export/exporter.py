@@ -84,6 +84,7 @@ class ExportOptions:
             both outside.
         view: which part of a frame the model sees, as `ViewRequest.parse` reads it. The command
             and the Python call begin with "auto".
+        local_branch: "value" or "self"; see `image_encoder`.
         images: a folder of the user's own pictures for the parity gate.
         pretrained: another source of the same weights (same hash).
         parity_bound: least centred cosine with PyTorch, 0.999 or more.
@@ -98,6 +99,7 @@ class ExportOptions:
     top_k: int | None = None
     frame: FrameInput | None = None
     view: str = "crop"
+    local_branch: str | None = None
     images: Path | None = None
     pretrained: str | None = None
     parity_bound: float = EXPORT_BOUND
@@ -175,6 +177,8 @@ def _write(
         bank = bake(prompts, clip).with_thresholds_for(scoring.transform)
         progress.advance()
 
+        if options.local_branch is not None:
+            clip = dataclasses.replace(clip, local_branch=options.local_branch)
         plain = image_encoder(clip)
         spec = _input_spec(clip, plain, options, prompts.picture)
         crop = EncoderInput(*spec.crop_hw, clip.mean, clip.std)
@@ -277,6 +281,7 @@ def _model_info(clip: ClipModel, encoder: ImageEncoder, spec: InputSpec) -> Mode
         licence=clip.licence,
         embed_dim=clip.embed_dim,
         grid=encoder.grid(*(spec.crop_hw if tiles is None else (tiles.side, tiles.side))),
+        local_branch=encoder.local_branch,
     )
 
 

@@ -7,7 +7,7 @@ PyTorch that are stored in the bundle. Nothing here needs torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -272,6 +272,7 @@ def _from_torch(bundle: Bundle, own: list[Picture], options: VerifyOptions) -> _
             f"{info.name} {info.pretrained}: other weights than the bundle was made of"
         )
     crop = crop_spec(bundle.manifest.input)
+    clip = replace(clip, local_branch=info.local_branch)
     encoder = view_encoder(image_encoder(clip), crop)
     reference = TorchReference(encoder, crop, bundle.bank, bundle.manifest.scoring)
     pictures = own or list(StoredAnswers.load(bundle.file(EXPECTATIONS_FILE)).pictures)

@@ -141,6 +141,12 @@ _JSON = click.option(
     "for convolutional towers, else crop.",
 )
 @click.option(
+    "--local-branch",
+    type=click.Choice(["value", "self"]),
+    show_default="that of PROMPTS, else value",
+    help="What a patch keeps of the last attention: its own value, or self (self-self attention).",
+)
+@click.option(
     "--frame-size",
     metavar="WxH",
     show_default="both outside",

@@ -58,6 +58,7 @@ _OF_PROMPTS = (
     "temperature",
     "opset",
     "view",
+    "local_branch",
     "frame_size",
     "images",
     "pretrained",

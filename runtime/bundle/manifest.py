@@ -17,6 +17,7 @@ from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = [
     "KIND",
+    "LOCAL_BRANCHES",
     "MANIFEST_FILE",
     "SCHEMA",
     "TOP_OUTPUTS",
@@ -35,6 +36,8 @@ MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
 KIND = "taidpt-bundle"
 DEFAULT_OUTPUTS = ("scores", "global_scores", "local_scores", "global_features", "patch_features")
+# What patches keep of the last attention: their own value, or self-self attention (docs/models.md).
+LOCAL_BRANCHES = ("value", "self")
 TOP_OUTPUTS = ("top_scores", "top_indices")  # instead of "scores" in a top-k export
 
 
@@ -79,7 +82,12 @@ class TagEntry:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The CLIP model of the graph; `grid` is the rows and columns of patches, of a tile if any."""
+    """The CLIP model of the graph.
+
+    Attributes:
+        grid: rows and columns of patches, of a tile if any.
+        local_branch: one of LOCAL_BRANCHES; bundles of older versions have the value path.
+    """
 
     name: str
     pretrained: str
@@ -87,10 +95,19 @@ class ModelInfo:
     licence: str
     embed_dim: int
     grid: tuple[int, int]
+    local_branch: str = "value"
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {**asdict(self), "grid": list(self.grid)}
+
+    @classmethod
+    def from_json(cls, reader: JsonReader) -> ModelInfo:
+        """From a JSON object; BundleError when a key is missing or wrong."""
+        branch = "value"
+        if "local_branch" in reader:
+            branch = reader.choice("local_branch", LOCAL_BRANCHES)
+        return reader.build(cls, grid=reader.size("grid", "[rows, columns]"), local_branch=branch)
 
 
 @dataclass(frozen=True)
@@ -198,10 +215,10 @@ class Manifest:
         """
         reader = JsonReader(parse_object(data, where), where)
         _check_schema(reader)
-        model, files = reader.child("model"), reader.child("files")
+        files = reader.child("files")
         manifest = cls(
             tags=tuple(map(TagEntry.from_json, reader.children("tags"))),
-            model=model.build(ModelInfo, grid=model.size("grid", "[rows, columns]")),
+            model=ModelInfo.from_json(reader.child("model")),
             scoring=Scoring.from_manifest(reader.child("scoring")),
             input=InputSpec.from_json(reader.child("input")),
             graph=GraphInfo.from_json(reader.child("graph")),

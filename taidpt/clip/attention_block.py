@@ -20,6 +20,7 @@ __all__ = [
     "join_heads",
     "queries_keys_values",
     "run_block",
+    "split_heads",
 ]
 
 
@@ -46,11 +47,12 @@ def queries_keys_values(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def attend(block: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Multi-head attention [B, L, W] × [B, M, W] → [B, L, W], before the output projection."""
     heads = block.attn.num_heads
-    query, key, value = (_split_heads(part, heads) for part in (query, key, value))
+    query, key, value = (split_heads(part, heads) for part in (query, key, value))
     return join_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
 
 
-def _split_heads(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[..., L, W] → [..., heads, L, W / heads]."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(-3, -2)
 
 

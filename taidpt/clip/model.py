@@ -35,6 +35,7 @@ class ClipModel:
         embed_dim: D, the joint space.
         context_length: the most tokens that a text may have, start and end included.
         is_causal: whether a token of the text tower sees only those before it.
+        local_branch: of the image tower, "value" or "self"; see `image_encoder`.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class ClipModel:
     embed_dim: int
     context_length: int
     is_causal: bool
+    local_branch: str = "value"
 
     @property
     def device(self) -> torch.device:

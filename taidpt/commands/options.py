@@ -101,6 +101,13 @@ RESUME = stacked(
     click.option("--restart", is_flag=True, help="Discard that checkpoint and start again."),
 )
 
+LOCAL_BRANCH = click.option(
+    "--local-branch",
+    type=click.Choice(["value", "self"]),
+    default="value",
+    help="What a patch keeps of the last attention: its own value, or self (self-self attention).",
+)
+
 # The shape of the prompts and the loss, for every command that tunes.
 shape_options = stacked(
     click.option(
@@ -146,6 +153,7 @@ picture_options = stacked(
         default="crop",
         help="crop: resize the short side and take the centre; whole: resize both sides.",
     ),
+    LOCAL_BRANCH,
     click.option(
         "--workers",
         type=click.IntRange(0),
@@ -161,7 +169,7 @@ def pick_picture(arguments: dict[str, Any]) -> StoreSettings:
     from taidpt.encoders.picture_input import PictureInput
     from taidpt.features.picture_store import StoreSettings
 
-    picture = PictureInput(arguments.pop("size"), arguments.pop("fit"))
+    picture = PictureInput(*(arguments.pop(name) for name in ("size", "fit", "local_branch")))
     return StoreSettings(workers=arguments.pop("workers"), picture=picture)
 
 

@@ -2,7 +2,8 @@
 
 One rule defines the local branch of every tower: skip the last operation that mixes positions, and
 keep everything after it. The last attention (of a block or of the pooling) passes on each patch's
-own value instead of a mixture; an average over cells passes on each cell.
+own value instead of a mixture; an average over cells passes on each cell. That is the branch
+"value". With "self" the last attention compares patches with themselves (self_attention.py).
 """
 
 from __future__ import annotations
@@ -29,9 +30,16 @@ class ImageEncoder(nn.Module, ABC):
 
     Attributes:
         any_size: whether pictures of other sizes than the model's own are accepted.
+        local_branch: "value" or "self"; `tower_encoder` sets it.
     """
 
     any_size = False
+    local_branch = "value"
+
+    @property
+    def attends_to_itself(self) -> bool:
+        """Whether the tower has the branch "self"."""
+        return False
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -64,10 +72,19 @@ class ImageEncoder(nn.Module, ABC):
             "use --view whole or tiles:2"
         )
 
+    def like(self, encoder: ImageEncoder) -> ImageEncoder:
+        """The other encoder in eval mode, with this one's local branch."""
+        encoder.local_branch = self.local_branch
+        return encoder.eval()
+
     def zero_shot_features(self, images: Tensor) -> Tensor:
         """CLIP's own image features [B, D], positional embedding included: the baseline."""
         features = self.visual(images)
         return torch.as_tensor(features[0] if isinstance(features, tuple) else features)
+
+    def extra_repr(self) -> str:
+        """The branch, so that the modules of two branches print differently."""
+        return f"local_branch={self.local_branch}"
 
     def check_size(self, images: Tensor) -> None:
         """Raise InputError unless the pictures have the size of the tower's positions."""

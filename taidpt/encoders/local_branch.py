@@ -15,6 +15,7 @@ from taidpt.encoders.resnet import ResNetEncoder
 from taidpt.encoders.timm_conv import TimmConvEncoder
 from taidpt.encoders.timm_vit import TRUNKS as TRANSFORMERS, TimmVitEncoder
 from taidpt.encoders.vit import VitEncoder
+from taidpt.runtime.bundle.manifest import LOCAL_BRANCHES
 from taidpt.runtime.errors import InputError
 
 __all__ = [
@@ -58,25 +59,35 @@ def register_local_branch(architecture: str) -> Callable[[Builder], Builder]:
 
 
 def image_encoder(clip: ClipModel) -> ImageEncoder:
-    """The image encoder of a CLIP, frozen and in eval mode.
+    """The image encoder of a CLIP with its local branch, frozen and in eval mode.
 
     Raises:
-        InputError: the architecture has no local branch.
+        InputError: the architecture has no local branch, or not the one asked for.
     """
-    return tower_encoder(clip.model.visual, clip.name)
+    return tower_encoder(clip.model.visual, clip.name, clip.local_branch)
 
 
-def tower_encoder(visual: Any, name: str) -> ImageEncoder:
+def tower_encoder(visual: Any, name: str, local_branch: str = "value") -> ImageEncoder:
     """The image encoder of a single tower; `name` is the model's name in errors."""
+    if local_branch not in LOCAL_BRANCHES:
+        expected = ", ".join(LOCAL_BRANCHES)
+        raise InputError(f"local branch {local_branch!r}: expected one of {expected}")
     try:
         builder = _BUILDERS.get(type(visual).__name__)
         if builder is None:
             raise UnsupportedTowerError(f"its image tower is {type(visual).__name__}")
-        return builder(visual).eval().requires_grad_(False)
+        encoder = builder(visual).eval().requires_grad_(False)
     except UnsupportedTowerError as error:
         raise InputError(
             f"model {name} has no local branch: {error}; supported are {SUPPORTED}"
         ) from None
+    if local_branch == "self" and not encoder.attends_to_itself:
+        raise InputError(
+            f"model {name}: local branch self needs the last attention of CLIP's ResNets and ViTs "
+            "or of timm's VisionTransformer; use --local-branch value for this tower"
+        )
+    encoder.local_branch = local_branch
+    return encoder
 
 
 def at_size(clip: ClipModel, size: int) -> ClipModel:

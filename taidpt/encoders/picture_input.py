@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,18 @@ Crop = Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class PictureInput:
-    """How a picture becomes a model's square input.
+    """How a picture becomes a model's square input, and its patches features.
 
     Attributes:
         size: side in pixels, None for the model's own (TaI-DPT uses 224, DualCoOp 448).
         resize: the view of a bundle: "crop" resizes the short side and crops the centre; "whole"
             resizes both sides, as DualCoOp's authors test.
+        local_branch: "value" or "self", see `image_encoder`.
     """
 
     size: int | None = None
     resize: str = "crop"
+    local_branch: str = "value"
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
@@ -42,11 +44,12 @@ class PictureInput:
             raise InputError(f"resize {self.resize!r}: expected one of {', '.join(RESIZES)}")
 
     def model(self, clip: ClipModel) -> ClipModel:
-        """The model at this size.
+        """The model at this size, with this local branch.
 
         Raises:
             InputError: the model accepts only its own size.
         """
+        clip = replace(clip, local_branch=self.local_branch)
         return clip if self.size is None else at_size(clip, self.size)
 
     def preprocess(self, clip: ClipModel) -> Crop:

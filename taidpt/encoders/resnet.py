@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from taidpt.clip.attention_block import split_heads
 from taidpt.encoders.base import ImageEncoder
+from taidpt.encoders.self_attention import self_attention
 
 __all__ = ["ResNetEncoder"]
 
@@ -19,11 +21,13 @@ class ResNetEncoder(ImageEncoder):
     works. With one query, keys and values need no projection: `(W_k x)·q = x·(W_kᵀ q)` and
     `Σ a W_v x = W_v Σ a x`; the key's bias is equal for all cells and cancels in the softmax. This
     equals the plain form up to rounding and saves two E × E products per cell.
-    Local: `c_proj(v_proj(cell))`, folded into one 1 × 1 convolution.
+    Local: `c_proj(v_proj(cell))`, folded into one 1 × 1 convolution; with the branch "self" the
+    mixture of cells that the pooling's queries and keys give in `self_attention`.
     Source: Guo et al. 2023, section 3.3.
     """
 
     any_size = True
+    attends_to_itself = True
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
@@ -36,8 +40,10 @@ class ResNetEncoder(ImageEncoder):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         cells = self._cells(images)
-        patches = self.local(cells).flatten(2).transpose(1, 2)
-        return self._pool(cells.flatten(2).transpose(1, 2)), patches
+        tokens = cells.flatten(2).transpose(1, 2)
+        if self.local_branch == "self":
+            return self._pool(tokens), self._attend_to_itself(tokens)
+        return self._pool(tokens), self.local(cells).flatten(2).transpose(1, 2)
 
     def _cells(self, images: Tensor) -> Tensor:
         visual = self.visual
@@ -45,6 +51,18 @@ class ResNetEncoder(ImageEncoder):
         for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             x = stage(x)
         return torch.as_tensor(x)
+
+    def _attend_to_itself(self, cells: Tensor) -> Tensor:
+        """Self-self attention of cells [B, P, E] → [B, P, D].
+
+        Halved, as nothing is added to it here: weights of a cell sum to 1, as in the pooling.
+        """
+        pool = self.visual.attnpool
+        query, key, value = (
+            split_heads(project(cells), pool.num_heads)
+            for project in (pool.q_proj, pool.k_proj, pool.v_proj)
+        )
+        return torch.as_tensor(pool.c_proj(self_attention(query, key, value) / 2))
 
     def _pool(self, cells: Tensor) -> Tensor:
         """Attention pooling of cells [B, P, E] → [B, D]."""

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from taidpt.clip.attention_block import split_heads
 from taidpt.encoders.base import ImageEncoder, UnsupportedTowerError
 from taidpt.encoders.one_query import OneQueryPool
+from taidpt.encoders.self_attention import self_attention
 
 __all__ = ["TRUNKS", "TimmVitEncoder"]
 
@@ -38,6 +40,11 @@ class TimmVitEncoder(ImageEncoder):
             self.pool = OneQueryPool.from_timm(trunk.attn_pool)
         else:
             self.last_value = _ValuePath(trunk.blocks[-1].attn)
+
+    @property
+    def attends_to_itself(self) -> bool:
+        """As `ImageEncoder.attends_to_itself`: without rotations and relative positions."""
+        return self.pool is None and type(self.visual.trunk.blocks[-1]).__name__ == "Block"
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self.check_size(images)
@@ -75,7 +82,11 @@ class TimmVitEncoder(ImageEncoder):
             _close(last, x[:, pooled_tokens], last.attn(entered, **extra)[:, pooled_tokens])
         )
         pooled = whole[:, 0] if trunk.global_pool == "token" else whole.mean(dim=1)
-        patches = _close(last, x[:, first:], self.last_value(entered[:, first:]))
+        if self.local_branch == "self":
+            own = _attend_to_itself(last.attn, entered, first)
+        else:
+            own = self.last_value(entered[:, first:])
+        patches = _close(last, x[:, first:], own)
         return self._project(pooled), self._project(trunk.norm(patches))
 
     def _by_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +121,7 @@ class TimmVitEncoder(ImageEncoder):
         visual = copy.deepcopy(self.visual)
         visual.trunk.set_input_size((height, width))
         visual.image_size = (height, width)
-        return TimmVitEncoder(visual).eval()
+        return self.like(TimmVitEncoder(visual))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         own, (rows, columns) = self.visual.image_size, self.visual.trunk.patch_embed.grid_size
@@ -136,6 +147,16 @@ class _ValuePath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.proj(self.norm(F.linear(x, self.weight, self.bias))))
+
+
+def _attend_to_itself(attention: Any, x: Tensor, first: int) -> Tensor:
+    """A timm Attention with self-self weights: [B, L, W] → [B, L − first, W]."""
+    query, key, value = (
+        split_heads(part, attention.num_heads) for part in attention.qkv(x).chunk(3, dim=-1)
+    )
+    query, key = attention.q_norm(query), attention.k_norm(key)
+    norm = getattr(attention, "norm", nn.Identity())
+    return torch.as_tensor(attention.proj(norm(self_attention(query, key, value, first))))
 
 
 def _norms_behind(block: Any) -> bool:

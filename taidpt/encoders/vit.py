@@ -15,9 +15,11 @@ from taidpt.clip.attention_block import (
     is_plain_block,
     queries_keys_values,
     run_block,
+    split_heads,
 )
 from taidpt.encoders.base import ImageEncoder, UnsupportedTowerError
 from taidpt.encoders.one_query import OneQueryPool
+from taidpt.encoders.self_attention import self_attention
 
 __all__ = ["VitEncoder"]
 
@@ -29,6 +31,7 @@ class VitEncoder(ImageEncoder):
     attention map becomes the identity); residual, MLP, final norm and projection stay. Unlike the
     plain patch tokens of the last layer, these align with text.
     Source: Zhou, Loy, Dai, "Extract Free Dense Labels from CLIP" (MaskCLIP), ECCV 2022, section 3.
+    With the branch "self" each patch gets the mixture of `self_attention` in that place.
     With attentional pooling (CoCa's towers) the last attention is that of the pooling, and the
     same is done there, as MaskCLIP does for CLIP's ResNets.
     """
@@ -43,6 +46,11 @@ class VitEncoder(ImageEncoder):
                 )
             self.pool = OneQueryPool.from_open_clip(visual.attn_pool)
 
+    @property
+    def attends_to_itself(self) -> bool:
+        """As `ImageEncoder.attends_to_itself`: where the last attention is a plain block's."""
+        return self.pool is None and is_plain_block(self.visual.transformer.resblocks[-1])
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self.check_size(images)
         x = self._embed(images)
@@ -54,7 +62,11 @@ class VitEncoder(ImageEncoder):
         if not is_plain_block(last):
             return self._by_custom_block(last, x)
         query, key, value = queries_keys_values(last, x)
-        patches = close_block(last, x[:, 1:], value[:, 1:])
+        own = value[:, 1:]
+        if self.local_branch == "self":
+            by_head = [split_heads(part, last.attn.num_heads) for part in (query, key, value)]
+            own = self_attention(by_head[0], by_head[1], by_head[2], first=1)
+        patches = close_block(last, x[:, 1:], own)
         # The last block computes only the tokens that pooling uses: the first, or all for "avg".
         pooled = slice(0, 1) if self.visual.pool_type == "tok" else slice(None)
         mixed = attend(last, query[:, pooled], key, value, None)
@@ -105,7 +117,7 @@ class VitEncoder(ImageEncoder):
             _interpolated(visual.positional_embedding, visual.grid_size, grid), requires_grad=False
         )
         visual.image_size, visual.grid_size = (height, width), grid
-        return VitEncoder(visual).eval()
+        return self.like(VitEncoder(visual))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.visual.patch_size

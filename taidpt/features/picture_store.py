@@ -42,7 +42,7 @@ class StoreSettings:
         precision: "fp16" or "fp32" on disk.
         batch: pictures per step.
         workers: processes that read pictures; 0 for the main process.
-        picture: size and crop of the pictures.
+        picture: size and crop of the pictures, and the local branch.
     """
 
     precision: str = "fp16"
@@ -91,6 +91,8 @@ def _key(clip: ClipModel, images: LabelledImages, settings: StoreSettings) -> st
     """Folder name that depends on model, preprocessing, and names and sizes of the pictures."""
     identity = [_FORMAT, clip.name, clip.weights_sha256, clip.image_size, settings.precision]
     identity.append(settings.picture.resize)
+    if clip.local_branch != "value":  # features that are stored already keep their folders
+        identity.append(clip.local_branch)
     digest = hashlib.sha256(json.dumps([*identity, clip.mean, clip.std]).encode())
     for name, path in zip(images.ids, images.paths, strict=True):
         digest.update(f"{name}\0{path.stat().st_size}\n".encode())

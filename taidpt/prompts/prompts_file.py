@@ -214,7 +214,8 @@ def _maps(header: JsonReader) -> tuple[MapJson, ...]:
 def read_picture(reader: JsonReader) -> PictureInput:
     """How pictures were shown in tuning, from its JSON."""
     size = reader.integer("size", least=1) if "size" in reader else None
-    return PictureInput(size, reader.string("resize"))
+    branch = reader.string("local_branch") if "local_branch" in reader else "value"
+    return PictureInput(size, reader.string("resize"), branch)
 
 
 def _check_tags(tags: tuple[Tag, ...], thresholds: tuple[Threshold, ...]) -> None:

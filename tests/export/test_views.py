@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,23 @@ from PIL import Image
 from taidpt.encoders.local_branch import image_encoder
 from taidpt.encoders.views import plan_view, view_encoder
 from taidpt.export.checks.verify import VerifyOptions, verify
+from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph.onnx_files import count_ops
 from taidpt.export.graph.resize import FrameInput
+from taidpt.export.precision import quantise
+from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.replace_head import replace_head
 from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger, TagResult, paint_heatmap
 from taidpt.runtime.bundle.input_spec import InputSpec
+from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.bundle.view import View, ViewRequest
-from taidpt.runtime.errors import InputError
+from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.preprocess.nv12 import rgb_to_nv12
 from taidpt.scores import global_scores
 from tests.export.test_exporter import some_prompts
+from tests.support import require
 from tests.taidpt.tiny import RESNET, VIT, make_clip
 
 pytestmark = pytest.mark.usefixtures("shared_encoders")
@@ -44,6 +51,8 @@ FORMS = {
     "wide of NV12": ExportOptions(view="wide", frame=NV12),
     "tiles of frames": ExportOptions(view="tiles:2", frame=FrameInput(HEIGHT, WIDTH)),
 }
+# of a ViT with self-self attention
+SELF = ExportOptions(view="wide", local_branch="self")
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +66,15 @@ def bundle(request: pytest.FixtureRequest, folder: Path) -> Bundle:
 
 
 def exported(folder: Path, name: str) -> Bundle:
-    """A small ResNet, 96 × 96 with patches of 32, in one of the forms; exported once."""
-    path = folder / f"{list(FORMS).index(name)}.taidpt"
+    """A small ResNet, 96 × 96 with patches of 32, in one of the forms; exported once.
+
+    "self": a small ViT, 48 × 80 with patches of 16.
+    """
+    path = folder / f"{name.replace(':', '-')}.taidpt"
     if not path.exists():
-        clip = make_clip()
-        result = write_bundle(some_prompts(clip), clip, path, FORMS[name], SilentProgress())
+        clip = make_clip(VIT if name == "self" else RESNET)
+        options = SELF if name == "self" else FORMS[name]
+        result = write_bundle(some_prompts(clip), clip, path, options, SilentProgress())
         assert result.parity.passed
     return Bundle.load(path)
 
@@ -147,11 +160,12 @@ def test_another_head_keeps_the_tiles(folder: Path, bank_as: str, top_k: int | N
     assert found.global_features.shape == (2, 32)
 
 
-@pytest.mark.parametrize("view", ["wide", "tiles:2"])
-def test_verify_with_pytorch_sees_the_same_view(
+@pytest.mark.parametrize("view", ["wide", "tiles:2", "self"])
+def test_verify_with_pytorch_sees_the_same_view_and_branch(
     folder: Path, view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taidpt.clip.model.load_clip", lambda *_: make_clip())
+    vision = VIT if view == "self" else RESNET
+    monkeypatch.setattr("taidpt.clip.model.load_clip", lambda *_: make_clip(vision))
     generator = np.random.default_rng(0)
     for index in range(2):
         pixels = generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -168,6 +182,27 @@ def test_a_vit_sees_a_rectangle(tmp_path: Path) -> None:
     assert result.parity.passed
     assert result.manifest.input.crop_hw == (48, 80)
     assert result.manifest.model.grid == (3, 5)
+    assert result.manifest.model.local_branch == "value"
+
+
+def test_the_branch_is_in_the_manifest_and_changes_the_patches(folder: Path) -> None:
+    bundle = exported(folder, "self")
+    assert bundle.manifest.model.local_branch == "self"
+    document = json.loads((bundle.path / "manifest.json").read_text())
+    del document["model"]["local_branch"]
+    older = json.dumps(document).encode()
+    assert Manifest.from_bytes(older, "older").model.local_branch == "value"
+    document["model"]["local_branch"] = "selves"
+    with pytest.raises(BundleError, match="local_branch"):
+        Manifest.from_bytes(json.dumps(document).encode(), "damaged")
+    with pytest.raises(InputError, match="local branch 'selves'"):
+        write_bundle(
+            some_prompts(make_clip(VIT)),
+            make_clip(VIT),
+            folder / "none",
+            ExportOptions(local_branch="selves"),
+            SilentProgress(),
+        )
 
 
 def test_tiles_are_the_encoder_on_each_square() -> None:
@@ -243,7 +278,7 @@ def test_other_views_are_refused(text: str) -> None:
         dataclasses.replace(ExportOptions(), view=text)
 
 
-@pytest.mark.parametrize("view", ["wide", "tiles:2"])
+@pytest.mark.parametrize("view", ["wide", "tiles:2", "self"])
 def test_operators_are_the_golden_ones(folder: Path, view: str) -> None:
     """A change of the exported graph shows in review: UPDATE by hand when it is meant."""
     golden = Path(__file__).parent / "golden" / f"view_{view.partition(':')[0]}.json"
@@ -256,3 +291,34 @@ def test_a_bundle_without_a_view_is_a_crop(bundle: Bundle) -> None:
     if bundle.manifest.input.view.kind == "crop":
         assert "view" not in document
         assert bundle.manifest.input.view == View()
+
+
+@pytest.mark.tensorrt
+@pytest.mark.parametrize("view", ["wide", "tiles:2", "self"])
+def test_tensorrt_rtx_builds_int8_engines_calibrated_on_the_view(
+    folder: Path, view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec("tensorrt_rtx") is not None
+    require("tensorrt-rtx", there, "pip install tensorrt_rtx")
+    path = tmp_path / "a.taidpt"
+    shutil.copytree(exported(folder, view).path, path)
+    generator = np.random.default_rng(0)
+    for index in range(8):
+        pixels = generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    seen: list[tuple[int, ...]] = []
+    ranges = quantise.activation_ranges
+
+    def watched(encoder: Any, frames: np.ndarray, *others: Any) -> Any:
+        seen.append(frames.shape)
+        return ranges(encoder, frames, *others)
+
+    monkeypatch.setattr(quantise, "activation_ranges", watched)
+    options = EngineOptions("int8", (1, 1, 2), 1 << 30, "tensorrt-rtx", "sm_86")
+    # random weights do not keep a precision's bound
+    request = EngineRequest(options, calibrate=tmp_path, force=True)
+    result = add_engine(path, request, SilentProgress())
+    spec = Bundle.load(path).manifest.input
+    assert seen[0] == (8, *spec.frame_shape)
+    assert spec.crop_hw == ((48, 80) if view == "self" else (96, 160))
+    assert result.path.stat().st_size > 100_000

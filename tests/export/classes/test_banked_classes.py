@@ -50,7 +50,7 @@ def test_a_combined_head_exports_to_the_scores_that_were_evaluated(tmp_path: Pat
 def test_dualcoop_of_another_picture_size_exports_through_the_second_bank(tmp_path: Path) -> None:
     images = load_dataset("toyworld", tmp_path).subset(range(0, 522, 60))
     clip = load_clip("toyworld", "embedded")
-    store = StoreSettings("fp32", picture=PictureInput(128, "whole"))
+    store = StoreSettings("fp32", picture=PictureInput(128, "whole", "self"))
     features = store_features(clip, images, tmp_path / "cache", store)
     settings = replace(settings_of("dualcoop"), epochs=3, batch=8)
     labels = mask_labels(torch.from_numpy(images.targets.astype(np.float32)), 0.5, seed=0)
@@ -64,6 +64,7 @@ def test_dualcoop_of_another_picture_size_exports_through_the_second_bank(tmp_pa
 
     bundle = export_bundle(path, tmp_path / "dual.taidpt", ExportOptions(view="auto"))
     assert bundle.manifest.input.view.kind == "whole"
+    assert bundle.manifest.model.local_branch == "self"
     assert (bundle.manifest.input.height, bundle.manifest.model.grid) == (128, (4, 4))
     assert bundle.parity.passed
     tagger = Tagger.load(bundle.path)

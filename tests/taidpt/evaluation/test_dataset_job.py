@@ -132,9 +132,13 @@ def test_the_store_tells_models_and_pictures_apart(
     store_features(clip, few, tmp_path, EXACT)
     store_features(clip, images.subset([1, 0]), tmp_path, EXACT)
     store_features(clip, few, tmp_path, StoreSettings("fp16"))
-    for picture in (PictureInput(size=96), PictureInput(resize="whole")):
+    for picture in (
+        PictureInput(size=96),
+        PictureInput(resize="whole"),
+        PictureInput(local_branch="self"),
+    ):
         store_features(clip, few, tmp_path, replace(EXACT, picture=picture))
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == 6
     for state in tmp_path.glob("*/state.json"):
         state.write_text("{")
     with pytest.raises(InputError, match=r"state\.json: damaged; delete"):

@@ -53,7 +53,7 @@ def test_prompts_from_pictures_are_evaluated_beside_other_methods(tmp_path: Path
         "known": 0.5,
         "shots": None,
         "augmentation": "none",
-        "picture": {"size": None, "resize": "crop"},
+        "picture": {"size": None, "resize": "crop", "local_branch": "value"},
     }
     found = run_dataset_job(
         DatasetJob(
