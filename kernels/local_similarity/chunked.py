@@ -13,7 +13,15 @@ import torch
 from taidpt.kernels.local_similarity.inputs import Inputs
 from taidpt.kernels.local_similarity.naive import NORM_FLOOR
 
-__all__ = ["BLOCK_ELEMENTS", "Forward", "Gradients", "backward", "best_patches", "forward"]
+__all__ = [
+    "BLOCK_ELEMENTS",
+    "Forward",
+    "Gradients",
+    "backward",
+    "best_patches",
+    "competing",
+    "forward",
+]
 
 # 4 MB of float32: a block, its exponentials and their product stay in a core's caches or near them.
 BLOCK_ELEMENTS = 1 << 20
@@ -110,6 +118,26 @@ def best_patches(inputs: Inputs) -> torch.Tensor:
     if mask is not None:
         best[~mask.any(1)] = -1
     return best
+
+
+def competing(inputs: Inputs) -> torch.Tensor:
+    """The second read-out, [B, C]: once over all blocks for the denominators, once for shares."""
+    patches, class_embeddings, temperature, mask, _ = inputs
+    dtype = _working_dtype(patches)
+    unit, bank = _unit(patches, dtype).rows * temperature, class_embeddings.to(dtype)
+    shape = (patches.shape[0], class_embeddings.shape[0])
+    result = patches.new_empty(shape, dtype=dtype)
+    total = patches.new_full(patches.shape[:2], -torch.inf, dtype=dtype)  # log denominators
+    blocks = list(_blocks(shape[0], patches.shape[1], shape[1]))
+    for images, classes in blocks:
+        logits = unit[images] @ bank[classes].T
+        total[images] = torch.logaddexp(total[images], logits.logsumexp(2))
+    if mask is not None:
+        total.masked_fill_(~mask, torch.inf)  # a share of 0
+    for images, classes in blocks:
+        logits = unit[images] @ bank[classes].T
+        result[images, classes] = logits.sub_(total[images, :, None]).amax(1).exp_()
+    return result
 
 
 def backward(

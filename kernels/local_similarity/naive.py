@@ -1,10 +1,10 @@
-"""The definition in plain PyTorch: the truth that every other form is tested against."""
+"""The definitions in plain PyTorch: the truth that every other form is tested against."""
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["NORM_FLOOR", "local_similarity"]
+__all__ = ["NORM_FLOOR", "competing_similarity", "local_similarity"]
 
 # Rows shorter than this are divided by it instead, so that a zero patch stays zero.
 NORM_FLOOR = 1e-12
@@ -31,9 +31,7 @@ def local_similarity(
 
     Source: Guo et al. 2023, section 3.3; separate values after DualCoOp (Sun et al. 2022).
     """
-    dtype = torch.float64 if patches.dtype == torch.float64 else torch.float32
-    lengths = torch.linalg.vector_norm(patches.to(dtype), dim=-1, keepdim=True)
-    unit: torch.Tensor = patches.to(dtype) / lengths.clamp_min(NORM_FLOOR)
+    unit, dtype = _unit(patches)
     similarity = unit @ class_embeddings.to(dtype).T
     weighed = similarity if values is None else unit @ values.to(dtype).T
     if mask is None:
@@ -41,3 +39,34 @@ def local_similarity(
     seen = mask[:, :, None]
     logits = torch.where(seen, temperature * similarity, torch.finfo(dtype).min)
     return torch.sum(torch.softmax(logits, dim=1) * torch.where(seen, weighed, 0.0), dim=1)
+
+
+def competing_similarity(
+    patches: torch.Tensor,
+    class_embeddings: torch.Tensor,
+    temperature: float,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The second read-out: classes compete within a patch, and the best patch counts.
+
+    Args:
+        patches, class_embeddings, mask: as of `local_similarity`.
+        temperature: sharpness over classes, > 0.
+
+    Returns:
+        Shares in [0, 1], [B, C]: float64 for float64 input, else float32.
+
+    Source: PIAA (arXiv 2605.25821), the read-out of its patch classifier.
+    """
+    unit, dtype = _unit(patches)
+    shares = torch.softmax(temperature * (unit @ class_embeddings.to(dtype).T), dim=2)
+    if mask is not None:
+        shares = torch.where(mask[:, :, None], shares, 0.0)
+    return shares.amax(dim=1)
+
+
+def _unit(patches: torch.Tensor) -> tuple[torch.Tensor, torch.dtype]:
+    """Patches of unit length, and the type that everything is computed in."""
+    dtype = torch.float64 if patches.dtype == torch.float64 else torch.float32
+    lengths = torch.linalg.vector_norm(patches.to(dtype), dim=-1, keepdim=True)
+    return patches.to(dtype) / lengths.clamp_min(NORM_FLOOR), dtype

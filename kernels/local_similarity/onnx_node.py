@@ -1,24 +1,28 @@
 """The operator in ONNX: a custom-domain node and the model-local function that spells it out.
 
 ONNX Runtime inlines the function; TensorRT takes the plugin of the same name where one is
-registered, which `plugin_namespace` on the node asks for (needed from TensorRT 10.15 on).
+registered, which `plugin_namespace` on the node asks for (needed from TensorRT 10.15 on). The
+second read-out is an operator of its own: a plugin that lacks it must not take its node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto
 
 __all__ = [
+    "COMPETING_OP_TYPE",
     "DOMAIN",
     "OPSETS",
     "OP_TYPE",
     "PLUGIN_NAMESPACE",
     "PLUGIN_VERSION",
     "attach_function",
+    "competing_similarity_function",
+    "competing_similarity_node",
     "local_similarity_function",
     "local_similarity_node",
     "onnx_translation_table",
@@ -26,6 +30,7 @@ __all__ = [
 
 DOMAIN = "taidpt"
 OP_TYPE = "LocalSimilarity"
+COMPETING_OP_TYPE = "CompetingSimilarity"
 PLUGIN_NAMESPACE = "taidpt"
 PLUGIN_VERSION = "1"
 # LayerNormalization is one node from 17 on; 20 is the newest that onnxruntime 1.18 runs.
@@ -46,6 +51,15 @@ _MASKED = """mask_axis = Constant <value = int64[1] {2}> ()
   zero = Constant <value = float {0}> ()
   seen_logits = Where (seen, logits, lowest)
   seen_weighed = Where (seen, WEIGHED, zero)"""
+
+
+_MASKED_SHARES = """mask_axis = Constant <value = int64[1] {2}> ()
+  seen = Unsqueeze (mask, mask_axis)
+  zero = Constant <value = float {0}> ()
+  seen_shares = Where (seen, shares, zero)"""
+_BEST_17 = "Y = ReduceMax <axes = [1], keepdims = 0> (SHARES)"
+_BEST = """patch_axis = Constant <value = int64[1] {1}> ()
+  Y = ReduceMax <keepdims = 0> (SHARES, patch_axis)"""
 
 
 def local_similarity_node(
@@ -72,18 +86,45 @@ def local_similarity_node(
     Raises:
         ValueError: τ is not above 0.
     """
-    from onnx import helper
-
-    if not temperature > 0:
-        raise ValueError(f"{OP_TYPE}: temperature must be above 0, received {temperature}")
     if mask and not values:
         # TensorRT's parser refuses an omitted input before another one: the bank takes V's place
         values = class_embeddings
     inputs = [patches, class_embeddings, values, mask]
     while not inputs[-1]:
         inputs.pop()
+    return _node(OP_TYPE, inputs, output, temperature, name)
+
+
+def competing_similarity_node(
+    patches: str,
+    class_embeddings: str,
+    output: str,
+    temperature: float,
+    *,
+    mask: str = "",
+    name: str = "competing_similarity",
+) -> NodeProto:
+    """The node of the second read-out: inputs X [B, P, D], T [C, D], optional mask [B, P] bool.
+
+    Args:
+        patches, class_embeddings, mask, name: as of `local_similarity_node`.
+        output: name for the shares, [B, C], float32.
+        temperature: sharpness over classes, > 0.
+
+    Raises:
+        ValueError: τ is not above 0.
+    """
+    inputs = [patches, class_embeddings, *([mask] if mask else [])]
+    return _node(COMPETING_OP_TYPE, inputs, output, temperature, name)
+
+
+def _node(kind: str, inputs: list[str], output: str, temperature: float, name: str) -> NodeProto:
+    from onnx import helper
+
+    if not temperature > 0:
+        raise ValueError(f"{kind}: temperature must be above 0, received {temperature}")
     return helper.make_node(
-        OP_TYPE,
+        kind,
         inputs,
         [output],
         name=name,
@@ -110,17 +151,53 @@ def local_similarity_function(
     Raises:
         ValueError: an opset outside 17 to 20.
     """
+    count = 4 if with_mask else 3 if with_values else 2
+    weighed = "weighed" if with_values else "similarity"
+    logits, counted = ("seen_logits", "seen_weighed") if with_mask else ("logits", weighed)
+    function = _function(
+        OP_TYPE,
+        _INPUTS[:count],
+        opset,
+        f"""{_WEIGHED if with_values else ""}
+  {_MASKED.replace("WEIGHED", weighed) if with_mask else ""}
+  weights = Softmax <axis = 1> ({logits})
+  parts = Mul (weights, {counted})
+  patch_axis = Constant <value = int64[1] {{1}}> ()
+  Y = ReduceSum <keepdims = 0> (parts, patch_axis)""",
+    )
+    function.doc_string = (
+        "Y = sum over patches of softmax(temperature * X T') * (X V'), X of unit rows"
+    )
+    return function
+
+
+def competing_similarity_function(opset: int = 17, *, with_mask: bool = False) -> FunctionProto:
+    """The function of the second read-out; arguments and errors as above."""
+    best = _BEST if opset >= 18 else _BEST_17
+    function = _function(
+        COMPETING_OP_TYPE,
+        ("X", "T", "mask") if with_mask else ("X", "T"),
+        opset,
+        f"""shares = Softmax <axis = 2> (logits)
+  {_MASKED_SHARES if with_mask else ""}
+  {best.replace("SHARES", "seen_shares" if with_mask else "shares")}""",
+    )
+    function.doc_string = (
+        "Y = largest over patches of softmax over classes (temperature * X T'), X of unit rows"
+    )
+    return function
+
+
+def _function(kind: str, inputs: Sequence[str], opset: int, read_out: str) -> FunctionProto:
+    """A function of inputs to Y, whose text goes on from `similarity` and `logits` [B, P, C]."""
     from onnx import parser
 
     if opset not in OPSETS:
         raise ValueError(f"opset: expected {OPSETS.start} to {OPSETS.stop - 1}, received {opset}")
-    count = 4 if with_mask else 3 if with_values else 2
-    weighed = "weighed" if with_values else "similarity"
-    logits, counted = ("seen_logits", "seen_weighed") if with_mask else ("logits", weighed)
     # type 1 is float32; constants are tensors, as clean-up tools turn scalars into doubles
     function = parser.parse_function(f"""
 <domain: "{DOMAIN}", opset_import: ["" : {opset}]>
-{OP_TYPE} <temperature> ({", ".join(_INPUTS[:count])}) => (Y) {{
+{kind} <temperature> ({", ".join(inputs)}) => (Y) {{
   x = Cast <to = 1> (X)
   {_LENGTH if opset >= 18 else _LENGTH_17}
   floor = Constant <value = float {{1e-12}}> ()
@@ -129,18 +206,10 @@ def local_similarity_function(
   t = Cast <to = 1> (T)
   t_columns = Transpose <perm = [1, 0]> (t)
   similarity = MatMul (unit, t_columns)
-  {_WEIGHED if with_values else ""}
   temperature = Constant <value_float: float = @temperature> ()
   logits = Mul (similarity, temperature)
-  {_MASKED.replace("WEIGHED", weighed) if with_mask else ""}
-  weights = Softmax <axis = 1> ({logits})
-  parts = Mul (weights, {counted})
-  patch_axis = Constant <value = int64[1] {{1}}> ()
-  Y = ReduceSum <keepdims = 0> (parts, patch_axis)
+  {read_out}
 }}""")
-    function.doc_string = (
-        "Y = sum over patches of softmax(temperature * X T') * (X V'), X of unit rows"
-    )
     for node in function.node:
         node.name = f"ls_{node.output[0]}"
     return function
@@ -158,23 +227,39 @@ def attach_function(model: ModelProto) -> ModelProto:
     """
     from onnx import helper
 
-    kinds = {
-        (_has_values(node), len(node.input) > 3 and node.input[3] != "")
-        for node in model.graph.node
-        if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
-    }
-    if len(kinds) != 1:
-        raise ValueError(
-            f"{OP_TYPE}: the nodes of one model share one function, so all or none of them may "
-            f"have values, and so with a mask; found {len(kinds)} kinds of node, expected 1"
-        )
-    ((with_values, with_mask),) = kinds
+    ours = [node for node in model.graph.node if node.domain == DOMAIN]
+    if not {node.op_type for node in ours} & {OP_TYPE, COMPETING_OP_TYPE}:
+        raise ValueError(f"the model has no node {DOMAIN}.{OP_TYPE} or {COMPETING_OP_TYPE}")
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    function = local_similarity_function(opset, with_values=with_values, with_mask=with_mask)
+    functions = []
+    if kind := _common(ours, OP_TYPE, lambda node: (_has_values(node), len(node.input) > 3)):
+        with_values, with_mask = kind
+        functions.append(
+            local_similarity_function(opset, with_values=with_values, with_mask=with_mask)
+        )
+    if kind := _common(ours, COMPETING_OP_TYPE, lambda node: (len(node.input) > 2,)):
+        functions.append(competing_similarity_function(opset, with_mask=kind[0]))
     if all(entry.domain != DOMAIN for entry in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    model.functions.append(function)
+    model.functions.extend(functions)
     return model
+
+
+def _common(
+    nodes: Sequence[NodeProto], kind: str, options: Callable[[NodeProto], tuple[bool, ...]]
+) -> tuple[bool, ...] | None:
+    """Which optional inputs the nodes of a kind have; None without such nodes.
+
+    Raises:
+        ValueError: they differ.
+    """
+    found = {options(node) for node in nodes if node.op_type == kind}
+    if len(found) > 1:
+        raise ValueError(
+            f"{kind}: the nodes of one model share one function, so all or none of them may "
+            f"have values, and so with a mask; found {len(found)} kinds of node, expected 1"
+        )
+    return found.pop() if found else None
 
 
 def _has_values(node: NodeProto) -> bool:
@@ -192,9 +277,13 @@ def onnx_translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """
     import torch
 
-    import taidpt.kernels.local_similarity.torch_op  # noqa: F401  registers the operator
+    import taidpt.kernels.local_similarity.competing
+    import taidpt.kernels.local_similarity.torch_op  # noqa: F401  both register their operators
 
-    return {torch.ops.taidpt.local_similarity.default: _translate}
+    return {
+        torch.ops.taidpt.local_similarity.default: _translate,
+        torch.ops.taidpt.competing_similarity.default: _translate_competing,
+    }
 
 
 def _translate(
@@ -205,9 +294,6 @@ def _translate(
     values: Any = None,
     keep_log_sum: bool = False,
 ) -> Any:
-    import onnx
-    from onnxscript import evaluator
-
     if keep_log_sum:
         raise ValueError(
             "local_similarity is exported for inference: run the export under torch.no_grad()"
@@ -217,33 +303,49 @@ def _translate(
         inputs.append(class_embeddings if values is None else values)
     if mask is not None:
         inputs.append(mask)
+    similarities = _emit(OP_TYPE, inputs, temperature)
+    # the log denominators are empty in inference; an exported operator has both its outputs
+    return similarities, similarities
+
+
+def _translate_competing(
+    patches: Any, class_embeddings: Any, temperature: float, mask: Any = None
+) -> Any:
+    inputs = [patches, class_embeddings, *([] if mask is None else [mask])]
+    return _emit(COMPETING_OP_TYPE, inputs, temperature)
+
+
+def _emit(kind: str, inputs: list[Any], temperature: float) -> Any:
+    import onnx
+    from onnxscript import evaluator
+
     attributes = {
         "temperature": float(temperature),
         "plugin_namespace": PLUGIN_NAMESPACE,
         "plugin_version": PLUGIN_VERSION,
     }
-    similarities = evaluator.default().eval(_schema(onnx), inputs, attributes)
-    # the log denominators are empty in inference; an exported operator has both its outputs
-    return similarities, similarities
+    return evaluator.default().eval(_schema(onnx, kind), inputs, attributes)
 
 
-def _schema(onnx: Any) -> Any:
+def _schema(onnx: Any, kind: str) -> Any:
     schema = onnx.defs.OpSchema
     parameter = schema.FormalParameter
     optional = schema.FormalParameterOption.Optional
     floats = ["tensor(float16)", "tensor(bfloat16)", "tensor(float)"]
+    values = [parameter("V", "TV", param_option=optional)] if kind == OP_TYPE else []
+    types = [("TX", floats, "patches"), ("TT", floats, "T"), ("TV", floats, "V")]
     return schema(
-        OP_TYPE,
+        kind,
         DOMAIN,
         1,
         inputs=[
             parameter("X", "TX"),
             parameter("T", "TT"),
-            parameter("V", "TV", param_option=optional),
+            *values,
             parameter("mask", "tensor(bool)", param_option=optional),
         ],
         outputs=[parameter("Y", "tensor(float)")],
-        type_constraints=[("TX", floats, "patches"), ("TT", floats, "T"), ("TV", floats, "V")],
+        type_constraints=types[: 2 + len(values)],
         attributes=[
             schema.Attribute("temperature", schema.AttrType.FLOAT, "softmax sharpness"),
             schema.Attribute("plugin_namespace", schema.AttrType.STRING, "of the plugin"),

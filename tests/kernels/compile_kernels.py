@@ -30,6 +30,11 @@ from taidpt.kernels.local_similarity.tiles import (
     gradient_tiles,
     reads_again,
 )
+from taidpt.kernels.local_similarity.triton_competing import (
+    Blocks,
+    best_patch_kernel,
+    patch_total_kernel,
+)
 from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 from taidpt.kernels.local_similarity.triton_gradient import gradient_kernel, inverse_length_kernel
 from taidpt.kernels.local_similarity.triton_tile import combine_kernel
@@ -128,6 +133,20 @@ def gradient(architecture: int, tiles: GradientTiles | None = None) -> Any:
     return compiled(gradient_kernel, architecture, constants, tiles)
 
 
+def competing(architecture: int, kernel: Any) -> Any:
+    """A kernel of the second read-out with its own blocks."""
+    blocks = Blocks()
+    constants = {
+        "BLOCK_C": blocks.classes,
+        "BLOCK_P": blocks.patches,
+        "BLOCK_D": blocks.dim,
+        "EVEN_D": True,
+        "DTYPE": tl.bfloat16,
+        "PRECISION": "ieee",
+    }
+    return compiled(kernel, architecture, constants, blocks)
+
+
 def spilled_bytes(kernel: Any) -> int:
     """Bytes of registers that a thread puts aside, by ptxas."""
     ptx = kernel.asm["ptx"]
@@ -190,6 +209,8 @@ def answers(architecture: int) -> list[dict[str, Any]]:
     kernels["every part, splits"] = forward(architecture, split, tuple(PARTS), 40)
     kernels["combine"] = compiled(combine_kernel, architecture, {"SPLITS": 2, "BLOCK": 128}, split)
     kernels["lengths"] = compiled(inverse_length_kernel, architecture, {"BLOCK_D": 1024}, split)
+    kernels["totals"] = competing(architecture, patch_total_kernel)
+    kernels["best patch"] = competing(architecture, best_patch_kernel)
     return [
         {
             "what": what,

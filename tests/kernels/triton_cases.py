@@ -26,6 +26,7 @@ from taidpt.kernels.local_similarity import (
 from taidpt.kernels.local_similarity.chunked import Forward
 from taidpt.kernels.local_similarity.inputs import Epilogue, Inputs
 from taidpt.kernels.local_similarity.tiles import Tiles, ahead_of_time
+from taidpt.kernels.local_similarity.triton_competing import Blocks, launch_competing
 from taidpt.kernels.local_similarity.triton_operands import (
     architecture_of,
     inverse_lengths,
@@ -334,3 +335,32 @@ def test_strided_inputs_need_no_copy() -> None:
     )
     found = triton_launch.launch_forward(prepared(on_device(turned)), tiles=tiles).result
     assert torch.equal(plain, found)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(2, 20, 81, 96),
+        Case(1, 21, 20, 96, torch.bfloat16, masked=True),
+        Case(2, 7, 130, 64, torch.float16, masked=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("blocks", [Blocks(128, 64, 128), Blocks(64, 16, 64)], ids=str)
+def test_second_read_out(case: Case, blocks: Blocks) -> None:
+    """Classes in one tile and in several, patches too."""
+    expected = naive.competing_similarity(*wide(case)[:4])
+    found = launch_competing(prepared(on_device(make_inputs(case))), blocks)
+    atol, rtol = TOLERANCES["forward", case.dtype, "triton"]
+    torch.testing.assert_close(found.cpu().double(), expected, atol=atol, rtol=rtol)
+
+
+def test_second_read_out_of_masked_nan_and_strided_patches() -> None:
+    inputs = make_inputs(Case(2, 20, 30, 64, masked=True))
+    assert inputs.mask is not None
+    expected = naive.competing_similarity(*inputs[:4])
+    spoilt = torch.where(inputs.mask[:, :, None], inputs.patches, torch.nan)
+    turned = spoilt.transpose(0, 1).contiguous().transpose(0, 1)
+    operands = prepared(on_device(inputs._replace(patches=turned)))
+    found = launch_competing(operands, Blocks(64, 32, 64)).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
