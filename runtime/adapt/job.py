@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from taidpt.runtime.adapting.examples import examples_to_bank, put_tags
+from taidpt.runtime.adapting.scene_mark import SceneMark
 from taidpt.runtime.adapting.scene_rows import Adaptation, adapt_bank
 from taidpt.runtime.adapting.similarity import Features
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -78,6 +79,8 @@ def run_adapt(job: AdaptJob) -> None:
         bank = bundle_bank(bundle) if job.bank is None else _read_bank(job.bank, bundle)
         shown = {tag: _read_examples(tagger, folder) for tag, folder in folders.items()}
         scene, problem = _read_scene(tagger, job) if job.sources else (None, None)
+    if scene is not None:
+        _check_camera(bank, scene, job)
     if shown:
         changed = _from_examples(bank, shown, scene, bundle)
     else:
@@ -119,6 +122,24 @@ def _folders(job: AdaptJob) -> dict[str, Path]:
 
 def _read_bank(path: str, bundle: Bundle) -> ClassBank:
     return check_fit(ClassBank.load(path), bundle, path)
+
+
+def _check_camera(bank: ClassBank, scene: Features, job: AdaptJob) -> None:
+    """Refuse frames that are unlike those that the bank was adapted to."""
+    mark = _mark_of(bank)
+    if mark is None or not mark.is_another(scene):
+        return
+    raise InputError(
+        f"--frames {' '.join(job.sources)}: another camera: {mark.share(scene):.0%} of these "
+        f"frames are as like the scene of {job.bank or job.bundle} as its own are, expected half; "
+        "nothing is written. Keep a bank for each camera: start with the bank from before adapting "
+        "(--bank)"
+    )
+
+
+def _mark_of(bank: ClassBank) -> SceneMark | None:
+    facts = bank.metadata.get("adaptation")
+    return SceneMark.from_json(facts.get("scene"), bank.dim) if isinstance(facts, dict) else None
 
 
 def _read_examples(tagger: Tagger, folder: Path) -> Features:
@@ -182,7 +203,7 @@ def _from_scene(bank: ClassBank, scene: Features, bundle: Bundle) -> ClassBank:
         f"{found.before:.3f} -> {found.after:.3f}"
     )
     facts = {"frames": len(scene), "weight": found.weight, "agreement": [found.before, found.after]}
-    return _with_facts(found.bank, facts)
+    return _with_facts(found.bank, facts, SceneMark.of(scene))
 
 
 def _why_not(found: Adaptation) -> str:
@@ -207,11 +228,13 @@ def _from_examples(
         plural = "s" * (len(pictures) != 1)
         print(f"{printable(tag)}: from {len(pictures)} picture{plural}, {prior}")
         changed = put_tags(changed, made)
-    return _with_facts(changed, {"examples": {tag: len(part) for tag, part in shown.items()}})
+    facts = {"examples": {tag: len(part) for tag, part in shown.items()}}
+    return _with_facts(changed, facts, _mark_of(bank) if scene is None else SceneMark.of(scene))
 
 
-def _with_facts(bank: ClassBank, facts: Mapping[str, Any]) -> ClassBank:
-    return dataclasses.replace(bank, metadata={**bank.metadata, "adaptation": dict(facts)})
+def _with_facts(bank: ClassBank, facts: Mapping[str, Any], mark: SceneMark | None) -> ClassBank:
+    own = dict(facts) if mark is None else {**facts, "scene": mark.to_json()}
+    return dataclasses.replace(bank, metadata={**bank.metadata, "adaptation": own})
 
 
 def _print_next(job: AdaptJob, bundle: Bundle) -> None:

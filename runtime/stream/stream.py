@@ -45,7 +45,7 @@ _WAITING = 2
 
 
 class FrameTagger(Protocol):
-    """The four members of a tagger that a stream uses."""
+    """The five members of a tagger that a stream uses."""
 
     bundle: Bundle
 
@@ -59,6 +59,9 @@ class FrameTagger(Protocol):
 
     def tag_batch(self, frames: npt.NDArray[Any]) -> Sequence[TagResult]:
         """Tag preprocessed frames, uint8 [N, height, width, 3], in one run."""
+
+    def remember(self, result: TagResult) -> None:
+        """Take note of a frame that the stream's source showed."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +285,7 @@ class Stream(Closing):
                 frames = crops[0][None] if len(crops) == 1 else np.stack(crops)
                 with self.profile.timed("inference"):
                     tagged = self._tagger.tag_batch(frames)
+                self._tagger.remember(tagged[0])
             yield batch, tagged if self.stills is None else _repeated(self.stills, batch, tagged)
 
     def _moment(self, item: _PreparedFrame, result: TagResult) -> Moment:

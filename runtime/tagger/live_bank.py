@@ -26,7 +26,7 @@ class LiveBank:
     """The current tags of a tagger; each change replaces the whole bank at once.
 
     tagger.bank.add("forklift", prompts="street.safetensors")
-    tagger.bank.add("hard hat", pictures=["hat.jpg"], background=["gate.jpg"])
+    tagger.bank.add("hard hat", pictures=["hat.jpg"])  # against what the cameras show
     tagger.bank.remove("hot dog")
     tagger.bank.current.save("site.bank")
     """
@@ -37,6 +37,7 @@ class LiveBank:
         current: Callable[[], ClassBank],
         change: Callable[[Callable[[ClassBank], ClassBank]], None],
         look: Callable[[Sequence[Any]], Features],
+        recent: Callable[[], Features | None],
     ) -> None:
         """Control the bank of a tagger.
 
@@ -45,9 +46,10 @@ class LiveBank:
             current: returns the tagger's bank (`Tagger.class_bank`).
             change: replaces the bank by a function of it (`Tagger.change_bank`).
             look: a run of the graph, from pictures to their features.
+            recent: features of frames that streams of the tagger showed lately, None for too few.
         """
         self._bundle, self._current, self._change = bundle, current, change
-        self._look = look
+        self._look, self._recent = look, recent
 
     def __repr__(self) -> str:
         return f"LiveBank({len(self.names)} tags)"
@@ -80,21 +82,19 @@ class LiveBank:
             prompts: a prompts file, whose contexts are used with the names, or "templates".
             pretrained: the weights, if they are not where the bundle's manifest says.
             pictures: in place of prompts, pictures that show the tag: arrays, paths, PIL pictures.
-            background: with `pictures`, frames of the scene that do not show it.
+            background: with `pictures`, frames of the scene that do not show it; without, frames
+                of the last half minute of the tagger's streams.
         Raises:
             MissingDependencyError: PyTorch or open_clip is not installed.
             InputError: a name exists already, the prompts belong to another model or have a
-                context for each tag of their own, there is no background or several names with
-                pictures, or the bundle's bank is a constant.
+                context for each tag of their own, several names are given with pictures, no
+                background is given and no stream has run, or the bundle's bank is a constant.
         """
         check_swappable(self._bundle)
         new_names = (names,) if isinstance(names, str) else tuple(names)
         if len(pictures):
-            if len(new_names) != 1 or not len(background) or prompts is not None:
-                raise InputError(
-                    "adding by pictures takes one name, pictures=[…] and background=[…], frames of "
-                    "the scene without it; no prompts"
-                )
+            if len(new_names) != 1 or prompts is not None:
+                raise InputError("adding by pictures takes one name and pictures=[…]; no prompts")
             self.join(self.from_pictures(new_names[0], pictures, background))
             return
         if prompts is None:
@@ -107,12 +107,18 @@ class LiveBank:
         self._change(lambda bank: join_banks(bank, tags))
 
     def from_pictures(
-        self, name: str, pictures: Sequence[Any], background: Sequence[Any]
+        self, name: str, pictures: Sequence[Any], background: Sequence[Any] = ()
     ) -> ClassBank:
         """The bank of one tag, made of pictures; errors as of `add` and `examples_to_bank`."""
         check_swappable(self._bundle)
         scoring = self._bundle.manifest.scoring
-        shown, scene = self._look(pictures), self._look(background)
+        scene = self._look(background) if len(background) else self._recent()
+        if scene is None:
+            raise InputError(
+                "adding by pictures compares them with the scene: let a stream of this tagger run "
+                "for some seconds first, or give background=[…], frames without the tag"
+            )
+        shown = self._look(pictures)
         return examples_to_bank(name, shown, scene, self.current, scoring)
 
     def remove(self, *names: str) -> None:

@@ -36,6 +36,7 @@ from taidpt.runtime.tagger.active_bank import (
     fit_bank,
     own_bank,
 )
+from taidpt.runtime.tagger.recent_frames import RecentFrames
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,6 +97,7 @@ class Tagger(Closing):
         self._active = own_bank(bundle)
         self._one_threshold: tuple[float, float] | None = None
         self._swap = threading.Lock()
+        self.recent = RecentFrames()
 
     @classmethod
     def load(
@@ -159,6 +161,7 @@ class Tagger(Closing):
             lambda: self.class_bank,
             self.change_bank,
             self.features,
+            self.recent.features,
         )
 
     @property
@@ -266,6 +269,10 @@ class Tagger(Closing):
                 f"{self.bundle.path}: its graph gives no global features; export it again"
             )
         return Features(outputs["global_features"], outputs["patch_features"])
+
+    def remember(self, result: TagResult) -> None:
+        """Keep a stream's frame as one of the scene, with which `bank.add` compares pictures."""
+        self.recent.offer(result)
 
     def _rgb(self, frames: Frames, bgr: bool) -> Frames:
         """Reverse the channels of preprocessed frames, which are smaller than those that came."""

@@ -57,6 +57,9 @@ class PixelTagger:
             for frame in frames
         ]
 
+    def remember(self, result: TagResult) -> None:
+        pass
+
 
 def main(state_path: str, events_path: str, frames_path: str) -> None:
     """Run until killed."""

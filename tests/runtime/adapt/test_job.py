@@ -123,6 +123,48 @@ def test_frames_become_a_bank_that_the_tagger_takes(place: Place) -> None:
         assert tagger.names == NAMES
 
 
+def test_adapted_rows_leave_the_bundle_and_the_graphs_inputs_as_they_are(place: Place) -> None:
+    """So an engine, its size and its time are the same: only the values of four inputs differ."""
+    before = _contents(place.folder / "street.taidpt")
+    arguments = ("street.taidpt", "--bank", "tags.bank", "--frames", "frames", "-o", "rows.bank")
+    assert place.adapt(*arguments)[0] == 0
+    assert _contents(place.folder / "street.taidpt") == before
+    with Tagger.load(place.folder / "street.taidpt", device="cpu", threads=1) as tagger:
+        inputs = []
+        for name in ("tags.bank", "rows.bank"):
+            tagger.use_bank(place.folder / name)
+            inputs.append(tagger.bank_inputs)
+    first, second = inputs
+    assert [(name, array.shape, array.dtype) for name, array in first.items()] == [
+        (name, array.shape, array.dtype) for name, array in second.items()
+    ]
+    assert not np.array_equal(first["local_embeddings"], second["local_embeddings"])
+
+
+def test_frames_of_another_camera_are_noticed(place: Place) -> None:
+    first = ("street.taidpt", "--bank", "tags.bank", "--frames", "frames", "-o", "camera.bank")
+    assert place.adapt(*first)[0] == 0
+    _spoil(place.folder)
+    before = _contents(place.folder)
+    again = ("street.taidpt", "--bank", "camera.bank", "-o", "camera2.bank")
+    for arguments in (("--frames", "same"), ("--examples", "cat", "--frames", "same")):
+        code, text, errors = place.adapt(*again, *arguments)
+        assert (code, text) == (2, "")
+        assert len(errors) == 1, errors
+        assert "--frames same: another camera: 0% of these frames" in errors[0]
+        assert _contents(place.folder) == before
+    code, text, errors = place.adapt(*again, "--examples", "cat", "--frames", "frames")
+    assert (code, errors) == (0, [])
+    marks = [
+        ClassBank.load(place.folder / name).metadata["adaptation"]["scene"]
+        for name in ("camera.bank", "camera2.bank")
+    ]
+    assert marks[0] == marks[1]
+    assert place.adapt(*again, "--examples", "cat", "--examples", "red thing")[0] == 0
+    kept = ClassBank.load(place.folder / "camera2.bank").metadata["adaptation"]
+    assert kept["scene"] == marks[0]
+
+
 def test_the_file_is_named_after_the_bundle_and_a_dry_run_writes_none(place: Place) -> None:
     arguments = ("street.taidpt", "--bank", "tags.bank", "--frames", "frames")
     code, text, _ = place.adapt(*arguments, "--dry-run")

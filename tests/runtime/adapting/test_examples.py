@@ -12,6 +12,8 @@ from taidpt.runtime.adapting.similarity import bank_scores
 from taidpt.runtime.bank.class_bank import join_banks
 from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.results import TagResult
+from taidpt.runtime.tagger import recent_frames
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle
 from tests.runtime.videos import colour_frame
@@ -44,10 +46,54 @@ def test_a_running_tagger_takes_pictures(swappable: Tagger) -> None:
     copy = swappable.with_threshold(0.0)
     copy.bank.add("mine", pictures=frames[:1], background=frames[1:])
     assert copy.names == (*NAMES, "mine")
-    with pytest.raises(InputError, match=r"takes one name, pictures=\[…\] and background"):
+    with pytest.raises(InputError, match=r"takes one name and pictures=\[…\]"):
+        copy.bank.add(["other", "another"], pictures=frames[:1])
+    with pytest.raises(InputError, match="let a stream of this tagger run"):
         copy.bank.add("other", pictures=frames[:1])
     with pytest.raises(InputError, match="needs prompts"):
         copy.bank.add("other")
+
+
+def test_without_a_background_a_tag_is_compared_with_what_streams_showed(
+    swappable: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent_frames, "_SECONDS", 0.0)
+    tagger = swappable.with_threshold(0.0)
+    tagger.recent = recent_frames.RecentFrames()
+    frames = [colour_frame(25 * index) for index in range(4)]
+    tagger(frames[0])  # a single picture is not the scene
+    with tagger.stream(frames[1:] * 8, batch=1) as stream:
+        for _ in stream:
+            pass
+    seen = tagger.recent.features()
+    assert seen is not None
+    assert len(seen) == 16  # the last ones
+    expected = tagger.features((frames[1:] * 8)[-16:])
+    np.testing.assert_allclose(seen.patches, expected.patches, atol=2e-3)
+    tagger.bank.add("mine", pictures=frames[:1])
+    scores = tagger.tag_batch(frames).scores[:, -1]
+    on = tagger.class_bank.thresholds[-1].on
+    assert (scores >= on).tolist() == [True, False, False, False]
+
+
+def test_a_frame_every_two_seconds_is_kept(
+    swappable: Tagger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(recent_frames.time, "monotonic", lambda: now)
+    recent, vocabulary = recent_frames.RecentFrames(), swappable.vocabulary
+    row = np.ones((1, 4), np.float32)
+    for index in range(100):
+        now = index / 10
+        recent.offer(TagResult(row[0], row, row[0] * index, vocabulary))
+        if index == 60:  # 0, 2, 4 and 6 seconds
+            assert recent.features() is not None
+        if index == 59:
+            assert recent.features() is None
+    seen = recent.features()
+    assert seen is not None
+    assert seen.whole[:, 0].tolist() == [0, 20, 40, 60, 80]
+    recent.offer(TagResult(row[0], row, None, vocabulary))  # a graph without global features
 
 
 def test_a_tag_that_exists_moves_a_little_towards_its_examples(swappable: Tagger) -> None:
