@@ -20,6 +20,7 @@ from taidpt.evaluation.methods import (
     method_bank,
     methods_with_bank,
 )
+from taidpt.evaluation.patch_classifier import PiaaSettings
 from taidpt.features.picture_store import StoreSettings, store_features
 from taidpt.features.pictures import PictureFeatures
 from taidpt.metrics import MapSettings
@@ -44,6 +45,12 @@ __all__ = [
 # class, and another learning rate. The toy world's rate was chosen on its val pictures.
 _TEMPERATURES = {"nuswide": 4.0, "nuswide-labelled": 4.0}
 _RATES = {"nuswide": 1e-3, "nuswide-labelled": 1e-3, "toyworld": assets.TUNING_RATE}
+
+# PIAA's numbers for data sets other than VOC2007.
+_PIAA = {
+    "coco2014": PiaaSettings(0.01, 80.0, 400.0),
+    "nuswide": PiaaSettings(500.0, 10.0, 400.0),
+}
 
 
 @dataclass(frozen=True)
@@ -116,14 +123,22 @@ def run_dataset_job(job: DatasetJob, progress: Progress) -> MethodTable:
         picture=job.store.picture,
         temperature=_TEMPERATURES.get(job.dataset, 40.0),
         tuning=_tuning(job),
+        scene=lambda picture: encoded(unlabelled(), picture),
+        piaa=_PIAA.get(job.dataset, PiaaSettings()),
         keep=cache,
         progress=progress,
     )
 
+    def encoded(pictures: LabelledImages, picture: PictureInput) -> PictureFeatures:
+        settings = replace(job.store, picture=picture)
+        return store_features(clip, pictures, cache, settings, progress)
+
+    def unlabelled() -> LabelledImages:
+        return load_dataset(job.dataset, root, "train", job.official_names)
+
     @cache_results
     def features(picture: PictureInput) -> PictureFeatures:
-        settings = replace(job.store, picture=picture)
-        return store_features(clip, images, cache, settings, progress)
+        return encoded(images, picture)
 
     found = compare_methods(job.methods, inputs, images, features, job.merge_weight, job.settings)
     if job.banks is not None:

@@ -6,6 +6,8 @@
 | `clipdpt`, `clipdpt80` | the same with position-free pooling and the local branch |
 | `tai`, `taidpt`, `coop`, `dualcoop` | tuned prompts: a file, or for the first two texts |
 | `centroids`, `linear` | mean caption features, or a linear head on them |
+| `adapt`, `adapt-taidpt` | `clipdpt` or `taidpt`, adapted to the unlabelled train split |
+| `piaa` | PIAA as published: a patch classifier of that split, classes compete |
 | `a+b` | the mean of the class rows of two or more methods |
 """
 
@@ -27,6 +29,7 @@ from torch import Tensor
 from taidpt import __version__
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.picture_input import PictureInput
+from taidpt.evaluation.patch_classifier import PiaaSettings, learn_patches, piaa_scores
 from taidpt.evaluation.text_only_heads import (
     ClassRows,
     LinearSettings,
@@ -39,6 +42,8 @@ from taidpt.features.pictures import PictureFeatures
 from taidpt.features.prompt_encoder import class_embeddings, plain_class_embeddings
 from taidpt.progress import Progress, SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
+from taidpt.runtime.adapting.scene_rows import adapt_bank
+from taidpt.runtime.adapting.similarity import Features
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import InputError
 from taidpt.scores import Scoring, dual_scores, global_scores
@@ -65,13 +70,20 @@ _TEMPLATES: dict[str, Callable[[], Sequence[str]]] = {
     "80": ensemble_templates,
 }
 _TUNED = ("tai", "taidpt", "coop", "dualcoop")
-_ALONE = ("zsclip", "zsclip80", "dualcoop")
+_ALONE = ("zsclip", "zsclip80", "dualcoop", "piaa")
+_ADAPTED = {"adapt": "clipdpt", "adapt-taidpt": "taidpt"}
+# As many frames as `taidpt adapt` takes by default.
+_SCENE_PICTURES = 500
 _WHY_NO_BANK = {
     "zsclip": "it pools with positions, which no exported graph does: clipdpt exports",
     "zsclip80": "it pools with positions, which no exported graph does: clipdpt80 exports",
     "dualcoop": "export its prompts file itself",
+    "piaa": "its classes compete within each patch, which no bundle does: adapt exports",
 }
-METHOD_NAMES = ("zsclip", "zsclip80", "clipdpt", "clipdpt80", *_TUNED, "centroids", "linear")
+METHOD_NAMES = (
+    *("zsclip", "zsclip80", "clipdpt", "clipdpt80", *_TUNED, "centroids", "linear"),
+    *(*_ADAPTED, "piaa"),
+)
 
 
 @dataclass(eq=False)
@@ -86,6 +98,8 @@ class MethodInputs:
         picture: size and crop of pictures, for methods whose prompts record none.
         temperature: sharpness of the local weights over patches.
         tuning: how "tai" and "taidpt" are tuned where no prompts are given.
+        scene: features of the unlabelled train split, for methods that adapt to it.
+        piaa: the numbers of "piaa".
         keep: folder for prompts tuned here and for caption features; None keeps nothing.
         progress: reports long work.
         rows: class rows computed so far, by method, so that `a` and `a+b` share those of `a`.
@@ -99,6 +113,8 @@ class MethodInputs:
     picture: PictureInput = PictureInput()
     temperature: float = 40.0
     tuning: TuneSettings = field(default_factory=TuneSettings)
+    scene: Callable[[PictureInput], PictureFeatures] | None = None
+    piaa: PiaaSettings = field(default_factory=PiaaSettings)
     keep: Path | None = None
     progress: Progress = field(default_factory=SilentProgress)
     rows: dict[str, ClassRows] = field(default_factory=dict)
@@ -131,6 +147,17 @@ class MethodInputs:
         if len(inputs) > 1:
             raise InputError(f"method {name!r}: its parts were tuned on pictures of unequal size")
         return inputs.pop()
+
+    @cached_property
+    def unlabelled(self) -> PictureFeatures:
+        """Features of the train split; its labels are not read.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.scene is None:
+            raise InputError("this method adapts to the data set's train split: it has none")
+        return self.scene(self.picture)
 
     @property
     def labels(self) -> list[Sequence[int]]:
@@ -177,6 +204,13 @@ def score_method(name: str, inputs: MethodInputs, features: PictureFeatures) -> 
             {"global": global_scores(batch.zero_shot, rows)}
             for batch in features.batches()
             if batch.zero_shot is not None
+        )
+    if name == "piaa":
+        rows = inputs.templates()
+        learnt = learn_patches(inputs.unlabelled, rows, inputs.piaa)
+        return _gather(
+            {"global": piaa_scores(batch, rows, learnt, inputs.piaa)}
+            for batch in features.batches()
         )
     if name == "dualcoop":
         return _dual(_prompts("dualcoop", inputs), inputs, features)
@@ -225,6 +259,8 @@ def _compute_rows(name: str, inputs: MethodInputs) -> ClassRows:
         return average_rows([_rows(part, inputs) for part in name.split("+")])
     if name in ("clipdpt", "clipdpt80"):
         return ClassRows.of(inputs.templates(name.removeprefix("clipdpt")))
+    if name in _ADAPTED:
+        return _adapted(_rows(_ADAPTED[name], inputs), inputs)
     if name == "centroids":
         return concept_centroids(inputs.captions, inputs.labels, inputs.templates())
     if name == "linear":
@@ -234,6 +270,20 @@ def _compute_rows(name: str, inputs: MethodInputs) -> ClassRows:
         rows = _embed(_prompts(name, inputs), inputs)
         return ClassRows.of(rows["global"], rows.get("local"))
     raise InputError(f"method {name!r} has no class rows: see check_methods")
+
+
+def _adapted(rows: ClassRows, inputs: MethodInputs) -> ClassRows:
+    """Rows as `taidpt adapt` makes them from pictures of the train split, evenly spaced."""
+    scene = inputs.unlabelled
+    chosen = np.linspace(0, len(scene) - 1, min(len(scene), _SCENE_PICTURES)).round().astype(int)
+    frames = Features(
+        scene.global_features[chosen].float().numpy(), scene.patch_features[chosen].numpy()
+    )
+    found = adapt_bank(rows.bank(inputs.tags.names), frames, Scoring(inputs.temperature))
+    count = sum(tag.changed for tag in found.tags)
+    inputs.progress.note(f"adapted {count} of {len(found.tags)} classes, weight {found.weight:.3g}")
+    arrays = ("global_embeddings", "local_embeddings", "scale", "bias")
+    return ClassRows(*(torch.from_numpy(np.array(getattr(found.bank, name))) for name in arrays))
 
 
 def _prompts(name: str, inputs: MethodInputs) -> TunedPrompts:

@@ -195,7 +195,10 @@ def plan(name: str, job: ReproductionJob) -> Iterator[str]:
 def _tuning_steps(recipe: Recipe, seed: int) -> Iterator[str]:
     run = recipe.pictures
     if recipe.has_texts:
-        yield f"make {'taidpt' if recipe.method == 'ensemble' else recipe.method} from the texts"
+        text_method = "taidpt" if recipe.method == "ensemble" else recipe.method
+        yield f"make {text_method.removeprefix('adapt-')} from the texts"
+    if recipe.method.startswith(("adapt", "piaa")):
+        yield "learn from the train pictures without their labels"
     if run is not None:
         size = f"{run.picture.size or 'model'}-pixel {run.picture.resize}"
         shots = f", {run.shots} shots" if run.shots else ""
@@ -315,7 +318,7 @@ def evaluation_job(recipe: Recipe, job: ReproductionJob, seed: int) -> DatasetJo
         ),
         official_names=job.official_names,
         split=job.split,
-        store=StoreSettings(workers=job.workers),
+        store=StoreSettings(workers=job.workers, picture=recipe.picture),
         text_source=source,
         device=job.device,
     )

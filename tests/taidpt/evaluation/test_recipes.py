@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,9 @@ def test_what_is_published_has_its_recipe() -> None:
         "nuswide-taidpt-rn101": 46.5,
         "voc2007-ensemble-10": 93.3,
         "coco2014-ensemble-10": 81.5,
+        "voc2007-adapt": 91.7,
+        "coco2014-adapt": 73.0,
+        "nuswide-adapt": 49.2,
         "coco-novel-taidpt": 59.2,
         "voc-mlt-taidpt": 83.75,
         "coco-mlt-taidpt": 56.23,
@@ -177,12 +180,47 @@ def test_partial_labels_and_their_ensemble_run_whole(
     assert text["tuning"]["taidpt"]["settings"]["epochs"] == 1
     pictures = image["tuning"]["dualcoop"]["pictures_from"]
     assert pictures["augmentation"] == "crop"
-    assert pictures["picture"] == {"size": 64, "resize": "whole"}
+    assert pictures["picture"] == asdict(PictureInput(64, "whole"))
     prompts = sorted((tmp_path / "cache/recipes").iterdir())
     stamps = [path.stat().st_mtime_ns for path in prompts]
     run("voc2007-dualcoop-10", tmp_path, monkeypatch, seeds=2)
     again = sorted((tmp_path / "cache/recipes").iterdir())
     assert [path.stat().st_mtime_ns for path in again] == stamps, "recipes share their prompts"
+
+
+@pytest.mark.parametrize("name", ["voc2007-adapt", "voc2007-piaa"])
+def test_the_unlabelled_train_split_teaches(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_voc(tmp_path, 2007, "test", VOC)
+    with pytest.raises(InputError, match="trainval"):
+        run(name, tmp_path, monkeypatch)
+    write_voc(tmp_path, 2007, "trainval", {f"1{key[1:]}": value for key, value in VOC.items()})
+    found = run(name, tmp_path, monkeypatch)
+    (table,) = found.runs[0].tables
+    assert 0 < found.runs[0].value <= 100
+    method = table["methods"][name.partition("-")[2]]
+    assert ("merged" in method) == name.endswith("adapt")
+    assert any("PIAA, ICML 2026" in line for line in found.lines())
+    steps = "\n".join(plan(name, ReproductionJob(tmp_path)))
+    assert "learn from the train pictures without their labels" in steps
+    labels: dict[str, list[tuple[str, int]]] = {f"1{key[1:]}": [("bus", 0)] for key in VOC}
+    write_voc(tmp_path, 2007, "trainval", labels)
+    again = run(name, tmp_path, monkeypatch)
+    assert again.runs[0].value == found.runs[0].value, "labels of the train split were read"
+
+
+@pytest.mark.parametrize("dataset", ["coco2014", "nuswide"])
+def test_recipes_of_adapt_read_official_formats(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dataset == "nuswide":
+        write_nuswide(tmp_path, {f"a\\{n}.jpg": {"dog" if n % 2 else "cat"} for n in range(1, 7)})
+    else:
+        for split in ("train2014", "val2014"):
+            write_coco(tmp_path, split, {n: [(18 if n % 2 else 17, 0)] for n in range(1, 7)})
+    found = run(f"{dataset}-piaa", tmp_path, monkeypatch)
+    assert 0 < found.runs[0].value <= 100
 
 
 def test_few_shots_take_an_episode_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
