@@ -4,7 +4,9 @@
     python benchmarks/adapt.py --model MODEL --data DATA --write     # photographs too; the page
 
 Frames to adapt to and frames to judge are halves of the same pictures, drawn anew for each seed;
-tuned rows have the seed of the draw. MODEL and DATA are as for `benchmarks/photographs.py`.
+tuned rows have the seed of the draw. Those of the toy world are new scenes of its generator, on
+which nothing was chosen (needs Noto Color Emoji). MODEL and DATA are as for
+`benchmarks/photographs.py`.
 """
 
 from __future__ import annotations
@@ -19,16 +21,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.background_tags import tuned
 from benchmarks.harness import marked
 from benchmarks.photographs import LEAST_POSITIVES, read_data
+from scripts.toyworld.drawing.backgrounds import HELDOUT_FAMILIES
+from scripts.toyworld.drawing.scenes import SceneSettings, render_scene
+from scripts.toyworld.drawing.things import TAG_NAMES
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages, load_dataset
 from taidpt.evaluation.table import Table
 from taidpt.features.picture_store import store_features
+from taidpt.features.pictures import encode_pictures
 from taidpt.features.prompt_encoder import plain_class_embeddings
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import SilentProgress
@@ -44,6 +51,9 @@ from taidpt.toyworld import assets
 from taidpt.tuning.settings import TuneSettings
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "adapt.md"
+PICTURE = DOCUMENT.parent / "images" / "adapt.png"
+# First number of a scene's seed; the toy world's own splits and other benchmarks use other numbers.
+SPLIT, SCENES = 13, 1000
 BEGIN, END = "<!-- adapt: benchmarks/adapt.py -->\n", "<!-- end of adapt -->\n"
 # Frames to adapt to; all of a half where there are fewer.
 FRAMES = (32, 130, 500)
@@ -71,9 +81,12 @@ class World:
 
     def value(self, bank: ClassBank, judged: Matrix) -> float:
         """mAP in percent on the judged pictures."""
+        return float(np.nanmean(self.each(bank, judged)))
+
+    def each(self, bank: ClassBank, judged: Matrix) -> Matrix:
+        """Average precision of each counted tag, in percent."""
         scores = bank_scores(self.features.part(judged), bank, self.scoring)
-        each = mean_average_precision(scores, self.targets[judged]).per_class
-        return float(np.nanmean(each[self.counted]))
+        return mean_average_precision(scores, self.targets[judged]).per_class[self.counted]
 
 
 def read_world(clip: ClipModel, images: LabelledImages, scoring: Scoring, least: int) -> World:
@@ -85,6 +98,19 @@ def read_world(clip: ClipModel, images: LabelledImages, scoring: Scoring, least:
         )
     counted = np.flatnonzero((images.targets > 0).sum(axis=0) >= least)
     return World(features, images.targets, counted, scoring)
+
+
+def toy_world(clip: ClipModel, tags: Sequence[str]) -> World:
+    """New scenes before backgrounds that no training saw."""
+    settings = SceneSettings(size=clip.image_size, families=HELDOUT_FAMILIES)
+    scenes = [render_scene((SPLIT, index), settings) for index in range(SCENES)]
+    stored = encode_pictures(clip, [scene.image for scene in scenes])
+    features = Features(stored.global_features.numpy(), stored.patch_features.numpy())
+    targets = np.zeros((SCENES, len(tags)), np.int8)
+    order = [tags.index(name) for name in TAG_NAMES]
+    for row, scene in enumerate(scenes):
+        targets[row, [order[thing] for thing in scene.things]] = 1
+    return World(features, targets, np.arange(len(tags)), Scoring())
 
 
 def halves(count: int, seed: int) -> tuple[Matrix, Matrix]:
@@ -185,17 +211,37 @@ def _cells(values: Sequence[Sequence[float]]) -> list[str]:
     return [f"{value:.1f} ± {one:.1f}" for value, one in zip(mean, spread, strict=True)]
 
 
-def toy_tables(seeds: int) -> list[str]:
-    """Both tables of the toy world."""
+def draw_tags(world: World, banks: Mapping[str, ClassBank], target: Path) -> str:
+    """Each tag a dot, average precision as it is against adapted; a panel each kind of rows."""
+    learned, judged = halves(len(world.features), 0)
+    figure = Figure(figsize=(8, 4), layout="constrained", dpi=100)
+    for axes, (name, bank) in zip(figure.subplots(1, 2), banks.items(), strict=True):
+        frames = world.features.part(learned[: FRAMES[-1]])
+        adapted = adapt_bank(bank, frames, world.scoring).bank
+        before, after = (world.each(one, judged) for one in (bank, adapted))
+        axes.plot((0, 100), (0, 100), color="0.7", linewidth=1)
+        axes.plot(before, after, ".", color="tab:blue")
+        axes.set(title=name, xlabel="as they are", ylabel="adapted", aspect="equal")
+        better, worse = int((after > before + 0.5).sum()), int((after < before - 0.5).sum())
+        axes.text(4, 92, f"{better} tags gain, {worse} lose more than 0.5")
+    figure.savefig(target)
+    return (
+        f"![average precision of each tag before and after](images/{target.name})\n\nAverage "
+        f"precision of each tag in percent, {FRAMES[-1]} frames, the first draw."
+    )
+
+
+def toy_tables(seeds: int, picture: Path) -> list[str]:
+    """Both tables of the toy world, and the picture."""
     clip = load_clip("toyworld", "embedded")
     with tempfile.TemporaryDirectory() as folder:
-        images = load_dataset("toyworld", Path(folder))
-        world = read_world(clip, images, Scoring(), 1)
-    names = images.tags.names
+        tags = load_dataset("toyworld", Path(folder)).tags
+    names = tags.names
+    world = toy_world(clip, names)
     plain = [template_bank(clip, names)] * seeds
     settings = replace(TuneSettings(), lr=assets.TUNING_RATE)
     prompts = [
-        bank_of(names, tuned(images.tags, False, replace(settings, seed=seed), clip))
+        bank_of(names, tuned(tags, False, replace(settings, seed=seed), clip))
         for seed in range(seeds)
     ]
     rows = [
@@ -212,7 +258,8 @@ def toy_tables(seeds: int) -> list[str]:
         example_row(world, prompts, "tuned prompts"),
     ]
     columns = ["rows", "as they are", *(f"{count} examples a tag" for count in EXAMPLES)]
-    return [Table(list(COLUMNS), rows).markdown(), Table(columns, examples).markdown()]
+    drawn = draw_tags(world, {"templates": plain[0], "tuned prompts": prompts[0]}, picture)
+    return [Table(list(COLUMNS), rows).markdown(), drawn, Table(columns, examples).markdown()]
 
 
 def photograph_rows(model: Path, data: Path, seeds: int) -> str:
@@ -238,7 +285,9 @@ def main() -> None:
     options = parser.parse_args()
     if (options.model is None) != (options.data is None):
         raise InputError("--model and --data are for photographs: give both or none")
-    parts = toy_tables(options.seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        target = PICTURE if options.write else Path(folder) / PICTURE.name
+        parts = toy_tables(options.seeds, target)
     if options.model is not None:
         parts.append(photograph_rows(options.model, options.data, options.seeds))
     text = "\n\n".join(part.strip() for part in parts) + "\n"

@@ -63,6 +63,17 @@ ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("mean: TaI-DPT, linear", "taidpt+linear", ()),
     ("mean: TaI-DPT, centroids", "taidpt+centroids", ()),
     ("mean of all three", "taidpt+centroids+linear", ()),
+    (
+        "templates, adapted to unlabelled pictures",
+        "adapt",
+        ("voc2007-adapt", "coco2014-adapt", "nuswide-adapt"),
+    ),
+    ("TaI-DPT, adapted to unlabelled pictures", "adapt-taidpt", ()),
+    (
+        "PIAA as published: classes compete",
+        "piaa",
+        ("voc2007-piaa", "coco2014-piaa", "nuswide-piaa"),
+    ),
     ("CoOp, 1 shot", "coop-1-shot", ("coco-novel-coop-1-shot",)),
     ("CoOp, 5 shots", "coop-5-shot", ("coco-novel-coop-5-shot",)),
     ("CoOp, all train pictures", "coop", ()),

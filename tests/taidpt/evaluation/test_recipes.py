@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from taidpt.commands.datasets import reproduce as reproduce_command
 from taidpt.datasets import class_tags
@@ -188,6 +189,15 @@ def test_partial_labels_and_their_ensemble_run_whole(
     assert [path.stat().st_mtime_ns for path in again] == stamps, "recipes share their prompts"
 
 
+def write_different_pictures(root: Path, objects: dict[str, list[tuple[str, int]]]) -> None:
+    """VOC2007's trainval split; the pictures of `write_voc` are all the same."""
+    folder = write_voc(root, 2007, "trainval", objects)
+    generator = np.random.default_rng(0)
+    for number in objects:
+        pixels = generator.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "JPEGImages" / f"{number}.jpg")
+
+
 @pytest.mark.parametrize("name", ["voc2007-adapt", "voc2007-piaa"])
 def test_the_unlabelled_train_split_teaches(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +205,8 @@ def test_the_unlabelled_train_split_teaches(
     write_voc(tmp_path, 2007, "test", VOC)
     with pytest.raises(InputError, match="trainval"):
         run(name, tmp_path, monkeypatch)
-    write_voc(tmp_path, 2007, "trainval", {f"1{key[1:]}": value for key, value in VOC.items()})
+    train = {f"1{n:05d}": VOC[f"{n % 6:06d}"] for n in range(18)}
+    write_different_pictures(tmp_path, train)
     found = run(name, tmp_path, monkeypatch)
     (table,) = found.runs[0].tables
     assert 0 < found.runs[0].value <= 100
@@ -204,21 +215,21 @@ def test_the_unlabelled_train_split_teaches(
     assert any("PIAA, ICML 2026" in line for line in found.lines())
     steps = "\n".join(plan(name, ReproductionJob(tmp_path)))
     assert "learn from the train pictures without their labels" in steps
-    labels: dict[str, list[tuple[str, int]]] = {f"1{key[1:]}": [("bus", 0)] for key in VOC}
-    write_voc(tmp_path, 2007, "trainval", labels)
+    write_different_pictures(tmp_path, {number: [("bus", 0)] for number in train})
     again = run(name, tmp_path, monkeypatch)
     assert again.runs[0].value == found.runs[0].value, "labels of the train split were read"
 
 
 @pytest.mark.parametrize("dataset", ["coco2014", "nuswide"])
-def test_recipes_of_adapt_read_official_formats(
+def test_recipes_of_piaa_read_official_formats(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if dataset == "nuswide":
-        write_nuswide(tmp_path, {f"a\\{n}.jpg": {"dog" if n % 2 else "cat"} for n in range(1, 7)})
-    else:
-        for split in ("train2014", "val2014"):
-            write_coco(tmp_path, split, {n: [(18 if n % 2 else 17, 0)] for n in range(1, 7)})
+    for split, number in (("Train", "train2014"), ("Test", "val2014")):
+        if dataset == "nuswide":
+            lines = {f"a\\{n}.jpg": {"dog" if n % 2 else "cat"} for n in range(1, 7)}
+            write_nuswide(tmp_path, lines, split)
+        else:
+            write_coco(tmp_path, number, {n: [(18 if n % 2 else 17, 0)] for n in range(1, 7)})
     found = run(f"{dataset}-piaa", tmp_path, monkeypatch)
     assert 0 < found.runs[0].value <= 100
 
