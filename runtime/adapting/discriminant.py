@@ -113,6 +113,8 @@ def fit(features: Floats, tags: Whole, weights: Floats, means: npt.NDArray[Any])
         means: of tags without patches, [C, D].
     """
     means = means.astype(np.float64)
+    if not len(features):  # no patch was sure enough in the second round
+        return Discriminant(means, np.eye(means.shape[1]))
     for tag in np.unique(tags):
         own = tags == tag
         means[tag] = np.average(features[own], axis=0, weights=weights[own])
