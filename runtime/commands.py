@@ -9,7 +9,7 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["adapt", "archive", "archive_retag", "bench", "serve", "tag"]
+__all__ = ["adapt", "archive", "archive_retag", "bench", "export_triton", "serve", "tag"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path()
@@ -351,3 +351,32 @@ def archive_retag(folder: str, bank: str, output: str) -> None:
     from taidpt.runtime.archive.retag import retag
 
     retag(folder, bank, output)
+
+
+@click.command()
+@click.argument("bundle", type=_FILE)
+@click.option(
+    "-o", "--output", type=_FILE, required=True, help="What to write. A model repository."
+)
+@click.option("--name", metavar="MODEL", show_default="the bundle's", help="Name of the model.")
+@click.option(
+    "--batch", type=_AT_LEAST_ONE, default=8, help="Texts, pictures or frames computed at once."
+)
+@click.option(
+    "--instances", type=_AT_LEAST_ONE, default=1, help="Copies of the model on each device."
+)
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    help="Where to compute. auto: the fastest that works here; any other: that or fail.",
+)
+def export_triton(bundle: str, output: str, **options: Any) -> None:
+    """Write a model repository of Triton Inference Server.
+
+    The server then tags frames of many cameras; `Tagger.load("triton://HOST:8001/MODEL")` is the
+    tagger beside a camera.
+    """
+    from taidpt.runtime.triton_server.repository import RepositoryOptions, write_repository
+
+    write_repository(bundle, output, RepositoryOptions(**options))

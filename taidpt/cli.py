@@ -47,6 +47,7 @@ COMMANDS = {
     "demo": Command("taidpt.export.cli.commands:demo", "demo"),
     "tune": Command("taidpt.commands.tune:tune", "tune"),
     "export": Command("taidpt.export.cli.commands:export", "export"),
+    "export triton": Command("taidpt.runtime.commands:export_triton"),
     "tag": Command("taidpt.runtime.commands:tag"),
     "serve": Command("taidpt.runtime.commands:serve", "serve"),
     "archive": Command("taidpt.runtime.commands:archive", "archive"),
@@ -68,7 +69,7 @@ COMMANDS = {
 # How `taidpt --help` groups them.
 _SECTIONS = {
     "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
-    "Archives": ("archive", "archive retag"),
+    "Archives and fleets": ("archive", "archive retag", "export triton"),
     "For your scene": ("calibrate", "adapt", "bank"),
     "Checks": ("verify", "bench", "doctor", "report"),
     "Research": ("research",),
@@ -171,7 +172,10 @@ def main() -> NoReturn:
 def export_main() -> NoReturn:
     """Entry point of `taidpt-export`, the same as `taidpt export`."""
     ignore_broken_pipe()
-    _run(COMMANDS["export"].load(), "taidpt-export", COMMANDS["export"].extra)
+    name = "export"
+    if f"export {' '.join(sys.argv[1:2])}" in COMMANDS:
+        name = f"export {sys.argv.pop(1)}"
+    _run(COMMANDS[name].load(), f"taidpt-{name}", COMMANDS[name].extra)
 
 
 class _Terminated(BaseException):

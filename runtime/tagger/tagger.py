@@ -37,6 +37,7 @@ from taidpt.runtime.tagger.active_bank import (
     own_bank,
 )
 from taidpt.runtime.tagger.recent_frames import RecentFrames
+from taidpt.runtime.triton_client.backend import SCHEME, open_server
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,7 +113,8 @@ class Tagger(Closing):
         """Open a bundle on a device.
 
         Args:
-            path: the folder `NAME.taidpt`.
+            path: the folder `NAME.taidpt`; or `triton://HOST[:PORT]/MODEL`, a model of a Triton
+                Inference Server that `taidpt export triton` wrote.
             device: "auto" uses the best device that works; the attribute `device` names it, and
                 why others were not used. "tensorrt", "tensorrt-rtx" (an engine in
                 the bundle), "cuda", "cpu" and "ort-tensorrt" (ONNX Runtime) fail if unavailable.
@@ -123,9 +125,12 @@ class Tagger(Closing):
         Raises:
             InputError: there is no such bundle, or an option is unknown.
             BundleError: the bundle is damaged or newer than this version.
-            BackendError: the device cannot be used here.
+            BackendError: the device cannot be used here, or the server does not answer.
         """
         options = BackendOptions(device, providers, threads, trust_engine)
+        if isinstance(path, str) and path.startswith(SCHEME):
+            remote, server, chosen = open_server(path, options)
+            return cls(remote, server, resize, chosen)
         for attempt in range(_LOAD_TRIES):
             bundle = Bundle.load(path)
             try:

@@ -56,6 +56,7 @@ WORKS = (
     "research eval --scores a.npz",
     "research ensemble a.npz a.npz --rate 0.5",
     "research datasets --root .",
+    "export triton street.taidpt -o models",
     "adapt street.taidpt --examples frames --frames clip.mp4 --dry-run",
 )
 

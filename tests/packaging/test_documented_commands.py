@@ -46,6 +46,7 @@ NOT_RUN = {
     r"taidpt tune --model DIR|taidpt-export prompts.safetensors$": "a downloaded model; "
     "tests/taidpt/clip makes such folders",
     r"taidpt adapt ": "learns from a scene; tests/runtime/adapt runs it on a small one",
+    r"tritonserver ": "no server on the path; tests/runtime/triton_server starts a real one",
     r"taidpt serve|curl |\(umask": "serves until it is stopped; tests/runtime/serve asks a running "
     "server",
     r"accelerate launch": "several processes; tests/taidpt/tuning runs them",
@@ -141,6 +142,7 @@ def test_line_is_parsed_by_its_command(line: CommandLine) -> None:
 RUN_HERE = (
     *("README.md", "docs/first-tagger.md", "docs/texts.md", "docs/tuning.md"),
     "docs/archive.md",  # its queries are run by tests/runtime/archive
+    "docs/fleet.md",
 )
 SCORES = re.compile(
     r"taidpt research (eval --scores|ensemble)|taidpt research reproduce(| .*--dry-run)$"
@@ -217,7 +219,7 @@ def test_first_tagger_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     camera = Path("recordings/gate")
     camera.mkdir(parents=True)
     shutil.copy("clip.mp4", camera / "2026-11-28T23-50-00.mp4")
-    pages = ("texts", "first-tagger", "archive", "tuning")
+    pages = ("texts", "first-tagger", "archive", "fleet", "tuning")
     for document in (*(f"docs/{page}.md" for page in pages), "README.md"):
         if document == "docs/archive.md":
             bundle_bank(Bundle.load("street.taidpt")).save("new.bank")

@@ -39,9 +39,9 @@ ORDER = {
         preprocess top_k
         backends results
         stream
-        painting adapting
+        painting adapting triton_client
         tagger sinks
-        bench tag adapt
+        bench tag adapt triton_server
         archive
         sites
         serve

@@ -1,0 +1,226 @@
+"""A backend that is a model of a Triton Inference Server: `Tagger.load("triton://host:8001/street")`.
+
+Frames are resized and cropped here, so that a frame of any size is some 150 KB on the network.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from taidpt.runtime.backends.base import NO_BANK, BackendOptions, BankInputs, Frames, Outputs
+from taidpt.runtime.backends.choice import Device
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.bundle import BANK_FILE, Bundle
+from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
+from taidpt.runtime.errors import BackendError, InputError
+from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.triton_client.tensors import BANK, FACTS, FRAMES, graph_outputs, manifest_id
+
+__all__ = ["SCHEME", "TritonBackend", "open_server"]
+
+T = TypeVar("T")
+
+SCHEME = "triton://"
+_PORT = 8001  # of gRPC, as the server chooses it
+# A server that restarts answers again after some seconds: loading the model takes most of them.
+_PATIENCE_S, _FIRST_PAUSE_S = 20.0, 0.1
+# A tagger that is loaded has a person who waits for it, perhaps with a typing error.
+_LOAD_PATIENCE_S = 2.0
+_DOWN = ("StatusCode.UNAVAILABLE",)
+# gRPC's own limit of 4 MB is one frame of 4K, or ten frames with their features.
+_MOST_BYTES = 1 << 30
+_HEADS = ("scores", "top_scores", "top_indices", "global_features", "patch_features")
+
+
+class TritonBackend:
+    """Runs the graph on a server; safe to call from several threads at once.
+
+    A call waits up to 20 seconds for a server that is down, and continues when it is back.
+    """
+
+    def __init__(self, client: Any, address: str, model: str) -> None:
+        self._client, self._address, self._model = client, address, model
+        self._outputs: Sequence[str] = ()
+        self._bundle_id, self._most = "", 1
+        self._folder: Path | None = None
+        self._banks: dict[int, tuple[BankInputs, bytes]] = {}
+        self._manifest: Manifest | None = None
+
+    @property
+    def name(self) -> str:
+        """The server, for logs."""
+        return f"Triton Inference Server, {self._address}/{self._model}"
+
+    @property
+    def device(self) -> str:
+        """Not one of this machine's."""
+        return "server"
+
+    def fetch_bundle(self) -> Bundle:
+        """The model's bundle without its graph: manifest and bank in a temporary folder.
+
+        Raises:
+            InputError: the model is none of ours.
+            BackendError: the server is down.
+        """
+        config = self._patiently(
+            lambda: self._client.get_model_config(self._model).config, _LOAD_PATIENCE_S
+        )
+        self._most = max(int(config.max_batch_size), 1)
+        frame = np.zeros((1, 1, 1, 3), np.uint8)
+        found = self._infer({FRAMES: frame}, FACTS)
+        data, bank = (bytes(found[name].reshape(-1)[0]) for name in FACTS[:2])
+        where = f"{SCHEME}{self._address}/{self._model}"
+        self._manifest = Manifest.from_bytes(data, where)
+        self._bundle_id = manifest_id(data)
+        self._folder = Path(tempfile.mkdtemp(prefix="taidpt-triton-"))
+        (self._folder / MANIFEST_FILE).write_bytes(data)
+        (self._folder / BANK_FILE).write_bytes(bank)
+        present = set(graph_outputs(self._manifest)) & set(self._manifest.graph.outputs)
+        self._outputs = [name for name in _HEADS if name in present]
+        return Bundle(self._folder, self._manifest, (0, 0, 0))
+
+    def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
+        """Run a batch on the server.
+
+        Raises:
+            InputError: frames on a GPU.
+            BackendError: the server is down, has another bundle now, or failed.
+        """
+        if not isinstance(frames, np.ndarray):
+            raise InputError(f"{self.name}: takes frames in host memory; copy them first")
+        data = self._bank_bytes(bank) if bank else None
+        starts = range(0, len(frames), self._most)
+        parts = [self._run(frames[start : start + self._most], data) for start in starts]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+
+    def _run(self, frames: Any, bank: bytes | None) -> dict[str, Any]:
+        inputs: dict[str, Any] = {FRAMES: frames}
+        if bank is not None:
+            inputs[BANK] = np.full((len(frames), 1), bank, object)
+        found = self._infer(inputs, (*self._outputs, "bundle_id"))
+        served = found.pop("bundle_id").reshape(-1)[0].decode()
+        if served != self._bundle_id:
+            raise BackendError(
+                f"{self.name}: has another bundle than when this tagger was loaded; load it again"
+            )
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _bank_bytes(self, bank: BankInputs) -> bytes:
+        """A bank's arrays as the content of a bank file; the server does not need its names."""
+        kept = self._banks.get(id(bank))
+        if kept is None or kept[0] is not bank:
+            assert self._manifest is not None
+            assert self._folder is not None
+            arrays: dict[str, Any] = dict(bank)
+            names = tuple(map(str, range(len(bank["scale"]))))
+            model = {"model": self._manifest.model.to_json()}
+            path = self._folder / "sent.bank"
+            ClassBank(names, **arrays, metadata=model).save(path)
+            kept = (bank, path.read_bytes())
+            self._banks = {id(bank): kept}
+        return kept[1]
+
+    def _infer(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        from tritonclient import grpc
+
+        tensors = []
+        for name, array in inputs.items():
+            kind = "BYTES" if array.dtype == object else "UINT8"
+            tensors.append(grpc.InferInput(name, list(array.shape), kind))
+            tensors[-1].set_data_from_numpy(np.ascontiguousarray(array))
+        asked = [grpc.InferRequestedOutput(name) for name in outputs]
+        answer = self._patiently(lambda: self._client.infer(self._model, tensors, outputs=asked))
+        return {name: answer.as_numpy(name) for name in outputs}
+
+    def _patiently(self, call: Callable[[], T], patience_s: float | None = None) -> T:
+        """Call, and again while the server is down, for 20 seconds or as long as is given."""
+        from tritonclient.utils import InferenceServerException
+
+        until, pause_s = time.monotonic() + (patience_s or _PATIENCE_S), _FIRST_PAUSE_S
+        while True:
+            try:
+                return call()
+            except InferenceServerException as error:
+                down = error.status() in _DOWN
+                if not down or time.monotonic() + pause_s > until:
+                    raise self._as_ours(error, down) from None
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 2.0)
+
+    def _as_ours(self, error: Any, down: bool) -> InputError | BackendError:
+        text = " ".join(str(error.message()).split())
+        if down:
+            return BackendError(f"{self.name}: no server answers ({text}); is it running?")
+        if error.status() == "StatusCode.NOT_FOUND":
+            return InputError(f"{self.name}: the server has no such model ({text})")
+        if error.status() == "StatusCode.INVALID_ARGUMENT":
+            return InputError(
+                f"{self.name}: is not a model of `taidpt export triton`, or of another version "
+                f"({text})"
+            )
+        return BackendError(f"{self.name}: {text}")
+
+
+def open_server(
+    url: str, options: BackendOptions | None = None
+) -> tuple[Bundle, TritonBackend, Device]:
+    """Connect to a model, and fetch its manifest and bank.
+
+    Args:
+        url: `triton://host[:port]/model`; the port is that of gRPC, 8001 if it is left out.
+        options: the defaults; the server's repository says where it computes.
+    Raises:
+        InputError: the URL is not of this form, a device is asked for, or the server has no such
+            model.
+        BackendError: the server is down.
+        MissingDependencyError: tritonclient is not installed.
+    """
+    if options not in (None, BackendOptions()):
+        raise InputError(
+            f"{url}: device, providers, threads and trust_engine are the server's: "
+            "`taidpt export triton` writes them"
+        )
+    address, model = _parse(url)
+    with optional_packages("a Triton Inference Server", "fleet"):
+        from tritonclient import grpc
+
+        limits = [(f"grpc.max_{way}_message_length", _MOST_BYTES) for way in ("send", "receive")]
+        client = grpc.InferenceServerClient(address, channel_args=limits)
+    backend = TritonBackend(client, address, model)
+    try:
+        bundle = backend.fetch_bundle()
+    except BaseException:
+        backend.close()
+        raise
+    return bundle, backend, Device("server", backend.name, {})
+
+
+def _parse(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _PORT
+    except ValueError:
+        host, port = None, _PORT
+    model = parts.path.strip("/") if host else ""
+    if not host or not model or "/" in model or parts.query:
+        raise InputError(
+            f"{url}: expected triton://HOST[:PORT]/MODEL, such as triton://gpu1/street"
+        )
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), model
