@@ -34,7 +34,7 @@ class Device:
     passed_over: Mapping[str, str]
 
     def __str__(self) -> str:
-        backend = re.sub(r" (\d+\.\d+)\.[\d.]+$", r" \1", self.backend)
+        backend = re.sub(r"( \d+\.\d+)\.\d+(?=$|,)", r"\1", self.backend)
         return f"{self.name} ({backend})"
 
     def to_dict(self) -> dict[str, Any]:
