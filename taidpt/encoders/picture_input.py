@@ -24,7 +24,7 @@ Crop = Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class PictureInput:
-    """How a picture becomes a model's square input, and its patches features.
+    """How pictures become a model's square input and patch features.
 
     Attributes:
         size: side in pixels, None for the model's own (TaI-DPT uses 224, DualCoOp 448).

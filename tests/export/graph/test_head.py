@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -126,6 +128,21 @@ def test_encoder_is_left_alone() -> None:
     before = encoder.SerializeToString(deterministic=True)
     append_head(encoder, small_bank(), Scoring(40.0))
     assert encoder.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("bank_as", ["constant", "input"])
+def test_adapted_rows_leave_the_graphs_nodes_and_size_as_they_are(bank_as: str) -> None:
+    """So an engine of it is as large and as fast: `taidpt adapt` changes values alone."""
+    bank, encoder = small_bank(), small_graph("resnet")
+    rows = np.roll(bank.local_embeddings, 1, axis=0)
+    adapted = replace(bank, local_embeddings=rows, scale=bank.scale * 2, bias=bank.bias - 1)
+    first, second = (append_head(encoder, one, Scoring(), bank_as) for one in (bank, adapted))
+    assert list(first.graph.node) == list(second.graph.node)
+    assert first.ByteSize() == second.ByteSize()
+    same = first.SerializeToString(deterministic=True) == second.SerializeToString(
+        deterministic=True
+    )
+    assert same == (bank_as == "input")
 
 
 def test_bank_input_takes_any_number_of_tags() -> None:
