@@ -31,6 +31,8 @@ IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 # Time for tags, live pictures and thumbnails to arrive, in milliseconds.
 _SETTLED_MS = 8000
 _SLOW_MS = 180_000
+# Rows of the tags that are on the picture; each asks for its scores when it comes into view.
+_SCORED_ROWS = 16
 
 
 def main(url: str) -> None:
@@ -43,7 +45,7 @@ def main(url: str) -> None:
         page.wait_for_timeout(2000)
         _save(page.screenshot(timeout=_SLOW_MS), "serve")
         page.locator("#tags").scroll_into_view_if_needed()
-        page.wait_for_timeout(3000)
+        page.locator("#tags .share", has_text="% of").nth(_SCORED_ROWS).wait_for()
         tags = page.locator("section", has=page.locator("#tags"))
         _save(tags.screenshot(timeout=_SLOW_MS), "serve-tags")
         page.close()

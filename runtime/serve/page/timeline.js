@@ -41,10 +41,12 @@ export class Timeline {
     this.events.push(event);
     if (isShown(event)) this.list.prepend(card(event));
     while (this.list.children.length > MOST_PICTURES) this.list.lastChild.remove();
-    this.draw();
+    this.waiting ??= setTimeout(() => this.draw(), 1000); // many events may come at once
   }
 
   draw() {
+    clearTimeout(this.waiting);
+    this.waiting = null;
     const now = Date.now() / 1000, since = now - Number(this.span.value);
     const width = Math.max(this.place.clientWidth, 320);
     const x = (at) => LEFT + ((Math.max(at, since) - since) / (now - since)) * (width - LEFT - 8);
@@ -60,7 +62,7 @@ export class Timeline {
     lanes.forEach(([name, intervals], index) => {
       const y = TOP + index * LANE;
       svg.append(drawn("text", { x: LEFT - 8, y: y + 17, "text-anchor": "end", class: "lane" }, shorten(name)));
-      for (const [start, end] of intervals) {
+      for (const [start, end] of joined(intervals, (now - since) / width)) {
         const box = drawn("rect", { x: x(start), y: y + 5, width: Math.max(x(end) - x(start), 2), height: LANE - 10, rx: 2 });
         box.append(drawn("title", {}, `${name}: ${clock(start)} – ${clock(end)}`));
         svg.append(box);
@@ -89,6 +91,17 @@ function lanesOf(events, since, now) {
   }
   for (const [key, [name, start]] of open) close(key, name, start, now);
   return [...lanes].sort((one, other) => other[1].at(-1)[1] - one[1].at(-1)[1]);
+}
+
+// Intervals less than a pixel apart are one box.
+function joined(intervals, pixel) {
+  const boxes = [];
+  for (const [start, end] of [...intervals].sort((one, other) => one[0] - other[0])) {
+    const last = boxes.at(-1);
+    if (last && start - last[1] < pixel) last[1] = Math.max(last[1], end);
+    else boxes.push([start, end]);
+  }
+  return boxes;
 }
 
 function card(event) {
