@@ -68,12 +68,7 @@ class TextTower(Closing):
         Raises:
             InputError: the bundle's bank is a constant.
         """
-        check_swappable(self._bundle)
-        with self._changing:
-            if self._process is None:
-                self._process = _Process(self._source, self._heard)
-                self._change("loading")
-            self._wait_for_names()
+        self._running()
 
     def bank(self, names: Sequence[str]) -> ClassBank:
         """The bank of new names.
@@ -85,12 +80,10 @@ class TextTower(Closing):
                 names cannot be used.
         """
         with self._asking, tempfile.TemporaryDirectory() as folder:
-            self.warm()
-            process = self._process
-            assert process is not None
             made = Path(folder, "made.bank")
-            process.ask({"names": list(names), "output": str(made)})
-            with self._changing:
+            try:
+                self._running().ask({"names": list(names), "output": str(made)})
+            finally:
                 self._wait_for_names()
             return check_fit(ClassBank.load(made), self._bundle, "the new tags")
 
@@ -104,13 +97,24 @@ class TextTower(Closing):
             process.close()
             self._change("off")
 
+    def _running(self) -> _Process:
+        """The process, which is started unless it runs."""
+        check_swappable(self._bundle)
+        with self._changing:
+            if self._process is None:
+                self._process = _Process(self._source, self._heard)
+                self._change("loading")
+            self._wait_for_names()
+            return self._process
+
     def _wait_for_names(self) -> None:
         """Begin to count the idle seconds anew."""
-        if self._idle is not None:
-            self._idle.cancel()
-        self._idle = threading.Timer(self._idle_s, self._end_idle)
-        self._idle.daemon = True
-        self._idle.start()
+        with self._changing:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = threading.Timer(self._idle_s, self._end_idle)
+            self._idle.daemon = True
+            self._idle.start()
 
     def _end_idle(self) -> None:
         if self._asking.acquire(blocking=False):
