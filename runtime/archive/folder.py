@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from taidpt import __version__
 from taidpt.runtime.archive.request import difference
-from taidpt.runtime.archive.schema import SCHEMA, TABLES
+from taidpt.runtime.archive.schema import FEATURES, SCHEMA, TABLES
 from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import atomic_file, lock_file, remove_temporaries
@@ -68,7 +68,10 @@ class ArchiveFolder:
             ) from None
         reader = JsonReader(parse_object(data, str(folder / _FACTS)), str(folder / _FACTS))
         reader.choice("schema", (SCHEMA,))
-        reader.child("identity").child("options")
+        options = reader.child("identity").child("options")
+        options.choice("features", FEATURES)
+        for name in ("smoothing_s", "min_on_s", "min_off_s"):
+            options.number(name)
         return cls(folder, reader.document)
 
     @property

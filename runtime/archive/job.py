@@ -189,9 +189,9 @@ def _report(job: ArchiveJob, held: int, done: Count) -> None:
     """Print what was done.
 
     Raises:
-        InputError: there were clips, and none of them could be read.
+        InputError: the archive is new, and none of its clips could be read.
     """
-    if done.clips and done.failed == done.clips and not done.frames:
+    if done.clips and done.failed == done.clips and not done.frames and not held:
         raise InputError(f"none of {done.clips} clips could be read; the first: {done.first_error}")
     failed = f", {done.failed} of them with errors" if done.failed else ""
     before = f", {held} were there" if held else ""

@@ -113,8 +113,8 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         texts = [_text(identity.get(key)) or without for identity in (before, now)]
         if (before.get(key) or {}).get("sha256") != (now.get(key) or {}).get("sha256"):
             return f"with {texts[0]}, and now it is {texts[1]}"
-    for name, value in now["options"].items():
-        old = before["options"].get(name)
+    for name in {**before["options"], **now["options"]}:
+        old, value = before["options"].get(name), now["options"].get(name)
         if old != value:
             return f"with {name} {_value(old)}, and now it is {_value(value)}"
     return None

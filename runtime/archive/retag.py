@@ -89,7 +89,7 @@ def retag(archive: str, bank: str, output: str) -> None:
         },
     }
     none = dataclasses.replace(scorer.layout, kind="none")
-    rows = RowMaker(none, before["options"]["top"])
+    rows = RowMaker(none, before["options"].get("top"))
     with log_to_stderr(), ArchiveFolder.writing(output, identity, source.manifest) as target:
         if not scorer.layout.has_patches and source.manifest.scoring.merge_weight:
             _LOG.warning(

@@ -22,7 +22,7 @@ from taidpt.runtime.bundle.bundle import BANK_FILE, Bundle
 from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.optional import optional_packages
-from taidpt.runtime.triton_client.tensors import BANK, FACTS, FRAMES, graph_outputs, manifest_id
+from taidpt.runtime.triton_client.tensors import BANK, FACTS, FRAMES, manifest_id
 
 __all__ = ["SCHEME", "TritonBackend", "open_server"]
 
@@ -50,9 +50,8 @@ class TritonBackend:
         self._client, self._address, self._model = client, address, model
         self._outputs: Sequence[str] = ()
         self._bundle_id, self._most = "", 1
-        self._folder: Path | None = None
-        self._banks: dict[int, tuple[BankInputs, bytes]] = {}
-        self._manifest: Manifest | None = None
+        self._bundle: Bundle | None = None
+        self._kept: tuple[BankInputs, bytes | None] | None = None
 
     @property
     def name(self) -> str:
@@ -79,14 +78,14 @@ class TritonBackend:
         found = self._infer({FRAMES: frame}, FACTS)
         data, bank = (bytes(found[name].reshape(-1)[0]) for name in FACTS[:2])
         where = f"{SCHEME}{self._address}/{self._model}"
-        self._manifest = Manifest.from_bytes(data, where)
+        manifest = Manifest.from_bytes(data, where)
         self._bundle_id = manifest_id(data)
-        self._folder = Path(tempfile.mkdtemp(prefix="taidpt-triton-"))
-        (self._folder / MANIFEST_FILE).write_bytes(data)
-        (self._folder / BANK_FILE).write_bytes(bank)
-        present = set(graph_outputs(self._manifest)) & set(self._manifest.graph.outputs)
-        self._outputs = [name for name in _HEADS if name in present]
-        return Bundle(self._folder, self._manifest, (0, 0, 0))
+        folder = Path(tempfile.mkdtemp(prefix="taidpt-triton-"))
+        self._bundle = Bundle(folder, manifest, (0, 0, 0))
+        (folder / MANIFEST_FILE).write_bytes(data)
+        (folder / BANK_FILE).write_bytes(bank)
+        self._outputs = [name for name in _HEADS if name in manifest.graph.outputs]
+        return self._bundle
 
     def run(self, frames: Frames, bank: BankInputs = NO_BANK) -> Outputs:
         """Run a batch on the server.
@@ -119,23 +118,27 @@ class TritonBackend:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._bundle is not None:
+            shutil.rmtree(self._bundle.path, ignore_errors=True)
 
-    def _bank_bytes(self, bank: BankInputs) -> bytes:
-        """A bank's arrays as the content of a bank file; the server does not need its names."""
-        kept = self._banks.get(id(bank))
+    def _bank_bytes(self, bank: BankInputs) -> bytes | None:
+        """What is sent for a bank: the content of a bank file, or None for the server's own."""
+        kept = self._kept
         if kept is None or kept[0] is not bank:
-            assert self._manifest is not None
-            assert self._folder is not None
-            arrays: dict[str, Any] = dict(bank)
-            names = tuple(map(str, range(len(bank["scale"]))))
-            model = {"model": self._manifest.model.to_json()}
-            path = self._folder / "sent.bank"
-            ClassBank(names, **arrays, metadata=model).save(path)
-            kept = (bank, path.read_bytes())
-            self._banks = {id(bank): kept}
+            kept = self._kept = (bank, self._as_file(bank))
         return kept[1]
+
+    def _as_file(self, bank: BankInputs) -> bytes | None:
+        assert self._bundle is not None
+        own = self._bundle.bank
+        if all(np.array_equal(rows, getattr(own, name)) for name, rows in bank.items()):
+            return None
+        arrays: dict[str, Any] = dict(bank)
+        names = tuple(map(str, range(len(bank["scale"]))))  # the server needs none
+        model = {"model": self._bundle.manifest.model.to_json()}
+        path = self._bundle.path / "sent.bank"
+        ClassBank(names, **arrays, metadata=model).save(path)
+        return path.read_bytes()
 
     def _infer(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
         from tritonclient import grpc

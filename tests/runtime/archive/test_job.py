@@ -24,9 +24,10 @@ from taidpt.runtime.archive.features import decode_features
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.archive.inputs import find_clips, make_shards
 from taidpt.runtime.archive.job import run_archive
-from taidpt.runtime.archive.request import ArchiveJob, layout_of
+from taidpt.runtime.archive.request import ArchiveJob, difference, identity_of, layout_of
 from taidpt.runtime.archive.schema import TABLES, FeatureLayout, table_schemas
 from taidpt.runtime.backends.base import BackendOptions
+from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError, TaidptError
 from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.tag.request import Outputs, TagJob
@@ -305,9 +306,19 @@ def _largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_options_of_one_side_alone_are_a_difference() -> None:
+    """Rows that `retag` made are not mixed with tagged ones."""
+    tagged = {"bundle": None, "bank": None, "options": {"top": 3}}
+    scored = {**tagged, "options": {"top": 3, "scores_of": "global"}}
+    assert difference(tagged, tagged) is None
+    assert difference(scored, tagged) == "with scores_of global, and now it is left out"
+    assert difference(tagged, scored) == "with scores_of left out, and now it is global"
+
+
 def test_two_runs_into_one_folder(lively: Path, recordings: Path, tmp_path: Path) -> None:
     manifest = Tagger.load(lively, device="cpu").bundle.manifest
-    identity = {"bundle": None, "bank": None, "options": {}}
+    of_job = identity_of(job(lively, recordings, tmp_path / "tags"), Bundle.load(lively))
+    identity = {**of_job, "bundle": None}
     text = rf"process {os.getpid()} on .* \(since 20.*\) writes"
     with (
         ArchiveFolder.writing(tmp_path / "tags", identity, manifest),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,11 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "archive.json").write_text('{"schema": "taidpt-archive/1"}')
     with pytest.raises(BundleError, match="'identity' should be an object, got nothing"):
+        retag(str(tmp_path / "damaged"), str(bank), out)
+    facts = ArchiveFolder.load(folder / "patches").facts
+    facts["identity"]["options"]["features"] = "all"
+    (tmp_path / "damaged" / "archive.json").write_text(json.dumps(facts))
+    with pytest.raises(BundleError, match="'features' should be one of none, global, patches"):
         retag(str(tmp_path / "damaged"), str(bank), out)
 
 

@@ -126,6 +126,7 @@ def test_a_tagger_of_a_server_gives_the_same_results(folder: Path, server: Serve
             seen = [moment.on for moment in moments]
         with local.stream(pictures, fps=5, batch=3) as moments:
             assert seen == [moment.on for moment in moments]
+        assert remote.backend._kept == (remote.bank_inputs, None)  # the server's own is not sent
         bank = TinySpec(names=("bus", "tram"), seed=8).bank()
         for tagger in (remote, local):
             tagger.use_bank(bank)
