@@ -20,7 +20,7 @@ export class Tags {
     byId("search").addEventListener("input", () => this.load());
     byId("bundle").addEventListener("change", () => this.load());
     byId("undo").addEventListener("click", () => this.edit(() => this.call("/v1/bank/undo", { method: "POST" })));
-    for (const sign of ["focusin", "pointerenter"]) byId("add").addEventListener(sign, () => this.prepare());
+    byId("add").addEventListener("focusin", () => this.prepare());
     byId("add").addEventListener("submit", (event) => {
       event.preventDefault();
       const names = byId("names").value.split(",").map((name) => name.trim()).filter(Boolean);
@@ -49,7 +49,7 @@ export class Tags {
     return call(path, { query: { ...query, bundle: this.byId("bundle").value }, ...rest });
   }
 
-  // Whoever comes near the field may want to add a name: the text tower is loaded meanwhile.
+  // Whoever is in the field is about to add a name: the text tower is loaded meanwhile.
   async prepare() {
     if (this.tower !== "off") return;
     this.tower = "loading";
