@@ -57,6 +57,7 @@ WORKS = (
     "research ensemble a.npz a.npz --rate 0.5",
     "research datasets --root .",
     "export triton street.taidpt -o models",
+    "report street.taidpt -o board.json --seconds 0.05",
     "adapt street.taidpt --examples frames --frames clip.mp4 --dry-run",
 )
 

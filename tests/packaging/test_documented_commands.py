@@ -45,6 +45,7 @@ NOT_RUN = {
     r"taidpt research reproduce toyworld": "tunes for an hour",
     r"taidpt tune --model DIR|taidpt-export prompts.safetensors$": "a downloaded model; "
     "tests/taidpt/clip makes such folders",
+    r"taidpt report ": "measures for a minute; tests/export/checks runs it for a moment",
     r"taidpt adapt ": "learns from a scene; tests/runtime/adapt runs it on a small one",
     r"tritonserver ": "no server on the path; tests/runtime/triton_server starts a real one",
     r"taidpt serve|curl |\(umask": "serves until it is stopped; tests/runtime/serve asks a running "
