@@ -267,8 +267,9 @@ def demo(
 ) -> None:
     """Run every step on the embedded toy world.
 
-    Tunes on texts, exports, tags a video and evaluates. With --pretrained openai --frames SOURCE
-    the same line runs on your own pictures, with OpenAI's RN50 and 20 everyday tags.
+    Tunes on texts, exports, calibrates on unlabelled pictures, tags a video and evaluates. With
+    --pretrained openai --frames SOURCE the same line runs on your own pictures, with OpenAI's RN50
+    and 20 everyday tags.
     """
     from taidpt.runtime.optional import require_extra
 
@@ -281,7 +282,6 @@ def demo(
     from taidpt.export.demo.run import DEMO_SETTINGS, run_demo
 
     if pretrained is not None:
-        require_extra("calibrate", "taidpt demo --pretrained")
         from taidpt.export.demo.photographs import run_photographs
         from taidpt.tuning.settings import TuneSettings
 

@@ -115,13 +115,14 @@ def folder_size(folder: Path) -> int:
 
 
 def print_demo(result: DemoResult) -> None:
-    """Print the video's timeline, the table of methods, the files and what is next."""
-    from taidpt.export.demo.page import NEXT_COMMANDS
+    """Print thresholds, the video's timeline, the table of methods, files and what is next."""
+    from taidpt.export.demo.page import NEXT_COMMANDS, threshold_line
     from taidpt.runtime.events.machine import Interval
     from taidpt.runtime.sinks.person import timeline_lines
 
     report = result.report
     click.echo("A toy world: rendered emoji and a tiny CLIP trained on them. No photograph here.")
+    click.echo(f"\n{threshold_line(report.tags)}.")
     end_s = max(span.end_s for span in (*report.truth, *report.found))
     for title, spans in (("truth", report.truth), ("found", report.found)):
         click.echo(f"\nTimeline, {title}:")

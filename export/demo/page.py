@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taidpt.runtime.bundle.input_spec import InputSpec
+from taidpt.runtime.bundle.manifest import TagEntry
 from taidpt.runtime.events.machine import Interval
 from taidpt.runtime.pages.page import page
 from taidpt.runtime.pages.timeline import Bar, Row, Thumbnail, image_source, timeline
@@ -21,7 +22,7 @@ from taidpt.runtime.stream.moment import Moment
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["NEXT_COMMANDS", "DemoReport", "MethodScore", "write_page"]
+__all__ = ["NEXT_COMMANDS", "DemoReport", "MethodScore", "threshold_line", "write_page"]
 
 # What to run next, on the user's own tags, captions and video.
 NEXT_COMMANDS = (
@@ -61,6 +62,7 @@ class DemoReport:
         frames: moments to show with their tags.
         heatmaps: moments to show with the heatmap of their best tag.
         starts: a moment near the start of each tag that was found, for the timeline.
+        tags: the bundle's tags after calibration.
         facts: a name and a value each.
         input: `input` of the bundle's manifest, which places heatmaps.
     """
@@ -71,6 +73,7 @@ class DemoReport:
     frames: tuple[Moment, ...]
     heatmaps: tuple[Moment, ...]
     starts: tuple[Moment, ...]
+    tags: tuple[TagEntry, ...]
     facts: tuple[tuple[str, str], ...]
     input: InputSpec
 
@@ -112,6 +115,9 @@ def _sections(report: DemoReport, frames: Sequence[Image], video: str) -> Iterab
         for moment, tag in zip(report.heatmaps, best, strict=True)
     ]
     yield _cards(painted, [f"where is the {tag}?" for tag in best])
+    yield "<h2>Thresholds</h2>"
+    yield f"<p>{threshold_line(report.tags)}</p>"
+    yield _thresholds(report.tags)
     yield "<h2>Held-out pictures</h2>"
     yield _methods(report.scores)
     yield "<h2>How it was made</h2>"
@@ -166,6 +172,32 @@ def _cards(pictures: Sequence[Image], captions: Sequence[str]) -> str:
         for picture, caption in zip(pictures, captions, strict=True)
     ]
     return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def threshold_line(tags: Sequence[TagEntry]) -> str:
+    """How many thresholds were calibrated, and from which score to which they reach."""
+    calibrated = [tag for tag in tags if tag.threshold.source == "calibrated"]
+    ons = [tag.threshold.on for tag in tags]
+    return (
+        f"{len(calibrated)} of {len(tags)} thresholds were set from unlabelled pictures; "
+        f"tags switch on at scores from {min(ons):.3f} to {max(ons):.3f}"
+    )
+
+
+def _thresholds(tags: Sequence[TagEntry]) -> str:
+    """Where each tag switches, folded: sixty rows are long on a phone."""
+    rows = "".join(
+        f'<tr><td>{html.escape(tag.name)}</td><td class="number">{tag.threshold.on:.3f}</td>'
+        f'<td class="number">{tag.threshold.off:.3f}</td><td class="number">'
+        f"{(tag.probability or {}).get('expected_share', 0.0):.1%}</td>"
+        f"<td>{html.escape(tag.threshold.source)}</td></tr>"
+        for tag in tags
+    )
+    head = "".join(f'<th class="number">{name}</th>' for name in ("on", "off", "seen in"))
+    return (
+        f'<details><summary>the threshold of each tag</summary><div class="scroll"><table><thead>'
+        f"<tr><th>tag</th>{head}<th>source</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
+    )
 
 
 def _methods(scores: Sequence[MethodScore]) -> str:

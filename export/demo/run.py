@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taidpt.calibration.job import CalibrateJob, run_calibrate
 from taidpt.clip.model import load_clip
+from taidpt.datasets.toyworld import load_toyworld
 from taidpt.evaluation.comparison import merged_head
 from taidpt.evaluation.methods import MethodInputs, score_method
 from taidpt.export.demo.page import DemoReport, MethodScore, write_page
@@ -20,6 +23,8 @@ from taidpt.export.exporter import ExportOptions, export_bundle
 from taidpt.features.pictures import encode_pictures
 from taidpt.metrics import mean_average_precision
 from taidpt.progress import Progress
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.bundle.manifest import TagEntry
 from taidpt.runtime.events.machine import Interval
 from taidpt.runtime.painting.tag_boxes import Painter
 from taidpt.runtime.sinks.jsonl import JsonlSink
@@ -87,7 +92,7 @@ class _Watch:
 def run_demo(
     output: Path, progress: Progress, settings: TuneSettings = DEMO_SETTINGS
 ) -> DemoResult:
-    """Tune, export, tag and evaluate on the toy world; write the results and a page.
+    """Tune, export, calibrate, tag and evaluate on the toy world; write the results and a page.
 
     Args:
         output: a folder, created if missing; an earlier demo in it is replaced.
@@ -101,6 +106,8 @@ def run_demo(
     watch.lap("tuning")
     parity = export_bundle(prompts, bundle, ExportOptions(), progress).parity
     watch.lap("export")
+    tags = _calibrate(bundle, progress)
+    watch.lap("calibration")
     jsonl, overlay = output / "tags.jsonl", output / _VIDEO
     with Tagger.load(bundle, device="cpu") as tagger:
         video = _tag_video(tagger, jsonl, overlay, progress)
@@ -117,6 +124,7 @@ def run_demo(
             frames=_middles(video.moments, _SHOWN_FRAMES),
             heatmaps=_middles(tagged or video.moments, _SHOWN_HEATMAPS),
             starts=tuple(video.starts),
+            tags=tags,
             facts=_facts(settings, watch.seconds, video.frames, parity.head("scores").minimum),
             input=tagger.bundle.manifest.input,
         )
@@ -135,6 +143,20 @@ def _tune_job(prompts: Path, settings: TuneSettings) -> TuneJob:
     )
 
 
+def _calibrate(bundle: Path, progress: Progress) -> tuple[TagEntry, ...]:
+    """Set thresholds from the pictures of the "train" split without their labels.
+
+    Returns:
+        The bundle's tags with the thresholds that it has now.
+    """
+    progress.start("Calibrating on unlabelled pictures", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = load_toyworld(folder, "train").paths[0].parent
+        run_calibrate(CalibrateJob(str(bundle), sources=(str(pictures),), quiet=True))
+    progress.advance()
+    return Bundle.load(bundle).manifest.tags
+
+
 def _tag_video(tagger: Tagger, jsonl: Path, overlay: Path, progress: Progress) -> _TaggedVideo:
     kept: list[Moment] = []
     starts: list[Moment] = []
@@ -149,7 +171,7 @@ def _tag_video(tagger: Tagger, jsonl: Path, overlay: Path, progress: Progress) -
             sink.write(moment)
             painted.write(moment)
             progress.advance(detail=", ".join(moment.on[:3]))
-            if (frames - 1) % _FPS == 0:
+            if frames % _FPS == _FPS // 2:  # the video's cuts are at whole seconds
                 kept.append(moment)
             if any(event.kind == "on" for event in moment.events):
                 starts.append(moment)

@@ -3,7 +3,8 @@
     python scripts/toyworld/build_files.py
 
 `python scripts/toyworld/train.py` trains the weights from the merges and the held-out set written
-here. Both need the Noto Color Emoji font; seeds fix every result.
+here, and `train_text.py` exchanges their text tower. All need the Noto Color Emoji font; seeds fix
+every result.
 """
 
 from __future__ import annotations

@@ -20,8 +20,10 @@ __all__ = [
     "build_model",
     "encode_images",
     "encode_texts",
+    "image_cells",
     "load_model",
     "model_config",
+    "pool_cells",
     "save_model",
 ]
 
@@ -81,11 +83,34 @@ def save_model(model: Any, target: Path) -> None:
     partial.replace(target)
 
 
-def _trunk(visual: Any, images: Tensor) -> Tensor:
-    x = visual.stem(images)
-    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-        x = stage(x)
-    return torch.as_tensor(x)
+def image_cells(model: Any, images: Tensor) -> Tensor:
+    """The image tower's last feature map of normalised pictures [B, 3, H, W], [B, P, E]."""
+    x = model.visual.stem(images)
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        x = getattr(model.visual, stage)(x)
+    return torch.as_tensor(x).flatten(2).transpose(1, 2)
+
+
+def pool_cells(model: Any, cells: Tensor, positional: bool) -> Tensor:
+    """The attention pooling's feature of `image_cells`, not normalised, [B, D].
+
+    Args:
+        model: an open_clip `CLIP` with a `ModifiedResNet`.
+        cells: [B, P, E].
+        positional: add the positional embedding first; then the pictures have the model's size.
+    """
+    pool = model.visual.attnpool
+    tokens = torch.cat([cells.mean(1, keepdim=True), cells], 1)
+    if positional:
+        tokens = tokens + pool.positional_embedding.to(tokens.dtype)
+    batch, _, width = tokens.shape
+    query = pool.q_proj(tokens[:, :1])
+    heads = [
+        part.view(batch, -1, pool.num_heads, width // pool.num_heads).transpose(1, 2)
+        for part in (query, pool.k_proj(tokens), pool.v_proj(tokens))
+    ]
+    pooled = F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(batch, width)
+    return torch.as_tensor(pool.c_proj(pooled))
 
 
 def encode_images(model: Any, images: Tensor, positional: bool) -> tuple[Tensor, Tensor]:
@@ -98,19 +123,8 @@ def encode_images(model: Any, images: Tensor, positional: bool) -> tuple[Tensor,
     Returns:
         The pooled feature [B, D], and each cell after `v_proj` and `c_proj` [B, P, D].
     """
-    pool = model.visual.attnpool
-    cells = _trunk(model.visual, images).flatten(2).transpose(1, 2)  # [B, P, E]
-    tokens = torch.cat([cells.mean(1, keepdim=True), cells], 1)
-    if positional:
-        tokens = tokens + pool.positional_embedding.to(tokens.dtype)
-    batch, _, width = tokens.shape
-    query = pool.q_proj(tokens[:, :1])
-    heads = [
-        part.view(batch, -1, pool.num_heads, width // pool.num_heads).transpose(1, 2)
-        for part in (query, pool.k_proj(tokens), pool.v_proj(tokens))
-    ]
-    pooled = F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(batch, width)
-    return pool.c_proj(pooled), pool.c_proj(pool.v_proj(cells))
+    pool, cells = model.visual.attnpool, image_cells(model, images)
+    return pool_cells(model, cells, positional), pool.c_proj(pool.v_proj(cells))
 
 
 def encode_texts(model: Any, tokens: Tensor) -> Tensor:

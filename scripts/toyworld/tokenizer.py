@@ -42,6 +42,7 @@ not no two three four five six seven eight nine ten standing sitting walking run
 eating playing lying flying looking wearing driving next front behind under over between near top
 left right side middle corner full empty old new young big little long short tall red green blue
 yellow purple pink brown orange grey gray beige turquoise golden silver wooden metal stone
+my shows drew has
 """
 
 

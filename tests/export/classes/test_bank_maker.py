@@ -225,10 +225,10 @@ def test_a_calibration_that_is_a_guess_says_so(home: Path, tmp_path: Path) -> No
     asked = [*arguments, "--calibrate", "--report", page, "--json", document]
     said = run(compare, *asked, "--max-frames", 60)
     assert re.search(r"sheep +\d+\.\d % \?  +\d+\.\d % \?\n", said)
-    assert "these 60 frames are worth 11 independent ones" in said
+    assert "these 60 frames are worth 7 independent ones" in said
     assert "is unsure" in page.read_text()
     found = json.loads(document.read_text())["banks"]["templates"]
     assert found["sureness"] == {"sheep": "low", "bus": "low"}
-    assert found["effective_frames"] == pytest.approx(11, abs=1)
+    assert found["effective_frames"] == pytest.approx(7, abs=1)
     assert found["share_on"]["sheep"] < 0.3
     assert "?" not in run(compare, *arguments, "--max-frames", 2)

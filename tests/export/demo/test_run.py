@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -15,7 +16,7 @@ from PIL import Image
 
 from taidpt.cli import COMMANDS
 from taidpt.export.demo.page import NEXT_COMMANDS
-from taidpt.export.demo.run import DemoResult, run_demo
+from taidpt.export.demo.run import DEMO_SETTINGS, DemoResult, run_demo
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime.events.machine import Interval
@@ -27,7 +28,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
-    return run_demo(tmp_path_factory.mktemp("demo"), SilentProgress())
+    # a quarter of the demo's own epochs, as this is the suite's longest test
+    settings = dataclasses.replace(DEMO_SETTINGS, epochs=5)
+    return run_demo(tmp_path_factory.mktemp("demo"), SilentProgress(), settings)
 
 
 def test_tuning_on_texts_alone_beats_every_template(result: DemoResult) -> None:
@@ -38,7 +41,7 @@ def test_tuning_on_texts_alone_beats_every_template(result: DemoResult) -> None:
         "CLIP-DPT",
         "CLIP-DPT, 80 templates",
     ]
-    assert found["TaI-DPT"] > max(found[name] for name in templates)
+    assert found["TaI-DPT"] > max(92, *(found[name] for name in templates))
     assert found["TaI-DPT"] > found["TaI"]
 
 
@@ -47,25 +50,35 @@ def test_prompts_and_bundle_are_whole(result: DemoResult) -> None:
     with Tagger.load(result.bundle, device="cpu") as tagger:
         assert tagger.names == prompts.names
         assert tagger.bundle.verify_hashes() == ()
-    sources = {tag.threshold.source for tag in tagger.bundle.manifest.tags}
-    assert sources == {"from texts"}
+    assert tagger.bundle.manifest.tags == result.report.tags
+    sources = [tag.threshold.source for tag in result.report.tags]
+    assert sources == ["calibrated"] * 60
 
 
 def test_timeline_follows_the_truth(result: DemoResult) -> None:
-    """Of the tag-seconds on either timeline, most are on both."""
-    step, end_s = 0.1, max(span.end_s for span in result.report.truth)
-    tags = sorted({span.tag for span in (*result.report.truth, *result.report.found)})
-    truth = rows(result.report.truth, tags, end_s, step)
-    found = rows(result.report.found, tags, end_s, step)
-    overlap = 2 * (truth & found).sum() / (truth.sum() + found.sum())
-    assert overlap > 0.5
+    """Each thing is found within a second of its coming; no row is false for over a second."""
+    truth, found = result.report.truth, result.report.found
+    late = [
+        span
+        for span in truth
+        if not any(
+            row.tag == span.tag and row.start_s <= span.start_s + 1 and row.end_s > span.start_s
+            for row in found
+        )
+    ]
+    assert late == []
+    false = [row for row in found if seconds_without(row, truth) > 1]
+    assert false == []
 
 
-def rows(spans: tuple[Interval, ...], tags: list[str], end_s: float, step: float) -> np.ndarray:
-    grid = np.zeros((len(tags), int(end_s / step) + 1), bool)
-    for span in spans:
-        grid[tags.index(span.tag), int(span.start_s / step) : int(span.end_s / step)] = True
-    return grid
+def seconds_without(row: Interval, truth: tuple[Interval, ...]) -> float:
+    """How long a tag's row lies outside all true spans of the tag, which never overlap."""
+    shared = (
+        min(row.end_s, span.end_s) - max(row.start_s, span.start_s)
+        for span in truth
+        if span.tag == row.tag
+    )
+    return row.end_s - row.start_s - sum(max(part, 0) for part in shared)
 
 
 def test_every_frame_has_its_line(result: DemoResult) -> None:
@@ -89,6 +102,8 @@ def test_page_needs_the_video_alone(result: DemoResult) -> None:
         assert page.count(f'<rect class="{kind}"') == len(spans)
     for command in NEXT_COMMANDS:
         assert html.escape(command) in page
+    for tag in result.report.tags:
+        assert f'<td>{tag.name}</td><td class="number">{tag.threshold.on:.3f}</td>' in page
     with Image.open(result.page.with_name("frames.png")) as picture:
         assert picture.size == (3 * 480 + 2 * 12, 2 * 480 + 12)
         assert np.asarray(picture.convert("L")).std() > 10

@@ -13,6 +13,7 @@ from scripts.toyworld.drawing.scenes import FONT_PATH, font_installed
 from scripts.toyworld.model import load_model
 from scripts.toyworld.scene_store import SceneStore, render_store
 from scripts.toyworld.train import Stage, TrainSettings, train
+from scripts.toyworld.train_text import train_text
 from taidpt.toyworld import assets
 from tests.support import require
 
@@ -68,3 +69,16 @@ def test_training_resumes_from_its_checkpoint(store_folder: Path, tmp_path: Path
     # 16-bit matrix products leave a little room for the order of sums.
     for name, value in whole.items():
         torch.testing.assert_close(continued[name], value, atol=2e-3, rtol=2e-2, msg=name)
+
+
+def test_a_new_text_tower_leaves_the_image_tower(tmp_path: Path, store_folder: Path) -> None:
+    assert store_folder.is_dir()  # the font is installed
+    for name in ("model.safetensors", "model.json", "merges.txt.gz"):
+        shutil.copy(assets.path(name), tmp_path / name)
+    train_text(TrainSettings((Stage(160, 2),), batch=8, warmup=1, scenes=50, probe=8), tmp_path)
+    before = load_model().state_dict()
+    after = load_model(tmp_path / "model.safetensors").state_dict()
+    same = {name for name, value in before.items() if torch.equal(after[name], value)}
+    assert {name for name in before if name.startswith("visual.")} <= same
+    assert not torch.equal(after["token_embedding.weight"], before["token_embedding.weight"])
+    assert torch.isfinite(after["text_projection"]).all()
