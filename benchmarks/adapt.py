@@ -183,23 +183,26 @@ def centred_row(world: World, banks: Sequence[ClassBank]) -> list[str]:
     return ["local rows centred, no frames", cells[0], "–", "–", cells[1], "–"]
 
 
+def with_examples(world: World, bank: ClassBank, learned: Matrix, count: int) -> ClassBank:
+    """The bank with every tag taught by so many of the pictures that show it."""
+    changed = bank
+    for tag, title in enumerate(bank.names):
+        shown = world.targets[learned, tag] > 0
+        pictures = world.features.part(learned[shown][:count])
+        if len(pictures):
+            others = world.features.part(learned[~shown][:64])
+            made = examples_to_bank(title, pictures, others, bank, world.scoring)
+            changed = put_tags(changed, made)
+    return changed
+
+
 def example_row(world: World, banks: Sequence[ClassBank], name: str) -> list[str]:
     """Every tag again from examples of its own, against the frames that do not show it."""
     values = []
     for seed, bank in enumerate(banks):
         learned, judged = halves(len(world.features), seed)
-        row = [world.value(bank, judged)]
-        for count in EXAMPLES:
-            changed = bank
-            for tag, title in enumerate(bank.names):
-                shown = world.targets[learned, tag] > 0
-                pictures = world.features.part(learned[shown][:count])
-                if len(pictures):
-                    others = world.features.part(learned[~shown][:64])
-                    made = examples_to_bank(title, pictures, others, bank, world.scoring)
-                    changed = put_tags(changed, made)
-            row.append(world.value(changed, judged))
-        values.append(row)
+        changed = [with_examples(world, bank, learned, count) for count in EXAMPLES]
+        values.append([world.value(one, judged) for one in (bank, *changed)])
     return [name, *_cells(values)]
 
 
@@ -211,23 +214,28 @@ def _cells(values: Sequence[Sequence[float]]) -> list[str]:
     return [f"{value:.1f} ± {one:.1f}" for value, one in zip(mean, spread, strict=True)]
 
 
-def draw_tags(world: World, banks: Mapping[str, ClassBank], target: Path) -> str:
-    """Each tag a dot, average precision as it is against adapted; a panel each kind of rows."""
+def draw_tags(world: World, bank: ClassBank, target: Path) -> str:
+    """Each tag a dot, average precision as it is against that with adapted rows; two panels."""
     learned, judged = halves(len(world.features), 0)
+    frames = world.features.part(learned[: FRAMES[-1]])
+    panels = {
+        f"{FRAMES[-1]} unlabelled frames": adapt_bank(bank, frames, world.scoring).bank,
+        f"{EXAMPLES[-1]} examples a tag": with_examples(world, bank, learned, EXAMPLES[-1]),
+    }
+    before = world.each(bank, judged)
     figure = Figure(figsize=(8, 4), layout="constrained", dpi=100)
-    for axes, (name, bank) in zip(figure.subplots(1, 2), banks.items(), strict=True):
-        frames = world.features.part(learned[: FRAMES[-1]])
-        adapted = adapt_bank(bank, frames, world.scoring).bank
-        before, after = (world.each(one, judged) for one in (bank, adapted))
-        axes.plot((0, 100), (0, 100), color="0.7", linewidth=1)
+    for axes, (name, adapted) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        after = world.each(adapted, judged)
+        least = min(before.min(), after.min()) - 2
+        axes.plot((least, 100), (least, 100), color="0.7", linewidth=1)
         axes.plot(before, after, ".", color="tab:blue")
         axes.set(title=name, xlabel="as they are", ylabel="adapted", aspect="equal")
         better, worse = int((after > before + 0.5).sum()), int((after < before - 0.5).sum())
-        axes.text(4, 92, f"{better} tags gain, {worse} lose more than 0.5")
+        axes.text(least, 98.5, f"{better} tags gain, {worse} lose more than 0.5")
     figure.savefig(target)
     return (
         f"![average precision of each tag before and after](images/{target.name})\n\nAverage "
-        f"precision of each tag in percent, {FRAMES[-1]} frames, the first draw."
+        "precision of each tag in percent, rows of templates, the first draw."
     )
 
 
@@ -258,7 +266,7 @@ def toy_tables(seeds: int, picture: Path) -> list[str]:
         example_row(world, prompts, "tuned prompts"),
     ]
     columns = ["rows", "as they are", *(f"{count} examples a tag" for count in EXAMPLES)]
-    drawn = draw_tags(world, {"templates": plain[0], "tuned prompts": prompts[0]}, picture)
+    drawn = draw_tags(world, plain[0], picture)
     return [Table(list(COLUMNS), rows).markdown(), drawn, Table(columns, examples).markdown()]
 
 
