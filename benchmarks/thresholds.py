@@ -7,8 +7,9 @@
 The first judges scores of real pictures (global, local, targets): both heads and their mean, each
 with every transform, calibrated on draws of frames and on all of them. The second judges simulated
 matrices. The third switches off or changes one rule or constant of calibration after the other, and
-judges each on both. Every rival is chosen with the labels of the very frames that it is judged on,
-so "slider" (one threshold for all tags) and "each" (one a tag) are upper bounds of their kind.
+judges each on both. Rivals are chosen with labels of the very frames that they are judged on, so
+"slider" (one threshold for all tags) and "each" (one a tag) are upper bounds of their kind. The
+slider "carried" is chosen with the labels of as many other frames (of halves, where all are drawn).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy.typing as npt
 
 from taidpt.calibration.statistics import estimator, hierarchy, sample, switch
 from taidpt.calibration.statistics.estimator import calibrate
-from taidpt.judging.baselines import oracle_thresholds
+from taidpt.judging.baselines import best_single_threshold, oracle_thresholds
 from taidpt.judging.measures import (
     expected_calibration_error,
     f1_scores,
@@ -40,6 +41,7 @@ from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
 
 Floats = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int8]
+Rows = npt.NDArray[np.int64]
 
 FIELDS = [field.name for field in dataclasses.fields(ThresholdComparison)]
 HEADS = {"merged": 0.5, "global": 0.0, "local": 1.0}
@@ -115,7 +117,9 @@ def _ablated(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     cases: dict[str, list[tuple[Floats, Targets]]] = {}
     for path in options.real or ():
         matrix = ScoreFile.load(path)
-        draws = [next(_draws(len(matrix.labels), frames, 1)) for frames in options.sizes.split(",")]
+        draws = [
+            next(_draws(len(matrix.labels), frames, 1))[0] for frames in options.sizes.split(",")
+        ]
         cases[path.stem] = [
             (matrix.merged(weight)[rows], matrix.labels[rows])
             for weight in HEADS.values()
@@ -159,8 +163,8 @@ def _real(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     has_absent = not (matrix.labels > 0).any(axis=0).all()
     print(f"{path.name}: {matrix.labels.shape[0]} pictures, {len(matrix.names)} tags")
     print(
-        f"{'head':8}{'transform':12}{'frames':>7}{'ours':>7}{'slider':>8}{'Otsu':>7}{'each':>7}"
-        f"{'ECE':>8}{'absent on':>11}{'sure':>6}{'worst':>7}  missed"
+        f"{'head':8}{'transform':12}{'frames':>7}{'ours':>7}{'slider':>8}{'carried':>8}{'Otsu':>7}"
+        f"{'each':>7}{'ECE':>8}{'absent on':>11}{'sure':>6}{'worst':>7}  missed"
     )
     rows = []
     for head, weight in HEADS.items():
@@ -168,25 +172,44 @@ def _real(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
             scores = matrix.merged(weight, transform)
             for size in options.sizes.split(","):
                 draws = [
-                    _judged(scores[rows_], matrix.labels[rows_])
-                    for rows_ in _draws(len(scores), size, options.draws)
+                    {
+                        **_judged(scores[drawn], matrix.labels[drawn]),
+                        "carried": _carried(scores, matrix.labels, drawn, others),
+                    }
+                    for drawn, others in _draws(len(scores), size, options.draws)
                 ]
                 row = {"head": head, "transform": transform, "frames": size}
                 row |= {name: float(np.mean([one[name] for one in draws])) for name in draws[0]}
                 row["missed"] = ", ".join(_missed(row, has_absent))
                 rows.append(row)
                 _print_real(row)
-    gaps = [100 * (row["ours"] - row["single"]) for row in rows]
-    print(f"\nours minus the slider: mean {np.mean(gaps):+.1f}, least {min(gaps):+.1f} points")
+    for rival, name in (("single", "the slider"), ("carried", "the slider of other frames")):
+        gaps = [100 * (row["ours"] - row[rival]) for row in rows]
+        print(f"ours minus {name}: mean {np.mean(gaps):+.1f}, least {min(gaps):+.1f} points")
     return rows
 
 
-def _draws(frames: int, size: str, draws: int) -> Iterator[npt.NDArray[np.int64]]:
+def _draws(frames: int, size: str, draws: int) -> Iterator[tuple[Rows, Rows]]:
+    """Rows to calibrate and judge on, and as many others, or as many as there are."""
     if size == "all":
-        yield np.arange(frames)
+        yield np.arange(frames), np.arange(0)
         return
     for seed in range(draws):
-        yield np.random.default_rng(seed).permutation(frames)[: int(size)]
+        order = np.random.default_rng(seed).permutation(frames)
+        yield order[: int(size)], order[int(size) : 2 * int(size)]
+
+
+def _carried(scores: Floats, targets: Targets, drawn: Rows, others: Rows) -> float:
+    """Macro-F1 of one threshold for all tags, chosen with the labels of other frames."""
+    pairs = [(others, drawn)]
+    if not len(others):
+        halves = np.array_split(np.random.default_rng(0).permutation(drawn), 2)
+        pairs = [(halves[0], halves[1]), (halves[1], halves[0])]
+    results = [
+        f1_scores(scores[on], targets[on], best_single_threshold(scores[chosen], targets[chosen]))
+        for chosen, on in pairs
+    ]
+    return float(np.mean([np.nanmean(result) for result in results]))
 
 
 def _judged(scores: Floats, targets: Targets) -> dict[str, float]:
@@ -218,10 +241,10 @@ def _missed(row: dict[str, Any], has_absent: bool) -> Iterator[str]:
 
 
 def _print_real(row: dict[str, Any]) -> None:
-    figures = "".join(f"{100 * row[name]:7.1f}" for name in ("otsu", "oracle"))
+    figures = "".join(f"{100 * row[name]:7.1f}" for name in ("carried", "otsu", "oracle"))
     print(
         f"{row['head']:8}{row['transform']:12}{row['frames']:>7}{100 * row['ours']:7.1f}"
-        f"{100 * row['single']:8.1f}{figures}{row['calibration_error']:8.3f}"
+        f"{100 * row['single']:8.1f} {figures}{row['calibration_error']:8.3f}"
         f"{row['false_on']:11.2%}{row['absent_sure']:6.1f}{row['worst']:7.2f}  {row['missed']}",
         flush=True,
     )
