@@ -7,15 +7,19 @@ way; CLIP's own logit scale is not used. Source: Guo et al. 2023, sections 3.2 a
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from taidpt.kernels.local_similarity import local_similarity
-from taidpt.runtime.bank.class_bank import DEFAULT_SCALE
+from taidpt.runtime.bank.class_bank import DEFAULT_SCALE, ClassBank
 from taidpt.runtime.bundle.scoring import Scoring
+from taidpt.score_transforms import transform_scores
 
 __all__ = [
     "SCORE_SCALE",
     "Scoring",
+    "bank_outputs",
     "dual_scores",
     "global_scores",
     "local_scores",
@@ -87,3 +91,30 @@ def dual_scores(
 def merged_scores(global_part: Tensor, local_part: Tensor, weight: float = 0.5) -> Tensor:
     """`(1 − weight) · global + weight · local`, [B, C]."""
     return (1.0 - weight) * global_part + weight * local_part
+
+
+@torch.no_grad()
+def bank_outputs(
+    bank: ClassBank, scoring: Scoring, pooled: Tensor, tokens: Tensor, mask: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The scores of a bundle's graph, from unit features of pictures or captions.
+
+    Args:
+        bank: C tags. scoring: temperature, merge weight and transform.
+        pooled: unit rows, [N, D], or [N, tiles, D]. tokens: [N, P, D].
+        mask: True where a token counts, [N, P].
+    Returns:
+        "scores", "global_scores" and "local_scores", each [N, C].
+    """
+    rows = {name: torch.from_numpy(np.array(row)) for name, row in bank.matrices().items()}
+    scale, bias = (torch.from_numpy(np.array(row)) for row in (bank.scale, bank.bias))
+    values = rows.get("value_embeddings")
+    whole = global_scores(pooled, rows["global_embeddings"])
+    local = local_scores(tokens, rows["local_embeddings"], scoring.temperature, mask, values)
+    parts = [scale / SCORE_SCALE * part + bias for part in (whole, local)]
+    merged = merged_scores(parts[0], parts[1], scoring.merge_weight)
+    return {
+        "scores": transform_scores(merged, scoring.transform),
+        "global_scores": parts[0],
+        "local_scores": parts[1],
+    }

@@ -241,14 +241,14 @@ def _head(tagger: Tagger) -> Any:
     """The function from a batch's outputs and a bank to scores [N, C]."""
     with optional_packages("comparing banks", "export"):
         import torch
-    from taidpt.export.parity.torch_reference import head_outputs
+    from taidpt.scores import bank_outputs
 
     scoring = tagger.bundle.manifest.scoring
 
     def score(outputs: Mapping[str, npt.NDArray[Any]], bank: ClassBank) -> Scores:
         whole = torch.from_numpy(outputs["global_features"])
         patches = torch.from_numpy(outputs["patch_features"])
-        return np.asarray(head_outputs(whole, patches, bank, scoring)["scores"].numpy())
+        return np.asarray(bank_outputs(bank, scoring, whole, patches)["scores"].numpy())
 
     return score
 

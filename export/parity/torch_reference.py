@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,13 +13,11 @@ from torch import Tensor, nn
 from taidpt.export.parity.graph_outputs import BATCH, Arrays, Pixels
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
-from taidpt.score_transforms import transform_scores
-from taidpt.scores import SCORE_SCALE, global_scores, local_scores, merged_scores
+from taidpt.scores import bank_outputs
 
-__all__ = ["TorchReference", "head_outputs"]
+__all__ = ["TorchReference"]
 
 _BICUBIC = 3  # PIL.Image.Resampling.BICUBIC
-_MATRICES = ("global_embeddings", "local_embeddings")
 
 
 @dataclass(frozen=True)
@@ -75,46 +72,10 @@ class TorchReference:
         global_features = F.normalize(raw_global.float(), dim=-1)
         patch_features = F.normalize(raw_patches.float(), dim=-1)
         return {
-            **head_outputs(global_features, patch_features, self.bank, self.scoring),
+            **bank_outputs(self.bank, self.scoring, global_features, patch_features),
             "global_features": global_features,
             "patch_features": patch_features,
         }
-
-
-@torch.no_grad()
-def head_outputs(
-    global_features: Tensor, patch_features: Tensor, bank: ClassBank, scoring: Scoring
-) -> dict[str, Tensor]:
-    """The head alone.
-
-    Args:
-        global_features: unit rows, [N, D].
-        patch_features: unit rows, [N, P, D].
-        bank: C tags.
-        scoring: temperature, merge weight, score transform.
-    Returns:
-        "scores", "global_scores" and "local_scores", each [N, C].
-    """
-    rows = {name: _tensor(getattr(bank, name)) for name in ("scale", "bias", *_MATRICES)}
-    factor = rows["scale"] / SCORE_SCALE
-    whole = global_scores(global_features, rows["global_embeddings"])
-    local = local_scores(
-        patch_features,
-        rows["local_embeddings"],
-        scoring.temperature,
-        values=None if bank.value_embeddings is None else _tensor(bank.value_embeddings),
-    )
-    parts = [factor * part + rows["bias"] for part in (whole, local)]
-    merged = merged_scores(parts[0], parts[1], scoring.merge_weight)
-    return {
-        "scores": transform_scores(merged, scoring.transform),
-        "global_scores": parts[0],
-        "local_scores": parts[1],
-    }
-
-
-def _tensor(array: npt.NDArray[Any]) -> Tensor:
-    return torch.from_numpy(array)
 
 
 def _pil(pixels: Pixels) -> Any:

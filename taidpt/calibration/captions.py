@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,6 @@ from taidpt.calibration.targets import Target
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
-from taidpt.score_file import ScoreFile
 
 if TYPE_CHECKING:
     from taidpt.clip.model import ClipModel
@@ -74,19 +74,9 @@ def _clip(bundle: Bundle) -> ClipModel:
 
 
 def _score(features: FeatureBatch, target: Target, temperature: float) -> npt.NDArray[np.float64]:
-    """Merged scores as the bundle merges them, [N, C], with the bank's scale and bias."""
-    import torch
+    """Scores as the bundle's graph computes them, [N, C]."""
+    from taidpt.scores import bank_outputs
 
-    from taidpt.scores import SCORE_SCALE, global_scores, local_scores
-
-    bank, scoring = target.bank, target.bundle.manifest.scoring
-    rows = [torch.from_numpy(np.array(r)) for r in (bank.global_embeddings, bank.local_embeddings)]
-    own = bank.value_embeddings
-    values = None if own is None else torch.from_numpy(np.array(own))
-    with torch.no_grad():
-        whole = global_scores(features.pooled, rows[0])
-        local = local_scores(features.tokens, rows[1], temperature, features.mask, values)
-    scale = bank.scale.astype(np.float64) / SCORE_SCALE
-    heads = [np.asarray(head.numpy() * scale + bank.bias) for head in (whole, local)]
-    matrix = ScoreFile(None, heads[0], heads[1], target.names)
-    return matrix.merged(scoring.merge_weight, scoring.transform)
+    scoring = dataclasses.replace(target.bundle.manifest.scoring, temperature=temperature)
+    of = features.pooled, features.tokens, features.mask
+    return bank_outputs(target.bank, scoring, *of)["scores"].numpy().astype(np.float64)

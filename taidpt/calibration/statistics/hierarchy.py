@@ -34,10 +34,10 @@ __all__ = ["Family", "explained", "fit_family"]
 
 Floats = npt.NDArray[np.float64]
 
-# Cost: rounds of fit and prior (nothing moves after about ten), the rounds that try other starting
+# Cost: rounds of fit and prior (nothing moves after about ten), the round that tries other starting
 # points under the learned prior, and how many tags the prior is learned from.
 _ROUNDS = 14
-_RESTARTS = (1, 5)
+_RESTART = 1
 _TEACHERS = 600
 _TAUGHT_ROUNDS = 3
 _MAX_MEAN_STEP = 0.5
@@ -129,7 +129,7 @@ def _learn_family(sample: Sample, before: Floats) -> tuple[Family, _Absent]:
         lesson = occurs * _teaching(fit, sample)
         prior = _learn_prior(fit, prior, np.maximum(lesson, _LEAST_LESSON), before)
         starts = [fit.parameters]
-        if round_ in _RESTARTS:
+        if round_ == _RESTART:
             starts += _starts_from(sample, prior)
         fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
         if round_ >= _ABSENT_FROM:
