@@ -45,6 +45,7 @@ def export_bundle(
     frame_matrix: str = "bt709",
     frame_range: str = "limited",
     images: StrPath | None = None,
+    background: bool = False,
     pretrained: str | None = None,
     parity_bound: float = EXPORT_BOUND,
     force: bool = False,
@@ -73,6 +74,7 @@ def export_bundle(
         frame_format, frame_matrix, frame_range: with `frame_size`: "rgb" or "nv12"; of NV12
             "bt601" or "bt709", "limited" or "full".
         images: a folder of your own pictures for the parity check.
+        background: let common nouns compete with the tags in the score transform "center".
         pretrained: the weights, where they are elsewhere than the prompts say.
         parity_bound: least centred cosine with PyTorch on equal pixels, 0.999 to 1.
         force: write the bundle even when the parity check fails.
@@ -102,6 +104,7 @@ def export_bundle(
         if frame_size is None
         else FrameInput(*frame_size, format=frame_format, matrix=frame_matrix, range=frame_range),
         images=None if images is None else Path(images),
+        background=background,
         pretrained=pretrained,
         parity_bound=parity_bound,
         force=force,

@@ -17,6 +17,7 @@ from taidpt.clip.model import ClipModel, load_clip
 from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.encoders.views import plan_view, view_encoder
+from taidpt.export.classes.background import with_background
 from taidpt.export.classes.bake import bake
 from taidpt.export.classes.banked_classes import Classes, load_classes
 from taidpt.export.graph.encoder import (
@@ -86,6 +87,7 @@ class ExportOptions:
             and the Python call begin with "auto".
         local_branch: "value" or "self"; see `image_encoder`.
         images: a folder of the user's own pictures for the parity gate.
+        background: let common nouns compete with the tags in the score transform "center".
         pretrained: another source of the same weights (same hash).
         parity_bound: least centred cosine with PyTorch, 0.999 or more.
         force: write the bundle even when parity fails; parity.json records it.
@@ -101,6 +103,7 @@ class ExportOptions:
     view: str = "crop"
     local_branch: str | None = None
     images: Path | None = None
+    background: bool = False
     pretrained: str | None = None
     parity_bound: float = EXPORT_BOUND
     force: bool = False
@@ -175,6 +178,8 @@ def _write(
     with one_line_on_disk(out), BundleWriter(out) as writer:
         progress.start("Baking class embeddings", 1)
         bank = bake(prompts, clip).with_thresholds_for(scoring.transform)
+        if options.background:
+            bank = with_background(bank, prompts, clip, scoring)
         progress.advance()
 
         if options.local_branch is not None:

@@ -100,21 +100,19 @@ def bank_outputs(
     """The scores of a bundle's graph, from unit features of pictures or captions.
 
     Args:
-        bank: C tags. scoring: temperature, merge weight and transform.
+        bank: C tags, and maybe background tags, which compete in the transform alone.
+        scoring: temperature, merge weight and transform.
         pooled: unit rows, [N, D], or [N, tiles, D]. tokens: [N, P, D].
         mask: True where a token counts, [N, P].
     Returns:
         "scores", "global_scores" and "local_scores", each [N, C].
     """
-    rows = {name: torch.from_numpy(np.array(row)) for name, row in bank.matrices().items()}
-    scale, bias = (torch.from_numpy(np.array(row)) for row in (bank.scale, bank.bias))
+    rows = {name: torch.from_numpy(np.array(row)) for name, row in bank.competing().items()}
     values = rows.get("value_embeddings")
     whole = global_scores(pooled, rows["global_embeddings"])
     local = local_scores(tokens, rows["local_embeddings"], scoring.temperature, mask, values)
-    parts = [scale / SCORE_SCALE * part + bias for part in (whole, local)]
+    parts = [rows["scale"] / SCORE_SCALE * part + rows["bias"] for part in (whole, local)]
     merged = merged_scores(parts[0], parts[1], scoring.merge_weight)
-    return {
-        "scores": transform_scores(merged, scoring.transform),
-        "global_scores": parts[0],
-        "local_scores": parts[1],
-    }
+    found = transform_scores(merged, scoring.transform), *parts
+    names = ("scores", "global_scores", "local_scores")
+    return {name: one[:, : len(bank.names)] for name, one in zip(names, found, strict=True)}

@@ -4,8 +4,8 @@
 units of the scores' own spread about b. A graph with the transform log_softmax needs no change for
 it: T and b go into the scale and the bias of its bank, as log_softmax ignores what all tags share.
 
-The criterion is the macro-F1 that calibration expects after each transform. It is an estimate by
-the model that sets the thresholds, so it prefers transforms that separate tags more clearly.
+The criterion is how much of the tags' presence the scores explain after each transform, by the
+probabilities of calibration. Plain scores are kept unless another transform explains clearly more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.calibration.statistics.estimator import Calibration, calibrate
+from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.score_transforms import transform_scores
 
@@ -25,9 +25,15 @@ __all__ = ["ScoreTransform", "choose_transform", "with_transform"]
 Floats = npt.NDArray[np.float64]
 
 # T times the scores' spread. A quarter is nearly centring; above one half, tags that are there
-# together push each other down, and fits of weak scores break at 0.8, so that their expected F1
-# means nothing. On photographs' scores the best of a global head lies between 0.5 and 1.2.
+# together push each other down, and fits of weak scores break at 0.8. On photographs' scores the
+# best of a global head lies between 0.5 and 1.2.
 _TEMPERATURES = (0.25, 0.5)
+
+# A transform is taken if its scores explain this much more of the presence than plain ones do, and
+# from so many frames on. Of 46 matrices a gain below 0.04 was as often a loss in precision, and
+# so was any gain from 159 frames (docs/thresholds-measured.md).
+_LEAST_GAIN = 0.04
+_FEWEST_FRAMES = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +63,24 @@ class ScoreTransform:
 def choose_transform(
     scores: Floats, kinds: tuple[str, ...] = ("none", "center")
 ) -> tuple[ScoreTransform, dict[str, float]]:
-    """The transform with the highest expected macro-F1.
+    """The transform whose scores explain most of the tags' presence, or the first of `kinds`.
 
     Args:
         scores: of unlabelled frames, [N, C].
-        kinds: plain transforms to try beside log_softmax with T and b.
+        kinds: plain transforms to try beside log_softmax with T and b; the first is kept where none
+            explains clearly more, or frames are fewer than 300.
     Returns:
-        the transform, and the expected macro-F1 of each candidate by its name.
+        the transform, and the explained share of presence of each candidate by its name.
     """
     mean = scores.mean(axis=0)
     spread = max(float((scores - mean).std()), 1e-12)
     candidates = [ScoreTransform(kind, 1.0, np.zeros_like(mean)) for kind in kinds]
     candidates += [ScoreTransform("log_softmax", t / spread, mean) for t in _TEMPERATURES]
-    expected = [_expected_f1(calibrate(candidate(scores))) for candidate in candidates]
-    names = map(str, candidates)
-    return candidates[int(np.argmax(expected))], dict(zip(names, expected, strict=True))
+    explained = [_explained(candidate(scores)) for candidate in candidates]
+    best = int(np.argmax(explained))
+    if len(scores) < _FEWEST_FRAMES or explained[best] < explained[0] + _LEAST_GAIN:
+        best = 0
+    return candidates[best], dict(zip(map(str, candidates), explained, strict=True))
 
 
 def with_transform(bank: ClassBank, transform: ScoreTransform) -> ClassBank:
@@ -83,6 +92,10 @@ def with_transform(bank: ClassBank, transform: ScoreTransform) -> ClassBank:
     )
 
 
-def _expected_f1(found: Calibration) -> float:
-    """Mean over all tags; tags that are not seen count as 0."""
-    return float(np.mean([tag.expected_f1 for tag in found.tags]))
+def _explained(scores: Floats) -> float:
+    """Mean share of a tag's presence that its score explains; 0 for a tag without a chance."""
+    chances = calibrate(scores).probabilities(scores)
+    share = chances.mean(axis=0)
+    doubt = (chances * (1 - chances)).mean(axis=0)
+    explained = 1 - doubt / np.maximum(share * (1 - share), 1e-12)
+    return float(np.where(share > 0, explained, 0.0).mean())

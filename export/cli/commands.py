@@ -119,6 +119,11 @@ _JSON = click.option(
     show_default="that of PROMPTS",
     help="Sharpness of the local weights over patches, above 0.",
 )
+@click.option(
+    "--background",
+    is_flag=True,
+    help="Let common nouns compete with the tags in --score-transform center; they have no score.",
+)
 @click.option("--opset", type=int, default=18, help="ONNX opset, 17 to 20.")
 @click.option(
     "--swappable-bank/--constant-bank",

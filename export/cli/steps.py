@@ -56,6 +56,7 @@ _OF_PROMPTS = (
     "score_transform",
     "merge_weight",
     "temperature",
+    "background",
     "opset",
     "view",
     "local_branch",

@@ -48,7 +48,8 @@ def append_head(
     Args:
         encoder: outputs `raw_global_feature` [N, D], or [N, tiles, D] of which each tag takes the
             best tile, and `raw_patch_features` [N, P, D].
-        bank: C tags; D as the encoder's.
+        bank: C tags, and maybe background tags, which are constants in any case; D as the
+            encoder's.
         scoring: temperature, merge weight and score transform.
         bank_as: "constant" stores the bank in the graph; "input" makes `global_embeddings` and
             `local_embeddings` [C, D], `scale` and `bias` [C] inputs, C dynamic.
@@ -103,6 +104,8 @@ class _Head(NodeAdder):
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
         super().__init__(graph, "head/")
         self.opset = opset
+        self.behind = 0  # number of background tags
+        self.rows = {name: name for name in BANK_INPUTS}  # the arrays that are scored with
 
     def add_bank(self, bank: ClassBank, bank_as: str) -> None:
         """Add the bank's arrays under their names, as initialisers or inputs."""
@@ -113,27 +116,33 @@ class _Head(NodeAdder):
                 shape = ["classes", *getattr(bank, name).shape[1:]]
                 value = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
                 self.graph.input.append(value)
-            return
-        for name in BANK_INPUTS:
-            self.constant(name, getattr(bank, name))
-        if bank.value_embeddings is not None:
-            self.constant("value_embeddings", bank.value_embeddings)
+        else:
+            for name in BANK_INPUTS:
+                self.constant(name, getattr(bank, name))
+            if bank.value_embeddings is not None:
+                self.constant("value_embeddings", bank.value_embeddings)
+        if bank.background is not None:
+            self.behind = len(bank.background.names)
+            for name in BANK_INPUTS:
+                behind = self.constant(f"background_{name}", getattr(bank.background, name))
+                self.rows[name] = self.node("Concat", [name, behind], f"competing_{name}", axis=0)
 
     def add_similarities(self, tiles: bool, scoring: Scoring, has_values: bool) -> None:
         """Add the nodes from raw features to unit rows and the similarities of both heads."""
         self.unit_rows(RAW_GLOBAL, "global_features")
         self.unit_rows(RAW_PATCHES, "patch_features")
         if tiles:
-            columns = self.node("Transpose", ["global_embeddings"], "global_columns", perm=[1, 0])
+            rows = [self.rows["global_embeddings"]]
+            columns = self.node("Transpose", rows, "global_columns", perm=[1, 0])
             by_tile = self.node("MatMul", ["global_features", columns], "tile_similarity")
             self.reduce("ReduceMax", by_tile, "global_similarity", axis=1, keepdims=0)
         else:
-            inputs = ["global_features", "global_embeddings"]
+            inputs = ["global_features", self.rows["global_embeddings"]]
             self.node("Gemm", inputs, "global_similarity", transB=1)
         self.graph.node.append(
             local_similarity_node(
                 "patch_features",
-                "local_embeddings",
+                self.rows["local_embeddings"],
                 "local_similarity",
                 scoring.temperature,
                 values="value_embeddings" if has_values else "",
@@ -142,23 +151,30 @@ class _Head(NodeAdder):
         )
 
     def add_scores(self, scoring: Scoring) -> None:
-        """Add the nodes from similarities to the three scores."""
+        """Add the nodes from similarities to the three scores, without those of the background."""
+        every = "competing_" if self.behind else ""
         for head in ("global", "local"):
-            scaled = self.node("Mul", [f"{head}_similarity", "scale"], f"{head}_scaled")
-            self.node("Add", [scaled, "bias"], f"{head}_scores")
+            scaled = [f"{head}_similarity", self.rows["scale"]]
+            biased = [self.node("Mul", scaled, f"{head}_scaled"), self.rows["bias"]]
+            self.node("Add", biased, f"{every}{head}_scores")
         weight = scoring.merge_weight
         # both heads have the same scale and bias, so the scores may be merged, not the similarities
         for head, part in (("global", 1 - weight), ("local", weight)):
             factor = self.constant(f"{head}_weight", np.float32(part))
-            self.node("Mul", [f"{head}_scores", factor], f"{head}_part")
+            self.node("Mul", [f"{every}{head}_scores", factor], f"{head}_part")
         transform = scoring.transform
-        merged = "scores" if transform == "none" else "merged_scores"
+        merged = f"{every}scores" if transform == "none" else "merged_scores"
         self.node("Add", ["global_part", "local_part"], merged)
         if transform == "center":
             mean = self.reduce("ReduceMean", merged, "mean_score")
-            self.node("Sub", [merged, mean], "scores")
+            self.node("Sub", [merged, mean], f"{every}scores")
         elif transform == "log_softmax":
-            self.node("LogSoftmax", [merged], "scores", axis=-1)
+            self.node("LogSoftmax", [merged], f"{every}scores", axis=-1)
+        if self.behind:
+            bounds = {"first": 0, "last": -self.behind, "tag_axis": 1}
+            ends = [self.constant(name, np.array([at], np.int64)) for name, at in bounds.items()]
+            for name in ("scores", "global_scores", "local_scores"):
+                self.node("Slice", [every + name, *ends], name)
 
     def add_top(self, count: int) -> None:
         """Add the node from all scores to the best of each frame."""

@@ -63,15 +63,15 @@ def pool_patches(cosines: Array, temperature: float) -> Array:
 
 def bank_scores(features: Features, bank: ClassBank, scoring: Scoring) -> Array:
     """Scores as a bundle's graph computes them, [N, C]; patches may be none for a weight of 0."""
-    weight = scoring.merge_weight
-    merged = (1 - weight) * global_similarity(features.whole, bank.global_embeddings)
+    rows, weight = bank.competing(), scoring.merge_weight
+    merged = (1 - weight) * global_similarity(features.whole, rows["global_embeddings"])
     if weight:
-        cosines = features.patches @ bank.local_embeddings.T
+        cosines = features.patches @ rows["local_embeddings"].T
         merged = merged + weight * pool_patches(cosines, scoring.temperature)
-    scores = np.asarray(bank.scale * merged + bank.bias)
+    scores = np.asarray(rows["scale"] * merged + rows["bias"])
     if scoring.transform == "center":
-        return np.asarray(scores - scores.mean(axis=-1, keepdims=True))
+        scores = scores - scores.mean(axis=-1, keepdims=True)
     if scoring.transform == "log_softmax":
         scores -= scores.max(axis=-1, keepdims=True)
-        return np.asarray(scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True)))
-    return scores
+        scores = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    return np.asarray(scores[:, : len(bank.names)])

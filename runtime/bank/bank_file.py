@@ -23,6 +23,7 @@ from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.storage.tensor_file import TensorFile
 
 __all__ = [
+    "BEHIND",
     "BankParts",
     "is_bank",
     "map_local_embeddings",
@@ -37,7 +38,8 @@ _KIND = "taidpt-bank"
 _SCHEMA = 2
 _FACT = "map_fact."  # prefix of tensors that hold numbers stored beside the points of the maps
 _REQUIRED = ("global_embeddings", "local_embeddings", "scale", "bias")
-_ARRAYS = (*_REQUIRED, "value_embeddings")
+BEHIND = "background."  # prefix of the arrays of background tags
+_ARRAYS = (*_REQUIRED, "value_embeddings", *(BEHIND + name for name in _REQUIRED))
 
 
 @dataclass(frozen=True)

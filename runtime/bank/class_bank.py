@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taidpt.runtime.bank.bank_file import BankParts, read_bank, write_bank
+from taidpt.runtime.bank.bank_file import BEHIND, BankParts, read_bank, write_bank
 from taidpt.runtime.bank.probability_maps import MapJson, ProbabilityMaps
 from taidpt.runtime.bank.thresholds import FloatArray, Threshold, Thresholds
 from taidpt.runtime.errors import BundleError, InputError
@@ -51,6 +51,7 @@ class ClassBank:
         probabilities: C maps from score to probability as in the manifest, each None until
             calibrated; none at all makes each None. Held as `ProbabilityMaps`.
         metadata: free JSON about the bank's origin (model, hash of the weights, …).
+        background: rows of tags that compete in the score transform and have no score, or None.
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class ClassBank:
     thresholds: Sequence[Threshold] = ()
     probabilities: Sequence[MapJson | None] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    background: ClassBank | None = None
 
     def __post_init__(self) -> None:
         _check_names(self.names)
@@ -74,6 +76,9 @@ class ClassBank:
         for what in ("thresholds", "probabilities"):
             if len(getattr(self, what)) not in (0, C):
                 raise InputError(f"a bank of {C} tags has {len(getattr(self, what))} {what}")
+        behind = self.background
+        if behind is not None and (behind.dim != D or self.value_embeddings is not None):
+            raise InputError(f"background rows do not fit {self!r}")
         maps = ProbabilityMaps.of(self.probabilities or (None,) * C)
         object.__setattr__(self, "thresholds", Thresholds.of(self.thresholds))
         object.__setattr__(self, "probabilities", maps)
@@ -106,14 +111,12 @@ class ClassBank:
         Raises:
             InputError: the file cannot be written.
         """
-        parts = BankParts(
-            self.names,
-            {**self.matrices(), "scale": self.scale, "bias": self.bias},
-            Thresholds.of(self.thresholds),
-            ProbabilityMaps.of(self.probabilities),
-            self.metadata,
-        )
-        write_bank(parts, Path(path))
+        arrays, metadata = self._arrays(), dict(self.metadata)
+        if self.background is not None:
+            metadata["background"] = list(self.background.names)
+            arrays |= {BEHIND + name: row for name, row in self.background._arrays().items()}
+        thresholds, maps = Thresholds.of(self.thresholds), ProbabilityMaps.of(self.probabilities)
+        write_bank(BankParts(self.names, arrays, thresholds, maps, metadata), Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> ClassBank:
@@ -124,13 +127,22 @@ class ClassBank:
             BundleError: the file is damaged, newer, or not a bank.
         """
         parts = read_bank(Path(path))
+        arrays: dict[str, Any] = dict(parts.arrays)
+        metadata = dict(parts.metadata)
+        behind = {
+            name.removeprefix(BEHIND): arrays.pop(name)
+            for name in parts.arrays
+            if name.startswith(BEHIND)
+        }
+        nouns = metadata.pop("background", ()) if behind else ()
         try:
             return cls(
                 names=parts.names,
-                **parts.arrays,
+                **arrays,
                 thresholds=parts.thresholds,
                 probabilities=parts.probabilities,
-                metadata=parts.metadata,
+                metadata=metadata,
+                background=cls(tuple(map(str, nouns)), **behind) if behind else None,
             )
         except InputError as error:
             raise BundleError(f"{path}: {error}") from None
@@ -191,6 +203,17 @@ class ClassBank:
         """The transform of the scores that the thresholds are for; "none" if nothing says so."""
         scoring = self.metadata.get("scoring")
         return str(scoring.get("transform", "none")) if isinstance(scoring, Mapping) else "none"
+
+    def competing(self) -> dict[str, FloatArray]:
+        """All arrays by name, the background's rows behind those of the tags, [C + B, …]."""
+        arrays = self._arrays()
+        if self.background is None:
+            return arrays
+        behind = self.background._arrays()
+        return {name: np.concatenate([rows, behind[name]]) for name, rows in arrays.items()}
+
+    def _arrays(self) -> dict[str, FloatArray]:
+        return {**self.matrices(), "scale": self.scale, "bias": self.bias}
 
     def matrices(self) -> dict[str, FloatArray]:
         """The matrices [C, D] by name."""

@@ -170,9 +170,10 @@ def _with_thresholds(bank: ClassBank, transform: str, source: str) -> ClassBank:
 
 
 def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
-    """Check that a bank belongs to a bundle's model, and return it with thresholds for its scores.
+    """Check that a bank belongs to a bundle's model, and return it as that bundle scores with it.
 
-    The bundle's own bank may be a constant.
+    It gets thresholds for the bundle's scores, and the background tags of the bundle's graph. The
+    bundle's own bank may be a constant.
 
     Raises:
         InputError: the bank is of another model or dimension; the message names both.
@@ -195,6 +196,7 @@ def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
             f"{source}: its rows have {bank.dim} dimensions, and those of {bundle.path} have "
             f"{model.embed_dim}"
         )
+    bank = dataclasses.replace(bank, background=bundle.bank.background)
     return _with_thresholds(bank, bundle.manifest.scoring.transform, source)
 
 

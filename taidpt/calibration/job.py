@@ -208,11 +208,11 @@ def _from_frames(job: CalibrateJob, target: Target) -> _Input:
 def _chosen(scores: Floats, kinds: tuple[str, ...], quiet: bool) -> tuple[Floats, ScoreTransform]:
     """Scores after the transform that is chosen without labels; prints what and why."""
     with show_elapsed("choosing a transform of scores"):
-        transform, expected = choose_transform(scores, kinds)
+        transform, explained = choose_transform(scores, kinds)
     if quiet:
         return transform(scores), transform
-    print("expected macro-F1 after each transform of scores, %")
-    for name, value in expected.items():
+    print("share of the tags' presence that scores explain after each transform, %")
+    for name, value in explained.items():
         mark = "  <- chosen" if name == str(transform) else ""
         print(f"  {name:50}{100 * value:6.1f}{mark}")
     print()

@@ -123,6 +123,7 @@ class BankTarget(Target):
             thresholds=default_thresholds(self._read, scoring.transform),
             probabilities=(),
             metadata={**self._read.metadata, "scoring": dataclasses.asdict(scoring)},
+            background=bundle.bank.background,
         )
         fit_bank(self.bank, bundle, str(path))
         self.synonyms = ((),) * len(self.bank.names)

@@ -18,6 +18,7 @@ from taidpt.clip.model import load_clip
 from taidpt.export.exporter import ExportOptions, ExportResult, export_bundle, write_bundle
 from taidpt.export.graph.resize import FrameInput
 from taidpt.export.parity.stored_answers import EXPECTATIONS_FILE, StoredAnswers
+from taidpt.export.replace_head import replace_head
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Bundle, Tagger
@@ -26,7 +27,7 @@ from taidpt.runtime.bundle.input_spec import NV12, BakedResize
 from taidpt.runtime.errors import InputError, ParityError
 from taidpt.runtime.preprocess.nv12 import nv12_to_rgb
 from taidpt.texts.tags import Tag
-from tests.taidpt.tiny import make_clip
+from tests.taidpt.tiny import VIT, make_clip
 
 pytestmark = pytest.mark.usefixtures("shared_encoders")
 
@@ -257,3 +258,38 @@ def test_command_tells_bad_input_in_one_line(
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_background_tags_compete_in_every_bundle_made_of_it(tmp_path: Path) -> None:
+    clip, center = make_clip(VIT), ExportOptions(score_transform="center")
+    frames = [np.random.default_rng(i).integers(0, 256, (80, 90, 3), np.uint8) for i in range(3)]
+    options = dataclasses.replace(center, background=True)
+    for name, one in (("alone", center), ("against", options)):
+        write_bundle(some_prompts(clip), clip, tmp_path / f"{name}.taidpt", one, SilentProgress())
+    quiet = tmp_path / "against.taidpt", tmp_path / "open.taidpt", "input", None, SilentProgress()
+    replace_head(*quiet)
+    nouns = Bundle.load(tmp_path / "against.taidpt").bank.background
+    assert nouns is not None
+    assert len(nouns.names) > 50
+    assert "dog" not in nouns.names
+    scores = {}
+    for path in sorted(tmp_path.glob("*.taidpt")):
+        with Tagger.load(path) as tagger:
+            scores[path.stem] = tagger.tag_batch(frames).scores.copy()
+            if path.stem == "open":  # a bank from elsewhere has no background tags
+                plain = dataclasses.replace(tagger.class_bank.select(["dog"]), background=None)
+                tagger.use_bank(plain)
+                scores["dog"] = tagger.tag_batch(frames).scores.copy()
+    assert np.abs(scores["alone"].mean(axis=1)).max() < 1e-5
+    assert np.abs(scores["against"].mean(axis=1)).min() > 1e-4
+    np.testing.assert_allclose(scores["open"], scores["against"], atol=1e-5)
+    assert np.abs(scores["dog"]).min() > 1e-4  # alone it would be its own mean
+
+
+@pytest.mark.parametrize("transform", ["none", "log_softmax"])
+def test_background_tags_need_the_transform_center(tmp_path: Path, transform: str) -> None:
+    options = ExportOptions(background=True, score_transform=transform)
+    clip = make_clip()
+    with pytest.raises(InputError, match="--score-transform center"):
+        write_bundle(some_prompts(clip), clip, tmp_path / "b.taidpt", options, SilentProgress())
+    assert not (tmp_path / "b.taidpt").exists()

@@ -12,6 +12,7 @@ from taidpt.export.graph.head import OUTPUTS, append_head
 from taidpt.export.graph.onnx_files import count_ops, run_graph
 from taidpt.export.parity.graph_outputs import encoder_pixels, graph_outputs
 from taidpt.export.parity.reference_pictures import generated_pictures
+from taidpt.runtime.adapting.similarity import Features, bank_scores
 from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.errors import InputError
 from tests.export.conftest import small_bank, small_graph, small_reference
@@ -55,6 +56,30 @@ def test_scores_by_hand() -> None:
     np.testing.assert_allclose(out["global_scores"], whole, atol=1e-5)
     centred = merged - merged.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(out["scores"], centred, atol=1e-5)
+
+
+@pytest.mark.parametrize("bank_as", ["constant", "input"])
+def test_background_tags_compete_in_the_transform_and_have_no_score(bank_as: str) -> None:
+    nouns = replace(small_bank(5), names=tuple(f"noun {index}" for index in range(5)))
+    bank = replace(small_bank(), background=nouns)
+    scoring = Scoring(40.0, 0.4, "center")
+    graph = append_head(small_graph("vit"), bank, scoring, bank_as)
+    reference = small_reference("vit", bank, scoring)
+    got = graph_outputs(graph, reference.spec, PICTURES, bank)
+    alone = [
+        graph_outputs(
+            append_head(small_graph("vit"), one, Scoring(40.0, 0.4)), reference.spec, PICTURES
+        )["scores"]
+        for one in (small_bank(), nouns)
+    ]
+    mean = np.concatenate(alone, axis=1).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(got["scores"], alone[0] - mean, atol=1e-5)
+    assert got["global_scores"].shape == got["local_scores"].shape == alone[0].shape
+    expected = reference.outputs(encoder_pixels(reference.spec, PICTURES))
+    for name in OUTPUTS[:3]:
+        np.testing.assert_allclose(got[name], expected[name], atol=2e-3, err_msg=name)
+    features = Features(got["global_features"], got["patch_features"])
+    np.testing.assert_allclose(bank_scores(features, bank, scoring), got["scores"], atol=1e-5)
 
 
 def test_features_have_unit_length(family: str) -> None:

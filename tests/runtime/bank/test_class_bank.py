@@ -40,6 +40,20 @@ def test_a_saved_bank_loads_unchanged(tmp_path: Path) -> None:
     assert read_bank_names(tmp_path / "b.safetensors") == saved.names
 
 
+def test_background_tags_stay_with_a_bank(tmp_path: Path) -> None:
+    nouns = ClassBank.from_rows(("tree", "sky"), rows(2, seed=3), rows(2, seed=4))
+    saved = bank(value_embeddings=None, background=nouns)
+    saved.save(tmp_path / "b.safetensors")
+    loaded = ClassBank.load(tmp_path / "b.safetensors")
+    assert loaded.metadata == saved.metadata
+    assert loaded.background is not None
+    assert loaded.background.names == ("tree", "sky")
+    rows_behind = loaded.select(["café"]).competing()["local_embeddings"]
+    np.testing.assert_array_equal(rows_behind, np.concatenate([rows(seed=1)[2:], rows(2, seed=4)]))
+    with pytest.raises(InputError, match="background rows do not fit"):
+        bank(background=nouns)  # it has value embeddings
+
+
 def test_defaults_are_scale_four_and_no_bias(tmp_path: Path) -> None:
     plain = ClassBank.from_rows(("a",), rows(1), rows(1))
     plain.save(tmp_path / "b.safetensors")
