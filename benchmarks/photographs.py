@@ -130,6 +130,7 @@ def method_rows(
         )
         methods = METHODS if seed == 0 else TUNED
         tables.append(compare_methods(methods, inputs, images, lambda _: features))
+    tables[0].save_scores(cache / "scores" / images.name)
     rows = []
     for index, method in enumerate(METHODS):
         results = [
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument(
         "--captions", type=int, help="captions to tune on, evenly chosen [default: all]"
     )
-    parser.add_argument("--work", type=Path, help="folder to keep features and prompts in")
+    parser.add_argument("--work", type=Path, help="folder to keep features, prompts and scores in")
     parser.add_argument("--write", action="store_true", help=f"write into {DOCUMENT.name}")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:

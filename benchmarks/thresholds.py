@@ -3,6 +3,7 @@
     python benchmarks/thresholds.py --real FILE.npz [--sizes 300,1000,all] [--draws 10]
     python benchmarks/thresholds.py [--families "plain;rare"] [--seeds 100,101] [--json FILE]
     python benchmarks/thresholds.py --ablation --real FILE.npz FILE.npz [--sizes 300] [--seeds 1801]
+    python benchmarks/thresholds.py --auto [--real FILE.npz …] [--families "embedded;offsets"]
 
 The first judges scores of real pictures (global, local, targets): both heads and their mean, each
 with every transform, calibrated on draws of frames and on all of them. The second judges simulated
@@ -10,6 +11,7 @@ matrices. The third switches off or changes one rule or constant of calibration 
 judges each on both. Rivals are chosen with labels of the very frames that they are judged on, so
 "slider" (one threshold for all tags) and "each" (one a tag) are upper bounds of their kind. The
 slider "carried" is chosen with the labels of as many other frames (of halves, where all are drawn).
+The fourth prints the precision after `--score-transform auto` and after fixed transforms.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -35,8 +38,10 @@ from taidpt.judging.measures import (
     false_on_rate,
 )
 from taidpt.judging.report import ThresholdComparison, compare
+from taidpt.metrics import mean_average_precision
 from taidpt.score_file import ScoreFile
-from taidpt.score_transforms import SCORE_TRANSFORMS
+from taidpt.score_transforms import SCORE_TRANSFORMS, transform_scores
+from taidpt.transform_choice import choose_transform
 from tests.taidpt.calibration.simulator import FAMILIES, Size, simulate
 
 Floats = npt.NDArray[np.float64]
@@ -87,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--real", type=Path, nargs="+", help="score files with targets")
     parser.add_argument("--ablation", action="store_true", help="change one rule after the other")
+    parser.add_argument("--auto", action="store_true", help="judge the choice of a transform")
     parser.add_argument("--sizes", default="300,1000,all", help="frames of a draw of --real")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--families", default=";".join(FAMILIES))
@@ -97,7 +103,9 @@ def main() -> None:
     parser.add_argument("--transforms", default="none,center")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if options.ablation:
+    if options.auto:
+        rows = list(_chosen(options))
+    elif options.ablation:
         rows = list(_ablated(options))
     elif options.real:
         rows = [row for path in options.real for row in _real(path, options)]
@@ -105,6 +113,32 @@ def main() -> None:
         rows = _simulated(options)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _chosen(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """mAP of plain scores, after the best fixed transform, and after the one that auto chooses."""
+    matrices = {path.stem: ScoreFile.load(path) for path in options.real or ()}
+    if not options.real:
+        size = Size(options.frames, options.tags, options.absent)
+        families, seeds = options.families.split(";"), options.seeds.split(",")
+        for family, seed in itertools.product(families, seeds):
+            matrices[f"{family} {seed}"] = simulate(family, int(seed), size)
+    print(f"{'scores':32}{'none':>7}{'fixed':>7}{'auto':>7}  chosen")
+    for name, matrix in matrices.items():
+        for head, weight in HEADS.items() if options.real else [("merged", 0.5)]:
+            scores = matrix.merged(weight)
+            chosen, _ = choose_transform(scores)
+            fixed = [_map(transform_scores(scores, kind), matrix) for kind in SCORE_TRANSFORMS]
+            row = {"none": fixed[0], "fixed": max(fixed), "auto": _map(chosen(scores), matrix)}
+            figures = "".join(f"{value:7.1f}" for value in row.values())
+            print(f"{name + ', ' + head:32}{figures}  {chosen}", flush=True)
+            yield {"scores": name, "head": head, **row, "chosen": str(chosen)}
+
+
+def _map(scores: Floats, matrix: ScoreFile) -> float:
+    """mAP in percent over the tags that have positives."""
+    shown = (matrix.labels > 0).any(axis=0)
+    return mean_average_precision(scores[:, shown], matrix.labels[:, shown]).value
 
 
 def _ablated(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

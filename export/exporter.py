@@ -17,7 +17,7 @@ from taidpt.clip.model import ClipModel, load_clip
 from taidpt.encoders.local_branch import ImageEncoder, image_encoder
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.encoders.views import plan_view, view_encoder
-from taidpt.export.classes.background import with_background
+from taidpt.export.classes.background import background_rows
 from taidpt.export.classes.bake import bake
 from taidpt.export.classes.banked_classes import Classes, load_classes
 from taidpt.export.graph.encoder import (
@@ -178,8 +178,8 @@ def _write(
     with one_line_on_disk(out), BundleWriter(out) as writer:
         progress.start("Baking class embeddings", 1)
         bank = bake(prompts, clip).with_thresholds_for(scoring.transform)
-        if options.background:
-            bank = with_background(bank, prompts, clip, scoring)
+        nouns = background_rows(prompts, clip, scoring) if options.background else None
+        bank = dataclasses.replace(bank, background=nouns)
         progress.advance()
 
         if options.local_branch is not None:
@@ -233,7 +233,8 @@ def _write(
             scoring=scoring,
             input=spec,
             graph=graph_info(options.opset, options.bank, options.top_k),
-            provenance=_provenance(prompts, options, source),
+            provenance=_provenance(prompts, options, source)
+            | {"background": list(nouns.names) if nouns else []},
         )
         return ExportResult(writer.target, writer.commit(manifest), parity)
 

@@ -30,8 +30,8 @@ Floats = npt.NDArray[np.float64]
 _TEMPERATURES = (0.25, 0.5)
 
 # A transform is taken if its scores explain this much more of the presence than plain ones do, and
-# from so many frames on. Of 46 matrices a gain below 0.04 was as often a loss in precision, and
-# so was any gain from 159 frames (docs/thresholds-measured.md).
+# from so many frames on. Of 60 matrices a smaller gain was a loss in precision more often than not,
+# and so was every other one from 159 frames (docs/thresholds-measured.md).
 _LEAST_GAIN = 0.04
 _FEWEST_FRAMES = 300
 

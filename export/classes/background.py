@@ -15,35 +15,29 @@ from taidpt.texts.background import background_tags
 from taidpt.texts.tags import TagSet
 from taidpt.tuning.background import unrelated
 
-__all__ = ["with_background"]
+__all__ = ["background_rows"]
 
 
-def with_background(
-    bank: ClassBank, classes: Classes, clip: ClipModel, scoring: Scoring
-) -> ClassBank:
-    """The bank with rows of common nouns that mean something else than its tags.
+def background_rows(classes: Classes, clip: ClipModel, scoring: Scoring) -> ClassBank:
+    """Rows of common nouns that mean something else than the tags.
 
-    The rows have the tuned contexts that all tags share, or else a plain template.
+    They have the tuned contexts that all tags share, or else a plain template.
 
     Args:
-        classes: what the bank was baked from.
         scoring: of the export; only "center" compares tags without moving what a score means when
             their number changes.
     Raises:
-        InputError: another transform, or a bank with value embeddings.
+        InputError: another transform.
     """
     if scoring.transform != "center":
         raise InputError(
             f"--background competes in the score transform, and this export's is "
             f"{scoring.transform!r}: add --score-transform center"
         )
-    if bank.value_embeddings is not None:
-        raise InputError("--background: DualCoOp's prompts have no words for other tags")
     tags = TagSet(classes.tags, "the tags")
     nouns = background_tags(tags)
     kept = tuple(nouns[index] for index in unrelated(clip, tags.tags, nouns))
     prompts = classes if isinstance(classes, TunedPrompts) else None
     maker = BankMaker(clip, scoring, prompts)
     rows = maker.make(TagSet(kept, "background"), maker.choices[0])
-    plain = dataclasses.replace(rows, thresholds=(), probabilities=(), metadata={})
-    return dataclasses.replace(bank, background=plain)
+    return dataclasses.replace(rows, thresholds=(), probabilities=(), metadata={})

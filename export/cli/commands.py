@@ -122,7 +122,7 @@ _JSON = click.option(
 @click.option(
     "--background",
     is_flag=True,
-    help="Let common nouns compete with the tags in --score-transform center; they have no score.",
+    help="Let common nouns compete with the tags. In --score-transform center; they have no score.",
 )
 @click.option("--opset", type=int, default=18, help="ONNX opset, 17 to 20.")
 @click.option(

@@ -109,6 +109,11 @@ def _open_scorer(source: ArchiveFolder, path: str) -> _Scorer:
         raise InputError(
             f"{source.path}: holds no features; tag it again with --features global or patches"
         )
+    if manifest.provenance.get("background"):
+        raise InputError(
+            f"{source.path}: its bundle has background tags, whose rows no archive holds; tag the "
+            "videos again with the bank"
+        )
     bundle = Bundle(source.path, manifest, (0, 0, 0))
     bank = check_fit(ClassBank.load(path), bundle, path)
     if bank.value_embeddings is not None:

@@ -78,7 +78,10 @@ class ClassBank:
                 raise InputError(f"a bank of {C} tags has {len(getattr(self, what))} {what}")
         behind = self.background
         if behind is not None and (behind.dim != D or self.value_embeddings is not None):
-            raise InputError(f"background rows do not fit {self!r}")
+            raise InputError(
+                f"{self!r}: background tags need rows of {D} dimensions, got {behind.dim}, and a "
+                "bank without value embeddings (DualCoOp)"
+            )
         maps = ProbabilityMaps.of(self.probabilities or (None,) * C)
         object.__setattr__(self, "thresholds", Thresholds.of(self.thresholds))
         object.__setattr__(self, "probabilities", maps)

@@ -48,7 +48,7 @@ __all__ = ["tune"]
     "--background/--no-background",
     default=None,
     show_default="with up to three tags",
-    help="Let common nouns compete with the tags in tuning; they are not in the result.",
+    help="Let common nouns compete with the tags. They are not in the result.",
 )
 @click.option(
     "-o",

@@ -50,7 +50,7 @@ def test_background_tags_stay_with_a_bank(tmp_path: Path) -> None:
     assert loaded.background.names == ("tree", "sky")
     rows_behind = loaded.select(["café"]).competing()["local_embeddings"]
     np.testing.assert_array_equal(rows_behind, np.concatenate([rows(seed=1)[2:], rows(2, seed=4)]))
-    with pytest.raises(InputError, match="background rows do not fit"):
+    with pytest.raises(InputError, match="without value embeddings"):
         bank(background=nouns)  # it has value embeddings
 
 
