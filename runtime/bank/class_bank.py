@@ -215,6 +215,13 @@ class ClassBank:
         behind = self.background._arrays()
         return {name: np.concatenate([rows, behind[name]]) for name, rows in arrays.items()}
 
+    def has_rows_of(self, other: ClassBank) -> bool:
+        """Whether both banks have the same tags and rows; thresholds and maps may differ."""
+        rows, others = self._arrays(), other._arrays()
+        return (self.names, rows.keys()) == (other.names, others.keys()) and all(
+            np.array_equal(rows[name], others[name]) for name in rows
+        )
+
     def _arrays(self) -> dict[str, FloatArray]:
         return {**self.matrices(), "scale": self.scale, "bias": self.bias}
 

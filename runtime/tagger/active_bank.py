@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from taidpt.runtime.backends.base import NO_BANK, BankInputs
 from taidpt.runtime.bank.bank_file import map_local_embeddings
 from taidpt.runtime.bank.class_bank import ClassBank
@@ -90,7 +88,7 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
     """
     manifest = bundle.manifest
     swappable = manifest.graph.bank == "input"
-    if not swappable and not _has_own_rows(bank, bundle):
+    if not swappable and not bank.has_rows_of(bundle.bank):
         check_swappable(bundle)
     bank = check_fit(bank, bundle, source)
     if swappable and bank.value_embeddings is not None:
@@ -113,14 +111,6 @@ def fit_bank(bank: ClassBank, bundle: Bundle, source: str) -> ActiveBank:
         manifest.input.view.corners,
     )
     return ActiveBank(vocabulary, _inputs(bank) if swappable else NO_BANK, bank)
-
-
-def _has_own_rows(bank: ClassBank, bundle: Bundle) -> bool:
-    """Whether a bank is the bundle's own but for thresholds and probability maps."""
-    own = bundle.bank
-    return bank.names == own.names and all(
-        np.array_equal(getattr(bank, name), getattr(own, name)) for name in BANK_INPUTS
-    )
 
 
 def bundle_bank(bundle: Bundle) -> ClassBank:

@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.targets import Target
-from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
 
 if TYPE_CHECKING:
-    from taidpt.clip.model import ClipModel
     from taidpt.features.caption_features import FeatureBatch
     from taidpt.text_thresholds import TextTag
 
@@ -34,7 +32,10 @@ def tags_from_captions(target: Target, path: str) -> tuple[TextTag, ...]:
         InputError: the file cannot be read, no caption names a tag, or scores are not finite.
         MissingDependencyError: torch or open_clip is not installed.
     """
-    clip = _clip(target.bundle)
+    with optional_packages("--texts", "export"):
+        from taidpt.clip.model import load_clip
+    model = target.bundle.manifest.model
+    clip = load_clip(model.name, model.pretrained)
     from taidpt.features.caption_features import encode_captions
     from taidpt.features.made_up_pictures import made_up_features
     from taidpt.text_thresholds import tags_from_texts
@@ -65,12 +66,6 @@ def label_captions(target: Target, path: str) -> tuple[list[str], npt.NDArray[np
     if not (targets > 0).any():
         raise InputError(f"{path}: none of its {len(texts)} captions names a tag of {target.path}")
     return texts, targets
-
-
-def _clip(bundle: Bundle) -> ClipModel:
-    with optional_packages("--texts", "export"):
-        from taidpt.clip.model import load_clip
-    return load_clip(bundle.manifest.model.name, bundle.manifest.model.pretrained)
 
 
 def _score(features: FeatureBatch, target: Target, temperature: float) -> npt.NDArray[np.float64]:

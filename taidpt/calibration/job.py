@@ -224,15 +224,4 @@ def _print_report(calibration: Calibration, scores: Floats, targets: Targets) ->
 
     with show_elapsed("comparing with thresholds chosen with labels"):
         found = compare(scores, targets, calibration)
-    print("\nmacro-F1, % of tags with a positive")
-    for line, value in (
-        ("ours, no labels", found.ours),
-        ("one threshold, chosen with these labels", found.single),
-        ("a threshold a tag, chosen with these labels", found.oracle),
-        ("Otsu a tag, no labels", found.otsu),
-        ("two Gaussians a tag, no labels", found.gaussians),
-    ):
-        print(f"  {line:44}{100 * value:6.1f}")
-    print(f"expected calibration error of the probabilities {found.calibration_error:.4f}")
-    if np.isfinite(found.false_on):
-        print(f"tags that never occur are on in {found.false_on:.2%} of frames")
+    print("\n" + "\n".join(found.lines()))

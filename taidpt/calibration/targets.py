@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from taidpt.calibration.statistics.estimator import Calibration
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
 from taidpt.runtime.bank.probability_maps import MapJson
-from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle
+from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle, TagEntry
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import hold_lock
 from taidpt.runtime.tagger.active_bank import check_fit, fit_bank
@@ -95,11 +93,10 @@ class BundleTarget(Target):
         manifest = bundle.manifest
         if self.names != manifest.names:
             raise BundleError(f"{self.path}: its tags are not those that were calibrated")
-        before = {tag.name: (tag.threshold, tag.probability) for tag in manifest.tags}
-        after = {**before, **found}
         tags = tuple(
-            dataclasses.replace(tag, threshold=after[tag.name][0], probability=after[tag.name][1])
+            TagEntry(tag.name, new[0], tag.synonyms, new[1]) if new else tag
             for tag in manifest.tags
+            for new in [found.get(tag.name)]
         )
         provenance = {**manifest.provenance, "calibration": dict(facts)}
         bundle.with_manifest(dataclasses.replace(manifest, tags=tags, provenance=provenance))
@@ -145,11 +142,7 @@ class BankTarget(Target):
 
     def write(self, found: Learned, facts: Mapping[str, Any]) -> None:
         """Exchange the file for one with the same rows."""
-        now = ClassBank.load(self.path)
-        rows = ("global_embeddings", "local_embeddings", "scale", "bias")
-        if now.names != self.names or not all(
-            np.array_equal(getattr(now, name), getattr(self._read, name)) for name in rows
-        ):
+        if not ClassBank.load(self.path).has_rows_of(self._read):
             raise BundleError(
                 f"{self.path}: was replaced while it was calibrated; calibrate it again"
             )

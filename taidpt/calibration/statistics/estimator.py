@@ -267,14 +267,9 @@ def _tag(name: str, values: Floats, switch: Switch, expected: float) -> TagCalib
         name=name,
         on=on,
         off=off,
-        band=switch.band,
-        state="seen" if switch.seen else "not seen",
-        expected_share=switch.expected_sightings / len(values),
-        expected_f1=switch.expected_f1 if switch.seen else 0.0,
         sureness=_sureness(switch) if switch.seen else "low",
-        scores=tuple(switch.curve[0].tolist()),
-        probabilities=tuple(switch.curve[1].tolist()),
         learned=switch.seen or bool(np.isfinite(expected)),
+        **switch.facts(switch.seen, len(values)),
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from taidpt.calibration.statistics.estimator import Calibration, TagCalibration
@@ -28,7 +29,6 @@ _SURE_FROM = 10
 _LEAST_CHANCE = 1e-4
 _TILT = 0.1
 _SEARCHED = 10.0
-_NEWTON_STEPS = 40
 # Frames count as looked through whole when they have labels of this share of the labelled tags, and
 # of at least so many tags.
 _WHOLE, _LEAST_WHOLE = 0.9, 3
@@ -79,14 +79,9 @@ def _refine_tag(
         tag,
         on=on,
         off=off,
-        band=switch.band,
-        state="seen" if seen else "not seen",
-        expected_share=switch.expected_sightings / len(scores),
-        expected_f1=switch.expected_f1 if seen else 0.0,
         sureness="high" if fewest >= _SURE_FROM else sureness,
-        scores=tuple(switch.curve[0].tolist()),
-        probabilities=tuple(switch.curve[1].tolist()),
         learned=tag.learned or seen,
+        **switch.facts(seen, len(scores)),
     )
 
 
@@ -116,20 +111,12 @@ def _curve_after(
 
 
 def _logistic(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Coefficients of a logistic regression of y in [0, 1] on columns x, by Newton's method."""
+    """Coefficients of a logistic regression of y in [0, 1] on columns x."""
     penalty = np.array([1e-6, 1e-3, 1 / _SEARCHED**2])
-    found = np.array([0.0, 1.0, 0.0])
 
-    def loss(at: Floats) -> float:
+    def loss(at: Floats) -> tuple[float, Floats]:
         z = x @ at
-        return float(weights @ (np.logaddexp(0, z) - y * z) + 0.5 * penalty @ (at * at))
+        value = weights @ (np.logaddexp(0, z) - y * z) + 0.5 * penalty @ (at * at)
+        return float(value), x.T @ (weights * (expit(z) - y)) + penalty * at
 
-    for _ in range(_NEWTON_STEPS):
-        p = expit(x @ found)
-        gradient = x.T @ (weights * (p - y)) + penalty * found
-        curvature = (x.T * (weights * p * (1 - p) + 1e-9)) @ x + np.diag(penalty)
-        step = np.linalg.solve(curvature, gradient)
-        while loss(found - step) > loss(found) and np.abs(step).max() > 1e-9:
-            step = step / 2
-        found = found - step
-    return found
+    return np.asarray(minimize(loss, np.array([0.0, 1.0, 0.0]), jac=True).x)

@@ -97,7 +97,7 @@ def fit_family(sample: Sample) -> Family:
     family, absent = _learn_family(teachers, _mean_before(len(sample.values)))
     if len(teachers.values) == len(sample.values):
         return family
-    return _taught(sample, family.prior, absent.share)
+    return _taught(sample, family.prior, absent)
 
 
 def explained(parameters: Floats, sample: Sample) -> Floats:
@@ -120,11 +120,11 @@ def _mean_before(tags: int) -> Floats:
     return np.asarray(mean, np.float64)
 
 
-def _learn_family(sample: Sample, before: Floats) -> tuple[Family, _Absent]:
-    """Mixtures and prior in turns, from the prior mean `before`, [8]."""
+def _learn_family(sample: Sample, before: Floats) -> tuple[Family, float]:
+    """Mixtures and prior in turns, from the prior mean `before`, [8]; the share of absent tags."""
     prior = _first_prior(before)
     fit = _best_of([fit_tags(sample, start, prior) for start in _starts(sample)])
-    occurs, absent = np.ones(len(sample.values)), _Absent.before(sample, fit)
+    occurs, absent, alone = np.ones(len(sample.values)), _ABSENT_AT_FIRST, _alone(sample, fit)
     for round_ in range(_ROUNDS):
         lesson = occurs * _teaching(fit, sample)
         prior = _learn_prior(fit, prior, np.maximum(lesson, _LEAST_LESSON), before)
@@ -133,16 +133,13 @@ def _learn_family(sample: Sample, before: Floats) -> tuple[Family, _Absent]:
             starts += _starts_from(sample, prior)
         fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
         if round_ >= _ABSENT_FROM:
-            occurs, absent = absent.against(sample, fit, prior)
+            occurs, absent, alone = _occurrence(sample, fit, prior, absent, alone)
     return Family(fit, prior, occurs), absent
 
 
 def _first_prior(mean: Floats) -> NormalPrior:
-    covariance = np.diag(_START**2)
-    shared = covariance[Parameter.CENTRE, Parameter.CENTRE]
-    covariance[Parameter.CENTRE, Parameter.PLACE] = shared
-    covariance[Parameter.PLACE, Parameter.CENTRE] = shared
-    covariance[Parameter.PLACE, Parameter.PLACE] += shared
+    covariance, centre, place = np.diag(_START**2), Parameter.CENTRE, Parameter.PLACE
+    covariance[[centre, place, place], [place, centre, place]] += covariance[centre, centre]
     return NormalPrior(mean, covariance)
 
 
@@ -154,55 +151,43 @@ def _teaching(fit: Fit, sample: Sample) -> Floats:
     return np.clip((share / best - _TEACHES_FROM) / span, 0.0, 1.0)
 
 
-def _taught(sample: Sample, prior: NormalPrior, absent_share: float) -> Family:
+def _taught(sample: Sample, prior: NormalPrior, absent: float) -> Family:
     """Mixtures under a known prior."""
     starts = [*_starts(sample), *_starts_from(sample, prior)]
     fit = _best_of([fit_tags(sample, start, prior, steps=12) for start in starts])
     fit = fit_tags(sample, fit.parameters, prior, steps=12)
-    occurs, absent = np.ones(len(sample.values)), _Absent.before(sample, fit, absent_share)
+    occurs, alone = np.ones(len(sample.values)), _alone(sample, fit)
     for _ in range(_TAUGHT_ROUNDS):
-        occurs, absent = absent.against(sample, fit, prior)
+        occurs, absent, alone = _occurrence(sample, fit, prior, absent, alone)
     return Family(fit, prior, occurs)
 
 
-@dataclass(frozen=True)
-class _Absent:
-    """Every tag's scores as a background alone.
+def _alone(sample: Sample, fit: Fit) -> Floats:
+    """First parameters of every tag's scores as a background alone, [C, 8]."""
+    parameters = fit.parameters.copy()
+    parameters[:, Parameter.LOGIT_SHARE] = _NOWHERE
+    parameters[:, Parameter.CENTRE] = sample.quantile(0.5)
+    return np.asarray(parameters, np.float64)
 
-    Attributes:
-        parameters: of the background, [C, 7].
-        share: estimated share of tags that do not occur.
+
+def _occurrence(
+    sample: Sample, fit: Fit, prior: NormalPrior, absent: float, alone: Floats
+) -> tuple[Floats, float, Floats]:
+    """Probability that each tag occurs, [C], the share of tags that do not, the next `alone`.
+
+    Args:
+        absent: that share so far. alone: parameters of each tag as a background alone, [C, 8].
     """
-
-    parameters: Floats
-    share: float
-
-    @classmethod
-    def before(cls, sample: Sample, fit: Fit, share: float = _ABSENT_AT_FIRST) -> _Absent:
-        """The starting point."""
-        parameters = fit.parameters.copy()
-        parameters[:, Parameter.LOGIT_SHARE] = _NOWHERE
-        parameters[:, Parameter.CENTRE] = sample.quantile(0.5)
-        return cls(parameters, share)
-
-    def against(self, sample: Sample, fit: Fit, prior: NormalPrior) -> tuple[Floats, _Absent]:
-        """Probability that each tag occurs, [C], by the mixtures' fit; and the next estimate."""
-        alone = _without_tag(prior)
-        background = fit_tags(sample, self.parameters, alone, steps=12)
-        evidence = _log_evidence(fit, prior) - _log_evidence(background, alone)
-        occurs = np.asarray(expit(evidence + logit(1 - self.share)), np.float64)
-        without = float((1 - occurs).sum()) + _ABSENT_PRIOR[0]
-        share = without / (len(occurs) + sum(_ABSENT_PRIOR))
-        return occurs, _Absent(background.parameters, share)
-
-
-def _without_tag(prior: NormalPrior) -> NormalPrior:
-    """The same prior for a tag that does not occur."""
-    mean, covariance = prior.mean.copy(), prior.covariance.copy()
-    mean[Parameter.LOGIT_SHARE] = _NOWHERE
-    covariance[Parameter.LOGIT_SHARE, :] = covariance[:, Parameter.LOGIT_SHARE] = 0.0
-    covariance[Parameter.LOGIT_SHARE, Parameter.LOGIT_SHARE] = _NOWHERE_SPREAD**2
-    return NormalPrior(mean, covariance)
+    mean, covariance, share = prior.mean.copy(), prior.covariance.copy(), Parameter.LOGIT_SHARE
+    mean[share] = _NOWHERE
+    covariance[share, :] = covariance[:, share] = 0.0
+    covariance[share, share] = _NOWHERE_SPREAD**2
+    without = NormalPrior(mean, covariance)
+    background = fit_tags(sample, alone, without, steps=12)
+    evidence = _log_evidence(fit, prior) - _log_evidence(background, without)
+    occurs = np.asarray(expit(evidence + logit(1 - absent)), np.float64)
+    count = float((1 - occurs).sum()) + _ABSENT_PRIOR[0]
+    return occurs, count / (len(occurs) + sum(_ABSENT_PRIOR)), background.parameters
 
 
 def _log_evidence(fit: Fit, prior: NormalPrior) -> Floats:
@@ -230,15 +215,10 @@ def _learn_prior(fit: Fit, prior: NormalPrior, weights: Floats, before: Floats) 
 
 
 def _best_of(fits: list[Fit]) -> Fit:
-    best = fits[0]
-    for other in fits[1:]:
-        better = other.log_posterior > best.log_posterior
-        best = Fit(
-            np.where(better[:, None], other.parameters, best.parameters),
-            np.where(better[:, None, None], other.covariance, best.covariance),
-            np.where(better, other.log_posterior, best.log_posterior),
-        )
-    return best
+    best = np.argmax([fit.log_posterior for fit in fits], axis=0)
+    rows = best, np.arange(len(best))
+    parts = ("parameters", "covariance", "log_posterior")
+    return Fit(*(np.stack([getattr(fit, part) for fit in fits])[rows] for part in parts))
 
 
 def _starts(sample: Sample) -> list[Floats]:

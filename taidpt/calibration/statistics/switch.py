@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,17 @@ class Switch:
     def seen(self) -> bool:
         """Whether these frames hold any sign of the tag."""
         return self.highest >= _SIGN and self.expected_f1 >= _WORTH_SAYING
+
+    def facts(self, seen: bool, frames: int) -> dict[str, Any]:
+        """The fields of a calibrated tag that a sample of so many frames gives, but thresholds."""
+        return {
+            "band": self.band,
+            "state": "seen" if seen else "not seen",
+            "expected_share": self.expected_sightings / frames,
+            "expected_f1": self.expected_f1 if seen else 0.0,
+            "scores": tuple(self.curve[0].tolist()),
+            "probabilities": tuple(self.curve[1].tolist()),
+        }
 
 
 def above_all(values: Floats) -> tuple[float, float]:
