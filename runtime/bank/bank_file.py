@@ -101,10 +101,12 @@ def read_bank(path: Path) -> BankParts:
     with TensorFile(path) as file:
         header = _header(file, path)
         arrays = file.arrays()
+    behind = any(name.startswith(BEHIND) for name in arrays)
+    required = (*_REQUIRED, *(BEHIND + name for name in _REQUIRED if behind))
     try:
         return BankParts(
             header.strings("names"),
-            {name: arrays[name] for name in _ARRAYS if name in arrays or name in _REQUIRED},
+            {name: arrays[name] for name in _ARRAYS if name in arrays or name in required},
             _thresholds(header, arrays),
             _probabilities(header, arrays),
             header.child("metadata").document,

@@ -138,6 +138,7 @@ class ClassBank:
             if name.startswith(BEHIND)
         }
         nouns = metadata.pop("background", ()) if behind else ()
+        nouns = nouns if isinstance(nouns, list) else ()
         try:
             return cls(
                 names=parts.names,

@@ -186,8 +186,8 @@ def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
             f"{source}: its rows have {bank.dim} dimensions, and those of {bundle.path} have "
             f"{model.embed_dim}"
         )
-    if bundle.manifest.provenance.get("background"):
-        bank = dataclasses.replace(bank, background=bundle.bank.background)
+    competes = bundle.manifest.provenance.get("background")
+    bank = dataclasses.replace(bank, background=bundle.bank.background if competes else None)
     return _with_thresholds(bank, bundle.manifest.scoring.transform, source)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors import safe_open
+from safetensors.numpy import save, save_file
 
 from taidpt.runtime.bank.bank_file import read_bank_names
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
@@ -52,6 +54,21 @@ def test_background_tags_stay_with_a_bank(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows_behind, np.concatenate([rows(seed=1)[2:], rows(2, seed=4)]))
     with pytest.raises(InputError, match="without value embeddings"):
         bank(background=nouns)  # it has value embeddings
+
+
+@pytest.mark.parametrize("lost", ["background.scale", "background.local_embeddings", "names"])
+def test_a_bank_with_half_of_its_background_is_damaged(tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "b.safetensors"
+    nouns = ClassBank.from_rows(("tree", "sky"), rows(2, seed=3), rows(2, seed=4))
+    bank(value_embeddings=None, background=nouns).save(path)
+    with safe_open(path, "np") as file:
+        header = json.loads(file.metadata()["taidpt"])
+        arrays = {name: file.get_tensor(name) for name in file.keys() if name != lost}  # noqa: SIM118
+    if lost == "names":
+        header["metadata"]["background"] = 5
+    save_file(arrays, path, {"taidpt": json.dumps(header)})
+    with pytest.raises(BundleError):
+        ClassBank.load(path)
 
 
 def test_defaults_are_scale_four_and_no_bias(tmp_path: Path) -> None:
