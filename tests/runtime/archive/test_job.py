@@ -186,7 +186,10 @@ def test_kills_lose_only_the_shards_in_hand(
         now = {path.name: path.stat().st_mtime_ns for path in manifest.glob("*.parquet")}
         assert kept.items() <= now.items(), "a finished shard was written again"
         kept = now
-    assert kept
+        if len(kept) == len(tables(whole)["manifest"]):  # all whole: begin again
+            assert tables(output) == tables(whole)
+            shutil.rmtree(output)
+            kept = {}
     archive_here(job(lively, recordings, output, features="patches", shard_clips=1))
     assert tables(output) == tables(whole)
     now = {path.name: path.stat().st_mtime_ns for path in manifest.glob("*.parquet")}
