@@ -122,13 +122,16 @@ def test_what_gives_no_nv12(folder: Path) -> None:
 def test_a_gstreamer_pipeline_of_that_size(folder: Path) -> None:
     there = shutil.which("gst-launch-1.0") is not None
     require("gstreamer", there, "apt install gstreamer1.0-tools gstreamer1.0-plugins-good")
-    text = "gst:videotestsrc num-buffers=5 ! video/x-raw,width=320,height=180"
+    # Bars of 75 %: 0.004 apart, and 0.49 with U and V exchanged. Full ones meet RGB's bounds, where
+    # conversions differ by more than NV12_BOUND.
+    source = "videotestsrc num-buffers=5 pattern=smpte75"
+    text = f"gst:{source} ! video/x-raw,width=320,height=180"
     found = {}
     for name in ("plain", "rgb", "nv12"):
         with Tagger.load(folder / f"{name}.taidpt") as tagger:
             colours = tagger.bundle.manifest.input.source_colours
-            with open_source(text, SourceOptions(colours=colours)) as source:
-                found[name] = np.array([tagger(frame.image).scores for frame in source])
+            with open_source(text, SourceOptions(colours=colours)) as frames:
+                found[name] = np.array([tagger(frame.image).scores for frame in frames])
     assert len(found["plain"]) == 5
     np.testing.assert_allclose(found["rgb"], found["plain"], atol=RGB_BOUND)
     np.testing.assert_allclose(found["nv12"], found["plain"], atol=NV12_BOUND)
