@@ -131,10 +131,8 @@ class MethodInputs:
             raise InputError("this method is made from texts: give --texts FILE")
         texts = [text for text, _ in self.texts]
         self.progress.start("Encoding texts", len(texts))
-        features = encode_captions(
-            self.clip, texts, self.keep, progress=self.progress.advance
-        ).pooled
-        return torch.from_numpy(np.array(features, np.float32))
+        features = encode_captions(self.clip, texts, self.keep, progress=self.progress.advance)
+        return torch.from_numpy(np.array(features.pooled[features.places], np.float32))
 
     def picture_of(self, name: str) -> PictureInput:
         """Size and crop of the pictures that a method scores.
