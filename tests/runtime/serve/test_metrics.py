@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from taidpt.runtime.serve.systemd import Systemd
@@ -52,6 +57,32 @@ def test_the_dashboard_asks_for_metrics_that_exist(server: Server) -> None:
     assert len(asked) >= 6
     for expression in asked:
         assert any(name in expression for name in names if name.startswith(("taidpt", "process")))
+
+
+def test_every_key_of_the_dashboard_is_one_of_grafanas_own_types() -> None:
+    register_default_plugins()  # the types of panels and of Prometheus's queries
+    dashboard = json.loads((REPOSITORY / "examples/service/grafana.json").read_text("utf-8"))
+
+    def lost(document: Any) -> list[str]:
+        """Places that Grafana's types do not give back."""
+        back = json.loads(JSONEncoder().encode(Dashboard.from_json(document)))
+        return list(_differences(document, back, ""))
+
+    assert lost(dashboard) == []
+    dashboard["panels"][1]["targets"][0]["expression"] = "up"  # it is called expr
+    assert lost(dashboard) == ["/panels/1/targets/0/expression"]
+
+
+def _differences(document: Any, back: Any, place: str) -> Iterator[str]:
+    if isinstance(document, dict):
+        for key, value in document.items():
+            known = isinstance(back, dict) and key in back
+            yield from _differences(value, back[key] if known else None, f"{place}/{key}")
+    elif isinstance(document, list) and isinstance(back, list) and len(document) == len(back):
+        for index, pair in enumerate(zip(document, back, strict=True)):
+            yield from _differences(*pair, f"{place}/{index}")
+    elif document != back:
+        yield place
 
 
 def test_health_and_readiness_are_told_apart(
