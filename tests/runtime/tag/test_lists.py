@@ -69,10 +69,10 @@ def test_many_clips_take_no_more_memory_threads_and_files_than_a_few(
     assert frames_of(tmp_path / "out.jsonl") == {path.name: 6 for path in clips}
     memory, threads, files = np.array(seen).T
     assert memory[150:].max() - memory[20:50].max() < 20_000
-    # A look may fall into the moment in which one clip's threads end and the next one's begin, so
-    # what stays is judged by the median: a thread or file kept by each clip would lift it by 150.
-    assert np.median(threads[150:]) <= np.median(threads[:50]) + 1
-    assert np.median(files[150:]) <= np.median(files[:50]) + 1
+    # A look may fall on threads of two or three clips, which end and begin in their own time. What
+    # stays is seen where there are fewest: one kept by each clip would lift that by 100.
+    assert threads[150:].min() <= threads[:50].min() + 1
+    assert files[150:].min() <= files[:50].min() + 1
     assert threads.max() < threads_before + 20
     assert files.max() < 60
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taidpt.calibration import captions as captions_module
 from taidpt.calibration.captions import label_captions, tags_from_captions
 from taidpt.calibration.statistics.effective import effective_frames
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.calibration.targets import Target, open_target
+from taidpt.clip import model as clip_model
 from taidpt.clip.model import ClipModel
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
@@ -44,7 +44,7 @@ def test_frames_that_are_alike_make_less_sure() -> None:
 
 @pytest.fixture
 def target(tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch) -> Target:
-    monkeypatch.setattr(captions_module, "_clip", lambda _: vit_clip)
+    monkeypatch.setattr(clip_model, "load_clip", lambda *_: vit_clip)
     return open_target(str(tiny_bundle(tmp_path / "a.taidpt", TinySpec(dim=vit_clip.embed_dim))))
 
 
@@ -72,7 +72,7 @@ def test_captions_that_name_no_tag_are_refused(target: Target, tmp_path: Path) -
 def test_captions_alone_give_a_bundle_and_a_bank_thresholds_and_maps(
     into: str, tmp_path: Path, vit_clip: ClipModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(captions_module, "_clip", lambda _: vit_clip)
+    monkeypatch.setattr(clip_model, "load_clip", lambda *_: vit_clip)
     spec = TinySpec(dim=vit_clip.embed_dim, bank_as="input")
     bundle, bank = tiny_bundle(tmp_path / "a.taidpt", spec), tmp_path / "site.bank"
     spec.bank().select(spec.names[1::-1]).save(bank)
