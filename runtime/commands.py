@@ -289,6 +289,12 @@ def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options
     default=120.0,
     help="Longest time without a tagged frame, in seconds; then the clip is an error.",
 )
+@click.option(
+    "--ray",
+    metavar="CLUSTER",
+    show_default="processes of this machine",
+    help="Ray cluster that tags: auto, its address, or local for one on this machine.",
+)
 @click.option("--shard-clips", type=_AT_LEAST_ONE, default=64, help="Clips per shard, at most.")
 @click.option("--retry-errors", is_flag=True, help="Tag clips with errors again.")
 @click.option(
@@ -326,6 +332,7 @@ def archive(bundle: str, sources: tuple[str, ...], output: str, **options: Any) 
             deadline_s=options["deadline"],
             shard_clips=options["shard_clips"],
             retry_errors=options["retry_errors"],
+            ray=options["ray"],
         )
     )
 

@@ -1,1 +1,12 @@
 """Tags of whole archives: shards of clips to parquet tables, on many processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taidpt.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taidpt.runtime.archive.ray_tagger import RayTagger as RayTagger
+
+__getattr__, __dir__ = lazy_names(__name__, {"ray_tagger": ("RayTagger",)}, {"ray_tagger": "ray"})

@@ -15,7 +15,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.address import Kind, parse_address
 from taidpt.runtime.sources.open import media_files
 
-__all__ = ["Clip", "Shard", "find_clips", "make_shards"]
+__all__ = ["Clip", "Shard", "clip_of", "find_clips", "make_shards"]
 
 # A shard is what a kill loses. A gibibyte is some 40 minutes of a camera at 3.5 Mbit/s, which one
 # core tags in minutes; more, smaller shards would mean more files to open for each query.
@@ -62,7 +62,7 @@ def find_clips(sources: Sequence[str]) -> list[Clip]:
     """
     # links stay as they are: a person finds the clip by the path that was given
     paths = {os.path.abspath(path) for text in sources for path in _paths(text)}  # noqa: PTH100
-    return sorted(_clip(path) for path in paths)
+    return sorted(map(clip_of, paths))
 
 
 def _paths(text: str) -> Iterator[str | Path]:
@@ -86,7 +86,12 @@ def _paths(text: str) -> Iterator[str | Path]:
         )
 
 
-def _clip(path: str) -> Clip:
+def clip_of(path: str) -> Clip:
+    """A file as it is now.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         status = os.stat(path)  # noqa: PTH116 - any bytes
     except OSError as error:

@@ -44,6 +44,7 @@ class ArchiveJob:
         deadline_s: longest time without a tagged frame; a clip that takes longer is an error.
         shard_clips: clips per shard, at most.
         retry_errors: tag clips again that are in the table of errors.
+        ray: the Ray cluster that tags; None: processes of this machine.
     """
 
     tag: TagJob
@@ -53,6 +54,12 @@ class ArchiveJob:
     deadline_s: float = 120.0
     shard_clips: int = 64
     retry_errors: bool = False
+    ray: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the archive."""
+        return Path(self.output)
 
 
 def layout_of(kind: str, manifest: Manifest) -> FeatureLayout:
