@@ -53,7 +53,7 @@ def cases() -> dict[str, Case]:
     generator = np.random.default_rng(0)
     return {
         "preprocess: a 720p RGB frame": _preprocess(generator, (720, 1280, 3)),
-        "preprocess: a 720p NV12 frame": _preprocess(generator, (1080, 1280)),
+        "preprocess: a grey frame of 1280x1080": _preprocess(generator, (1080, 1280)),
         f"events: 50 frames, {_TAGS} tags": _events(generator, names),
         f"manifest: {_TAGS} tags": _manifest(names),
         f"results: a frame, all of {_TAGS} tags": _results(generator, _TAGS).to_dict,

@@ -9,12 +9,11 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from taidpt import __version__
-from taidpt.export.checks.doctor import examine
+from taidpt.export.checks.doctor import examine, package_version
 from taidpt.export.checks.loadgen import run_loadgen
 from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.runtime.bench.baseline import open_baseline
@@ -92,10 +91,6 @@ def temperatures(thermal: Path = _THERMAL) -> dict[str, float]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"taidpt": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {package: package_version(package) for package in _PACKAGES}
+    own = {"taidpt": __version__, "python": platform.python_version()}
+    return own | {package: version for package, version in installed.items() if version}

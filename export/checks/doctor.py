@@ -18,7 +18,7 @@ from taidpt.runtime.backends.gpu import gpu_architecture
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import BackendError, TaidptError
 
-__all__ = ["Finding", "examine", "examine_bundle"]
+__all__ = ["Finding", "examine", "examine_bundle", "package_version"]
 
 _JETSON = Path("/etc/nv_tegra_release")
 _PATIENCE_S = 10.0
@@ -112,7 +112,7 @@ def _engines(bundle: Bundle) -> list[Finding]:
 
 
 def _engine(bundle: Bundle, engine: EngineFile) -> Finding:
-    installed = _version(FLAVOURS[engine.flavour]) or ""
+    installed = package_version(FLAVOURS[engine.flavour]) or ""
     faults = engine.faults(bundle, Machine(engine.flavour, installed, gpu_architecture()))
     if faults and gpu_architecture() is None:
         return Finding(f"engine {engine.precision}", "not for here: " + "; ".join(faults), None)
@@ -122,7 +122,8 @@ def _engine(bundle: Bundle, engine: EngineFile) -> Finding:
     return Finding(f"engine {engine.precision}", state, not faults, mend)
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -130,7 +131,7 @@ def _version(package: str) -> str | None:
 
 
 def _package(what: str, package: str, mend: str) -> Finding:
-    version = _version(package)
+    version = package_version(package)
     return Finding(what, version) if version else Finding(what, "not installed", None, mend)
 
 
@@ -176,7 +177,7 @@ def _driver() -> Finding:
 
 def _onnxruntime() -> Finding:
     """The two packages overwrite each other's files: the last one wins, or none works."""
-    plain, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
+    plain, gpu = package_version("onnxruntime"), package_version("onnxruntime-gpu")
     if plain and gpu:
         mend = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
         return Finding("onnxruntime", f"{plain} and -gpu {gpu} over each other", False, mend)

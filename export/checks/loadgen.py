@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,6 @@ def _nothing(_: object) -> None:
 
 
 def _rate(tagger: Tagger, frames: np.ndarray) -> float:
-    import time
-
     tagger.tag_batch(frames[:_MOST_A_BATCH])
     begun = time.perf_counter()
     tagger.tag_batch(frames[:_MOST_A_BATCH])
