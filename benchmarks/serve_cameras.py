@@ -1,11 +1,11 @@
-"""Eight cameras on one engine, and what serving costs beside `taidpt tag`: two processes, in turns.
+"""Eight cameras on one engine, and what serving costs beside `taidpt tag` of the same sources.
 
     python benchmarks/serve_cameras.py BUNDLE [--cameras 8] [--fps 5] [--seconds 40] [--burst 1]
 
-Makes a 720p video, offers it in real time as so many network streams from this machine, and lets
-`taidpt serve` (no viewer) and `taidpt tag` tag all of them, one after the other. Prints frames a
-second and CPU seconds per tagged frame of each, and the ratio of the two. With `--burst 4` the
-frames come four at once, as congested networks deliver them.
+Makes a 720p video and offers it in real time as so many network streams from this machine. Each
+round lets `taidpt serve` (no viewer) tag all of them alone, for frames a second, and then beside
+`taidpt tag`, for the CPU seconds of each per tagged frame: what else the machine does meanwhile
+slows both alike. With `--burst 4` the frames come four at once, as congested networks deliver them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,38 +122,73 @@ def process(command: list[str]) -> Iterator[int]:
             child.kill()
 
 
-def measure(
-    command: list[str], counts: Callable[[], list[int]], cameras: int, seconds: float
-) -> dict[str, float]:
-    """Frames a second and CPU milliseconds a frame, once every camera runs.
+@dataclass(frozen=True)
+class Program:
+    """A tagging process.
 
-    Args:
-        command: starts the process.
+    Attributes:
+        name: what is printed.
+        command: starts it.
         counts: frames tagged so far, of each camera or of all together.
     """
-    with process(command) as pid:
+
+    name: str
+    command: list[str]
+    counts: Callable[[], list[int]]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a program did: frames of each camera, CPU seconds, seconds."""
+
+    frames: list[int]
+    cpu_s: float
+    took_s: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU milliseconds a tagged frame."""
+        return self.cpu_s / sum(self.frames) * 1e3
+
+    def __str__(self) -> str:
+        rate, cores = sum(self.frames) / self.took_s, self.cpu_s / self.took_s
+        each = f"; of each camera {self.frames}" if len(self.frames) > 1 else ""
+        return f"{rate:.1f} frames/s, {self.cpu_ms:.2f} ms of CPU a frame, {cores:.2f} cores{each}"
+
+
+def measure(programs: Sequence[Program], cameras: int, seconds: float) -> list[Usage]:
+    """Run programs side by side, and measure once every camera runs in each."""
+    with contextlib.ExitStack() as stack:
+        pids = [stack.enter_context(process(program.command)) for program in programs]
         end = time.monotonic() + MOST_START_S
-        while sum(counts()) < 5 * cameras or min(counts()) < 2:
-            if time.monotonic() > end:
-                raise SystemExit(f"not every camera ran within {MOST_START_S} s: {counts()}")
-            time.sleep(1)
-        first, cpu, begun = counts(), cpu_s(pid), time.monotonic()
+        for program in programs:
+            while sum(program.counts()) < 5 * cameras or min(program.counts()) < 2:
+                if time.monotonic() > end:
+                    raise SystemExit(f"{program.name}: not every camera ran in {MOST_START_S} s")
+                time.sleep(1)
+        first = [_now(*pair) for pair in zip(programs, pids, strict=True)]
         time.sleep(seconds)
-        last, used, took = counts(), cpu_s(pid) - cpu, time.monotonic() - begun
-    each = [after - before for before, after in zip(first, last, strict=True)]
-    if len(each) > 1:
-        print("  frames of each camera:", *each, flush=True)
-    return {"fps": sum(each) / took, "cpu_ms": used / sum(each) * 1e3, "cores": used / took}
+        last = [_now(*pair) for pair in zip(programs, pids, strict=True)]
+    return [
+        Usage(
+            [after - before for before, after in zip(a[0], b[0], strict=True)],
+            b[1] - a[1],
+            b[2] - a[2],
+        )
+        for a, b in zip(first, last, strict=True)
+    ]
 
 
-def run_serve(
-    bundle: str, sources: list[str], fps: int, seconds: float, folder: Path
-) -> dict[str, float]:
+def _now(program: Program, pid: int) -> tuple[list[int], float, float]:
+    return program.counts(), cpu_s(pid), time.monotonic()
+
+
+def serve_program(given: argparse.Namespace, sources: list[str], folder: Path) -> Program:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "taidpt", "serve", bundle, *sources, "--port", str(port)]
-    command += ["--data", str(folder / "data"), "--max-fps", str(fps), "--threads", "1"]
+    command = [sys.executable, "-m", "taidpt", "serve", given.bundle, *sources, "--port", str(port)]
+    command += ["--data", str(folder / "data"), "--max-fps", str(given.fps), "--threads", "1"]
 
     def counts() -> list[int]:
         with contextlib.suppress(OSError):
@@ -161,21 +197,20 @@ def run_serve(
                 return [camera["tagged"] for camera in json.load(answer)["cameras"]]
         return [0]
 
-    return measure(command, counts, len(sources), seconds)
+    return Program("serve", command, counts)
 
 
-def run_tag(
-    bundle: str, sources: list[str], fps: int, seconds: float, folder: Path
-) -> dict[str, float]:
+def tag_program(given: argparse.Namespace, sources: list[str], folder: Path) -> Program:
     target = folder / "tags.csv"
     target.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "taidpt", "tag", bundle, *sources, "--max-fps", str(fps)]
-    command += ["--batch", str(min(len(sources), 8)), "--threads", "1", "--csv", str(target)]
+    command = [sys.executable, "-m", "taidpt", "tag", given.bundle, *sources]
+    command += ["--max-fps", str(given.fps), "--batch", str(min(len(sources), 8))]
+    command += ["--threads", "1", "--csv", str(target)]
 
     def counts() -> list[int]:
         return [target.read_bytes().count(b"\n") if target.exists() else 0]
 
-    return measure(command, counts, len(sources), seconds)
+    return Program("tag", command, counts)
 
 
 def main() -> None:
@@ -191,20 +226,19 @@ def main() -> None:
         folder = Path(name)
         with cameras(given, folder) as sources:
             ratios = []
-            for _ in range(given.rounds):
-                options = given.bundle, sources, given.fps, given.seconds, folder
-                tag, serve = run_tag(*options), run_serve(*options)
-                ratios.append(serve["cpu_ms"] / tag["cpu_ms"])
-                for name, found in (("tag", tag), ("serve", serve)):
-                    print(
-                        f"{name}: {found['fps']:.1f} frames/s, {found['cpu_ms']:.2f} ms of CPU a "
-                        f"frame, {found['cores']:.2f} cores",
-                        flush=True,
-                    )
+            for number in range(given.rounds):
+                serve = serve_program(given, sources, folder)
+                (alone,) = measure([serve], given.cameras, given.seconds)
+                print(f"serve alone: {alone}", flush=True)
+                pair = [tag_program(given, sources, folder), serve][:: -1 if number % 2 else 1]
+                usages = measure(pair, given.cameras, given.seconds)
+                found = {one.name: usage for one, usage in zip(pair, usages, strict=True)}
+                for name, usage in found.items():
+                    print(f"{name} beside the other: {usage}", flush=True)
+                ratios.append(found["serve"].cpu_ms / found["tag"].cpu_ms)
             load = os.getloadavg()[0]
-            print(
-                f"serve / tag: {np.median(ratios):.3f} (median of {len(ratios)}); load {load:.1f}"
-            )
+            shown = " ".join(f"{ratio:.3f}" for ratio in ratios)
+            print(f"serve / tag: {shown}, median {np.median(ratios):.3f}; load {load:.1f}")
 
 
 if __name__ == "__main__":

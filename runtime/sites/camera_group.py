@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from taidpt.runtime.closing import Closing
@@ -131,10 +131,11 @@ class CameraGroup(Closing):
         """Frames of a camera that were skipped because newer ones had arrived."""
         return self._merged.dropped_by_source.get(camera, 0)
 
-    def machines(self) -> dict[str, EventMachine]:
-        """Smoothing and hysteresis of each camera, and of each of its zones."""
-        machines = {camera: self.stream.machine(camera) for camera in self.cameras}
-        for camera in self.cameras.values():
+    def machines(self, cameras: Iterable[Camera]) -> dict[str, EventMachine]:
+        """Smoothing and hysteresis of cameras, and of each of their zones."""
+        machines = {}
+        for camera in cameras:
+            machines[camera.id] = self.stream.machine(camera.id)
             machines |= {zone.source: zone.machine for zone in camera.zones}
         return machines
 

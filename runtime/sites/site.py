@@ -28,7 +28,7 @@ _LOG = logging.getLogger("taidpt.runtime")
 
 # Width of the picture that is kept with an event, in pixels: enough to see who or what it was.
 _PICTURE_WIDTH = 640
-# States of tags are saved once a second, with events at once.
+# States of tags are saved once a second, and those of a camera with its events.
 _STATE_S = 1.0
 
 Listener = Callable[[Camera, Moment], None]
@@ -82,7 +82,7 @@ class Site(Closing):
         machines = {
             source: machine
             for group in self.groups.values()
-            for source, machine in group.machines().items()
+            for source, machine in group.machines(group.cameras.values()).items()
         }
         for source, (at, state) in self.store.states().items():
             if source in machines:
@@ -134,7 +134,7 @@ class Site(Closing):
             if camera.history.wants(time_s):
                 machine = group.stream.machine(camera.id)
                 camera.history.add(time_s, machine.names, machine.smoothed)
-            self._keep(group, self._new_events(camera, moment))
+            self._keep(group, [camera], self._new_events(camera, moment))
             for listener in self.listeners:
                 listener(camera, moment)
             for sink in self._sinks:
@@ -143,15 +143,20 @@ class Site(Closing):
     def _end(self, group: CameraGroup, failure: Exception | None) -> None:
         self.failure = self.failure or failure
         self._saved_s.clear()
-        self._keep(group, [])
+        self._keep(group, [], [])
         self.ended.set()
 
-    def _keep(self, group: CameraGroup, events: list[NewEvent]) -> None:
-        """Store events with the states that they led to; called in the group's own thread."""
+    def _keep(
+        self, group: CameraGroup, cameras: Sequence[Camera], events: Sequence[NewEvent]
+    ) -> None:
+        """Store events of cameras with the states that they led to; in the group's thread."""
         now = time.monotonic()
-        if events or now - self._saved_s.get(group.config.id, -_STATE_S) >= _STATE_S:
+        is_due = now - self._saved_s.get(group.config.id, -_STATE_S) >= _STATE_S
+        if is_due:
             self._saved_s[group.config.id] = now
-            states = {name: machine.save_state() for name, machine in group.machines().items()}
+        if events or is_due:
+            machines = group.machines(group.cameras.values() if is_due else cameras)
+            states = {name: machine.save_state() for name, machine in machines.items()}
             self.store.put(events, states)
 
     def _new_events(self, camera: Camera, moment: Moment) -> list[NewEvent]:

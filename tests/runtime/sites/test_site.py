@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from taidpt.runtime.sites.camera import CameraSource
 from taidpt.runtime.sites.config import CameraConfig, SiteConfig
 from taidpt.runtime.sites.score_history import ScoreHistory
 from taidpt.runtime.sites.site import Site
-from taidpt.runtime.sites.store import EventQuery, EventStore
+from taidpt.runtime.sites.store import EventQuery, EventStore, NewEvent
 from taidpt.runtime.sources.base import SourceOptions
 from tests.runtime.sinks.senders import wait_for
 from tests.runtime.tiny import TinySpec, tiny_bundle
@@ -69,6 +70,27 @@ def test_a_camera_that_never_comes_and_one_that_hangs_take_nothing_from_the_othe
             assert site.ready
             for camera in (first, second):
                 assert "s3cret" not in f"{camera.source.status} {camera.source.name}"
+
+
+def test_an_event_is_stored_with_the_state_of_its_camera_alone(
+    bundle: Path, video_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states of all are saved from time to time: many cameras have many events."""
+    monkeypatch.setattr("taidpt.runtime.sites.site._STATE_S", 1e9)
+    stored: list[tuple[set[str], set[str]]] = []
+    put = EventStore.put
+
+    def record(store: EventStore, events: Sequence[NewEvent], states: Mapping[str, Any]) -> None:
+        stored.append(({event.camera for event in events}, set(states)))
+        put(store, events, states)
+
+    monkeypatch.setattr(EventStore, "put", record)
+    with site_of(bundle, tmp_path, str(video_path), str(video_path)) as site:
+        assert wait_for(lambda: all(camera.tagged for camera in site.cameras.values()))
+    (first, everything), (second, own), last = stored  # each camera's tag goes on once
+    assert {*first, *second} == everything == {"cam1", "cam2"}
+    assert own == second
+    assert last == (set(), everything)  # at the end
 
 
 def test_a_tag_that_was_on_before_a_restart_goes_on_once(bundle: Path, tmp_path: Path) -> None:
