@@ -9,7 +9,16 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["adapt", "archive", "archive_retag", "bench", "export_triton", "serve", "tag"]
+__all__ = [
+    "adapt",
+    "archive",
+    "archive_retag",
+    "archive_write_tags",
+    "bench",
+    "export_triton",
+    "serve",
+    "tag",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path()
@@ -358,6 +367,28 @@ def archive_retag(folder: str, bank: str, output: str) -> None:
     from taidpt.runtime.archive.retag import retag
 
     retag(folder, bank, output)
+
+
+@click.command()
+@click.argument("folder", type=_FILE, metavar="DIR")
+@click.option(
+    "--sidecar",
+    type=click.Choice(["full", "stem"]),
+    default="full",
+    help="Name of a sidecar. full: IMG.jpg.xmp; stem: IMG.xmp, for raw files in Lightroom.",
+)
+@click.option("--remove", is_flag=True, help="Remove what this command has written.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+def archive_write_tags(folder: str, **options: Any) -> None:
+    """Write an archive's tags into XMP sidecars, for photo libraries.
+
+    DIR is an archive. Beside each of its pictures and videos a sidecar gets the tags as keywords,
+    which digiKam, darktable, immich and Lightroom read. The pictures are not touched, and keywords
+    of others in a sidecar stay.
+    """
+    from taidpt.runtime.sidecars.write_tags import write_tags
+
+    write_tags(folder, options["sidecar"], options["remove"], options["dry_run"])
 
 
 @click.command()

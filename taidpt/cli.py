@@ -52,6 +52,7 @@ COMMANDS = {
     "serve": Command("taidpt.runtime.commands:serve", "serve"),
     "archive": Command("taidpt.runtime.commands:archive", "archive"),
     "archive retag": Command("taidpt.runtime.commands:archive_retag", "archive"),
+    "archive write-tags": Command("taidpt.runtime.commands:archive_write_tags", "archive"),
     "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
     "adapt": Command("taidpt.runtime.commands:adapt"),
     "bank make": Command("taidpt.export.cli.bank_commands:make", "export"),
@@ -69,7 +70,7 @@ COMMANDS = {
 # How `taidpt --help` groups them.
 _SECTIONS = {
     "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
-    "Archives and fleets": ("archive", "archive retag", "export triton"),
+    "Archives and fleets": ("archive", "archive retag", "archive write-tags", "export triton"),
     "For your scene": ("calibrate", "adapt", "bank"),
     "Checks": ("verify", "bench", "doctor", "report"),
     "Research": ("research",),

@@ -50,6 +50,7 @@ STOPS = {
     "calibrate": "street.taidpt --frames frames/",
     "archive": "street.taidpt frames/ -o tags/",
     "archive retag": "tags/ --bank new.bank -o tags-v2/",
+    "archive write-tags": "tags/",
 }
 # Command lines of the base install that no document shows for the device.
 WORKS = (

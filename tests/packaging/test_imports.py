@@ -43,7 +43,7 @@ ORDER = {
         tagger sinks
         bench tag adapt triton_server
         archive
-        sites
+        sites sidecars
         serve
         commands
     """,

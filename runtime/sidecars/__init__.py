@@ -1,0 +1,1 @@
+"""Tags of an archive as XMP sidecars, for photo libraries."""
