@@ -323,7 +323,8 @@ def archive(bundle: str, sources: tuple[str, ...], output: str, **options: Any) 
     """Tag an archive of recordings into parquet tables.
 
     A SOURCE is a video, a picture, a folder with all folders inside it, or a pattern such as
-    'gate*/*.mp4'.
+    'gate*/*.mp4'; each may be an address of fsspec (s3://bucket/gate). @FILE is a list of sources,
+    one a line; @- reads it from standard input.
 
     Run it again to continue after an interruption, and to add new recordings. `taidpt archive
     retag` asks the result for other tags.

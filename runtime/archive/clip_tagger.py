@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.archive.features import encode_features
 from taidpt.runtime.archive.inputs import Clip
+from taidpt.runtime.archive.remote import fetch
 from taidpt.runtime.archive.request import ArchiveJob, layout_of
 from taidpt.runtime.archive.rows import FrameRows, RowMaker
 from taidpt.runtime.closing import Closing
@@ -68,12 +71,30 @@ class ClipTagger(Closing):
     def tag(self, clip: Clip) -> Iterator[Any]:
         """Yield record batches of frames, then one `ClipEnd`.
 
-        A clip that cannot be read to its end keeps the rows of the frames before.
+        A clip that cannot be read to its end keeps the rows of the frames before. While one is
+        copied from an address, batches without rows are a sign of life.
+
+        Raises:
+            BackendError: nothing can be copied from there, or the disk is full.
         """
+        if not clip.is_remote:
+            yield from self._tag_file(clip, clip.path)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "clip").with_suffix(Path(clip.name).suffix)
+            try:
+                for _ in fetch(clip.path, copy):
+                    yield self.rows.no_frames()
+            except InputError as failure:
+                yield ClipEnd(0, None, error=str(failure))
+                return
+            yield from self._tag_file(clip, str(copy))
+
+    def _tag_file(self, clip: Clip, path: str) -> Iterator[Any]:
         try:
-            stream = Stream(self._tagger, open_source(clip.path, self._source), self._settings)
+            stream = Stream(self._tagger, open_source(path, self._source), self._settings)
         except InputError as failure:
-            yield ClipEnd(0, None, error=str(failure))
+            yield ClipEnd(0, None, error=str(failure).replace(path, clip.name))
             return
         vocabulary, frames = self._tagger.vocabulary, 0
         last: Moment | None = None
@@ -84,7 +105,7 @@ class ClipTagger(Closing):
                     frames, last = frames + len(waiting), moment
                     yield self.rows.frames(clip.name, waiting, vocabulary)
             except InputError as failure:
-                error = str(failure)
+                error = str(failure).replace(path, clip.name)
             events = None if last is None else self._events(clip, stream, last)
             end_s = None if last is None or last.time is None else stream.last_s()
         yield ClipEnd(frames, end_s, events, error)

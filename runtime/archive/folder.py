@@ -27,6 +27,8 @@ from taidpt.runtime.archive.request import difference
 from taidpt.runtime.archive.schema import FEATURES, SCHEMA, TABLES
 from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.redact import redact
+from taidpt.runtime.sources.address import other_scheme
 from taidpt.runtime.storage.atomic import atomic_file, lock_file, remove_temporaries
 from taidpt.runtime.storage.json_reader import JsonReader, parse_object
 from taidpt.runtime.storage.outputs import write_output
@@ -98,6 +100,11 @@ class ArchiveFolder:
             InputError: another run holds the folder, it is of something else, or it cannot be
                 written.
         """
+        if other_scheme(str(path)):
+            raise InputError(
+                f"{redact(str(path))}: an archive is written into a folder of this machine; give "
+                "one with -o, and copy it when it is whole"
+            )
         folder = Path(path)
         _make(folder)
         with _held(folder):

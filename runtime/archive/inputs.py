@@ -6,14 +6,18 @@ import glob
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taidpt.runtime.archive.remote import list_remote
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.address import Kind, parse_address
+from taidpt.runtime.redact import redact
+from taidpt.runtime.sources.address import Kind, other_scheme, parse_address
 from taidpt.runtime.sources.open import media_files
+from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = ["Clip", "Shard", "clip_of", "find_clips", "make_shards"]
 
@@ -27,8 +31,9 @@ class Clip:
     """A video or picture file, and the state in which it was found.
 
     Attributes:
-        name: its absolute path as text; bytes that are not UTF-8 are written as \\xe9.
-        path: its absolute path.
+        name: its absolute path as text; bytes that are not UTF-8 are written as \\xe9. Of a file at
+            an address this, without credentials.
+        path: its absolute path, or its address.
         size: in bytes.
         modified_ns: time of its last change, in nanoseconds since 1970.
     """
@@ -37,6 +42,11 @@ class Clip:
     path: str
     size: int
     modified_ns: int
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is at an address, from which it is copied to be read."""
+        return other_scheme(self.path) is not None
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,42 @@ def find_clips(sources: Sequence[str]) -> list[Clip]:
     """Every video and picture that the sources name, once each, sorted by name.
 
     Args:
-        sources: files, folders (with all folders inside them), and patterns such as `cam*/*.mp4`.
+        sources: files, folders (with all folders inside them), patterns such as `cam*/*.mp4`,
+            each of them at an address of fsspec too, and `@FILE`, a list of these.
     Raises:
         InputError: a source names nothing, a folder without videos or pictures, or a stream.
+        MissingDependencyError: the package for an address is missing.
     """
-    # links stay as they are: a person finds the clip by the path that was given
-    paths = {os.path.abspath(path) for text in sources for path in _paths(text)}  # noqa: PTH100
-    return sorted(map(clip_of, paths))
+    paths, remote = set[str](), dict[str, Clip]()
+    for text in _listed(sources):
+        if other_scheme(text):
+            remote |= {url: _remote_clip(url, *state) for url, *state in list_remote(text)}
+        else:
+            # links stay as they are: a person finds the clip by the path that was given
+            paths |= {os.path.abspath(path) for path in _paths(text)}  # noqa: PTH100
+    return sorted([*map(clip_of, paths), *remote.values()])
+
+
+def _listed(sources: Iterable[str]) -> Iterator[str]:
+    """The sources, and those that lists name, one a line; blank lines and # comments are left out.
+
+    Raises:
+        InputError: a list cannot be read, or is empty.
+    """
+    for text in sources:
+        if not text.startswith("@") or Path(text).exists():
+            yield text
+            continue
+        name = text[1:]
+        try:
+            data = sys.stdin.buffer.read() if name == "-" else read_regular(Path(name))
+        except OSError as error:
+            raise InputError(f"{name}: the list cannot be read: {error.strerror}") from None
+        lines = [os.fsdecode(line.strip()) for line in data.splitlines()]
+        entries = [line for line in lines if line and not line.startswith("#")]
+        if not entries:
+            raise InputError(f"{name}: the list names no source; write one a line")
+        yield from entries
 
 
 def _paths(text: str) -> Iterator[str | Path]:
@@ -86,12 +125,19 @@ def _paths(text: str) -> Iterator[str | Path]:
         )
 
 
+def _remote_clip(url: str, size: int, modified_ns: int) -> Clip:
+    return Clip(redact(url), url, size, modified_ns)
+
+
 def clip_of(path: str) -> Clip:
-    """A file as it is now.
+    """A file, by its path or its address, as it is now.
 
     Raises:
         InputError: it cannot be read.
+        MissingDependencyError: the package for its address is missing.
     """
+    if other_scheme(path):
+        return _remote_clip(*next(list_remote(path)))
     try:
         status = os.stat(path)  # noqa: PTH116 - any bytes
     except OSError as error:

@@ -84,13 +84,14 @@ class RayTagger:
         return pa.concat_tables(tables, promote_options="default")
 
     def _tag(self, path: str) -> Any:
-        end = next(m for m in self._worker.tag(clip_of(path)) if isinstance(m, ClipEnd))
+        clip = clip_of(path)
+        end = next(m for m in self._worker.tag(clip) if isinstance(m, ClipEnd))
         events = [] if end.events is None else [end.events]
         table = pa.Table.from_batches(events, self._schema).replace_schema_metadata()
         table = table.append_column("error", pa.nulls(table.num_rows, pa.string()))
         if end.error is None:
             return table
-        row = pa.table({"clip": [path], "error": [end.error]})
+        row = pa.table({"clip": [clip.name], "error": [end.error]})
         return pa.concat_tables([table, row], promote_options="permissive")
 
 

@@ -58,6 +58,10 @@ class RowMaker:
         ]
         return pa.record_batch(columns, schema=self.schemas["frames"])
 
+    def no_frames(self) -> Any:
+        """The table of frames without a row."""
+        return self._batch("frames", [])
+
     def events(self, clip: str, intervals: Iterable[Interval], vocabulary: Vocabulary) -> Any:
         """Rows of the table of events, from a timeline."""
         rows = [

@@ -51,7 +51,7 @@ def tag_shard(archive: ArchiveFolder, shard: Shard, rows: RowMaker, worker: Clip
             for message in worker.tag(clip):
                 if isinstance(message, ClipEnd):
                     done += _end_clip(writer, clip, message, rows)
-                else:
+                elif message.num_rows:
                     writer.write("frames", message)
     return done
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
@@ -42,6 +44,7 @@ class ClipWorker(Closing):
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._scratch: str | None = None
         self._closed = False
 
     def tag(self, clip: Clip) -> Iterator[Any]:
@@ -61,7 +64,8 @@ class ClipWorker(Closing):
             try:
                 if not connection.poll(self._job.deadline_s):
                     self._end()
-                    reason = f"no frame within {self._job.deadline_s:g} s; the decoder hangs"
+                    reason = f"no frame within {self._job.deadline_s:g} s; the decoder "
+                    reason += "or the connection hangs" if clip.is_remote else "hangs"
                     yield ClipEnd(frames, None, error=f"{clip.name}: {reason}")
                     return
                 message = connection.recv()
@@ -84,6 +88,11 @@ class ClipWorker(Closing):
         if process is not None:
             process.kill()
             process.wait()
+        self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -97,10 +106,12 @@ class ClipWorker(Closing):
             self._end()  # it was killed between two clips
         self._refuse_closed()
         ours, theirs = Pipe()
+        # whatever it copies goes when it does, also when it is killed
+        self._scratch = tempfile.mkdtemp(prefix="taidpt-archive-")
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno())],
+            [sys.executable, "-c", _START, str(theirs.fileno()), self._scratch],
             stdin=subprocess.PIPE,  # its end is what tells the process that this one has ended
-            env=self._environment,
+            env={**self._environment, "TMPDIR": self._scratch},
             pass_fds=(theirs.fileno(),),
         )
         theirs.close()
@@ -139,6 +150,7 @@ class ClipWorker(Closing):
             process.wait()
             if process.stdin is not None:
                 process.stdin.close()
+            self._remove_scratch()
         if connection is not None:
             connection.close()
 
@@ -170,4 +182,5 @@ def _end_with_parent() -> None:
     """End this process when its standard input does, even while a decoder hangs."""
     with contextlib.suppress(OSError):
         sys.stdin.buffer.read()
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
     os._exit(1)

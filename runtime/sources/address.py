@@ -16,9 +16,10 @@ from urllib.parse import unquote
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import protect, redact
 
-__all__ = ["Address", "Kind", "ffmpeg_url", "local_path", "parse_address"]
+__all__ = ["Address", "Kind", "ffmpeg_url", "local_path", "other_scheme", "parse_address"]
 
 _NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "tcp", "udp", "rtp", "srt")
+_OTHERS = ("file", "csi", "argus", "v4l2")
 _CAMERA = "/dev/video"
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<rest>.*)", re.DOTALL)
 _STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
@@ -86,6 +87,13 @@ def parse_address(text: str) -> Address:
     if scheme == "v4l2":
         raise InputError(f"{text}: for a camera give its device, {_CAMERA}0")
     raise InputError(f"{redact(text)}: unknown scheme; try rtsp://, http://, file:// or a path")
+
+
+def other_scheme(text: str) -> str | None:
+    """The scheme of an address that `parse_address` does not know, such as the `s3` of s3://…."""
+    match = _SCHEME.match(text)
+    known = match is None or match["scheme"].lower() in (*_NETWORK, *_OTHERS)
+    return None if match is None or known or os.path.exists(text) else match["scheme"]  # noqa: PTH110
 
 
 def ffmpeg_url(address: Address) -> str:

@@ -14,9 +14,10 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.sources.address import Address, Kind, parse_address
 from taidpt.runtime.sources.base import LOG, Source, SourceOptions
 from taidpt.runtime.sources.combined import MergedSource, RegionSource
+from taidpt.runtime.sources.picture_files import IMAGE_SUFFIXES
 from taidpt.runtime.sources.pictures import ArraySource, ImageSource
 
-__all__ = ["list_sources", "media_files", "open_source"]
+__all__ = ["MEDIA_SUFFIXES", "list_sources", "media_files", "open_source"]
 
 # fmt: off
 _VIDEO_SUFFIXES = frozenset([
@@ -25,6 +26,7 @@ _VIDEO_SUFFIXES = frozenset([
     ".wmv", ".y4m",
 ])
 # fmt: on
+MEDIA_SUFFIXES = _VIDEO_SUFFIXES | IMAGE_SUFFIXES
 # Names of left-out files that a warning gives as examples: enough to see what kind they are.
 _EXAMPLES = 3
 
