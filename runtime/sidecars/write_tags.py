@@ -43,7 +43,8 @@ def write_tags(archive: str, naming: str, remove: bool = False, dry_run: bool = 
     """
     done, failures = Counter[str](), list[str]()
     with log_to_stderr():
-        for sidecar, tags in _sidecars(ArchiveFolder.load(archive), naming, done).items():
+        sidecars = _sidecars(ArchiveFolder.load(archive), naming, done)
+        for sidecar, tags in sorted(sidecars.items()):
             try:
                 done[_update(sidecar, () if remove else tuple(sorted(tags)), dry_run)] += 1
             except InputError as error:
