@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from taidpt.cli import cli
-from taidpt.runtime.archive import remote as remote_module
+from taidpt.runtime.archive import remote as remote_module, worker as worker_module
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.archive.inputs import find_clips
 from taidpt.runtime.archive.request import ArchiveJob
@@ -130,7 +130,15 @@ def test_addresses_that_cannot_be_used(source: str, kind: type[Exception], text:
 def test_a_worker_removes_its_copies(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real process, which copies from `local://`; it is killed in the middle of a clip."""
+    """A real process, which copies from `local://`; it is killed while it waits for more."""
+    waiting = (
+        "import time; from taidpt.runtime.archive import clip_tagger as c; real = c.fetch\n"
+        "def fetch(url, path):\n"
+        "    yield from real(url, path)\n"
+        "    if 'yard' in url: yield; time.sleep(600)\n"
+        "c.fetch = fetch\n"
+    )
+    monkeypatch.setattr(worker_module, "_START", waiting + worker_module._START)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = f"local://{folder / 'in'}"
     whole, broken, killed = find_clips([source])
@@ -139,7 +147,7 @@ def test_a_worker_removes_its_copies(
         (end,) = worker.tag(broken)
         assert end.error.startswith(f"{broken.name}: not a video")
         messages = worker.tag(killed)
-        next(messages)
+        assert next(messages).num_rows == 0  # a sign of life
         assert len(list(tmp_path.glob("taidpt-archive-*/*/clip.mp4"))) == 1
         assert worker._process is not None
         worker._process.kill()
