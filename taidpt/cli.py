@@ -48,6 +48,7 @@ COMMANDS = {
     "tune": Command("taidpt.commands.tune:tune", "tune"),
     "export": Command("taidpt.export.cli.commands:export", "export"),
     "export triton": Command("taidpt.runtime.commands:export_triton"),
+    "export deepstream": Command("taidpt.export.cli.commands:export_deepstream", "export"),
     "tag": Command("taidpt.runtime.commands:tag"),
     "serve": Command("taidpt.runtime.commands:serve", "serve"),
     "archive": Command("taidpt.runtime.commands:archive", "archive"),
@@ -70,7 +71,13 @@ COMMANDS = {
 # How `taidpt --help` groups them.
 _SECTIONS = {
     "From texts to tags": ("demo", "tune", "export", "tag", "serve"),
-    "Archives and fleets": ("archive", "archive retag", "archive write-tags", "export triton"),
+    "Archives and fleets": (
+        "archive",
+        "archive retag",
+        "archive write-tags",
+        "export triton",
+        "export deepstream",
+    ),
     "For your scene": ("calibrate", "adapt", "bank"),
     "Checks": ("verify", "bench", "doctor", "report"),
     "Research": ("research",),

@@ -9,7 +9,7 @@ import click
 
 from taidpt.runtime.backends import DEVICES
 
-__all__ = ["demo", "doctor", "export", "report", "verify"]
+__all__ = ["demo", "doctor", "export", "export_deepstream", "report", "verify"]
 
 
 _PATH = click.Path(path_type=Path)
@@ -236,6 +236,38 @@ def export(
             jetpack5_step(bundle, options["batches"], options["force"])
         if request is not None:
             engine_step(bundle, request, progress)
+
+
+@click.command()
+@click.argument("bundle", type=_PATH)
+@click.option("-o", "--output", type=_PATH, required=True, help="What to write. A new folder.")
+@click.option(
+    "--frame-size",
+    metavar="WxH",
+    default="1920x1080",
+    help="Frame size of the camera, in pixels; puts resize and crop into the graph. That of "
+    "nvstreammux. A bundle that has its own keeps it.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Texts, pictures or frames computed at once. As nvstreammux's batch-size.",
+)
+@click.option("--tensor-meta", is_flag=True, help="Attach scores and features to each frame, too.")
+def export_deepstream(
+    bundle: Path, output: Path, frame_size: str, batch: int, tensor_meta: bool
+) -> None:
+    """Write a folder for DeepStream's nvinfer.
+
+    It holds a graph, nvinfer's configuration, and a parser to be built on the device, which
+    attaches every tag above its own threshold. Experimental: it has never run in DeepStream.
+    """
+    from taidpt.export.cli.steps import parse_frame
+    from taidpt.export.deepstream.job import DeepStreamOptions, write_deepstream
+
+    options = DeepStreamOptions(parse_frame(frame_size), batch, tensor_meta)
+    write_deepstream(bundle, output, options)
 
 
 @click.command()

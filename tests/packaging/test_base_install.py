@@ -43,6 +43,7 @@ STOPS = {
     "research tune-pictures": "--dataset toyworld --model toyworld -o out.safetensors",
     "research reproduce": "toyworld-taidpt",
     "export": "street.safetensors -o out.taidpt",
+    "export deepstream": "street.taidpt -o out",
     "bank make": "street.safetensors -o out.bank",
     "bank compare": "street.taidpt frames/ --bank old.bank",
     "demo": "",

@@ -71,7 +71,7 @@ ORDER = {
         graph
         parity classes
         precision exporter
-        engines replace_head demo
+        engines replace_head demo deepstream
         checks
         call cli
     """,

@@ -92,6 +92,7 @@ def test_wheel_is_small_and_whole(wheel: Path) -> None:
     assert "taidpt/toyworld/files/model.safetensors" in names
     assert "taidpt/runtime/pages/colours.css" in names
     assert "taidpt/runtime/serve/page/app.js" in names
+    assert "taidpt/export/deepstream/nvdsinfer_taidpt.cpp" in names
 
 
 def test_sdist_holds_what_cmake_builds(sdist: Path) -> None:
@@ -99,7 +100,8 @@ def test_sdist_holds_what_cmake_builds(sdist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     native = (REPOSITORY / "kernels" / "native").rglob("*.*")
     expected = {path.relative_to(REPOSITORY).as_posix() for path in native if path.is_file()}
-    assert {"CMakeLists.txt", "CMakePresets.json", *expected} <= names
+    parser = "taidpt/export/deepstream/nvdsinfer_taidpt.cpp"
+    assert {"CMakeLists.txt", "CMakePresets.json", parser, *expected} <= names
 
 
 @pytest.mark.parametrize("kind", ["directory", "editable", "wheel", "sdist"])
