@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taidpt.runtime import Event, Tagger
+from taidpt.runtime import Bundle, Event, Tagger
 from tests.examples import stub_rclpy
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_frame
@@ -28,6 +29,35 @@ PROBE = (
     "import sys, gi; gi.require_version('GstBase', '1.0'); from gi.repository import GstBase; "
     "print(*sys.version_info[:2])"
 )
+# Prints each frame's regions: the number of a tag → name, box, score and probability.
+READER = """
+import json, sys
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstVideo", "1.0")
+from gi.repository import Gst, GstVideo
+
+def seen(pad, info):
+    regions = {}
+    for index in range(int(sys.argv[2])):
+        region = GstVideo.buffer_get_video_region_of_interest_meta_id(info.get_buffer(), index)
+        if region is not None:
+            values, box = region.get_param("taidpt"), [region.x, region.y, region.w, region.h]
+            score, probability = (values.get_double(key) for key in ("score", "probability"))
+            chance = probability[1] if probability[0] else None
+            regions[index] = [values.get_string("tag"), box, score[1], chance]
+    print(json.dumps(regions))
+    return Gst.PadProbeReturn.OK
+
+Gst.init(None)
+pipeline = Gst.parse_launch(sys.argv[1])
+pipeline.get_by_name("end").get_static_pad("sink").add_probe(Gst.PadProbeType.BUFFER, seen)
+pipeline.set_state(Gst.State.PLAYING)
+kinds = Gst.MessageType.EOS | Gst.MessageType.ERROR
+message = pipeline.get_bus().timed_pop_filtered(60 * Gst.SECOND, kinds)
+assert message and message.type == Gst.MessageType.EOS
+pipeline.set_state(Gst.State.NULL)
+"""
 WIDTH = 130  # rows of 390 bytes, which GStreamer pads to 392
 NODE = REPOSITORY / "examples" / "ros2" / "taidpt_node.py"
 
@@ -51,8 +81,8 @@ def expected(lively: Path, frames: list[np.ndarray]) -> list[Event]:
     return [event for moment in moments for event in moment.events]
 
 
-def pipeline(tmp_path: Path, bundle: Path, caps: str) -> str:
-    """Run the element in gst-launch; what was printed."""
+def pipeline(tmp_path: Path, bundle: Path, caps: str, reader: int | None = None) -> str:
+    """Run the element in gst-launch, or in READER for a number of tags; what was printed."""
     probe = subprocess.run(
         [SYSTEM_PYTHON, "-c", PROBE], capture_output=True, text=True, check=False
     )
@@ -62,9 +92,12 @@ def pipeline(tmp_path: Path, bundle: Path, caps: str) -> str:
     if probe.stdout.split() != [str(part) for part in sys.version_info[:2]]:
         pytest.skip("the system's Python cannot import the packages of this one")
     folder = Path(np.__file__).parents[1]
-    words = ["gst-launch-1.0", "-m", "multifilesrc", f"location={tmp_path}/%03d.png"]
-    words += ["caps=image/png,framerate=25/1", "!", "pngdec", "!", "videoconvert", "!", caps, "!"]
-    words += ["taidpt_tagger", f"bundle={bundle}", "!", "fakesink"]
+    elements = ["multifilesrc", f"location={tmp_path}/%03d.png", "caps=image/png,framerate=25/1"]
+    elements += ["!", "pngdec", "!", "videoconvert", "!", caps, "!"]
+    elements += ["taidpt_tagger", f"bundle={bundle}", "!", "fakesink", "name=end"]
+    words = ["gst-launch-1.0", "-m", *elements]
+    if reader is not None:
+        words = [SYSTEM_PYTHON, "-c", READER, " ".join(elements), str(reader)]
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": f"{REPOSITORY}:{folder}",
@@ -92,6 +125,41 @@ def test_gstreamer_element_posts_the_events_of_a_stream(
     ours = [(event.tag, event.kind, event.time_s) for event in expected]
     assert [each[:2] for each in found] == [each[:2] for each in ours], text[-2000:]
     assert [each[2] for each in found] == pytest.approx([each[2] for each in ours])
+
+
+def test_gstreamer_element_attaches_all_tags_that_are_on(
+    frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    bundle = tiny_bundle(tmp_path / "half.taidpt", TinySpec(thresholds=(0.2, 0.5)))
+    loaded = Bundle.load(bundle)
+    first, *others = loaded.manifest.tags
+    mapped = dataclasses.replace(
+        first,
+        threshold=dataclasses.replace(first.threshold, source="calibrated"),
+        probability={"scores": [-2.0, 2.0], "probabilities": [0.0, 1.0]},
+    )
+    loaded.with_manifest(dataclasses.replace(loaded.manifest, tags=(mapped, *others)))
+    some = frames[:100:12]
+    for index, frame in enumerate(some):
+        Image.fromarray(frame).save(tmp_path / f"{index:03d}.png", compress_level=1)
+    text = pipeline(tmp_path, bundle, "video/x-raw,format=RGB", len(loaded.names))
+    found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    with Tagger.load(bundle, device="cpu") as tagger:
+        results = [tagger(frame) for frame in some]
+    assert len({len(result.on_tags) for result in results}) > 1
+    box = [0, 0, WIDTH, len(frames[0])]
+    for regions, result in zip(found, results, strict=True):
+        expected = {
+            str(loaded.names.index(tag.name)): [
+                tag.name,
+                box,
+                pytest.approx(tag.score),
+                None if tag.probability is None else pytest.approx(tag.probability),
+            ]
+            for tag in result.on_tags
+        }
+        assert regions == expected
+    assert any("0" in regions for regions in found), "no probability was seen"
 
 
 def test_gstreamer_element_names_a_bundle_that_is_not_there(tmp_path: Path) -> None:

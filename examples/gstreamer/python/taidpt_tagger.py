@@ -1,12 +1,16 @@
-"""A GStreamer element that tags frames and posts a message when a tag goes on or off.
+"""A GStreamer element that attaches tags to frames and posts a message when one goes on or off.
 
     export GST_PLUGIN_PATH=$PWD/examples/gstreamer
     gst-launch-1.0 -m filesrc location=clip.mp4 ! decodebin ! videoconvert ! \\
         taidpt_tagger bundle=street.taidpt ! videoconvert ! autovideosink
 
 `apt install python3-gst-1.0 gstreamer1.0-python3-plugin-loader`, and taidpt in that Python: if it
-is in a virtual environment, let PYTHONPATH name its site-packages. Frames pass unchanged. For a
+is in a virtual environment, let PYTHONPATH name its site-packages. Pixels pass unchanged. For a
 camera, `queue leaky=downstream max-size-buffers=1 !` before the element drops late frames.
+
+Each tag that is on is a GstVideoRegionOfInterestMeta as large as the frame: `roi_type` is the tag,
+`id` its number in the bundle, and its param `taidpt` holds tag, score and, if calibrated,
+probability.
 """
 
 from __future__ import annotations
@@ -21,14 +25,14 @@ import numpy as np
 from gi.repository import GLib, GObject, Gst, GstBase, GstVideo
 
 from taidpt import Tagger, TaidptError
-from taidpt.runtime import EventMachine, EventSettings
+from taidpt.runtime import EventMachine, EventSettings, TagResult
 
 Gst.init(None)
 CAPS = Gst.Caps.from_string("video/x-raw,format={RGB,BGR}")
 
 
 class TaidptTagger(GstBase.BaseTransform):
-    """Posts element messages `taidpt-event` with tag, kind ("on", "off"), time and score."""
+    """Attaches all tags that are on; posts messages `taidpt-event`: tag, kind, time and score."""
 
     __gstmetadata__ = ("Tagger", "Filter/Analyzer/Video", __doc__.partition("\n")[0], "taidpt")
     __gsttemplates__ = (
@@ -40,7 +44,7 @@ class TaidptTagger(GstBase.BaseTransform):
 
     def __init__(self) -> None:
         super().__init__()
-        self.set_passthrough(True)
+        self.set_in_place(True)
 
     def do_start(self) -> bool:
         """Load the bundle; an error stops the pipeline with one line."""
@@ -79,6 +83,7 @@ class TaidptTagger(GstBase.BaseTransform):
         finally:
             buffer.unmap(mapped)
         result = self._tagger(frame, bgr=self._bgr)
+        self._attach(buffer, result)
         for event in self._events.update([buffer.pts / Gst.SECOND], result.scores[None]):
             text = Gst.Structure.new_empty("taidpt-event")
             for name in ("tag", "kind"):
@@ -87,6 +92,19 @@ class TaidptTagger(GstBase.BaseTransform):
                 text.set_value(name, float(value))
             self.post_message(Gst.Message.new_element(self, text))
         return Gst.FlowReturn.OK
+
+    def _attach(self, buffer: Gst.Buffer, result: TagResult) -> None:
+        """Attach the tags whose scores reach their thresholds in this frame."""
+        whole = (0, 0, self._info.width, self._info.height)
+        for tag in result.on_tags:
+            region = GstVideo.buffer_add_video_region_of_interest_meta(buffer, tag.name, *whole)
+            region.id = result.vocabulary.index(tag.name)
+            values = Gst.Structure.new_empty("taidpt")
+            values.set_value("tag", tag.name)
+            values.set_value("score", tag.score)
+            if tag.probability is not None:
+                values.set_value("probability", tag.probability)
+            region.add_param(values)
 
 
 GObject.type_register(TaidptTagger)
