@@ -9,22 +9,21 @@ nvdsinfer_taidpt.cpp       the parser; built on the device
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taidpt.export.graph.from_bundle import fp32_bundle, load_graph, require_onnx
+from taidpt.export.graph.from_bundle import fp32_bundle, load_graph
 from taidpt.export.graph.onnx_files import finish_graph, save_graph
 from taidpt.export.graph.resize import FrameInput, prepend_resize
 from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle
 from taidpt.runtime.bundle.input_spec import NV12, InputSpec
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.printable import printable
 from taidpt.runtime.results import Vocabulary
+from taidpt.runtime.storage.temporary_folder import TemporaryFolder
 from taidpt.runtime.tagger.active_bank import own_bank
 
 if TYPE_CHECKING:
@@ -65,7 +64,9 @@ def write_deepstream(path: Path, output: Path, options: DeepStreamOptions | None
         BundleError: the bundle is damaged.
     """
     options = options or DeepStreamOptions()
-    require_onnx()
+    with optional_packages("writing a graph for DeepStream", "export"):
+        import onnx  # noqa: F401
+        import onnx_ir  # noqa: F401
     bundle = fp32_bundle(path)
     spec = _frames(bundle, options)
     vocabulary = own_bank(bundle).vocabulary
@@ -74,12 +75,15 @@ def write_deepstream(path: Path, output: Path, options: DeepStreamOptions | None
         raise InputError(f"{output}: is there already; remove it, or give another -o")
     graph = deepstream_graph(load_graph(bundle.file(MODEL_FILE)), bundle, spec, options.features)
     try:
-        with _whole_folder(output) as work:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFolder(output.parent, f".{output.name}.tmp-") as temporary:
+            work = temporary.path
             save_graph(graph, work / MODEL_FILE)
             (work / CONFIG_FILE).write_text(_config(output.name, spec, options), "utf-8")
             (work / TAGS_FILE).write_text(tags, "utf-8")
             (work / LABELS_FILE).write_text(_labels(vocabulary), "utf-8")
             shutil.copyfile(PARSER, work / PARSER.name)
+            work.rename(output)
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from None
     print(f"wrote {printable(str(output))} for frames of {spec.width}x{spec.height}")
@@ -194,16 +198,3 @@ labelfile-path={LABELS_FILE}
 custom-lib-path=lib{PARSER.stem}.so
 parse-classifier-func-name=NvDsInferParseCustomTaidpt
 """
-
-
-@contextlib.contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder that gets its name when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".taidpt-", dir=target.parent))
-    try:
-        yield work
-        work.chmod(0o755)  # mkdtemp's folders are the user's alone
-        work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

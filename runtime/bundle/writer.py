@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,16 +24,13 @@ from taidpt.runtime.storage.atomic import (
     fsync_folder,
     hold_lock,
     sha256_of,
-    try_lock,
     write_atomically,
 )
 from taidpt.runtime.storage.regular_file import read_regular
+from taidpt.runtime.storage.temporary_folder import TemporaryFolder, remove_stale
 
 __all__ = ["BundleWriter", "is_being_replaced", "recover_bundle"]
 
-# Without folder locks (Windows), a hidden folder of this age belongs to a killed writer: no export
-# takes a day.
-_STALE_AFTER_S = 24 * 3600.0
 # Each try fails only if a reader put the old bundle back in the microseconds between two renames.
 _SWAP_TRIES = 20
 
@@ -81,10 +77,11 @@ class BundleWriter(Closing):
         self.target = Path(target).absolute()
         recover_bundle(self.target)
         _check_target(self.target)
-        _remove_stale(self.target)
+        remove_stale(self.target.parent, _prefix(self.target, "old"))
         self._base = None if base is None else _Base(Path(base), *read_manifest(Path(base)))
         self._inherited = {} if self._base is None else dict(self._base.manifest.files)
-        self.folder, self._lock = _make_temporary(self.target)
+        self._temporary = _make_temporary(self.target)
+        self.folder = self._temporary.path
         self._committed = False
         if self._base is not None:
             try:
@@ -168,12 +165,7 @@ class BundleWriter(Closing):
 
     def close(self) -> None:
         """Remove the hidden folder: a bundle that was not committed, or the replaced one."""
-        import shutil
-
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._temporary.close()
 
 
 def recover_bundle(target: Path) -> None:
@@ -193,8 +185,12 @@ def is_being_replaced(target: Path) -> bool:
 
 
 def _siblings(target: Path, role: str) -> list[Path]:
-    prefix = f".{target.name}.{role}-"
+    prefix = _prefix(target, role)
     return [path for path in target.parent.iterdir() if path.name.startswith(prefix)]
+
+
+def _prefix(target: Path, role: str) -> str:
+    return f".{target.name}.{role}-"
 
 
 def _check_target(target: Path) -> None:
@@ -208,19 +204,6 @@ def _check_target(target: Path) -> None:
         return
     if not target.is_dir() or any(target.iterdir()):
         raise InputError(f"{target}: exists and is not a bundle; choose another name or remove it")
-
-
-def _remove_stale(target: Path) -> None:
-    """Remove hidden folders of killed writers of this name; running writers hold a lock."""
-    import shutil
-
-    for folder in _siblings(target, "tmp") + _siblings(target, "old"):
-        lock = try_lock(folder)
-        if lock is None and time.time() - folder.stat().st_mtime < _STALE_AFTER_S:
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
 
 
 def _link_files(base: Path, names: Iterable[str], folder: Path) -> None:
@@ -243,13 +226,11 @@ def _link_files(base: Path, names: Iterable[str], folder: Path) -> None:
             shutil.copyfile(source, copy)
 
 
-def _make_temporary(target: Path) -> tuple[Path, int | None]:
-    folder = target.with_name(f".{target.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}")
+def _make_temporary(target: Path) -> TemporaryFolder:
     try:
-        folder.mkdir()
+        return TemporaryFolder(target.parent, _prefix(target, "tmp"))
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror}") from None
-    return folder, try_lock(folder)
 
 
 def _flush_files(folder: Path) -> dict[str, FileEntry]:

@@ -5,7 +5,6 @@ Frames are resized and cropped here, so that a frame of any size is some 150 KB 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from taidpt.runtime.bundle.bundle import BANK_FILE, Bundle
 from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.optional import optional_packages
+from taidpt.runtime.storage.temporary_folder import TemporaryFolder
 from taidpt.runtime.triton_client.tensors import BANK, FACTS, FRAMES, manifest_id
 
 __all__ = ["SCHEME", "TritonBackend", "open_server"]
@@ -51,6 +51,7 @@ class TritonBackend:
         self._outputs: Sequence[str] = ()
         self._bundle_id, self._most = "", 1
         self._bundle: Bundle | None = None
+        self._folder: TemporaryFolder | None = None
         self._kept: tuple[BankInputs, bytes | None] | None = None
 
     @property
@@ -80,7 +81,8 @@ class TritonBackend:
         where = f"{SCHEME}{self._address}/{self._model}"
         manifest = Manifest.from_bytes(data, where)
         self._bundle_id = manifest_id(data)
-        folder = Path(tempfile.mkdtemp(prefix="taidpt-triton-"))
+        self._folder = TemporaryFolder(Path(tempfile.gettempdir()), "taidpt-triton-", 0o700)
+        folder = self._folder.path
         self._bundle = Bundle(folder, manifest, (0, 0, 0))
         (folder / MANIFEST_FILE).write_bytes(data)
         (folder / BANK_FILE).write_bytes(bank)
@@ -118,8 +120,8 @@ class TritonBackend:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-        if self._bundle is not None:
-            shutil.rmtree(self._bundle.path, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.close()
 
     def _bank_bytes(self, bank: BankInputs) -> bytes | None:
         """What is sent for a bank: the content of a bank file, or None for the server's own."""

@@ -14,7 +14,6 @@ import contextlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from taidpt.runtime.bundle.bundle import MODEL_FILE, Bundle
 from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.printable import printable
+from taidpt.runtime.storage.temporary_folder import TemporaryFolder
 from taidpt.runtime.triton_client.tensors import BANK, BUNDLE, FACTS, FRAMES, TAGS, graph_outputs
 from taidpt.runtime.triton_server.config_text import Name, message
 
@@ -106,13 +106,10 @@ def write_repository(path: str, output: str, options: RepositoryOptions | None =
 @contextlib.contextmanager
 def _put_whole(target: Path) -> Iterator[Path]:
     """A folder beside the models, whose content is moved to them at the end."""
-    work = Path(tempfile.mkdtemp(prefix=".taidpt-", dir=target))
-    try:
-        yield work
-        for entry in sorted(work.iterdir()):
+    with TemporaryFolder(target, ".taidpt-") as work:
+        yield work.path
+        for entry in sorted(work.path.iterdir()):
             entry.rename(target / entry.name)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _models(manifest: Manifest, name: str, options: RepositoryOptions) -> dict[str, Config]:
