@@ -410,6 +410,10 @@ def archive_write_tags(folder: str, **options: Any) -> None:
     default="auto",
     help="Where to compute. auto: the fastest that works here; any other: that or fail.",
 )
+@click.option(
+    "--plan", is_flag=True, help="Give the server the bundle's TensorRT engines, not ONNX."
+)
+@click.option("--trust-engine", is_flag=True, help="Run engines that this machine did not build.")
 def export_triton(bundle: str, output: str, **options: Any) -> None:
     """Write a model repository of Triton Inference Server.
 

@@ -26,6 +26,7 @@ __all__ = [
     "EngineFile",
     "Machine",
     "choose_engine",
+    "fastest_engines",
     "fingerprint",
     "list_engines",
     "read_engines",
@@ -77,10 +78,31 @@ class EngineFile:
         """Whether it was built with a plugin library, and needs it to run."""
         return PLUGIN_KEY in self.key
 
+    @property
+    def is_hardware_compatible(self) -> bool:
+        """Whether it runs on other GPUs than the one that built it."""
+        return self._flag("hardware_compatible")
+
+    @property
+    def largest_batch(self) -> int:
+        """Frames in one run, at most.
+
+        Raises:
+            BundleError: the key names none.
+        """
+        sizes = self.key.integers("batch")
+        if len(sizes) != 3 or sizes[2] < 1:
+            self.key.fail("batch", "[least, usual, largest]")
+        return sizes[2]
+
     def faults(self, bundle: Bundle, machine: Machine) -> tuple[str, ...]:
         """The reasons why it may not run here; none if it may."""
         checks = (self._graph_fault(bundle), self._gpu_fault(machine), self._version_fault(machine))
         return tuple(fault for fault in checks if fault)
+
+    def is_stale(self, bundle: Bundle) -> bool:
+        """Whether it was built from another graph than the bundle's."""
+        return bool(self._graph_fault(bundle))
 
     def _graph_fault(self, bundle: Bundle) -> str:
         variant = f"model.{self.precision}.onnx"
@@ -90,9 +112,7 @@ class EngineFile:
 
     def _gpu_fault(self, machine: Machine) -> str:
         built, here = self.key.string("architecture"), machine.architecture
-        if built == here or (
-            self._flag("hardware_compatible") and _sm(here) >= _LEAST_COMPATIBLE_SM
-        ):
+        if built == here or (self.is_hardware_compatible and _sm(here) >= _LEAST_COMPATIBLE_SM):
             return ""
         return f"built for {built}, this machine has {here or 'no GPU'}"
 
@@ -139,6 +159,23 @@ def list_engines(bundle: Bundle, flavour: str | None = None) -> list[EngineFile]
     return [engine for engine in engines if flavour in (None, engine.flavour)]
 
 
+def fastest_engines(bundle: Bundle, flavour: str) -> dict[str, EngineFile]:
+    """The fastest engine of each GPU architecture, of those that were built from this graph.
+
+    Raises:
+        BundleError: an engine has a damaged key.
+    """
+    found: dict[str, EngineFile] = {}
+    for engine in sorted(list_engines(bundle, flavour), key=_slowness, reverse=True):
+        if not engine.is_stale(bundle):
+            found[engine.key.string("architecture")] = engine
+    return found
+
+
+def _slowness(engine: EngineFile) -> int:
+    return _PREFERENCE.index(engine.precision)
+
+
 def choose_engine(bundle: Bundle, machine: Machine, name: str | None = None) -> EngineFile:
     """The engine of this flavour that may run here; the fastest of several.
 
@@ -162,7 +199,7 @@ def choose_engine(bundle: Bundle, machine: Machine, name: str | None = None) -> 
     faults = {engine.name: engine.faults(bundle, machine) for engine in engines}
     fresh = [engine for engine in engines if not faults[engine.name]]
     if fresh:
-        return min(fresh, key=lambda engine: _PREFERENCE.index(engine.precision))
+        return min(fresh, key=_slowness)
     reasons = [f"{name} is stale: {', '.join(why)}" for name, why in faults.items()]
     reasons += [str(error) for key, error in damaged.items() if name in (None, key)]
     why = "; ".join(reasons) or f"the bundle has no {TITLES[machine.flavour]} engine"

@@ -1,6 +1,7 @@
 """A backend that is a model of a Triton Inference Server: `Tagger.load("triton://host:8001/street")`.
 
-Frames are resized and cropped here, so that a frame of any size is some 150 KB on the network.
+Frames are resized and cropped here, so that a frame of any size is some 150 KB on the network. A
+server on this machine takes and gives them in shared memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.storage.temporary_folder import TemporaryFolder
-from taidpt.runtime.triton_client.tensors import BANK, FACTS, FRAMES, manifest_id
+from taidpt.runtime.triton_client.call import infer, places
+from taidpt.runtime.triton_client.shared_memory import SharedMemory, is_local
+from taidpt.runtime.triton_client.tensors import (
+    BANK,
+    FACTS,
+    FRAMES,
+    largest_outputs,
+    manifest_id,
+)
 
 __all__ = ["SCHEME", "TritonBackend", "open_server"]
 
@@ -30,11 +39,14 @@ T = TypeVar("T")
 
 SCHEME = "triton://"
 _PORT = 8001  # of gRPC, as the server chooses it
+_NO_SHARING = "shared-memory=off"
 # A server that restarts answers again after some seconds: loading the model takes most of them.
 _PATIENCE_S, _FIRST_PAUSE_S = 20.0, 0.1
 # A tagger that is loaded has a person who waits for it, perhaps with a typing error.
 _LOAD_PATIENCE_S = 2.0
 _DOWN = ("StatusCode.UNAVAILABLE",)
+# In errors of a server that stops or loads a model, and of one that restarted and lost its regions.
+_PASSING = ("has no available versions", "shared memory region")
 # gRPC's own limit of 4 MB is one frame of 4K, or ten frames with their features.
 _MOST_BYTES = 1 << 30
 _HEADS = ("scores", "top_scores", "top_indices", "global_features", "patch_features")
@@ -52,17 +64,23 @@ class TritonBackend:
         self._bundle_id, self._most = "", 1
         self._bundle: Bundle | None = None
         self._folder: TemporaryFolder | None = None
+        self._shared: SharedMemory | None = None
         self._kept: tuple[BankInputs, bytes | None] | None = None
 
     @property
     def name(self) -> str:
         """The server, for logs."""
-        return f"Triton Inference Server, {self._address}/{self._model}"
+        memory = "" if self._shared is None else ", shared memory"
+        return f"Triton Inference Server, {self._address}/{self._model}{memory}"
 
     @property
     def device(self) -> str:
         """Not one of this machine's."""
         return "server"
+
+    def share_memory(self) -> None:
+        """Use shared memory from now on, if the server can map this machine's."""
+        self._shared = SharedMemory.open(self._client)
 
     def fetch_bundle(self) -> Bundle:
         """The model's bundle without its graph: manifest and bank in a temporary folder.
@@ -99,17 +117,22 @@ class TritonBackend:
         if not isinstance(frames, np.ndarray):
             raise InputError(f"{self.name}: takes frames in host memory; copy them first")
         data = self._bank_bytes(bank) if bank else None
+        manifest = self._own_bundle().manifest
+        tags = len(bank["scale"]) if bank else len(manifest.names)
+        each = largest_outputs(manifest, tags)
         starts = range(0, len(frames), self._most)
-        parts = [self._run(frames[start : start + self._most], data) for start in starts]
+        parts = [self._run(frames[start : start + self._most], data, each) for start in starts]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
 
-    def _run(self, frames: Any, bank: bytes | None) -> dict[str, Any]:
+    def _run(self, frames: Any, bank: bytes | None, each: Mapping[str, int]) -> dict[str, Any]:
         inputs: dict[str, Any] = {FRAMES: frames}
         if bank is not None:
             inputs[BANK] = np.full((len(frames), 1), bank, object)
-        found = self._infer(inputs, (*self._outputs, "bundle_id"))
+        sizes = {name: len(frames) * each[name] for name in self._outputs}
+        sizes[FRAMES] = frames.nbytes
+        found = self._infer(inputs, (*self._outputs, "bundle_id"), sizes)
         served = found.pop("bundle_id").reshape(-1)[0].decode()
         if served != self._bundle_id:
             raise BackendError(
@@ -119,6 +142,8 @@ class TritonBackend:
 
     def close(self) -> None:
         """Close the connection."""
+        if self._shared is not None:
+            self._shared.close()
         self._client.close()
         if self._folder is not None:
             self._folder.close()
@@ -131,31 +156,46 @@ class TritonBackend:
         return kept[1]
 
     def _as_file(self, bank: BankInputs) -> bytes | None:
-        assert self._bundle is not None
-        own = self._bundle.bank
+        own = self._own_bundle().bank
         if all(np.array_equal(rows, getattr(own, name)) for name, rows in bank.items()):
             return None
         arrays: dict[str, Any] = dict(bank)
         names = tuple(map(str, range(len(bank["scale"]))))  # the server needs none
-        model = {"model": self._bundle.manifest.model.to_json()}
-        path = self._bundle.path / "sent.bank"
+        model = {"model": self._own_bundle().manifest.model.to_json()}
+        path = self._own_bundle().path / "sent.bank"
         ClassBank(names, **arrays, metadata=model).save(path)
         return path.read_bytes()
 
-    def _infer(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
-        from tritonclient import grpc
+    def _own_bundle(self) -> Bundle:
+        if self._bundle is None:
+            raise RuntimeError("fetch_bundle comes first")
+        return self._bundle
 
-        tensors = []
-        for name, array in inputs.items():
-            kind = "BYTES" if array.dtype == object else "UINT8"
-            tensors.append(grpc.InferInput(name, list(array.shape), kind))
-            tensors[-1].set_data_from_numpy(np.ascontiguousarray(array))
-        asked = [grpc.InferRequestedOutput(name) for name in outputs]
-        answer = self._patiently(lambda: self._client.infer(self._model, tensors, outputs=asked))
-        return {name: answer.as_numpy(name) for name in outputs}
+    def _infer(
+        self,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str],
+        sizes: Mapping[str, int] | None = None,
+    ) -> dict[str, Any]:
+        """Call the model; `sizes` are the largest of tensors that memory can be shared for."""
+
+        def call() -> dict[str, Any]:
+            shared = self._shared
+            if shared is None or not sizes:
+                return infer(self._client, self._model, inputs, outputs, None)
+            place, end = places(sizes)
+            try:
+                with shared.region(end) as region:
+                    return infer(self._client, self._model, inputs, outputs, (region, place))
+            except OSError:  # this machine has no more memory to share
+                shared.close()
+                self._shared = None
+                return infer(self._client, self._model, inputs, outputs, None)
+
+        return self._patiently(call)
 
     def _patiently(self, call: Callable[[], T], patience_s: float | None = None) -> T:
-        """Call, and again while the server is down, for 20 seconds or as long as is given."""
+        """Call, and again while the server is down or starts, for 20 seconds or as is given."""
         from tritonclient.utils import InferenceServerException
 
         until, pause_s = time.monotonic() + (patience_s or _PATIENCE_S), _FIRST_PAUSE_S
@@ -164,7 +204,8 @@ class TritonBackend:
                 return call()
             except InferenceServerException as error:
                 down = error.status() in _DOWN
-                if not down or time.monotonic() + pause_s > until:
+                again = down or any(text in str(error.message()) for text in _PASSING)
+                if not again or time.monotonic() + pause_s > until:
                     raise self._as_ours(error, down) from None
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 2.0)
@@ -189,7 +230,8 @@ def open_server(
     """Connect to a model, and fetch its manifest and bank.
 
     Args:
-        url: `triton://host[:port]/model`; the port is that of gRPC, 8001 if it is left out.
+        url: `triton://host[:port]/model`; the port is that of gRPC, 8001 if it is left out. A
+            server on this machine shares memory, unless `?shared-memory=off` is added.
         options: the defaults; the server's repository says where it computes.
     Raises:
         InputError: the URL is not of this form, a device is asked for, or the server has no such
@@ -202,7 +244,7 @@ def open_server(
             f"{url}: device, providers, threads and trust_engine are the server's: "
             "`taidpt export triton` writes them"
         )
-    address, model = _parse(url)
+    address, model, share = _parse(url)
     with optional_packages("a Triton Inference Server", "fleet"):
         from tritonclient import grpc
 
@@ -211,21 +253,25 @@ def open_server(
     backend = TritonBackend(client, address, model)
     try:
         bundle = backend.fetch_bundle()
+        if share and is_local(urlsplit(url).hostname or ""):
+            backend.share_memory()
     except BaseException:
         backend.close()
         raise
     return bundle, backend, Device("server", backend.name, {})
 
 
-def _parse(url: str) -> tuple[str, str]:
+def _parse(url: str) -> tuple[str, str, bool]:
+    """Address, model, and whether memory may be shared."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _PORT
     except ValueError:
         host, port = None, _PORT
     model = parts.path.strip("/") if host else ""
-    if not host or not model or "/" in model or parts.query:
+    if not host or not model or "/" in model or parts.query not in ("", _NO_SHARING):
         raise InputError(
             f"{url}: expected triton://HOST[:PORT]/MODEL, such as triton://gpu1/street"
         )
-    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), model
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return address, model, not parts.query

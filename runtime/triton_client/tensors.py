@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 from taidpt.runtime.bundle.manifest import Manifest
 
-__all__ = ["BANK", "BUNDLE", "FACTS", "FRAMES", "TAGS", "graph_outputs", "manifest_id"]
+__all__ = [
+    "BANK",
+    "BUNDLE",
+    "FACTS",
+    "FRAMES",
+    "TAGS",
+    "graph_outputs",
+    "largest_outputs",
+    "manifest_id",
+]
 
 FRAMES, BANK = "frames", "bank"
 # The bundle's folder beside model.py.
@@ -26,6 +36,15 @@ def graph_outputs(manifest: Manifest) -> dict[str, tuple[str, list[int]]]:
         "top_indices": ("TYPE_INT64", [-1]),
     }
     return {name: kinds.get(name, scores) for name in ("scores", *manifest.graph.outputs)}
+
+
+def largest_outputs(manifest: Manifest, tags: int) -> dict[str, int]:
+    """Bytes of each output for one frame and a number of tags, at most."""
+    return {
+        name: (8 if kind == "TYPE_INT64" else 4)
+        * math.prod(tags if size == -1 else size for size in shape)
+        for name, (kind, shape) in graph_outputs(manifest).items()
+    }
 
 
 def manifest_id(manifest: bytes) -> str:

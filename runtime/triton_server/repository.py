@@ -1,7 +1,7 @@
 """Writes a bundle as a model repository of Triton Inference Server.
 
 models/street/            frames of any size to tags, by the torch-free runtime (Python backend)
-models/street_graph/      the graph alone, in the ONNX Runtime backend
+models/street_graph/      the graph alone, in the ONNX Runtime backend or as TensorRT plans
 models/street_prepare/    frames to the graph's input
 models/street_finish/     scores to tags
 models/street_ensemble/   prepare, graph and finish in one call
@@ -11,6 +11,7 @@ models/street-kserve.yaml an InferenceService of KServe for these models
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from taidpt.runtime.printable import printable
 from taidpt.runtime.storage.temporary_folder import TemporaryFolder
 from taidpt.runtime.triton_client.tensors import BANK, BUNDLE, FACTS, FRAMES, TAGS, graph_outputs
 from taidpt.runtime.triton_server.config_text import Name, message
+from taidpt.runtime.triton_server.plans import Plans, choose_plans
 
 __all__ = ["RepositoryOptions", "write_repository"]
 
@@ -54,12 +56,16 @@ class RepositoryOptions:
         batch: frames in one run, at most.
         instances: copies of each model, a GPU, or on the CPU where there is none.
         device: of the Python model, as for `Tagger.load`.
+        plan: whether the graph alone is the bundle's TensorRT engines, not ONNX.
+        trust_engine: whether engines that this machine did not build may be taken.
     """
 
     name: str | None = None
     batch: int = 8
     instances: int = 1
     device: str = "auto"
+    plan: bool = False
+    trust_engine: bool = False
 
 
 def write_repository(path: str, output: str, options: RepositoryOptions | None = None) -> str:
@@ -74,6 +80,7 @@ def write_repository(path: str, output: str, options: RepositoryOptions | None =
         InputError: a model of this name is there, the name or the bundle cannot be used, or the
             repository cannot be written; nothing is left half-written.
         BundleError: the bundle is damaged.
+        BackendError: an engine is not trusted.
     """
     options = options or RepositoryOptions()
     bundle = Bundle.load(path).require_whole()
@@ -82,7 +89,8 @@ def write_repository(path: str, output: str, options: RepositoryOptions | None =
         raise InputError(f"{name!r} is no name of a model; give letters, digits, _ and - by --name")
     if len(bundle.manifest.input.frame_shape) != 3:
         raise InputError(f"{path}: takes NV12 frames, and a server takes RGB; export it for RGB")
-    models = _models(bundle.manifest, name, options)
+    plans = choose_plans(bundle, options.trust_engine) if options.plan else None
+    models = _models(bundle.manifest, name, options, plans)
     target = Path(output)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -93,8 +101,8 @@ def write_repository(path: str, output: str, options: RepositoryOptions | None =
                 )
         with _put_whole(target) as work:
             for model, config in models.items():
-                _write_model(work / model, config, bundle)
-            text = _kserve(name, target, options)
+                _write_model(work / model, config, bundle, plans)
+            text = _kserve(name, target)
             (work / f"{name}-kserve.yaml").write_text(text, "utf-8")
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {error.strerror}") from None
@@ -112,14 +120,25 @@ def _put_whole(target: Path) -> Iterator[Path]:
             entry.rename(target / entry.name)
 
 
-def _models(manifest: Manifest, name: str, options: RepositoryOptions) -> dict[str, Config]:
+def _models(
+    manifest: Manifest, name: str, options: RepositoryOptions, plans: Plans | None
+) -> dict[str, Config]:
     """The tagger, and for a constant bank the ensemble.
 
     The server batches every input, and a bank that is an input of the graph has no batch.
+
+    Raises:
+        InputError: plans are wanted, and the graph stays in the tagger.
     """
+    if plans is not None:
+        if manifest.graph.bank == "input":
+            raise InputError(
+                f"{name}: a server has no plan of a graph whose bank is an input; leave --plan out"
+            )
+        options = dataclasses.replace(options, batch=min(options.batch, plans.batch))
     models = {name: _tagger_config(name, manifest, options)}
     if manifest.graph.bank != "input":
-        models[f"{name}_graph"] = _graph_config(f"{name}_graph", manifest, options)
+        models[f"{name}_graph"] = _graph_config(f"{name}_graph", manifest, options, plans)
         models[f"{name}_prepare"] = _prepare_config(f"{name}_prepare", manifest, options)
         models[f"{name}_finish"] = _finish_config(f"{name}_finish", manifest, options)
         models[f"{name}_ensemble"] = _ensemble_config(name, manifest, options)
@@ -145,10 +164,13 @@ def _tagger_config(name: str, manifest: Manifest, options: RepositoryOptions) ->
     }
 
 
-def _graph_config(name: str, manifest: Manifest, options: RepositoryOptions) -> Config:
+def _graph_config(
+    name: str, manifest: Manifest, options: RepositoryOptions, plans: Plans | None
+) -> Config:
     return {
         "name": name,
-        "platform": "onnxruntime_onnx",
+        "platform": "onnxruntime_onnx" if plans is None else "tensorrt_plan",
+        **({} if plans is None else plans.config),
         "max_batch_size": options.batch,
         "input": [_tensor(FRAMES, "TYPE_UINT8", list(manifest.input.frame_shape))],
         "output": [
@@ -156,7 +178,7 @@ def _graph_config(name: str, manifest: Manifest, options: RepositoryOptions) -> 
             for output, kind in graph_outputs(manifest).items()
             if output in manifest.graph.outputs
         ],
-        **_batching(options),
+        **_batching(options, "KIND_AUTO" if plans is None else "KIND_GPU"),
         **_warmup(FRAMES, manifest),
     }
 
@@ -229,10 +251,10 @@ def _tensor(name: str, kind: str, dims: list[int]) -> dict[str, Any]:
     return {"name": name, "data_type": Name(kind), "dims": dims}
 
 
-def _batching(options: RepositoryOptions) -> Config:
+def _batching(options: RepositoryOptions, kind: str = "KIND_AUTO") -> Config:
     return {
         "dynamic_batching": {"max_queue_delay_microseconds": _QUEUE_US},
-        "instance_group": [{"count": options.instances, "kind": Name("KIND_AUTO")}],
+        "instance_group": [{"count": options.instances, "kind": Name(kind)}],
     }
 
 
@@ -251,15 +273,16 @@ def _warmup(frames: str, manifest: Manifest) -> Config:
     return {"model_warmup": [sample]}
 
 
-def _write_model(folder: Path, config: Config, bundle: Bundle) -> None:
+def _write_model(folder: Path, config: Config, bundle: Bundle, plans: Plans | None) -> None:
     version = folder / "1"
     version.mkdir(parents=True)
     (folder / "config.pbtxt").write_text(message(config) + "\n", "utf-8")
     if config.get("platform") == "ensemble":
         return
     if "platform" in config:
-        for name in _graph_files(bundle):
-            _link(bundle.path / name, version / name)
+        graph = {name: bundle.path / name for name in _graph_files(bundle)}
+        for name, source in (graph if plans is None else plans.files).items():
+            _link(source, version / name)
         return
     (version / "model.py").write_text(_MODEL_PY, "utf-8")
     for name in (MANIFEST_FILE, *bundle.manifest.files):
@@ -284,27 +307,39 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _kserve(name: str, target: Path, options: RepositoryOptions) -> str:
+def _kserve(name: str, target: Path) -> str:
+    """An InferenceService for KServe's runtime of Triton, which brings the server's arguments."""
+    service = re.sub("[^a-z0-9-]", "-", name.lower()).strip("-")
+    service = service if service[0].isalpha() else f"model-{service}"
     return f"""\
-# Put {target.name}/ where the cluster reads models; `image` has Triton and taidpt.
+# Put {target.name}/ where the cluster reads models; `image` is Triton with `pip install taidpt`.
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: {re.sub("[^a-z0-9-]", "-", name.lower()).strip("-")}
+  name: {service}
 spec:
   predictor:
     model:
       modelFormat:
         name: triton
-      protocolVersion: v2
+      protocolVersion: grpc-v2
       storageUri: pvc://models/{target.name}
       image: REGISTRY/triton-taidpt:24.10
-      args:
-        - tritonserver
-        - --model-repository=/mnt/models
-        - --grpc-port=8001
+      ports:
+        - containerPort: 9000
+          name: h2c
+          protocol: TCP
       resources:
         limits:
           cpu: "4"
           memory: 8Gi
+      volumeMounts:
+        - mountPath: /dev/shm
+          name: shm
+    volumes:
+      # Python models exchange frames with the server here; a container has 64 MB by default
+      - name: shm
+        emptyDir:
+          medium: Memory
+          sizeLimit: 1Gi
 """

@@ -49,6 +49,9 @@ NOT_RUN = {
     r"taidpt adapt ": "learns from a scene; tests/runtime/adapt runs it on a small one",
     r"taidpt archive .*--ray auto": "no cluster; TAIDPT_RAY=1 pytest tests/runtime/archive has one",
     r"tritonserver ": "no server on the path; tests/runtime/triton_server starts a real one",
+    r"g\+\+ .*deepstream|gst-launch-1.0 .*nvinfer": "no DeepStream here; tests/export/deepstream "
+    "compiles and calls the parser",
+    r"export GST_PLUGIN_PATH|gst-launch-1.0 .*taidpt_tagger": "run by tests/examples",
     r"taidpt serve|curl |\(umask": "serves until it is stopped; tests/runtime/serve asks a running "
     "server",
     r"accelerate launch": "several processes; tests/taidpt/tuning runs them",

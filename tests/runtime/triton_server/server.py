@@ -76,6 +76,8 @@ def serving(models: Path, folder: Path, port: int | None = None) -> Iterator[Ser
     program.chmod(0o755)
     command = [program, "--model-repository", models, "--backend-directory", backends]
     command += ["--http-address", "127.0.0.1", "--grpc-address", "127.0.0.1"]
+    # explicit: a test may replace a model without another start, which takes seconds
+    command += ["--model-control-mode", "explicit", "--load-model", "*"]
     command += ["--http-port", str(http), "--grpc-port", str(grpc), "--allow-metrics", "false"]
     environment = {
         **{key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
