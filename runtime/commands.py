@@ -411,6 +411,9 @@ def archive_write_tags(folder: str, **options: Any) -> None:
     help="Where to compute. auto: the fastest that works here; any other: that or fail.",
 )
 @click.option(
+    "--threads", type=_AT_LEAST_ONE, show_default="chosen by the backend", help="CPU threads."
+)
+@click.option(
     "--plan", is_flag=True, help="Give the server the bundle's TensorRT engines, not ONNX."
 )
 @click.option("--trust-engine", is_flag=True, help="Run engines that this machine did not build.")

@@ -55,7 +55,7 @@ class RepositoryOptions:
         name: the model's name; None: the bundle's.
         batch: frames in one run, at most.
         instances: copies of each model, a GPU, or on the CPU where there is none.
-        device: of the Python model, as for `Tagger.load`.
+        device, threads: of the Python model, as for `Tagger.load`.
         plan: whether the graph alone is the bundle's TensorRT engines, not ONNX.
         trust_engine: whether engines that this machine did not build may be taken.
     """
@@ -64,6 +64,7 @@ class RepositoryOptions:
     batch: int = 8
     instances: int = 1
     device: str = "auto"
+    threads: int | None = None
     plan: bool = False
     trust_engine: bool = False
 
@@ -159,7 +160,7 @@ def _tagger_config(name: str, manifest: Manifest, options: RepositoryOptions) ->
         "input": [_tensor(FRAMES, "TYPE_UINT8", [-1, -1, 3]), bank],
         "output": [_tensor(output, *kind) for output, kind in outputs.items()],
         **_batching(options),
-        **_parameters("TaggerModel", device=options.device),
+        **_parameters("TaggerModel", device=options.device, threads=str(options.threads or 0)),
         **_warmup(FRAMES, manifest),
     }
 
