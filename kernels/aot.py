@@ -1,4 +1,4 @@
-"""Compile the forward kernel ahead of time, for every architecture, on a machine without a GPU.
+"""Compile the kernels ahead of time, for every architecture, on a machine without a GPU.
 
     python -m taidpt.kernels.aot -o build/aot
 

@@ -1,4 +1,4 @@
-"""Compile the forward kernel's variants for one architecture; run by aot.py, one process each."""
+"""Compile the kernels of both read-outs for one architecture; run by aot.py, one process each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 __all__ = ["FALLBACK_ARCHITECTURE", "KINDS", "PARAMETERS", "PTX_VERSION", "compile_target"]
 
-# What every variant takes, in order. Two pointers that Triton keeps for itself follow (null).
-PARAMETERS = {
+# What the kernels take, in order. Two pointers that Triton keeps for itself follow (null).
+_FORWARD = {
     "x_ptr": "pointer",
     "bank_ptr": "pointer",
     "value_ptr": "pointer",
@@ -29,8 +29,21 @@ PARAMETERS = {
     "D": "i32",
     "temperature": "fp32",
 }
+_ROWS = {"x_ptr": "pointer", "bank_ptr": "pointer"}
+_STATE = {"inverse_ptr": "*fp32", "total_ptr": "*fp32"}
+_STRIDES = {"stride_image": "i32", "stride_patch": "i32", "stride_bank": "i32"}
+_SIZES = {"P": "i32", "C": "i32", "D": "i32", "temperature": "fp32"}
+_BEST = {"mask_ptr": "*u8", **_STATE, "out_ptr": "*fp32", **_STRIDES, "use_mask": "i32"}
 # "wide" and "narrow" want D a multiple of 64, packed rows on 16-byte addresses, and no values.
-KINDS = ("wide", "narrow", "general")
+# "totals" and "best" are the second read-out's two kernels, for any D and addresses.
+PARAMETERS = {
+    "wide": _FORWARD,
+    "narrow": _FORWARD,
+    "general": _FORWARD,
+    "totals": {**_ROWS, **_STATE, **_STRIDES, **_SIZES},
+    "best": {**_ROWS, **_BEST, **_SIZES},
+}
+KINDS = tuple(PARAMETERS)
 _ALIGNED = ("x_ptr", "bank_ptr", "stride_image", "stride_patch", "stride_bank", "D")
 TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 # The first architecture whose tensor cores multiply bf16.
@@ -64,25 +77,36 @@ def compile_target(target: str, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+class _Recipe(NamedTuple):
+    """A kernel with everything that is fixed at compile time.
+
+    `block` and `images` say how many rows (classes, of "totals" patches) and images a block takes.
+    """
+
+    kernel: Any
+    constants: dict[str, Any]
+    block: int
+    images: int
+    warps: int
+    stages: int
+
+
 def _compile(variant: _Variant, folder: Path) -> dict[str, Any]:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from taidpt.kernels.local_similarity.tiles import ahead_of_time
-    from taidpt.kernels.local_similarity.triton_forward import forward_kernel
-
-    tiles = ahead_of_time(variant.architecture, 4 if variant.dtype == "f32" else 2, variant.kind)
-    names = list(inspect.signature(forward_kernel.fn).parameters)
-    constants = _constants(variant, tiles)
-    signature = {name: _signature(name, variant.dtype, constants) for name in names}
-    aligned = () if variant.kind == "general" else _ALIGNED
+    is_competing = variant.kind in ("totals", "best")
+    recipe = _competing_recipe(variant) if is_competing else _forward_recipe(variant)
+    names = list(inspect.signature(recipe.kernel.fn).parameters)
+    signature = {name: _signature(name, variant, recipe.constants) for name in names}
+    aligned = _ALIGNED if variant.kind in ("wide", "narrow") else ()
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    indexed = {(names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(forward_kernel, signature, indexed, attributes)
+    indexed = {(names.index(name),): value for name, value in recipe.constants.items()}
+    source = ASTSource(recipe.kernel, signature, indexed, attributes)
     options: dict[str, Any] = {
-        "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
+        "num_warps": recipe.warps,
+        "num_stages": recipe.stages,
         "enable_fp_fusion": True,
     }
     if variant.ptx:
@@ -103,23 +127,22 @@ def _compile(variant: _Variant, folder: Path) -> dict[str, Any]:
         "file": f"{variant.stem}.{suffix}",
         "bytes": len(data),
         "entry": compiled.metadata.name,
-        "threads": 32 * tiles.warps,
+        "threads": 32 * recipe.warps,
         "shared_bytes": compiled.metadata.shared,
-        "block_c": tiles.block_c,
-        "images": tiles.images,
+        "block": recipe.block,
+        "images": recipe.images,
         "parameters": _parameter_count(ptx, compiled.metadata.name),
     }
 
 
-def _constants(variant: _Variant, tiles: Any) -> dict[str, Any]:
-    """Everything that is fixed at compile time: no epilogue, one split, a mask by its flag."""
-    import triton.language as tl
+def _forward_recipe(variant: _Variant) -> _Recipe:
+    """No epilogue, one split, a mask by its flag."""
+    from taidpt.kernels.local_similarity.tiles import ahead_of_time, reads_again
+    from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 
-    from taidpt.kernels.local_similarity.tiles import reads_again
-
+    tiles = ahead_of_time(variant.architecture, 4 if variant.dtype == "f32" else 2, variant.kind)
     left_out = ("inverse", "log_sum", "best", "part", "global", "scale", "bias")
-    precision = "tf32x3" if variant.dtype == "f32" and variant.architecture >= 80 else "ieee"
-    return {
+    constants = {
         **{f"{name}_ptr": None for name in left_out},
         "merge_weight": 1.0,
         "IMAGES": tiles.images,
@@ -137,16 +160,47 @@ def _constants(variant: _Variant, tiles: Any) -> dict[str, Any]:
         "FUSE_LENGTH": tiles.fuse_length,
         "READ_AGAIN": reads_again(variant.architecture, tiles),
         "JOINED_SUMS": True,
+        **_products(variant),
+    }
+    return _Recipe(
+        forward_kernel, constants, tiles.block_c, tiles.images, tiles.warps, tiles.stages
+    )
+
+
+def _competing_recipe(variant: _Variant) -> _Recipe:
+    """A kernel of the second read-out in its usual blocks; an image a block."""
+    from taidpt.kernels.local_similarity import triton_competing
+
+    blocks = triton_competing.Blocks()
+    constants = {
+        "BLOCK_C": blocks.classes,
+        "BLOCK_P": blocks.patches,
+        "BLOCK_D": blocks.dim,
+        "EVEN_D": False,
+        **_products(variant),
+    }
+    if variant.kind == "totals":
+        kernel, rows = triton_competing.patch_total_kernel, blocks.patches
+    else:
+        kernel, rows = triton_competing.best_patch_kernel, blocks.classes
+    return _Recipe(kernel, constants, rows, 1, blocks.warps, blocks.stages)
+
+
+def _products(variant: _Variant) -> dict[str, Any]:
+    import triton.language as tl
+
+    tf32 = variant.dtype == "f32" and variant.architecture >= 80
+    return {
         "DTYPE": {"f32": tl.float32, "f16": tl.float16, "bf16": tl.bfloat16}[variant.dtype],
-        "PRECISION": precision,
+        "PRECISION": "tf32x3" if tf32 else "ieee",
     }
 
 
-def _signature(name: str, dtype: str, constants: dict[str, Any]) -> str:
+def _signature(name: str, variant: _Variant, constants: dict[str, Any]) -> str:
     if name in constants:
         return "constexpr"
-    declared = PARAMETERS[name]
-    return f"*{TYPES[dtype]}" if declared == "pointer" else declared
+    declared = PARAMETERS[variant.kind][name]
+    return f"*{TYPES[variant.dtype]}" if declared == "pointer" else declared
 
 
 def _parameter_count(ptx: str, entry: str) -> int:

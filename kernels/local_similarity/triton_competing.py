@@ -1,9 +1,9 @@
 """The second read-out in Triton: two kernels and their launch.
 
-The first walks the classes of each patch and keeps the log of their softmax's denominator, the
-second walks the patches of each class and keeps the largest share. Each multiplies all patches with
-all classes once; `[B, P, C]` is never written. Compiled for GPUs, checked in the interpreter, not
-run on a GPU.
+The first measures each patch, walks the classes and keeps the log of their softmax's denominator,
+the second walks the patches of each class and keeps the largest share. Each multiplies all patches
+with all classes once; `[B, P, C]` is never written. The ahead-of-time compiler takes both kernels
+too. Compiled for GPUs, checked in the interpreter, not run on a GPU.
 """
 
 # A kernel's arguments have Triton's types, which Python annotations do not name.
@@ -21,13 +21,12 @@ from taidpt.kernels.local_similarity.inputs import Inputs
 from taidpt.kernels.local_similarity.triton_operands import (
     architecture_of,
     element_type,
-    inverse_lengths,
     kernel_type,
     launch,
     on_device_of,
     precision,
 )
-from taidpt.kernels.local_similarity.triton_tile import LOG2_E, dot_tile
+from taidpt.kernels.local_similarity.triton_tile import FLOOR_SQUARED, LOG2_E, dot_tile
 
 __all__ = ["Blocks", "best_patch_kernel", "launch_competing", "patch_total_kernel"]
 
@@ -75,6 +74,18 @@ def _logits(
     return products * (inverse * (temperature * LOG2_E))[None, :]
 
 
+@triton.jit
+def _inverse_lengths(x_rows, D, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr):
+    """1 / max(|x|, floor) of a block's patches, [BLOCK_P]."""
+    squares = tl.zeros((BLOCK_P,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        column = start + tl.arange(0, BLOCK_D)
+        inside = (column < D)[None, :]
+        x = tl.load(x_rows[:, None] + column[None, :], mask=inside, other=0.0).to(tl.float32)
+        squares += tl.sum(x * x, axis=1)
+    return 1.0 / tl.sqrt(tl.maximum(squares, FLOOR_SQUARED))
+
+
 @triton.jit(do_not_specialize=["P", "C", "temperature"])
 def patch_total_kernel(
     x_ptr,
@@ -95,12 +106,13 @@ def patch_total_kernel(
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """log2 of the sum over classes of 2^logit, [B, P]; grid (patch blocks, B)."""
+    """1 / |x| and log2 of the sum over classes of 2^logit, each [B, P]; grid (patch blocks, B)."""
     image = tl.program_id(1).to(tl.int64)
     lane = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     patch = tl.minimum(lane, P - 1)
     x_rows = x_ptr + image * stride_image + patch * stride_patch
-    inverse = tl.load(inverse_ptr + image * P + patch)
+    inverse = _inverse_lengths(x_rows, D, BLOCK_P, BLOCK_D)
+    tl.store(inverse_ptr + image * P + lane, inverse, mask=lane < P)
     peak = tl.full((BLOCK_P,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_P,), tl.float32)
     for first in range(0, C, BLOCK_C):
@@ -127,7 +139,7 @@ def patch_total_kernel(
     tl.store(total_ptr + image * P + lane, peak + tl.log2(total), mask=lane < P)
 
 
-@triton.jit(do_not_specialize=["P", "C", "temperature"])
+@triton.jit(do_not_specialize=["use_mask", "P", "C", "temperature"])
 def best_patch_kernel(
     x_ptr,
     bank_ptr,
@@ -138,6 +150,7 @@ def best_patch_kernel(
     stride_image,
     stride_patch,
     stride_bank,
+    use_mask,
     P,
     C,
     D,
@@ -173,7 +186,9 @@ def best_patch_kernel(
         share = logits - tl.load(total_ptr + image * P + patch)[None, :]
         seen = lane < P
         if mask_ptr is not None:
-            seen = seen & (tl.load(mask_ptr + image * P + patch) != 0)
+            # use_mask is 0 or 1: one compiled kernel serves calls with a mask and without
+            inside = lane < P * use_mask
+            seen = seen & (tl.load(mask_ptr + image * P + lane, mask=inside, other=1) != 0)
         best = tl.maximum(best, tl.max(tl.where(seen[None, :], share, float("-inf")), axis=1))
     tl.store(out_ptr + image * C + row, tl.exp2(best), mask=row < C)
 
@@ -187,7 +202,8 @@ def launch_competing(operands: Inputs, blocks: Blocks | None = None) -> torch.Te
         return result
     blocks = blocks or Blocks()
     dtype = element_type(patches, bank)
-    sizes = (patches.stride(0), patches.stride(1), bank.stride(0), P, C, D, temperature)
+    strides = patches.stride(0), patches.stride(1), bank.stride(0)
+    sizes = P, C, D, temperature
     constants = {
         "BLOCK_C": blocks.classes,
         "BLOCK_P": blocks.patches,
@@ -199,11 +215,10 @@ def launch_competing(operands: Inputs, blocks: Blocks | None = None) -> torch.Te
         "num_stages": blocks.stages,
     }
     with on_device_of(patches):
-        inverse = inverse_lengths(patches)
-        total = torch.empty_like(inverse)
+        state = patches.new_empty((2, B, P), dtype=torch.float32)  # 1 / |x|, log2 of the totals
         grid = (triton.cdiv(P, blocks.patches), B)
-        launch(patch_total_kernel, grid, patches, bank, inverse, total, *sizes, **constants)
+        launch(patch_total_kernel, grid, patches, bank, *state, *strides, *sizes, **constants)
         grid = (triton.cdiv(C, blocks.classes), B)
-        rows = (patches, bank, mask, inverse, total, result)
-        launch(best_patch_kernel, grid, *rows, *sizes, **constants)
+        rows = (patches, bank, mask, *state, result, *strides)
+        launch(best_patch_kernel, grid, *rows, int(mask is not None), *sizes, **constants)
     return result

@@ -100,6 +100,46 @@ void check_values(Problem const &p, bool masked, bool valued) {
   expect(largest <= kTolerance, "similarities equal the definition");
 }
 
+double log_total(Problem const &p, int b, int i) {
+  float const *x = &p.x[size_t((b * p.P + i) * p.D)];
+  double const length = std::max(std::sqrt(dot(x, x, p.D)), 1e-12);
+  double total = 0;
+  for (int c = 0; c < p.C; ++c) {
+    total += std::exp(p.temperature * dot(x, &p.t[size_t(c * p.D)], p.D) / length);
+  }
+  return std::log(total);
+}
+
+double defined_share(Problem const &p, int b, int c, bool masked) {
+  double best = 0;
+  for (int i = 0; i < p.P; ++i) {
+    if (masked && p.mask[size_t(b * p.P + i)] == 0) continue;
+    float const *x = &p.x[size_t((b * p.P + i) * p.D)];
+    double const length = std::max(std::sqrt(dot(x, x, p.D)), 1e-12);
+    double const logit = p.temperature * dot(x, &p.t[size_t(c * p.D)], p.D) / length;
+    best = std::max(best, std::exp(logit - log_total(p, b, i)));
+  }
+  return best;
+}
+
+void check_shares(Problem const &p, bool masked) {
+  std::vector<float> out(size_t(p.B * p.C), std::nanf(""));
+  taidpt_local_similarity_args args = arguments(p, out);
+  if (masked) args.mask = p.mask.data();
+  expect(taidpt_competing_workspace(&args) == 0, "a CPU needs no workspace");
+  expect(taidpt_competing_similarity(&args, nullptr) == TAIDPT_OK, "a valid call succeeds");
+  double largest = 0;
+  for (int b = 0; b < p.B; ++b) {
+    for (int c = 0; c < p.C; ++c) {
+      double const error = std::fabs(out[size_t(b * p.C + c)] - defined_share(p, b, c, masked));
+      largest = std::isnan(error) ? 1.0 : std::max(largest, error);
+    }
+  }
+  std::printf("B %d P %d C %d D %d mask %d shares: largest error %.1e\n", p.B, p.P, p.C, p.D,
+              masked, largest);
+  expect(largest <= kTolerance, "shares equal the definition");
+}
+
 void check_refusals() {
   Problem const p = make(1, 3, 5, 8);
   std::vector<float> out(5, 7.0f);
@@ -121,6 +161,9 @@ int main() {
     for (bool masked : {false, true}) {
       for (bool valued : {false, true}) check_values(p, masked, valued);
     }
+  }
+  for (Problem const &p : {make(1, 1, 1, 1), make(2, 20, 30, 64)}) {
+    for (bool masked : {false, true}) check_shares(p, masked);
   }
   check_refusals();
   return failures == 0 ? 0 : 1;

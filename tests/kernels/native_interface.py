@@ -30,5 +30,8 @@ class Arguments(ctypes.Structure):
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The same library, told of its functions' types."""
     library.taidpt_local_similarity.argtypes = [ctypes.POINTER(Arguments)]
+    library.taidpt_competing_similarity.argtypes = [ctypes.POINTER(Arguments), ctypes.c_void_p]
+    library.taidpt_competing_workspace.argtypes = [ctypes.POINTER(Arguments)]
+    library.taidpt_competing_workspace.restype = ctypes.c_size_t
     library.taidpt_last_error.restype = ctypes.c_char_p
     return library

@@ -39,6 +39,8 @@ PluginTensorDesc tensor_of(DataType type, std::vector<int32_t> const &sizes) {
 }
 
 struct Driven {
+  std::string name;
+  std::vector<char> workspace;
   IPluginV3 *plugin = nullptr;
   IPluginV3OneRuntime *runtime = nullptr;
   std::vector<PluginTensorDesc> inputs;
@@ -56,7 +58,7 @@ bool fail(std::string const &what) {
 }
 
 // What the builder asks, and the answers that an engine needs.
-bool configure(IPluginV3 *plugin, Driven const &driven) {
+bool configure(IPluginV3 *plugin, Driven &driven) {
   auto *build = capability_of<IPluginV3OneBuild>(plugin, PluginCapabilityType::kBUILD);
   if (build == nullptr) return fail("no build capability");
   const int32_t count = static_cast<int32_t>(driven.inputs.size());
@@ -80,6 +82,8 @@ bool configure(IPluginV3 *plugin, Driven const &driven) {
       type != driven.output.type) {
     return fail("getOutputDataTypes");
   }
+  driven.workspace.resize(
+      build->getWorkspaceSize(tensors.data(), count, &tensors[driven.inputs.size()], 1));
   return true;
 }
 
@@ -91,8 +95,12 @@ bool open(Driven &driven, void *library, float temperature) {
   finder(&logger);
   int32_t count = 0;
   auto *const *all = creators(count);
-  if (count != 1) return fail("expected one creator");
-  auto *creator = static_cast<IPluginCreatorV3One *>(all[0]);
+  IPluginCreatorV3One *creator = nullptr;
+  for (int32_t i = 0; i < count; ++i) {
+    auto *each = static_cast<IPluginCreatorV3One *>(all[i]);
+    if (driven.name == each->getPluginName()) creator = each;
+  }
+  if (creator == nullptr) return fail("no creator of " + driven.name);
   PluginField field("temperature", &temperature, PluginFieldType::kFLOAT32, 1);
   PluginFieldCollection fields{1, &field};
   IPluginV3 *built = creator->createPlugin("node", &fields, TensorRTPhase::kBUILD);
@@ -122,8 +130,8 @@ bool open(Driven &driven, void *library, float temperature) {
 extern "C" {
 
 // sizes: B, P, C, D. Null where something went wrong; see driven_error.
-void *driven_open(char const *path, float temperature, int32_t half, int32_t valued, int32_t masked,
-                  int32_t const *sizes) {
+void *driven_open(char const *path, char const *name, float temperature, int32_t half, int32_t valued,
+                  int32_t masked, int32_t const *sizes) {
   last_error.clear();
   void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
   if (library == nullptr) {
@@ -131,11 +139,13 @@ void *driven_open(char const *path, float temperature, int32_t half, int32_t val
     return nullptr;
   }
   auto *driven = new Driven;
+  driven->name = name;
+  bool const competes = driven->name == "CompetingSimilarity";
   const DataType type = half != 0 ? DataType::kHALF : DataType::kFLOAT;
   const int32_t B = sizes[0], P = sizes[1], C = sizes[2], D = sizes[3];
   driven->inputs = {tensor_of(type, {B, P, D}), tensor_of(type, {C, D})};
   // as the node has it: before a mask without values the class embeddings stand again
-  if (valued != 0 || masked != 0) driven->inputs.push_back(tensor_of(type, {C, D}));
+  if (!competes && (valued != 0 || masked != 0)) driven->inputs.push_back(tensor_of(type, {C, D}));
   if (masked != 0) driven->inputs.push_back(tensor_of(DataType::kBOOL, {B, P}));
   driven->output = tensor_of(DataType::kFLOAT, {B, C});
   if (open(*driven, library, temperature)) return driven;
@@ -148,9 +158,12 @@ int32_t driven_enqueue(void *handle, void const *const *inputs, void *output, vo
   last_error.clear();
   auto *driven = static_cast<Driven *>(handle);
   void *const outputs[] = {output};
-  return driven->runtime->enqueue(driven->inputs.data(), &driven->output, inputs, outputs, nullptr,
+  void *workspace = driven->workspace.empty() ? nullptr : driven->workspace.data();
+  return driven->runtime->enqueue(driven->inputs.data(), &driven->output, inputs, outputs, workspace,
                                   static_cast<cudaStream_t>(stream));
 }
+
+uint64_t driven_workspace(void *handle) { return static_cast<Driven *>(handle)->workspace.size(); }
 
 void driven_close(void *handle) {
   auto *driven = static_cast<Driven *>(handle);

@@ -2,7 +2,8 @@
 //
 // TAIDPT_STUB_ARCH: compute capability, 87 for 8.7. TAIDPT_STUB_SMS: multiprocessors.
 // TAIDPT_STUB_FAIL: a function that refuses with error 700. TAIDPT_STUB_CONTEXT: 0 for no current one.
-// TAIDPT_STUB_SIZES: bytes of each kernel argument, "8,8,4"; the launch reads so many of each.
+// TAIDPT_STUB_SIZES: bytes of each kernel argument, "8,8,4"; the launch reads so many of each. Of a
+// second launch in the same call they stand behind a semicolon.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +15,7 @@ namespace {
 
 std::string calls;
 int pushed = 0;
+int launches = 0;  // in this call
 // Modules and functions are numbered from 1 on.
 uintptr_t next_handle = 1;
 
@@ -55,7 +57,11 @@ std::string digest_of(const unsigned char *image) {
 
 // The arguments as the kernel would read them: little-endian numbers of the sizes it declares.
 std::string arguments_of(void **parameters) {
-  std::stringstream sizes(std::getenv("TAIDPT_STUB_SIZES"));
+  std::stringstream kernels(std::getenv("TAIDPT_STUB_SIZES"));
+  std::string of_kernel;
+  for (int i = 0; i <= launches; ++i) std::getline(kernels, of_kernel, ';');
+  ++launches;
+  std::stringstream sizes(of_kernel);
   std::string text;
   std::string size;
   for (int i = 0; std::getline(sizes, size, ','); ++i) {
@@ -71,7 +77,10 @@ std::string arguments_of(void **parameters) {
 extern "C" {
 
 const char *stub_calls() { return calls.c_str(); }
-void stub_clear() { calls.clear(); }
+void stub_clear() {
+  calls.clear();
+  launches = 0;
+}
 int stub_pushed() { return pushed; }
 
 int cuInit(unsigned) { return asked("cuInit"); }

@@ -1,7 +1,8 @@
 """`LIBRARY < calls.json`: make calls of the C library beside the stub driver, print what it saw.
 
-A call is {"environment": {…}, "prepare": device} or {"environment": {…}, "arguments": {…}}, an
-answer {"status": …, "message": …, "driver": [lines], "pushed": contexts left current}.
+A call is {"environment": {…}, "prepare": device} or {"environment": {…}, "arguments": {…}}, for the
+second read-out with "workspace": address; an answer {"status": …, "message": …, "driver": [lines],
+"pushed": contexts left current}.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ def make(library: ctypes.CDLL, stub: ctypes.CDLL, call: dict[str, Any]) -> dict[
     stub.stub_clear()
     if "prepare" in call:
         status = library.taidpt_prepare(call["prepare"])
+    elif "workspace" in call:
+        arguments = ctypes.byref(Arguments(**call["arguments"]))
+        status = library.taidpt_competing_similarity(arguments, call["workspace"])
     else:
         status = library.taidpt_local_similarity(ctypes.byref(Arguments(**call["arguments"])))
     for name in call["environment"]:

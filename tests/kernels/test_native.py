@@ -77,6 +77,51 @@ def test_cpu_is_the_definition(dtype: torch.dtype, masked: bool, valued: bool) -
     torch.testing.assert_close(call(inputs), expected, atol=atol, rtol=rtol)
 
 
+def compete(inputs: Inputs, device: int = CPU) -> torch.Tensor:
+    """The second read-out through the library; output and workspace are poisoned first."""
+    shape = (inputs.patches.shape[0], inputs.class_embeddings.shape[0])
+    out = torch.full(shape, float("nan"), device=inputs.patches.device)
+    library = load_library()
+    given = arguments(inputs, out, device)
+    size = library.taidpt_competing_workspace(ctypes.byref(given))
+    workspace = torch.full((size // 4,), float("nan"), device=out.device)
+    status = library.taidpt_competing_similarity(ctypes.byref(given), workspace.data_ptr() or None)
+    assert status == OK, library.taidpt_last_error()
+    return out
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 50, 81, 200), (1, 1, 1, 1), (1, 196, 1000, 64)])
+@pytest.mark.parametrize("dtype", list(DTYPES), ids=str)
+def test_cpu_second_read_out_is_its_definition(
+    dtype: torch.dtype, sizes: tuple[int, int, int, int], masked: bool
+) -> None:
+    inputs = make_inputs(Case(*sizes, dtype, masked))
+    atol, rtol = TOLERANCES["forward", torch.float32, "chunked"]
+    expected = naive.competing_similarity(*inputs[:4])
+    torch.testing.assert_close(compete(inputs), expected, atol=atol, rtol=rtol)
+
+
+def test_cpu_second_read_out_of_large_logits() -> None:
+    """e to the power of a logit overflows fp32; classes of a patch stand in any order."""
+    inputs = make_inputs(Case(2, 5, 40, 8))._replace(temperature=1000.0)
+    expected = naive.competing_similarity(*inputs[:4])
+    torch.testing.assert_close(compete(inputs), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_second_read_out_refuses_values_and_nan() -> None:
+    inputs = make_inputs(Case(1, 3, 5, 8, valued=True))
+    library, out = load_library(), torch.full((1, 5), 7.0)
+    given = arguments(inputs, out)
+    assert library.taidpt_competing_similarity(ctypes.byref(given), None) == BAD_INPUT
+    assert b"no values" in library.taidpt_last_error()
+    inputs.class_embeddings[3, 2] = float("inf")
+    given = arguments(inputs._replace(values=None), out)
+    assert library.taidpt_competing_similarity(ctypes.byref(given), None) == BAD_INPUT
+    assert b"class_embeddings or values hold NaN or infinity" in library.taidpt_last_error()
+    assert bool((out == 7.0).all())
+
+
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 196, 1000, 64), (1, 7, 33, 17)])
 def test_cpu_sizes(sizes: tuple[int, int, int, int]) -> None:
     inputs = make_inputs(Case(*sizes))
@@ -142,6 +187,21 @@ def test_gpu_is_the_definition(sizes: tuple[int, int, int, int], dtype: torch.dt
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", list(DTYPES), ids=str)
+@pytest.mark.parametrize("sizes", [(1, 49, 80, 512), (8, 196, 1000, 1024), (2, 50, 81, 200)])
+def test_gpu_second_read_out_is_its_definition(
+    sizes: tuple[int, int, int, int], dtype: torch.dtype
+) -> None:
+    inputs = make_inputs(Case(*sizes, dtype, masked=True))
+    moved = Inputs(*(t.cuda() if isinstance(t, torch.Tensor) else t for t in inputs))
+    torch.cuda.synchronize()
+    found = compete(moved, CURRENT)
+    torch.cuda.synchronize()
+    expected = naive.competing_similarity(*inputs[:4])
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_library_links_no_cuda_and_exports_only_its_interface() -> None:
     library = built_library()
     dynamic = subprocess.run(
@@ -155,6 +215,8 @@ def test_library_links_no_cuda_and_exports_only_its_interface() -> None:
     ours = {name for name in exported if name.startswith("taidpt_")}
     assert ours == {
         "taidpt_abi_version",
+        "taidpt_competing_similarity",
+        "taidpt_competing_workspace",
         "taidpt_kernel_count",
         "taidpt_last_error",
         "taidpt_local_similarity",

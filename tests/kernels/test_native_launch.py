@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from taidpt.kernels.aot_compile import KINDS, PARAMETERS
 from tests.kernels.native_build import (
     aot_folder,
     architectures,
@@ -43,16 +44,21 @@ def facts() -> list[dict[str, Any]]:
 
 
 @cache
-def declared_sizes() -> tuple[int, ...]:
-    """Bytes of each argument by the kernels' own PTX; all declare the same."""
+def declared_sizes(kind: str = "general") -> tuple[int, ...]:
+    """Bytes of each argument by the PTX of a kind of kernel, the same for every type."""
     found = set()
-    for path in aot_folder().glob("*.ptx"):
+    for path in aot_folder().glob(f"*_{kind}.ptx"):
         head = re.search(r"\.entry \w+\((.*?)\)", path.read_text(), re.DOTALL)
         assert head is not None
         bits = re.findall(r"\.param \.[a-z](\d+)", head.group(1))
         found.add(tuple(int(each) // 8 for each in bits))
     assert len(found) == 1, found
     return found.pop()
+
+
+def sizes_of(*kinds: str) -> str:
+    """What the stub is told of the launches of a call."""
+    return ";".join(",".join(map(str, declared_sizes(kind))) for kind in kinds)
 
 
 def call(dtype: int = F16, device: int = CURRENT, **changed: Any) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def answers(
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": str(driver or build_stub_driver()),
-        "TAIDPT_STUB_SIZES": ",".join(map(str, declared_sizes())),
+        "TAIDPT_STUB_SIZES": sizes_of("general"),
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.kernels.stub_launches", str(library)],
@@ -111,20 +117,24 @@ def launch_of(answer: dict[str, Any]) -> tuple[list[int], list[int]]:
     return numbers[:9], numbers[9:]
 
 
-def test_kernel_parameters_match_the_header() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernel_parameters_match_the_header(kind: str) -> None:
     """The order of arguments is that of the Triton kernel; two hidden pointers follow."""
-    from taidpt.kernels.aot_compile import PARAMETERS
+    from taidpt.kernels.local_similarity.triton_competing import (
+        best_patch_kernel,
+        patch_total_kernel,
+    )
     from taidpt.kernels.local_similarity.triton_forward import forward_kernel
 
-    names = list(inspect.signature(forward_kernel.fn).parameters)
-    assert [name for name in names if name in PARAMETERS] == list(PARAMETERS)
-    sizes = [{"i32": 4, "fp32": 4}.get(kind, 8) for kind in PARAMETERS.values()]
-    assert declared_sizes() == (*sizes, 8, 8)
+    kernels = {"totals": patch_total_kernel, "best": best_patch_kernel}
+    names = list(inspect.signature(kernels.get(kind, forward_kernel).fn).parameters)
+    declared = PARAMETERS[kind]
+    assert [name for name in names if name in declared] == list(declared)
+    sizes = [{"i32": 4, "fp32": 4}.get(form, 8) for form in declared.values()]
+    assert declared_sizes(kind) == (*sizes, 8, 8)
 
 
 def test_arguments_are_passed_in_the_kernels_order() -> None:
-    from taidpt.kernels.aot_compile import PARAMETERS
-
     full = call(values=0x30000, mask=0x40000, stream=0x60000, temperature=12.5)
     plain = call()
     (facts_full, given), (facts_plain, bare) = map(launch_of, answers(full, plain))
@@ -145,18 +155,18 @@ def test_arguments_are_passed_in_the_kernels_order() -> None:
         "D": 512,
         "temperature": struct.unpack("<I", struct.pack("<f", 12.5))[0],
     }
-    assert list(expected) == list(PARAMETERS)
+    assert list(expected) == list(PARAMETERS["general"])
     assert given == [*expected.values(), 0, 0]
     assert facts_full[7:] == [0x60000, 0]
     # no mask and no values: the flag says so, and the bank stands in for V
-    where = list(PARAMETERS)
+    where = list(PARAMETERS["general"])
     assert bare[where.index("use_mask")] == 0
     assert bare[where.index("mask_ptr")] == 0
     assert bare[where.index("value_ptr")] == 0x20000
     assert facts_plain[7:] == [0, 0]
 
 
-KINDS = [
+CHOICES = [
     ("narrow", {}),
     ("wide", {"batch": 64, "class_count": 1000}),
     ("general", {"dim": 72}),
@@ -168,8 +178,8 @@ KINDS = [
 
 @pytest.mark.parametrize("dtype", [F32, F16, BF16])
 def test_kernel_grid_and_shared_memory(dtype: int) -> None:
-    calls = [call(dtype, **changed) for _, changed in KINDS]
-    for (kind, _), made, answer in zip(KINDS, calls, answers(*calls), strict=True):
+    calls = [call(dtype, **changed) for _, changed in CHOICES]
+    for (kind, _), made, answer in zip(CHOICES, calls, answers(*calls), strict=True):
         (fact,) = [
             each
             for each in facts()
@@ -178,7 +188,7 @@ def test_kernel_grid_and_shared_memory(dtype: int) -> None:
         ]
         numbers, _ = launch_of(answer)
         arguments = made["arguments"]
-        blocks = -(-arguments["class_count"] // fact["block_c"])
+        blocks = -(-arguments["class_count"] // fact["block"])
         blocks *= -(-arguments["batch"] // fact["images"])
         assert numbers[:7] == [blocks, 1, 1, fact["threads"], 1, 1, fact["shared_bytes"]]
         if "load" in answer["driver"][0]:
@@ -188,6 +198,66 @@ def test_kernel_grid_and_shared_memory(dtype: int) -> None:
             # more than 48 KiB of dynamic shared memory must be asked for: attribute 8
             large = fact["shared_bytes"] > 48 * 1024
             assert asked == ([f"attribute 8 {fact['shared_bytes']}"] if large else [])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [F32, F16, BF16])
+def test_the_second_read_out_is_two_launches(dtype: int, masked: bool) -> None:
+    """The first writes lengths and totals into the workspace, the second reads them."""
+    changed = {"mask": 0x40000} if masked else {}
+    made = {**call(dtype, stream=0x60000, temperature=12.5, **changed), "workspace": 0x70000}
+    (answer,) = answers(on(made, sizes=sizes_of("totals", "best")))
+    assert answer["status"] == OK, answer["message"]
+    launches = [
+        [int(part) for part in line.removeprefix("launch ").split()]
+        for line in answer["driver"]
+        if line.startswith("launch ")
+    ]
+    state = {"inverse_ptr": 0x70000, "total_ptr": 0x70000 + 4 * 2 * 49}
+    rows = {"x_ptr": 0x10000, "bank_ptr": 0x20000}
+    strides = {"stride_image": 49 * 512, "stride_patch": 512, "stride_bank": 512}
+    temperature = struct.unpack("<I", struct.pack("<f", 12.5))[0]
+    sizes = {"P": 49, "C": 81, "D": 512, "temperature": temperature}
+    mask = {"mask_ptr": 0x40000 if masked else 0}
+    expected = {
+        "totals": {**rows, **state, **strides, **sizes},
+        "best": {
+            **rows,
+            **mask,
+            **state,
+            "out_ptr": 0x50000,
+            **strides,
+            "use_mask": masked,
+            **sizes,
+        },
+    }
+    for (kind, arguments), launched, walked in zip(
+        expected.items(), launches, (49, 81), strict=True
+    ):
+        assert list(arguments) == list(PARAMETERS[kind])
+        (fact,) = [
+            each
+            for each in facts()
+            if (each["architecture"], each["type"], each["kind"], each["ptx"])
+            == (87, NAMES[dtype], kind, False)
+        ]
+        grid = [-(-walked // fact["block"]), 2, 1]
+        assert launched[:7] == [*grid, fact["threads"], 1, 1, fact["shared_bytes"]]
+        assert launched[7:9] == [0x60000, 0]
+        assert launched[9:] == [*arguments.values(), 0, 0]
+
+
+def test_the_second_read_out_refuses_what_it_cannot_use() -> None:
+    given = [
+        ({"values": 0x30000}, 0x70000, "no values"),
+        ({}, None, "needs a workspace"),
+        ({"batch": 70_000}, 0x70000, "at most 65535 images"),
+    ]
+    calls = [{**call(**changed), "workspace": workspace} for changed, workspace, _ in given]
+    for answer, (_, _, message) in zip(answers(*calls), given, strict=True):
+        assert answer["status"] == 1
+        assert message in answer["message"]
+        assert answer["driver"] == []
 
 
 def test_some_kernel_exceeds_the_default_shared_memory() -> None:
@@ -219,8 +289,8 @@ def test_kernel_is_loaded_once_or_by_prepare() -> None:
     )
     assert first["driver"][0].startswith("load ")
     assert [line.split()[0] for line in again["driver"]] == ["launch"]
-    # device 0 has a context of its own, for which all nine kinds are loaded
-    assert sum(line.startswith("load ") for line in prepared["driver"]) == 9
+    # device 0 has a context of its own, for which all kinds of each type are loaded
+    assert sum(line.startswith("load ") for line in prepared["driver"]) == 3 * len(KINDS)
     assert [line.split()[0] for line in after["driver"]] == ["launch"]
     assert (prepared["pushed"], after["pushed"]) == (0, 0)
 

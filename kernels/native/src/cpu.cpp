@@ -1,4 +1,4 @@
-// The operator in portable C++17. Memory: the unit patches of one image and a row of P a thread.
+// Both read-outs in portable C++17. Memory: the unit patches of one image and a row of P a thread.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -15,8 +15,9 @@ namespace {
 constexpr float kNormFloor = 1e-12f;
 // Independent partial sums let the compiler use vector registers without reordering freely.
 constexpr int kLanes = 16;
-// Classes that one thread takes at a time; fewer multiplications than this stay on one thread.
-constexpr int kClassBlock = 16;
+// Classes (or patches) that one thread takes at a time; fewer multiplications than this stay on one
+// thread.
+constexpr int kBlock = 16;
 constexpr double kThreadedWork = 4e6;
 
 float half_to_float(uint16_t bits) {
@@ -98,33 +99,76 @@ float weighed_sum(const std::vector<float> &similarity, const std::vector<float>
   return sum / total;
 }
 
+// One image's patches against class rows.
 class Image {
  public:
   Image(const taidpt_local_similarity_args &args, const std::vector<float> &rows, int index)
       : args_(args), rows_(rows), index_(index) {}
 
-  // Classes [first, last); false: a class row is not finite.
-  bool classes(int first, int last) const {
-    const size_t count = rows_.size() / args_.dim;
-    std::vector<float> bank(args_.dim);
-    std::vector<float> similarity(count);
-    std::vector<float> value_row(args_.values == nullptr ? 0 : args_.dim);
-    std::vector<float> counted(args_.values == nullptr ? 0 : count);
+  int patches() const { return static_cast<int>(rows_.size() / args_.dim); }
+
+  // The first read-out of classes [first, last); false: a class row is not finite.
+  bool weigh(int first, int last) const {
+    const bool valued = args_.values != nullptr;
+    std::vector<float> row(args_.dim);
+    std::vector<float> similarity(patches());
+    std::vector<float> counted(valued ? patches() : 0);
     for (int c = first; c < last; ++c) {
-      if (!against(args_.class_embeddings, c, bank, similarity)) return false;
-      if (args_.values != nullptr && !against(args_.values, c, value_row, counted)) return false;
-      args_.similarities[static_cast<int64_t>(index_) * args_.class_count + c] = weighed_sum(
-          similarity, args_.values == nullptr ? similarity : counted, args_.temperature);
+      if (!against(args_.class_embeddings, c, row, 0, similarity)) return false;
+      if (valued && !against(args_.values, c, row, 0, counted)) return false;
+      out(c) = weighed_sum(similarity, valued ? counted : similarity, args_.temperature);
+    }
+    return true;
+  }
+
+  // For patches [first, last): the log of the sum over classes of e^logit; false: as above.
+  bool total(int first, int last, std::vector<float> &log_totals) const {
+    std::vector<float> row(args_.dim);
+    std::vector<float> similarity(last - first);
+    std::vector<float> peak(last - first, -std::numeric_limits<float>::infinity());
+    std::vector<float> sum(last - first, 0.0f);
+    for (int c = 0; c < args_.class_count; ++c) {
+      if (!against(args_.class_embeddings, c, row, first, similarity)) return false;
+      for (int p = 0; p < last - first; ++p) {
+        const float logit = args_.temperature * similarity[p];
+        const float higher = std::max(peak[p], logit);
+        sum[p] = sum[p] * std::exp(peak[p] - higher) + std::exp(logit - higher);
+        peak[p] = higher;
+      }
+    }
+    for (int p = first; p < last; ++p) {
+      log_totals[p] = peak[p - first] + std::log(sum[p - first]);
+    }
+    return true;
+  }
+
+  // The second read-out of classes [first, last); false: as above.
+  bool best(int first, int last, const std::vector<float> &log_totals) const {
+    std::vector<float> row(args_.dim);
+    std::vector<float> similarity(patches());
+    for (int c = first; c < last; ++c) {
+      if (!against(args_.class_embeddings, c, row, 0, similarity)) return false;
+      float share = -std::numeric_limits<float>::infinity();
+      for (int p = 0; p < patches(); ++p) {
+        share = std::max(share, args_.temperature * similarity[p] - log_totals[p]);
+      }
+      out(c) = std::exp(share);
     }
     return true;
   }
 
  private:
-  bool against(const void *bank, int c, std::vector<float> &row, std::vector<float> &out) const {
+  float &out(int c) const {
+    return args_.similarities[static_cast<int64_t>(index_) * args_.class_count + c];
+  }
+
+  // Products of a class row with the patches from `first` on, as many as fit in `products`.
+  bool against(const void *bank, int c, std::vector<float> &row, int first,
+               std::vector<float> &products) const {
     load_row(bank, args_.dtype, static_cast<int64_t>(c) * args_.dim, args_.dim, row.data());
     if (!all_finite(row.data(), args_.dim)) return false;
-    for (size_t p = 0; p < out.size(); ++p) {
-      out[p] = dot(rows_.data() + p * args_.dim, row.data(), args_.dim);
+    for (size_t p = 0; p < products.size(); ++p) {
+      products[p] = dot(rows_.data() + (first + p) * args_.dim, row.data(), args_.dim);
     }
     return true;
   }
@@ -134,43 +178,66 @@ class Image {
   int index_;
 };
 
-bool run_image(const taidpt_local_similarity_args &args, const std::vector<float> &rows, int index) {
-  const Image image(args, rows, index);
-  const int blocks = (args.class_count + kClassBlock - 1) / kClassBlock;
+// Calls work(first, last) for blocks of [0, count), on several threads where the work is worth it;
+// false as soon as one of them was.
+template <typename Work>
+bool in_blocks(int count, double multiplications, Work work) {
+  const int blocks = (count + kBlock - 1) / kBlock;
   std::atomic<int> next{0};
   std::atomic<bool> finite{true};
-  const auto work = [&] {
+  const auto run = [&] {
     for (int block = next++; block < blocks && finite; block = next++) {
-      const int first = block * kClassBlock;
-      if (!image.classes(first, std::min(first + kClassBlock, args.class_count))) finite = false;
+      const int first = block * kBlock;
+      if (!work(first, std::min(first + kBlock, count))) finite = false;
     }
   };
-  const double multiplications = static_cast<double>(rows.size()) * args.class_count;
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::vector<std::thread> helpers;
   for (int i = 1; i < std::min(cores, blocks) && multiplications > kThreadedWork; ++i) {
-    helpers.emplace_back(work);
+    helpers.emplace_back(run);
   }
-  work();
+  run();
   for (std::thread &helper : helpers) helper.join();
   return finite;
 }
 
-}  // namespace
-
-Status run_on_cpu(const taidpt_local_similarity_args &args) {
+// Reads each image's patches and runs `read_out` on it.
+template <typename ReadOut>
+Status each_image(const taidpt_local_similarity_args &args, ReadOut read_out) {
   std::vector<float> rows;
-  for (int image = 0; image < args.batch; ++image) {
-    if (!unit_patches(args, image, rows)) {
-      return {TAIDPT_BAD_INPUT, "patches hold NaN or infinity in image " + std::to_string(image) +
+  for (int index = 0; index < args.batch; ++index) {
+    if (!unit_patches(args, index, rows)) {
+      return {TAIDPT_BAD_INPUT, "patches hold NaN or infinity in image " + std::to_string(index) +
                                     " (" + sizes(args) + ")"};
     }
-    if (!run_image(args, rows, image)) {
+    const double multiplications = static_cast<double>(rows.size()) * args.class_count;
+    if (!read_out(Image(args, rows, index), multiplications)) {
       return {TAIDPT_BAD_INPUT,
               "class_embeddings or values hold NaN or infinity (" + sizes(args) + ")"};
     }
   }
   return {};
+}
+
+}  // namespace
+
+Status run_on_cpu(const taidpt_local_similarity_args &args) {
+  return each_image(args, [&](const Image &image, double multiplications) {
+    return in_blocks(args.class_count, multiplications,
+                     [&](int first, int last) { return image.weigh(first, last); });
+  });
+}
+
+Status compete_on_cpu(const taidpt_local_similarity_args &args) {
+  std::vector<float> log_totals;
+  return each_image(args, [&](const Image &image, double multiplications) {
+    log_totals.resize(image.patches());
+    return in_blocks(image.patches(), multiplications,
+                     [&](int first, int last) { return image.total(first, last, log_totals); }) &&
+           in_blocks(args.class_count, multiplications, [&](int first, int last) {
+             return image.best(first, last, log_totals);
+           });
+  });
 }
 
 }  // namespace taidpt

@@ -1,6 +1,7 @@
 // Launches the embedded kernels through the driver, which is opened at run time and never linked.
 #include <dlfcn.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -12,7 +13,6 @@
 #ifdef TAIDPT_HAS_KERNELS
 #include "taidpt_kernels.h"
 #else
-#define TAIDPT_KERNEL_PARAMETERS 0
 #define TAIDPT_KERNEL_COUNT 0
 #endif
 
@@ -31,6 +31,7 @@ Status no_kernels() {
 }  // namespace
 
 Status run_on_cuda(const taidpt_local_similarity_args &) { return no_kernels(); }
+Status compete_on_cuda(const taidpt_local_similarity_args &, float *) { return no_kernels(); }
 Status prepare_cuda(int) { return no_kernels(); }
 
 #else
@@ -48,6 +49,8 @@ constexpr int kCapabilityMinor = 76;
 constexpr int kMaxDynamicShared = 8;
 // Above this a kernel's shared memory must be asked for.
 constexpr unsigned kFreeShared = 49152;
+// Blocks of a grid's second dimension.
+constexpr int kMostGridRows = 65535;
 
 struct Driver {
   Result (*init)(unsigned);
@@ -218,9 +221,10 @@ Status load(Context context, const taidpt_kernel &kernel, Function &function) {
 
 bool aligned(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
+unsigned ceil_div(int32_t count, unsigned block) { return (count + block - 1) / block; }
+
 unsigned blocks(const taidpt_local_similarity_args &args, const taidpt_kernel &kernel) {
-  return ((args.class_count + kernel.block_c - 1) / kernel.block_c) *
-         ((args.batch + kernel.images - 1) / kernel.images);
+  return ceil_div(args.class_count, kernel.block) * ceil_div(args.batch, kernel.images);
 }
 
 const taidpt_kernel *choose(const taidpt_local_similarity_args &args, int device) {
@@ -235,30 +239,54 @@ const taidpt_kernel *choose(const taidpt_local_similarity_args &args, int device
   return find(architecture, args.dtype, TAIDPT_NARROW);
 }
 
-Status launch(const taidpt_local_similarity_args &args, const taidpt_kernel &kernel,
-              Function function) {
-  const void *x = args.patches;
-  const void *bank = args.class_embeddings;
-  const void *values = args.values == nullptr ? bank : args.values;
-  const void *mask = args.mask;
-  void *out = args.similarities;
-  int32_t stride_image = args.patch_count * args.dim;
-  int32_t stride = args.dim;
-  int32_t use_mask = mask == nullptr ? 0 : 1;
-  int32_t batch = args.batch;
-  int32_t patches = args.patch_count;
-  int32_t classes = args.class_count;
-  int32_t dim = args.dim;
-  float temperature = args.temperature;
-  void *reserved = nullptr;
-  void *parameters[] = {&x,        &bank,   &values,  &mask,     &out,     &stride_image,
-                        &stride,   &stride, &stride,  &use_mask, &batch,   &patches,
-                        &classes,  &dim,    &temperature, &reserved, &reserved};
-  static_assert(sizeof parameters / sizeof parameters[0] == TAIDPT_KERNEL_PARAMETERS,
-                "the kernels were compiled for other parameters");
-  const Result result = driver().launch(function, blocks(args, kernel), 1, 1, kernel.threads, 1, 1,
-                                        kernel.shared_bytes, args.stream, parameters, nullptr);
+// Finds a kernel's function in this context and launches it.
+Status launch(const Scope &scope, const taidpt_kernel &kernel, unsigned grid_x, unsigned grid_y,
+              void *stream, void **parameters) {
+  Function function = nullptr;
+  if (Status status = load(scope.context, kernel, function); status.code != TAIDPT_OK) {
+    return status;
+  }
+  const Result result = driver().launch(function, grid_x, grid_y, 1, kernel.threads, 1, 1,
+                                        kernel.shared_bytes, stream, parameters, nullptr);
   return result == 0 ? Status{} : failed("cuLaunchKernel", result);
+}
+
+// What the kernels read from the caller's arguments, each where a parameter can point to it.
+struct Operands {
+  explicit Operands(const taidpt_local_similarity_args &args)
+      : x(args.patches),
+        bank(args.class_embeddings),
+        values(args.values == nullptr ? args.class_embeddings : args.values),
+        mask(args.mask),
+        out(args.similarities),
+        stride_image(args.patch_count * args.dim),
+        stride(args.dim),
+        use_mask(args.mask == nullptr ? 0 : 1),
+        batch(args.batch),
+        patches(args.patch_count),
+        classes(args.class_count),
+        dim(args.dim),
+        temperature(args.temperature) {}
+
+  const void *x;
+  const void *bank;
+  const void *values;
+  const void *mask;
+  float *out;
+  int32_t stride_image;
+  int32_t stride;
+  int32_t use_mask;
+  int32_t batch;
+  int32_t patches;
+  int32_t classes;
+  int32_t dim;
+  float temperature;
+  void *reserved = nullptr;
+};
+
+template <typename... Parts>
+std::array<void *, sizeof...(Parts)> pointers(Parts &...parts) {
+  return {const_cast<void *>(static_cast<const void *>(&parts))...};
 }
 
 }  // namespace
@@ -268,11 +296,41 @@ Status run_on_cuda(const taidpt_local_similarity_args &args) {
   if (Status status = scope.enter(args.device); status.code != TAIDPT_OK) return status;
   const taidpt_kernel *kernel = choose(args, scope.device);
   if (kernel == nullptr) return unsupported(architecture_of(scope.device), args.dtype);
-  Function function = nullptr;
-  if (Status status = load(scope.context, *kernel, function); status.code != TAIDPT_OK) {
-    return status;
+  Operands o(args);
+  auto parameters = pointers(o.x, o.bank, o.values, o.mask, o.out, o.stride_image, o.stride, o.stride,
+                             o.stride, o.use_mask, o.batch, o.patches, o.classes, o.dim,
+                             o.temperature, o.reserved, o.reserved);
+  static_assert(parameters.size() == TAIDPT_GENERAL_PARAMETERS, "the kernels take others");
+  return launch(scope, *kernel, blocks(args, *kernel), 1, args.stream, parameters.data());
+}
+
+Status compete_on_cuda(const taidpt_local_similarity_args &args, float *workspace) {
+  Scope scope;
+  if (Status status = scope.enter(args.device); status.code != TAIDPT_OK) return status;
+  const int architecture = architecture_of(scope.device);
+  const taidpt_kernel *totals = find(architecture, args.dtype, TAIDPT_TOTALS);
+  const taidpt_kernel *best = find(architecture, args.dtype, TAIDPT_BEST);
+  if (totals == nullptr || best == nullptr) return unsupported(architecture, args.dtype);
+  if (args.batch > kMostGridRows) {
+    return {TAIDPT_BAD_INPUT, "competing similarity takes at most 65535 images on a GPU (" +
+                                  sizes(args) + ")"};
   }
-  return launch(args, *kernel, function);
+  Operands o(args);
+  float *inverse = workspace;
+  float *total = workspace + static_cast<size_t>(args.batch) * args.patch_count;
+  auto first = pointers(o.x, o.bank, inverse, total, o.stride_image, o.stride, o.stride, o.patches,
+                        o.classes, o.dim, o.temperature, o.reserved, o.reserved);
+  static_assert(first.size() == TAIDPT_TOTALS_PARAMETERS, "the kernel takes others");
+  auto second = pointers(o.x, o.bank, o.mask, inverse, total, o.out, o.stride_image, o.stride,
+                         o.stride, o.use_mask, o.patches, o.classes, o.dim, o.temperature,
+                         o.reserved, o.reserved);
+  static_assert(second.size() == TAIDPT_BEST_PARAMETERS, "the kernel takes others");
+  const unsigned images = static_cast<unsigned>(args.batch);
+  const Status status = launch(scope, *totals, ceil_div(args.patch_count, totals->block), images,
+                               args.stream, first.data());
+  if (status.code != TAIDPT_OK) return status;
+  return launch(scope, *best, ceil_div(args.class_count, best->block), images, args.stream,
+                second.data());
 }
 
 Status prepare_cuda(int device) {
@@ -280,7 +338,8 @@ Status prepare_cuda(int device) {
   if (Status status = scope.enter(device); status.code != TAIDPT_OK) return status;
   const int architecture = architecture_of(scope.device);
   for (const int dtype : {TAIDPT_F32, TAIDPT_F16, TAIDPT_BF16}) {
-    for (const int kind : {TAIDPT_WIDE, TAIDPT_NARROW, TAIDPT_GENERAL}) {
+    for (const int kind :
+         {TAIDPT_WIDE, TAIDPT_NARROW, TAIDPT_GENERAL, TAIDPT_TOTALS, TAIDPT_BEST}) {
       const taidpt_kernel *kernel = find(architecture, dtype, kind);
       if (kernel == nullptr && dtype == TAIDPT_BF16) continue;  // not before sm_80
       if (kernel == nullptr) return unsupported(architecture, dtype);

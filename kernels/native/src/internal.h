@@ -15,6 +15,8 @@ struct Status {
 
 Status run_on_cpu(const taidpt_local_similarity_args &args);
 Status run_on_cuda(const taidpt_local_similarity_args &args);
+Status compete_on_cpu(const taidpt_local_similarity_args &args);
+Status compete_on_cuda(const taidpt_local_similarity_args &args, float *workspace);
 Status prepare_cuda(int device);
 int kernel_count();
 

@@ -48,9 +48,30 @@ Status check(const taidpt_local_similarity_args &args) {
   return {};
 }
 
+Status check_competing(const taidpt_local_similarity_args &args, const void *workspace) {
+  if (args.values != nullptr) {
+    return bad("competing similarity has no values: they must be null", args);
+  }
+  if (workspace == nullptr && taidpt_competing_workspace(&args) > 0) {
+    return bad("competing similarity needs a workspace on a GPU, see taidpt_competing_workspace",
+               args);
+  }
+  return {};
+}
+
 int report(const Status &status) {
   if (status.code != TAIDPT_OK) last_error = status.message;
   return status.code;
+}
+
+// Runs what gives a status; no exception, as of missing memory or threads, leaves C.
+template <typename Call>
+int guarded(Call call) {
+  try {
+    return report(call());
+  } catch (const std::exception &error) {
+    return report({TAIDPT_UNSUPPORTED, error.what()});
+  }
 }
 
 }  // namespace
@@ -60,24 +81,36 @@ extern "C" {
 
 int taidpt_local_similarity(const taidpt_local_similarity_args *args) {
   using namespace taidpt;
-  if (args == nullptr) return report({TAIDPT_BAD_INPUT, "args must not be null"});
-  try {
+  return guarded([&]() -> Status {
+    if (args == nullptr) return {TAIDPT_BAD_INPUT, "args must not be null"};
     const Status status = check(*args);
-    if (status.code != TAIDPT_OK || args->batch == 0) return report(status);
-    return report(args->device == TAIDPT_CPU ? run_on_cpu(*args) : run_on_cuda(*args));
-  } catch (const std::exception &error) {  // out of memory or threads: no exception leaves C
-    return report({TAIDPT_UNSUPPORTED, error.what()});
-  }
+    if (status.code != TAIDPT_OK || args->batch == 0) return status;
+    return args->device == TAIDPT_CPU ? run_on_cpu(*args) : run_on_cuda(*args);
+  });
+}
+
+int taidpt_competing_similarity(const taidpt_local_similarity_args *args, void *workspace) {
+  using namespace taidpt;
+  return guarded([&]() -> Status {
+    if (args == nullptr) return {TAIDPT_BAD_INPUT, "args must not be null"};
+    Status status = check(*args);
+    if (status.code == TAIDPT_OK) status = check_competing(*args, workspace);
+    if (status.code != TAIDPT_OK || args->batch == 0) return status;
+    return args->device == TAIDPT_CPU ? compete_on_cpu(*args)
+                                      : compete_on_cuda(*args, static_cast<float *>(workspace));
+  });
+}
+
+size_t taidpt_competing_workspace(const taidpt_local_similarity_args *args) {
+  if (args == nullptr || args->device == TAIDPT_CPU) return 0;
+  if (args->batch <= 0 || args->patch_count <= 0) return 0;
+  return 2 * sizeof(float) * static_cast<size_t>(args->batch) * args->patch_count;
 }
 
 int taidpt_prepare(int32_t device) {
   using namespace taidpt;
   if (device == TAIDPT_CPU) return TAIDPT_OK;
-  try {
-    return report(prepare_cuda(device));
-  } catch (const std::exception &error) {
-    return report({TAIDPT_UNSUPPORTED, error.what()});
-  }
+  return guarded([device] { return prepare_cuda(device); });
 }
 
 const char *taidpt_last_error(void) { return taidpt::last_error.c_str(); }

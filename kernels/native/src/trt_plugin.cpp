@@ -1,7 +1,7 @@
-// The operator as a TensorRT plugin: IPluginV3, TensorRT 10.0 and later, JetPack 6 included.
+// Both read-outs as TensorRT plugins: IPluginV3, TensorRT 10.0 and later, JetPack 6 included.
 //
-// Inputs X [B, P, D], T [C, D], then V [C, D] and mask [B, P] where the node has them; X, T and V
-// all fp32 or all fp16, mask bool. Output Y [B, C] fp32. Every size may be dynamic.
+// Inputs X [B, P, D], T [C, D], then V [C, D] (of LocalSimilarity) and mask [B, P] where the node has
+// them; X, T and V all fp32 or all fp16, mask bool. Output Y [B, C] fp32. Every size may be dynamic.
 #include <NvInfer.h>
 #include <NvInferRuntime.h>
 
@@ -15,19 +15,31 @@ namespace {
 
 using namespace nvinfer1;
 
-constexpr char kName[] = "LocalSimilarity";
 constexpr char kVersion[] = "1";
 constexpr char kNamespace[] = "taidpt";
 constexpr char kTemperature[] = "temperature";
 constexpr float kDefaultTemperature = 40.0f;
 constexpr int kLeastInputs = 2;
-constexpr int kMostInputs = 4;
+
+// What the node computes, and how many inputs it may have.
+struct ReadOut {
+  char const *name;
+  int most_inputs;
+  bool competes;
+};
+constexpr ReadOut kLocal{"LocalSimilarity", 4, false};
+constexpr ReadOut kCompeting{"CompetingSimilarity", 3, true};
 
 ILoggerFinder *logger_finder = nullptr;
 
-void log_error(const char *message) noexcept {
+void log_error(const ReadOut &read_out, const char *message) noexcept {
   ILogger *logger = logger_finder == nullptr ? nullptr : logger_finder->findLogger();
-  if (logger != nullptr) logger->log(ILogger::Severity::kERROR, message);
+  if (logger == nullptr) return;
+  try {
+    logger->log(ILogger::Severity::kERROR, (std::string(read_out.name) + ": " + message).c_str());
+  } catch (...) {  // no memory for the name
+    logger->log(ILogger::Severity::kERROR, message);
+  }
 }
 
 // Which inputs a node has. Before a mask without values the class embeddings stand again as V.
@@ -50,7 +62,8 @@ class Plugin final : public IPluginV3,
                      public IPluginV3OneBuild,
                      public IPluginV3OneRuntime {
  public:
-  explicit Plugin(float temperature) : temperature_(temperature) {
+  Plugin(const ReadOut &read_out, float temperature)
+      : read_out_(read_out), temperature_(temperature) {
     field_ = PluginField(kTemperature, &temperature_, PluginFieldType::kFLOAT32, 1);
     fields_.nbFields = 1;
     fields_.fields = &field_;
@@ -72,7 +85,7 @@ class Plugin final : public IPluginV3,
 
   IPluginV3 *clone() noexcept override { return make(); }
 
-  AsciiChar const *getPluginName() const noexcept override { return kName; }
+  AsciiChar const *getPluginName() const noexcept override { return read_out_.name; }
   AsciiChar const *getPluginVersion() const noexcept override { return kVersion; }
   AsciiChar const *getPluginNamespace() const noexcept override { return kNamespace; }
 
@@ -80,12 +93,12 @@ class Plugin final : public IPluginV3,
 
   int32_t configurePlugin(DynamicPluginTensorDesc const *in, int32_t inputs,
                           DynamicPluginTensorDesc const *, int32_t) noexcept override {
-    if (inputs < kLeastInputs || inputs > kMostInputs) {
-      log_error("LocalSimilarity: expected 2 to 4 inputs: X, T, V, mask");
+    if (inputs < kLeastInputs || inputs > read_out_.most_inputs) {
+      fail(read_out_.competes ? "expected 2 or 3 inputs: X, T, mask" : "expected 2 to 4 inputs: X, T, V, mask");
       return 1;
     }
     if (in[0].desc.dims.nbDims != 3 || in[1].desc.dims.nbDims != 2) {
-      log_error("LocalSimilarity: expected X of rank 3 [B, P, D] and T of rank 2 [C, D]");
+      fail("expected X of rank 3 [B, P, D] and T of rank 2 [C, D]");
       return 1;
     }
     return 0;
@@ -100,7 +113,7 @@ class Plugin final : public IPluginV3,
     if (position >= kLeastInputs && tensor.type == DataType::kBOOL) {
       return position == inputs - 1;  // the mask comes last
     }
-    return position < 3 && tensor.type == tensors[0].desc.type;
+    return position < read_out_.most_inputs - 1 && tensor.type == tensors[0].desc.type;
   }
 
   int32_t getOutputDataTypes(DataType *outputs, int32_t, DataType const *,
@@ -112,7 +125,7 @@ class Plugin final : public IPluginV3,
   int32_t getOutputShapes(DimsExprs const *inputs, int32_t count, DimsExprs const *, int32_t,
                           DimsExprs *outputs, int32_t, IExprBuilder &) noexcept override {
     if (count < kLeastInputs || inputs[0].nbDims != 3 || inputs[1].nbDims != 2) {
-      log_error("LocalSimilarity: expected X of rank 3 [B, P, D] and T of rank 2 [C, D]");
+      fail("expected X of rank 3 [B, P, D] and T of rank 2 [C, D]");
       return 1;
     }
     outputs[0].nbDims = 2;
@@ -121,23 +134,28 @@ class Plugin final : public IPluginV3,
     return 0;
   }
 
-  size_t getWorkspaceSize(DynamicPluginTensorDesc const *, int32_t, DynamicPluginTensorDesc const *,
+  size_t getWorkspaceSize(DynamicPluginTensorDesc const *in, int32_t, DynamicPluginTensorDesc const *,
                           int32_t) const noexcept override {
-    return 0;
+    if (!read_out_.competes) return 0;
+    taidpt_local_similarity_args largest{};
+    largest.device = TAIDPT_CUDA_CURRENT;
+    largest.batch = static_cast<int32_t>(in[0].max.d[0]);
+    largest.patch_count = static_cast<int32_t>(in[0].max.d[1]);
+    return taidpt_competing_workspace(&largest);
   }
 
   int32_t onShapeChange(PluginTensorDesc const *in, int32_t count, PluginTensorDesc const *,
                         int32_t) noexcept override {
     inputs_ = find_inputs(count, [in](int index) { return in[index].type; });
     if (in[0].dims.d[2] != in[1].dims.d[1]) {
-      log_error("LocalSimilarity: X [B, P, D] and T [C, D] differ in D");
+      fail("X [B, P, D] and T [C, D] differ in D");
       return 1;
     }
     return 0;
   }
 
   int32_t enqueue(PluginTensorDesc const *in, PluginTensorDesc const *, void const *const *sources,
-                  void *const *targets, void *, cudaStream_t stream) noexcept override {
+                  void *const *targets, void *workspace, cudaStream_t stream) noexcept override {
     taidpt_local_similarity_args args{};
     args.patches = sources[0];
     args.class_embeddings = sources[1];
@@ -153,15 +171,16 @@ class Plugin final : public IPluginV3,
     args.dtype = in[0].type == DataType::kHALF ? TAIDPT_F16 : TAIDPT_F32;
     args.device = TAIDPT_CUDA_CURRENT;
     args.stream = stream;
-    const int status = taidpt_local_similarity(&args);
-    if (status != TAIDPT_OK) log_error(taidpt_last_error());
+    const int status = read_out_.competes ? taidpt_competing_similarity(&args, workspace)
+                                          : taidpt_local_similarity(&args);
+    if (status != TAIDPT_OK) fail(taidpt_last_error());
     return status;
   }
 
   // Kernels are loaded here, where no CUDA graph is being captured yet.
   IPluginV3 *attachToContext(IPluginResourceContext *) noexcept override {
     if (taidpt_prepare(TAIDPT_CUDA_CURRENT) != TAIDPT_OK) {
-      log_error(taidpt_last_error());
+      fail(taidpt_last_error());
       return nullptr;
     }
     return make();
@@ -172,15 +191,18 @@ class Plugin final : public IPluginV3,
  private:
   Plugin *make() const noexcept {
     try {
-      auto copy = std::make_unique<Plugin>(temperature_);
+      auto copy = std::make_unique<Plugin>(read_out_, temperature_);
       copy->inputs_ = inputs_;
       return copy.release();
     } catch (...) {
-      log_error("LocalSimilarity: out of memory");
+      fail("out of memory");
       return nullptr;
     }
   }
 
+  void fail(const char *message) const noexcept { log_error(read_out_, message); }
+
+  const ReadOut &read_out_;
   float temperature_;
   Inputs inputs_;
   PluginField field_{};
@@ -189,7 +211,8 @@ class Plugin final : public IPluginV3,
 
 class Creator final : public IPluginCreatorV3One {
  public:
-  Creator() : field_(kTemperature, nullptr, PluginFieldType::kFLOAT32, 1) {
+  explicit Creator(const ReadOut &read_out)
+      : read_out_(read_out), field_(kTemperature, nullptr, PluginFieldType::kFLOAT32, 1) {
     fields_.nbFields = 1;
     fields_.fields = &field_;
   }
@@ -204,23 +227,24 @@ class Creator final : public IPluginCreatorV3One {
       }
     }
     if (!(temperature > 0.0f)) {
-      log_error("LocalSimilarity: temperature must be above 0");
+      log_error(read_out_, "temperature must be above 0");
       return nullptr;
     }
     try {
-      return new Plugin(temperature);
+      return new Plugin(read_out_, temperature);
     } catch (...) {
-      log_error("LocalSimilarity: out of memory");
+      log_error(read_out_, "out of memory");
       return nullptr;
     }
   }
 
   PluginFieldCollection const *getFieldNames() noexcept override { return &fields_; }
-  AsciiChar const *getPluginName() const noexcept override { return kName; }
+  AsciiChar const *getPluginName() const noexcept override { return read_out_.name; }
   AsciiChar const *getPluginVersion() const noexcept override { return kVersion; }
   AsciiChar const *getPluginNamespace() const noexcept override { return kNamespace; }
 
  private:
+  const ReadOut &read_out_;
   PluginField field_;
   PluginFieldCollection fields_{};
 };
@@ -233,9 +257,10 @@ extern "C" {
 TAIDPT_API void setLoggerFinder(nvinfer1::ILoggerFinder *finder) { logger_finder = finder; }
 
 TAIDPT_API nvinfer1::IPluginCreatorInterface *const *getCreators(int32_t &count) {
-  static Creator creator;
-  static nvinfer1::IPluginCreatorInterface *const creators[] = {&creator};
-  count = 1;
+  static Creator local(kLocal);
+  static Creator competing(kCompeting);
+  static nvinfer1::IPluginCreatorInterface *const creators[] = {&local, &competing};
+  count = 2;
   return creators;
 }
 

@@ -1,6 +1,7 @@
-/* Local similarity behind a plain C interface, on a CPU or on an NVIDIA GPU.
+/* Local similarity behind a plain C interface, on a CPU or on an NVIDIA GPU: two read-outs.
  *
- *   Y[b, c] = sum_p softmax_p(temperature * x[b, p] . t[c]) * (x[b, p] . v[c])
+ *   local similarity:      Y[b, c] = sum_p softmax_p(temperature * x[b, p] . t[c]) * (x[b, p] . v[c])
+ *   competing similarity:  Y[b, c] = max_p softmax_c(temperature * x[b, p] . t[c])
  *
  * x are the patches divided by their lengths, v = t unless values are given. The GPU driver is
  * opened at the first call for a GPU; a machine without one can load this library.
@@ -8,6 +9,7 @@
 #ifndef TAIDPT_LOCAL_SIMILARITY_H
 #define TAIDPT_LOCAL_SIMILARITY_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #if defined(__GNUC__)
@@ -54,6 +56,16 @@ typedef struct taidpt_local_similarity_args {
 /* Compute; on a GPU only enqueue. Returns a status from above. An image whose mask is all 0 gets 0.
  * On a CPU, NaN and infinity are refused; a GPU's memory is not checked. */
 TAIDPT_API int taidpt_local_similarity(const taidpt_local_similarity_args *args);
+
+/* The second read-out, with the same statuses: shares in 0 … 1 of classes that compete within each
+ * patch, the largest over the patches. `values` must be null. `workspace` is memory of the device,
+ * taidpt_competing_workspace(args) bytes on 4-byte addresses, that nothing else uses until the call
+ * is done; null where that is 0. */
+TAIDPT_API int taidpt_competing_similarity(const taidpt_local_similarity_args *args,
+                                           void *workspace);
+
+/* Bytes of workspace that a call with these sizes and this device needs: 8 B P on a GPU, 0 on a CPU. */
+TAIDPT_API size_t taidpt_competing_workspace(const taidpt_local_similarity_args *args);
 
 /* Load a GPU's kernels now, so that a later call may be captured into a CUDA graph. */
 TAIDPT_API int taidpt_prepare(int32_t device);
