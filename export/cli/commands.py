@@ -288,7 +288,7 @@ def export_deepstream(
     "--pretrained",
     metavar="WEIGHTS",
     show_default="the embedded toy world's model",
-    help="Weights of the model. Of OpenAI's RN50: openai, or a file. Needs --frames.",
+    help="Weights of OpenAI's RN50: openai, or a file. Tags photographs.",
 )
 @click.option(
     "--frames",
@@ -296,7 +296,8 @@ def export_deepstream(
     type=click.Path(),
     multiple=True,
     metavar="SOURCE",
-    help="Unlabelled pictures or video of your scene. Tagged with 20 everyday tags.",
+    show_default="twelve photographs of the package",
+    help="Unlabelled pictures or video of your scene. Given 20 everyday tags; needs --pretrained.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def demo(
@@ -305,13 +306,13 @@ def demo(
     """Run every step on the embedded toy world.
 
     Tunes on texts, exports, calibrates on unlabelled pictures, tags a video and evaluates. With
-    --pretrained openai --frames SOURCE the same line runs on your own pictures, with OpenAI's RN50
-    and 20 everyday tags.
+    --pretrained openai the same line runs on photographs, with OpenAI's RN50 and 20 everyday tags:
+    on a dozen of the package, whose tags are known, or on your own with --frames SOURCE.
     """
     from taidpt.runtime.optional import require_extra
 
-    if (pretrained is None) != (not sources):
-        raise click.UsageError("--pretrained and --frames need each other.")
+    if sources and pretrained is None:
+        raise click.UsageError("--frames needs --pretrained: the toy world has a video of its own.")
     require_extra("demo", "taidpt demo")
     import dataclasses
 

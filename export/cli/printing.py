@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from taidpt.export.checks.verify import Agreement, VerifyReport
     from taidpt.export.demo.photographs import PhotographsResult
     from taidpt.export.demo.run import DemoResult
+    from taidpt.export.demo.shipped import PictureTags
     from taidpt.export.exporter import ExportResult
     from taidpt.export.parity.centred_cosine import ParityReport
     from taidpt.export.precision.request import EngineRequest
@@ -145,13 +146,35 @@ def print_photographs(result: PhotographsResult) -> None:
     """Print how many frames were tagged, the files, and what is next."""
     from taidpt.export.demo.page import NEXT_COMMANDS
 
-    click.echo(f"{result.frames} pictures and frames tagged")
+    if result.shipped:
+        _print_shipped(result.shipped)
+    else:
+        click.echo(f"{result.frames} pictures and frames tagged")
     thresholds = "calibrated on these pictures" if not result.note else f"from texts: {result.note}"
     click.echo(f"thresholds {thresholds}")
     click.echo(f"\nprompts   {result.prompts}\nbundle    {result.bundle}")
     click.echo(f"pictures  {result.pictures}\npage      {result.page}\n\nyour own tags next:")
     for command in NEXT_COMMANDS:
         click.echo(f"  {command}")
+
+
+def _print_shipped(pictures: Sequence[PictureTags]) -> None:
+    """Print the tags of each photograph beside those that it shows, and the counts."""
+    from taidpt.export.demo.shipped import Agreement
+
+    width = max(len(picture.name) for picture in pictures)
+    tags = max(len(", ".join(sorted(picture.shown))) for picture in pictures)
+    click.echo(f"{'photograph':<{width}}  {'shows':<{tags}}  found, best first; + is wrong")
+    for picture in pictures:
+        shown = ", ".join(sorted(picture.shown))
+        found = ", ".join(tag if tag in picture.shown else f"+{tag}" for tag in picture.on)
+        click.echo(f"{picture.name:<{width}}  {shown:<{tags}}  {found or '-'}")
+    counts = Agreement.of(pictures)
+    click.echo(
+        f"\n{counts.right} tags right, {counts.missed} missed, {counts.wrong} wrong: micro F1 "
+        f"{100 * counts.micro_f1:.0f} %\nthe tag with the best score is right on {counts.best} of "
+        f"{len(pictures)} photographs"
+    )
 
 
 def print_verify(report: VerifyReport) -> None:

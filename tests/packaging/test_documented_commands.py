@@ -45,6 +45,7 @@ NOT_RUN = {
     r"taidpt research reproduce toyworld": "tunes for an hour",
     r"taidpt tune --model DIR|taidpt-export prompts.safetensors$": "a downloaded model; "
     "tests/taidpt/clip makes such folders",
+    r"taidpt demo --pretrained openai": "a download; tests/export/demo runs it on small weights",
     r"taidpt report ": "measures for a minute; tests/export/checks runs it for a moment",
     r"taidpt adapt ": "learns from a scene; tests/runtime/adapt runs it on a small one",
     r"taidpt archive .*--ray auto": "no cluster; TAIDPT_RAY=1 pytest tests/runtime/archive has one",

@@ -23,6 +23,10 @@ ROOMS = {
 }
 # Where the packages lie that ours depends on.
 DEPENDENCIES = Path(np.__file__).parents[1]
+PHOTOGRAPHS = {
+    path.relative_to(REPOSITORY).as_posix()
+    for path in (REPOSITORY / "export/demo/files").rglob("*.*")
+}
 LEFT_OUT = (".*", "build", "dist", "*.egg-info", "__pycache__", "tests", "benchmarks")
 IMPORT_ALL = """
 import site, sys
@@ -90,6 +94,7 @@ def test_wheel_is_small_and_whole(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "taidpt/py.typed" in names
     assert "taidpt/toyworld/files/model.safetensors" in names
+    assert {f"taidpt/{name}" for name in PHOTOGRAPHS} <= set(names)
     assert "taidpt/runtime/pages/colours.css" in names
     assert "taidpt/runtime/serve/page/app.js" in names
     assert "taidpt/export/deepstream/nvdsinfer_taidpt.cpp" in names
@@ -102,6 +107,8 @@ def test_sdist_holds_what_cmake_builds(sdist: Path) -> None:
     expected = {path.relative_to(REPOSITORY).as_posix() for path in native if path.is_file()}
     parser = "taidpt/export/deepstream/nvdsinfer_taidpt.cpp"
     assert {"CMakeLists.txt", "CMakePresets.json", parser, *expected} <= names
+    assert {"CMakeLists.txt", "CMakePresets.json", *expected} <= names
+    assert {f"taidpt/{name}" for name in PHOTOGRAPHS} <= names
 
 
 @pytest.mark.parametrize("kind", ["directory", "editable", "wheel", "sdist"])
