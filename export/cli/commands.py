@@ -288,7 +288,7 @@ def export_deepstream(
     "--pretrained",
     metavar="WEIGHTS",
     show_default="the embedded toy world's model",
-    help="Weights of OpenAI's RN50: openai, or a file. Tags photographs.",
+    help="Weights of the model. Of OpenAI's RN50: openai, or a file.",
 )
 @click.option(
     "--frames",

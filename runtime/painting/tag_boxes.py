@@ -36,9 +36,12 @@ _BOXES_WITH_OFF = 6
 class Painter:
     """Paints a moment's tags on its frame.
 
+    A tag that is on only because its shortest time off still runs, with a score below its off
+    threshold in this frame, keeps its box in grey: hiding it would make boxes flicker.
+
     Attributes:
         spec: `input` of the bundle's manifest, which places the heatmap.
-        heatmap: a tag whose heatmap is painted while the tag is on, or None.
+        heatmap: a tag whose heatmap is painted while the tag is on and not grey, or None.
         show_off: whether the best tags that are off get boxes too.
     """
 
@@ -55,7 +58,8 @@ class Painter:
                 bars. None keeps the frame's own size.
         """
         image = rgb_image(moment.frame.picture)
-        warm = self.heatmap if self.heatmap in moment.on else None
+        lit = _lit(moment)
+        warm = self.heatmap if self.heatmap in lit else None
         if warm is not None:
             image = paint_heatmap(image, moment.result, warm, self.spec)
         if size is not None:
@@ -64,10 +68,10 @@ class Painter:
         if not canvas.has_room:
             return image
         most = canvas.most_boxes
-        tags = self._shown(moment)
+        tags = self._shown(moment, lit)
         vocabulary = moment.result.vocabulary
         for row, tag in enumerate(tags[:most]):
-            canvas.draw_box(row, tag, tag.name in moment.on, vocabulary)
+            canvas.draw_box(row, tag, tag.name in lit, vocabulary)
         left = [] if moment.time is None else [clock_text(moment.time)]
         hidden = len([tag for tag in tags[most:] if tag.name in moment.on])
         left += [f"{hidden} more tags on"] if hidden else []
@@ -75,15 +79,22 @@ class Painter:
         canvas.draw_footer(" · ".join(left), f"heatmap: {printable(warm)}" if warm else "")
         return image
 
-    def _shown(self, moment: Moment) -> list[Tag]:
-        """The tags that are on, best first, and then those that are off, if they are shown."""
+    def _shown(self, moment: Moment, lit: frozenset[str]) -> list[Tag]:
+        """The tags that are on, best first, grey ones last; then those that are off, if shown."""
         on = [moment.result[name] for name in moment.on]
-        on.sort(key=lambda tag: -tag.score)
+        on.sort(key=lambda tag: (tag.name not in lit, -tag.score))
         if not self.show_off:
             return on
         best = moment.result.top(len(on) + _BOXES_WITH_OFF)
         off = [tag for tag in best if tag.name not in moment.on]
         return on + off[: max(_BOXES_WITH_OFF - len(on), 0)]
+
+
+def _lit(moment: Moment) -> frozenset[str]:
+    """The tags that are on and whose scores in this frame reach their off thresholds."""
+    result, off = moment.result, moment.result.vocabulary.off
+    index = result.vocabulary.index
+    return frozenset(name for name in moment.on if result[name].score >= off[index(name)])
 
 
 def _text_note(tags: list[Tag]) -> list[str]:
@@ -116,7 +127,7 @@ class _Canvas:
         """How many boxes fit above the footer, at least one."""
         return max((self._height - 3 * self._size) // self._row, 1)
 
-    def draw_box(self, row: int, tag: Tag, on: bool, vocabulary: Vocabulary) -> None:
+    def draw_box(self, row: int, tag: Tag, lit: bool, vocabulary: Vocabulary) -> None:
         """One tag: its name and probability, or score before calibration, above its bar."""
         pad, size = self._pad, self._size
         left, top = pad, pad + row * self._row
@@ -126,7 +137,7 @@ class _Canvas:
         inner_left, inner_right = left + 2 * pad, right - 2 * pad
         value_left = inner_right - self._draw.textlength(value, font=self._font)
         name = self._shortened(printable(tag.name), value_left - inner_left - pad)
-        ink = _INK if on else _SOFT
+        ink = _INK if lit else _SOFT
         text_top = top + max(1, pad // 3)
         self._draw.text((inner_left, text_top), name, fill=ink, font=self._font)
         self._draw.text((value_left, text_top), value, fill=_SOFT, font=self._font)
@@ -139,7 +150,7 @@ class _Canvas:
         self._draw.rectangle((inner_left, bar_top, inner_right, bar_top + thick), fill=_TRACK)
         if filled:
             bar = (inner_left, bar_top, inner_left + filled, bar_top + thick)
-            self._draw.rectangle(bar, fill=_ON if on else _OFF)
+            self._draw.rectangle(bar, fill=_ON if lit else _OFF)
         out = max(1, thick // 2)
         tick = (mark - out // 2, bar_top - out, mark + (out + 1) // 2, bar_top + thick + out)
         self._draw.rectangle(tick, fill=_INK)

@@ -77,6 +77,21 @@ def test_tags_that_are_off_are_hidden_unless_asked_for() -> None:
     assert (nothing[300:] != 100).any(), "the time is always there"
 
 
+def test_a_tag_that_is_on_below_its_off_threshold_is_grey_and_last() -> None:
+    """It has left, and its shortest time off still runs."""
+    grey = (150, 160, 157)
+    gone = painted(moment_of([9.0, 4.4, 1.0], ("dog", "cat")), heatmap="cat")
+    assert len(bars(gone, GREEN)) == len(bars(gone, grey)) == 1
+    assert (gone[150:250, 200:440] == 100).all(), "no heatmap of what has left"
+    between = painted(moment_of([9.0, 4.6, 1.0], ("dog", "cat")))
+    assert len(bars(between, GREEN)) == 2, "between the thresholds it is on as ever"
+    order = painted(moment_of([4.4, 4.6, 1.0], ("dog", "cat")))
+    green, last = (
+        np.flatnonzero((order == colour).all(axis=2).any(axis=1)) for colour in (GREEN, grey)
+    )
+    assert green.max() < last.min()
+
+
 def test_heatmap_is_painted_while_its_tag_is_on() -> None:
     on, off = moment_of([9.0, 1.0, 9.0], ("dog",)), moment_of([9.0, 1.0, 9.0], ("car",))
     assert (painted(on, heatmap="dog")[150:250, 200:440] != 100).any()
