@@ -107,7 +107,6 @@ def test_sdist_holds_what_cmake_builds(sdist: Path) -> None:
     expected = {path.relative_to(REPOSITORY).as_posix() for path in native if path.is_file()}
     parser = "taidpt/export/deepstream/nvdsinfer_taidpt.cpp"
     assert {"CMakeLists.txt", "CMakePresets.json", parser, *expected} <= names
-    assert {"CMakeLists.txt", "CMakePresets.json", *expected} <= names
     assert {f"taidpt/{name}" for name in PHOTOGRAPHS} <= names
 
 
