@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set as AbstractSet
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,22 @@ from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
 from taidpt.runtime.sources.address import other_scheme
-from taidpt.runtime.storage.atomic import atomic_file, lock_file, remove_temporaries
-from taidpt.runtime.storage.json_reader import JsonReader, parse_object
+from taidpt.runtime.storage.atomic import (
+    atomic_file,
+    lock_file,
+    remove_temporaries,
+    write_atomically,
+)
+from taidpt.runtime.storage.json_reader import JsonReader, parse_json, parse_object
 from taidpt.runtime.storage.outputs import write_output
 from taidpt.runtime.storage.regular_file import read_regular
 
 __all__ = ["ArchiveFolder", "PartWriter"]
 
 _FACTS, _LOCK = "archive.json", "lock"
+# A file beside the manifest's part of a shard from which clips were removed: its name is a hash of
+# clips that it no longer holds. While they are being removed it names them, as JSON.
+_CUT = ".cut"
 # Fast to write, and half of what the default makes of scores and names.
 _COMPRESSION = "zstd"
 
@@ -137,9 +145,29 @@ class ArchiveFolder:
         """Names of the shards that are whole, sorted."""
         return sorted(path.stem for path in (self.path / "manifest").glob("*.parquet"))
 
-    def clips(self) -> dict[str, tuple[int, int]]:
-        """Clips of the shards that are whole: name → size in bytes, time of change in ns."""
-        table = self.read("manifest", ["clip", "bytes", "modified_ns"])
+    def untouched(self) -> set[str]:
+        """Names of the shards that are whole and hold all clips that they are named after."""
+        cut = {path.stem for path in (self.path / "manifest").glob(f"*{_CUT}")}
+        return set(self.shards()) - cut
+
+    def count(self, shard: str) -> tuple[int, int, int] | None:
+        """Clips, clips with errors and frames of a shard; None unless it is whole.
+
+        Raises:
+            InputError: a part is damaged.
+        """
+        if not self.part("manifest", shard).exists():
+            return None
+        frames = self.read_part("manifest", shard, ["frames"]).column("frames").to_pylist()
+        return len(frames), self.read_part("errors", shard, ["clip"]).num_rows, sum(frames)
+
+    def clips(self, shards: Iterable[str] | None = None) -> dict[str, tuple[int, int]]:
+        """Clips of whole shards: name → size in bytes, time of change in ns.
+
+        Args:
+            shards: which; None: all.
+        """
+        table = self.read("manifest", ["clip", "bytes", "modified_ns"], shards)
         columns = [column.to_pylist() for column in table.columns]
         return {name: (size, changed) for name, size, changed in zip(*columns, strict=True)}
 
@@ -147,13 +175,16 @@ class ArchiveFolder:
         """Names of the clips in the table of errors."""
         return set(self.read("errors", ["clip"]).column("clip").to_pylist())
 
-    def read(self, table: str, columns: list[str] | None = None) -> Any:
-        """A whole table, of the shards that are whole, as an Arrow table.
+    def read(
+        self, table: str, columns: list[str] | None = None, shards: Iterable[str] | None = None
+    ) -> Any:
+        """A whole table, of some shards or of all that are whole, as an Arrow table.
 
         Raises:
             InputError: a part is damaged.
         """
-        parts = [self.read_part(table, shard, columns) for shard in self.shards()]
+        shards = self.shards() if shards is None else shards
+        parts = [self.read_part(table, shard, columns) for shard in shards]
         if not parts:
             return pa.table({name: [] for name in columns or ["clip"]})
         return pa.concat_tables(parts)
@@ -173,32 +204,40 @@ class ArchiveFolder:
                 "clips are tagged again"
             ) from None
 
-    def drop(self, names: Collection[str]) -> None:
+    def drop(self, names: AbstractSet[str]) -> None:
         """Remove all rows of some clips, so that they count as new."""
-        for shard in self.shards():
+        for shard in self.shards() if names else ():
             manifest = self.read_part("manifest", shard, ["clip"])
             present = set(manifest.column("clip").to_pylist())
-            if present <= set(names):
+            if present <= names:
                 self.part("manifest", shard).unlink()
-            elif present & set(names):
-                self._filter(shard, names)
+            elif present & names:
+                self._filter(shard, present & names)
         self._tidy()
 
     def _filter(self, shard: str, names: Collection[str]) -> None:
+        cut = self.part("manifest", shard).with_suffix(_CUT)
+        with _disk_errors(cut.parent):
+            write_atomically(cut, json.dumps(sorted(names)).encode())
         for table in TABLES:
             rows = self.read_part(table, shard)
             gone = pc.is_in(rows.column("clip"), pa.array(sorted(names), pa.string()))
             with _part_stream(self.part(table, shard), rows.schema) as writer:
                 writer.write_table(rows.filter(pc.invert(gone)))
+        with _disk_errors(cut.parent):
+            write_atomically(cut, b"")
 
     def _tidy(self) -> None:
-        """Remove parts of shards that are not whole, and temporaries of killed runs."""
+        """Finish what a killed run has begun: remove parts that are not whole, and temporaries."""
         whole = set(self.shards())
         for table in TABLES:
             remove_temporaries(self.path / table)
-            for part in (self.path / table).glob("*.parquet"):
-                if part.stem not in whole:
+            for part in (self.path / table).iterdir():
+                if part.suffix in (".parquet", _CUT) and part.stem not in whole:
                     part.unlink(missing_ok=True)
+        for cut in (self.path / "manifest").glob(f"*{_CUT}"):
+            if cut.stat().st_size:
+                self._filter(cut.stem, parse_json(cut.read_bytes()))
 
 
 class PartWriter(contextlib.ExitStack):

@@ -26,7 +26,7 @@ __all__ = ["Clip", "Shard", "clip_of", "find_clips", "make_shards"]
 _SHARD_BYTES = 1 << 30
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Clip:
     """A video or picture file, and the state in which it was found.
 
@@ -49,7 +49,7 @@ class Clip:
         return other_scheme(self.path) is not None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """Clips that are tagged and stored together.
 
@@ -157,11 +157,13 @@ def make_shards(
         most_clips: at least 1.
     """
     group: list[Clip] = []
+    size = 0
     for clip in clips:
-        if group and (len(group) == most_clips or sum(c.size for c in group) >= _SHARD_BYTES):
+        if group and (len(group) == most_clips or size >= _SHARD_BYTES):
             yield _shard(group, identity)
-            group = []
+            group, size = [], 0
         group.append(clip)
+        size += clip.size
     if group:
         yield _shard(group, identity)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import queue
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.archive.inputs import Clip, Shard, find_clips, make_shards
@@ -22,7 +23,7 @@ from taidpt.runtime.errors import InputError
 from taidpt.runtime.printable import printable
 from taidpt.runtime.tag.terminal import log_to_stderr
 
-__all__ = ["run_archive"]
+__all__ = ["plan", "run_archive", "shard_results"]
 
 T = TypeVar("T")
 
@@ -44,22 +45,35 @@ def run_archive(job: ArchiveJob) -> None:
     with log_to_stderr(logging.DEBUG if job.tag.verbose else logging.INFO):
         found = find_clips(job.tag.sources)
         with ArchiveFolder.writing(job.output, identity, bundle.manifest) as archive:
-            clips = _clips_to_tag(archive, found, job.retry_errors)
-            shards = list(make_shards(clips, identity, job.shard_clips))
+            if job.retry_errors:
+                archive.drop(archive.failed() & {clip.name for clip in found})
+            shards = plan(archive, found, identity, job.shard_clips)
             done = _tag_shards(job, archive, shards, rows)
-    _report(job, len(found) - len(clips), done)
+    _report(job, len(found) - sum(len(shard.clips) for shard in shards), done)
 
 
-def _clips_to_tag(archive: ArchiveFolder, found: list[Clip], retry_errors: bool) -> list[Clip]:
-    """The clips that the archive does not hold as they are now; older rows of them are removed."""
-    held = archive.clips()
-    states = {clip.name: (clip.size, clip.modified_ns) for clip in found}
-    stale = {name for name, state in states.items() if name in held and held[name] != state}
-    if retry_errors:
-        stale |= archive.failed() & set(states)
-    if stale:
-        archive.drop(stale)
-    return [clip for clip in found if clip.name in stale or clip.name not in held]
+def plan(
+    archive: ArchiveFolder, found: Sequence[Clip], identity: Mapping[str, Any], most_clips: int
+) -> list[Shard]:
+    """Shards of the clips that the archive does not hold as they are now; drop older rows of them.
+
+    A shard's name says what it holds, so that only parts of other names are read: those that were
+    made of other groups of clips.
+
+    Args:
+        found: sorted.
+    """
+    whole = archive.untouched()
+    known, left = set[str](), list[Clip]()
+    for shard in make_shards(found, identity, most_clips):
+        if shard.name in whole:
+            known.add(shard.name)
+        else:
+            left += shard.clips
+    held = archive.clips(name for name in archive.shards() if name not in known)
+    new = [clip for clip in left if held.get(clip.name) != (clip.size, clip.modified_ns)]
+    archive.drop({clip.name for clip in new} & set(held))
+    return list(make_shards(new, identity, most_clips))
 
 
 def _tag_shards(
@@ -108,17 +122,27 @@ def _tag_here(
         for worker in workers:
             idle.put(worker)
             stack.callback(worker.close)  # ends the wait of its thread
-        yield from _results(pool, tag_one, shards)
+        yield from shard_results(pool, tag_one, shards, 2 * len(workers))
 
 
-def _results(
-    pool: ThreadPoolExecutor, work: Callable[[Shard], T], shards: Sequence[Shard]
+def shard_results(
+    pool: Executor, work: Callable[[Shard], T], shards: Iterable[Shard], most: int
 ) -> Iterator[T]:
-    """Results as they are ready; the first exception is raised."""
-    waiting = {pool.submit(work, shard) for shard in shards}
-    while waiting:
-        ready, waiting = wait(waiting, _LOOK_S, return_when=FIRST_COMPLETED)
-        for future in ready:
+    """Results as they are ready, at most `most` shards at a time; the first exception is raised."""
+    ready: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
+    left, running = iter(shards), 0
+
+    def submit(count: int) -> int:
+        batch = list(itertools.islice(left, count))
+        for shard in batch:
+            pool.submit(work, shard).add_done_callback(ready.put)
+        return len(batch)
+
+    running = submit(most)
+    while running:
+        with contextlib.suppress(queue.Empty):
+            future = ready.get(timeout=_LOOK_S)
+            running += submit(1) - 1
             yield future.result()
 
 

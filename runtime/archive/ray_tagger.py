@@ -30,6 +30,9 @@ from taidpt.runtime.tag.request import TagJob
 
 __all__ = ["RayTagger", "tag_on_ray"]
 
+# Shards are handed out in blocks, each an object in Ray's store. So many that the last ones do not
+# leave workers idle, and no more: making one takes milliseconds.
+_BLOCKS, _BLOCKS_A_WORKER = 1024, 8
 _PATIENCE_S = 5.0  # for the first connection to a cluster
 
 
@@ -108,10 +111,15 @@ class _ShardActor:
         """Tag one shard; what was counted, or the error that ends the run."""
         (shard,) = batch["shard"]
         try:
-            done = tag_shard(self._archive, shard, self._rows, self._worker)
-            return {"done": np.array([done], object)}
+            whole = self._archive.count(shard.name)  # by a try whose node was lost afterwards
+            done: Count | TaidptError
+            if whole is not None:
+                done = Count(*whole)
+            else:
+                done = tag_shard(self._archive, shard, self._rows, self._worker)
         except TaidptError as error:
-            return {"done": np.array([error], object)}
+            done = error
+        return {"done": np.array([done], object)}
 
 
 def tag_on_ray(
@@ -177,8 +185,9 @@ def _run(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    blocks = min(len(shards), max(_BLOCKS, _BLOCKS_A_WORKER * most))
     work = ray.data.from_items(
-        [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
+        [{"shard": shard} for shard in shards], override_num_blocks=blocks
     ).map_batches(
         _ShardActor,
         fn_constructor_args=(_absolute(share_of_cores(job, 1)), dict(archive.facts)),
