@@ -148,7 +148,7 @@ class ArchiveFolder:
     def untouched(self) -> set[str]:
         """Names of the shards that are whole and hold all clips that they are named after."""
         cut = {path.stem for path in (self.path / "manifest").glob(f"*{_CUT}")}
-        return set(self.shards()) - cut
+        return self._with_all_parts() - cut
 
     def count(self, shard: str) -> tuple[int, int, int] | None:
         """Clips, clips with errors and frames of a shard; None unless it is whole.
@@ -156,7 +156,7 @@ class ArchiveFolder:
         Raises:
             InputError: a part is damaged.
         """
-        if not self.part("manifest", shard).exists():
+        if not all(self.part(table, shard).exists() for table in TABLES):
             return None
         frames = self.read_part("manifest", shard, ["frames"]).column("frames").to_pylist()
         return len(frames), self.read_part("errors", shard, ["clip"]).num_rows, sum(frames)
@@ -227,9 +227,18 @@ class ArchiveFolder:
         with _disk_errors(cut.parent):
             write_atomically(cut, b"")
 
+    def _with_all_parts(self) -> set[str]:
+        """Shards that have a part in each table.
+
+        A manifest alone is left by a worker of a killed run on Ray that ended later than the run:
+        its other parts were taken for leftovers meanwhile.
+        """
+        names = ({path.stem for path in (self.path / t).glob("*.parquet")} for t in TABLES)
+        return set.intersection(*names)
+
     def _tidy(self) -> None:
         """Finish what a killed run has begun: remove parts that are not whole, and temporaries."""
-        whole = set(self.shards())
+        whole = self._with_all_parts()
         for table in TABLES:
             remove_temporaries(self.path / table)
             for part in (self.path / table).iterdir():

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any
 
 from taidpt.runtime.archive.clip_tagger import ClipEnd, ClipTagger
@@ -20,10 +21,12 @@ from taidpt.runtime.archive.inputs import Clip
 from taidpt.runtime.archive.request import ArchiveJob
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BackendError, InputError, TaidptError
+from taidpt.runtime.storage.atomic import try_lock
 from taidpt.runtime.tag.terminal import log_to_stderr
 
 __all__ = ["ClipWorker", "main"]
 
+_PREFIX = "taidpt-archive-"
 _START = "from taidpt.runtime.archive.worker import main; main()"
 
 
@@ -44,7 +47,7 @@ class ClipWorker(Closing):
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-        self._scratch: str | None = None
+        self._scratch: _Scratch | None = None
         self._closed = False
 
     def tag(self, clip: Clip) -> Iterator[Any]:
@@ -91,8 +94,9 @@ class ClipWorker(Closing):
         self._remove_scratch()
 
     def _remove_scratch(self) -> None:
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.close()
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -106,12 +110,11 @@ class ClipWorker(Closing):
             self._end()  # it was killed between two clips
         self._refuse_closed()
         ours, theirs = Pipe()
-        # whatever it copies goes when it does, also when it is killed
-        self._scratch = tempfile.mkdtemp(prefix="taidpt-archive-")
+        self._scratch = _Scratch()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), self._scratch],
+            [sys.executable, "-c", _START, str(theirs.fileno()), self._scratch.path],
             stdin=subprocess.PIPE,  # its end is what tells the process that this one has ended
-            env={**self._environment, "TMPDIR": self._scratch},
+            env={**self._environment, "TMPDIR": self._scratch.path},
             pass_fds=(theirs.fileno(),),
         )
         theirs.close()
@@ -155,11 +158,46 @@ class ClipWorker(Closing):
             connection.close()
 
 
+class _Scratch(Closing):
+    """The folder for temporary files of a process, which goes when it does, also when it is killed.
+
+    It is locked, as a sign that it is used. One whose processes were all killed at once is removed
+    by the next.
+    """
+
+    def __init__(self) -> None:
+        parent = Path(tempfile.gettempdir())
+        for leftover in parent.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError):  # of another user, or removed meanwhile
+                _remove_unlocked(leftover)
+        self.path = tempfile.mkdtemp(prefix=_PREFIX)
+        self._lock = try_lock(Path(self.path))
+
+    def close(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    lock = try_lock(folder)
+    if lock is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
 def main() -> None:
     """The process: a job, then clips come from the connection that the command line names."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent ends us
-    connection: Connection = Connection(int(sys.argv[1]))
+    try:
+        _serve(Connection(int(sys.argv[1])))
+    finally:
+        shutil.rmtree(sys.argv[2], ignore_errors=True)
+
+
+def _serve(connection: Connection) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError), log_to_stderr(logging.WARNING):
         job = connection.recv()
         try:

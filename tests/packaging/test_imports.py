@@ -55,7 +55,7 @@ ORDER = {
     """,
     "taidpt": """
         progress watchdog metrics score_transforms texts toyworld
-        score_file label_file scores clip
+        score_file label_file scores clip archive
         datasets encoders bench
         prompts
         features

@@ -114,6 +114,19 @@ def test_kills_while_clips_are_removed(
     assert left(archive, clips(*"ab")) == ["b"]
 
 
+def test_a_manifest_without_its_other_parts_is_not_whole(archive: ArchiveFolder) -> None:
+    found = clips(*"abcd")
+    first, second = make_shards(found, IDENTITY, 2)
+    write(archive, first)
+    write(archive, second)
+    archive.part("frames", first.name).unlink()
+    assert archive.count(first.name) is None
+    assert archive.count(second.name) == (2, 0, 10)
+    archive._tidy()
+    assert archive.shards() == [second.name]
+    assert left(archive, found) == ["a", "b"]
+
+
 def test_shards_are_handed_out_a_few_at_a_time() -> None:
     shards = list(make_shards(clips(*map(str, range(100, 180))), IDENTITY, 1))
     handed: list[str] = []
