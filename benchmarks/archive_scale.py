@@ -320,8 +320,8 @@ def simulate(options: argparse.Namespace) -> None:
         timings: list[tuple[str, Any]] = []
         whole: set[str] = set()
         for name, share in (("new archive", 0.5), ("after the kill", 1.0)):
+            watch = Stopwatch()
             with ArchiveFolder.writing(Path(scratch, "tags"), IDENTITY, manifest) as archive:
-                watch = Stopwatch()
                 shards = plan(archive, found, IDENTITY, options.clips)
                 timings.append((f"plan of {len(shards):,} shards, {name}", watch.read()))
                 repeated = len(whole & {shard.name for shard in shards})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.archive_scale import Recorder, VirtualWorkers
 from taidpt.runtime.archive import folder as folder_module
 from taidpt.runtime.archive.folder import ArchiveFolder, PartWriter
 from taidpt.runtime.archive.inputs import Clip, Shard, make_shards
@@ -150,3 +152,24 @@ def test_shards_are_handed_out_a_few_at_a_time() -> None:
         with pytest.raises(InputError, match="the disk is full"):
             list(shard_results(pool, fail, iter(shards), 4))
         assert list(shard_results(pool, fail, iter(()), 4)) == []
+
+
+def test_a_simulated_fleet_repeats_nothing(archive: ArchiveFolder) -> None:
+    """Stragglers, lost tries and a kill half way, as the benchmark simulates them."""
+    found = clips(*map(str, range(1000, 1600)))
+    recorder = Recorder(archive)
+    planned: list[set[str]] = []
+    for share in (0.5, 1.0):
+        shards = plan(archive, found, IDENTITY, 2)
+        planned.append({shard.name for shard in shards})
+        workers = VirtualWorkers(20, failing=0.1)
+        results = shard_results(workers, recorder.record, workers.then_wait(shards), workers.most)
+        whole = set(itertools.islice(results, int(share * len(shards))))
+        assert workers.lost > 0
+    assert workers.end_h > workers.busy_h / 20 > 0  # the last ones leave workers idle
+    first, second = planned
+    assert len(first) == 300
+    assert 100 < len(second) < 151  # what was in hand is whole or not
+    assert second < first
+    assert whole == second
+    assert left(archive, found) == []
