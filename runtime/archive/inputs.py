@@ -157,18 +157,18 @@ def make_shards(
         most_clips: at least 1.
     """
     group: list[Clip] = []
-    size = 0
+    size, facts = 0, json.dumps(identity, sort_keys=True)
     for clip in clips:
         if group and (len(group) == most_clips or size >= _SHARD_BYTES):
-            yield _shard(group, identity)
+            yield _shard(group, facts)
             group, size = [], 0
         group.append(clip)
         size += clip.size
     if group:
-        yield _shard(group, identity)
+        yield _shard(group, facts)
 
 
-def _shard(clips: Sequence[Clip], identity: Mapping[str, Any]) -> Shard:
+def _shard(clips: Sequence[Clip], facts: str) -> Shard:
     states = [[clip.name, clip.size, clip.modified_ns] for clip in clips]
-    text = json.dumps([identity, states], sort_keys=True)
+    text = f"[{facts}, {json.dumps(states)}]"
     return Shard(hashlib.sha256(text.encode()).hexdigest()[:20], tuple(clips))
