@@ -145,9 +145,17 @@ class ArchiveFolder:
         """Names of the shards that are whole, sorted."""
         return sorted(self._stems("manifest"))
 
-    def untouched(self) -> set[str]:
-        """Names of the shards that are whole and hold all clips that they are named after."""
-        return self._with_all_parts() - set(self._stems("manifest", _CUT))
+    def whole(self) -> set[str]:
+        """Names of the shards that have a part in each table.
+
+        A manifest alone is left by a worker of a killed run on Ray that ended later than the run:
+        its other parts were taken for leftovers meanwhile.
+        """
+        return set.intersection(*(set(self._stems(table)) for table in TABLES))
+
+    def cut(self) -> set[str]:
+        """Names of the shards that no longer hold all clips that they are named after."""
+        return set(self._stems("manifest", _CUT))
 
     def count(self, shard: str) -> tuple[int, int, int] | None:
         """Clips, clips with errors and frames of a shard; None unless it is whole.
@@ -228,14 +236,6 @@ class ArchiveFolder:
         with _disk_errors(cut.parent):
             write_atomically(cut, b"")
 
-    def _with_all_parts(self) -> set[str]:
-        """Shards that have a part in each table.
-
-        A manifest alone is left by a worker of a killed run on Ray that ended later than the run:
-        its other parts were taken for leftovers meanwhile.
-        """
-        return set.intersection(*(set(self._stems(table)) for table in TABLES))
-
     def _stems(self, table: str, suffix: str = ".parquet") -> list[str]:
         """Names of the files in a table's folder, without a suffix that they have."""
         try:  # not Path.glob, which takes seconds for 100,000 names
@@ -246,13 +246,13 @@ class ArchiveFolder:
 
     def _tidy(self) -> None:
         """Finish what a killed run has begun: remove parts that are not whole, and temporaries."""
-        whole = self._with_all_parts()
+        whole = self.whole()
         for table in TABLES:
             remove_temporaries(self.path / table)
             for suffix in (".parquet", _CUT):
                 for shard in set(self._stems(table, suffix)) - whole:
                     self.part(table, shard).with_suffix(suffix).unlink(missing_ok=True)
-        for shard in self._stems("manifest", _CUT):
+        for shard in self.cut():
             names = self.part("manifest", shard).with_suffix(_CUT).read_bytes()
             if names:
                 self._filter(shard, parse_json(names))

@@ -63,14 +63,15 @@ def plan(
     Args:
         found: sorted.
     """
-    whole = archive.untouched()
+    whole = archive.whole()
+    named = whole - archive.cut()
     known, left = set[str](), list[Clip]()
     for shard in make_shards(found, identity, most_clips):
-        if shard.name in whole:
+        if shard.name in named:
             known.add(shard.name)
         else:
             left += shard.clips
-    held = archive.clips(name for name in archive.shards() if name not in known)
+    held = archive.clips(whole - known)
     new = [clip for clip in left if held.get(clip.name) != (clip.size, clip.modified_ns)]
     archive.drop({clip.name for clip in new} & set(held))
     return list(make_shards(new, identity, most_clips))

@@ -43,13 +43,12 @@ def list_remote(url: str) -> Iterator[tuple[str, int, int]]:
         raise
     except Exception as error:  # each file system has exceptions of its own
         raise InputError(f"{redact(url)}: cannot be listed: {_line(error)}") from None
-    prefix = url.rstrip("/").removesuffix(path)
     alone = named and [info["name"] for info in files] == [path]
     clips = [i for i in files if alone or Path(i["name"]).suffix.lower() in MEDIA_SUFFIXES]
     if not clips:
         raise InputError(f"{redact(url)}: no pictures or videos there")
     for info in clips:
-        yield f"{prefix}{info['name']}", int(info.get("size") or 0), _modified_ns(info)
+        yield _address(url, system, path, info["name"]), int(info.get("size") or 0), _time_ns(info)
 
 
 def fetch(url: str, target: Path) -> Iterator[None]:
@@ -103,10 +102,24 @@ def _files(system: Any, entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]
         yield from system.find(entry["name"], detail=True).values()
 
 
-def _modified_ns(info: Mapping[str, Any]) -> int:
-    value = next((info[name] for name in _TIMES if info.get(name)), 0)
+def _address(url: str, system: Any, path: str, name: str) -> str:
+    """The address of a file that was found at an address, whose path in its file system is given.
+
+    Hosts and credentials are in the address alone.
+    """
+    prefix = url.rstrip("/").removesuffix(path)
+    return f"{prefix}{name}" if prefix != url.rstrip("/") else str(system.unstrip_protocol(name))
+
+
+def _time_ns(info: Mapping[str, Any]) -> int:
+    """The time of change in ns; of a text that is no date, a number that changes with it."""
+    value: Any = next((info[name] for name in _TIMES if info.get(name)), 0)
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        digits = "".join(filter(str.isdecimal, value))[:18]
+        try:
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:  # such as FTP's 20261128153000
+            return int(digits or 0)
     return int((value.timestamp() if isinstance(value, datetime) else float(value)) * 1e9)
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,29 @@ def test_folders_patterns_and_files(source: str, expected: list[str]) -> None:
     assert [clip.name.removeprefix("memory://bucket/in/") for clip in clips] == expected
     assert all(clip.size and clip.modified_ns > 1e18 for clip in clips)
     assert find_clips([source]) == clips
+
+
+@pytest.mark.usefixtures("memory")
+def test_an_address_that_says_more_than_the_path() -> None:
+    clips = remote_module._address(
+        "memory://bucket/in?version=3", fsspec.filesystem("memory"), "/bucket/in", "/bucket/in/a"
+    )
+    assert clips == "memory:///bucket/in/a"
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"LastModified": datetime(2026, 11, 28, tzinfo=timezone.utc)}, 1795824000 * 10**9),
+        ({"updated": "2026-11-28T00:00:00.000Z", "created": 7}, 1795824000 * 10**9),
+        ({"modify": "20261128153000"}, 20261128153000),
+        ({"mtime": 1.5}, 1_500_000_000),
+        ({"mtime": None}, 0),
+    ],
+    ids=str,
+)
+def test_times_of_change(info: dict[str, Any], expected: int) -> None:
+    assert remote_module._time_ns(info) == expected
 
 
 @pytest.mark.parametrize(
