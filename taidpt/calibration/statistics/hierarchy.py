@@ -93,7 +93,7 @@ def fit_family(sample: Sample) -> Family:
         sample: scores in units of a tag's spread, about zero.
     """
     some = slice(None, None, -(-len(sample.values) // _TEACHERS))
-    teachers = Sample(sample.values[some], sample.counts[some])
+    teachers = sample.of_tags(some)
     family, absent = _learn_family(teachers, _mean_before(len(sample.values)))
     if len(teachers.values) == len(sample.values):
         return family

@@ -28,6 +28,10 @@ class Sample:
     values: Floats
     counts: Floats
 
+    def of_tags(self, rows: slice | npt.NDArray[np.intp]) -> Sample:
+        """The sample of some of the tags."""
+        return Sample(self.values[rows], self.counts[rows])
+
     def quantile(self, level: float) -> Floats:
         """The score below which a share `level` of the frames lies, [C]."""
         below = np.cumsum(self.counts, axis=1) / self.counts.sum(1, keepdims=True)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from taidpt.calibration.statistics.hierarchy import explained
-from taidpt.calibration.statistics.mixture import log_parts
+from taidpt.calibration.statistics.mixture import NormalPrior, fit_tags, log_parts
 from taidpt.calibration.statistics.sample import Sample, compress
 from taidpt.calibration.statistics.switch import choose_switches
 from taidpt.judging.baselines import (
@@ -74,7 +74,20 @@ def test_gradient_of_the_likelihood_against_finite_differences() -> None:
         step = np.zeros(8)
         step[column] = 1e-6
         high, low = _likelihood(theta + step, values)[0], _likelihood(theta - step, values)[0]
-        np.testing.assert_allclose(slope[..., column], (high - low) / 2e-6, atol=1e-7)
+        np.testing.assert_allclose(slope[:, column], (high - low) / 2e-6, atol=1e-7)
+
+
+def test_a_tag_is_fitted_as_if_it_were_alone() -> None:
+    """Under one prior: in blocks of tags, and whichever of the others still move."""
+    random = np.random.default_rng(2)
+    scores = random.standard_normal((300, 40)) + 3.0 * (random.random((300, 40)) < 0.1)
+    sample, prior = compress(scores), NormalPrior(np.zeros(8), np.diag(np.full(8, 4.0)))
+    start = np.zeros((40, 8))
+    together = fit_tags(sample, start, prior)
+    for tag in (0, 17, 39):
+        alone = fit_tags(sample.of_tags(np.array([tag])), start[:1], prior)
+        np.testing.assert_allclose(together.parameters[tag], alone.parameters[0], atol=1e-8)
+        assert alone.log_posterior[0] > fit_tags(sample, start, prior, steps=1).log_posterior[tag]
 
 
 @pytest.mark.parametrize("frames", [5, 256, 257, 3001])
