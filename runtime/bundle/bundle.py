@@ -154,6 +154,8 @@ class Bundle:
 
 def _load_once(folder: Path) -> Bundle:
     identity = _identity(folder)
+    if identity is None and folder.parts[:1] == ("triton:",):
+        raise InputError(f"{folder}: a server; this command needs the bundle's folder")
     if identity is None:
         raise InputError(f"{folder}: no such bundle; make one with taidpt-export")
     try:

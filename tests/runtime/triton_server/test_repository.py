@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from taidpt.cli import cli
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.bundle.input_spec import NV12
 from taidpt.runtime.bundle.manifest import Manifest
@@ -22,6 +24,7 @@ from taidpt.runtime.triton_server.config_text import Name, message
 from taidpt.runtime.triton_server.repository import RepositoryOptions, write_repository
 from tests.runtime.stub_driver import add_stub_engine
 from tests.runtime.tiny import TinySpec, tiny_bundle
+from tests.runtime.videos import colour_frame, write_video
 from tests.support import REPOSITORY, require
 
 
@@ -240,6 +243,27 @@ def test_nv12_is_refused(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match=r"expected triton://HOST\[:PORT\]/MODEL"):
         open_server(url)
+
+
+def test_commands_without_their_server_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taidpt.runtime.triton_client.backend._LOAD_PATIENCE_S", 0.1)
+    clip, output = tmp_path / "clip.mp4", tmp_path / "tags.jsonl"
+    write_video(clip, [colour_frame(0)] * 3)
+    output.write_text("earlier\n")
+    url = "triton://127.0.0.1:9/street"
+    done = CliRunner().invoke(cli, ["tag", url, str(clip), "--jsonl", str(output)])
+    assert isinstance(done.exception, BackendError)
+    assert "127.0.0.1:9/street: no server answers" in str(done.exception)
+    assert "\n" not in str(done.exception)
+    for command in (["export", "triton"], ["archive"]):
+        words = [*command, url, *([str(clip)] if command == ["archive"] else [])]
+        done = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "out")])
+        assert isinstance(done.exception, InputError)
+        assert "street: a server; this command needs the bundle's folder" in str(done.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "tags.jsonl"]
+    assert output.read_text() == "earlier\n"
 
 
 def test_text_of_a_configuration() -> None:
