@@ -1,13 +1,13 @@
 """What a server costs a frame, beside the tagger in process: by gRPC and in shared memory.
 
-    python benchmarks/triton_client.py [BUNDLE] [--batch 1 8] [--repeats 40] [--json FILE]
+    python benchmarks/triton_client.py [BUNDLE | --rn50] [--batch 1 8] [--repeats 40] [--json FILE]
 
-Starts the Triton Inference Server of build/triton on this machine (.ci/run installs it) with the
-bundle on the CPU; without one, RN50 with random weights. Three taggers take turns with the same
-frames of the model's size, one thread each: in process, and of the server with and without shared
-memory. Milliseconds a frame, the ratio of their 20th percentiles to that in process (other work on
-the machine moves medians more), and CPU milliseconds of client and server. The server waits 2 ms
-for requests that fill a batch; a single client pays for them.
+Starts the Triton Inference Server of build/triton on this machine (.ci/run installs it) with a
+bundle on the CPU: BUNDLE, or RN50 with random weights, or else a graph that computes almost
+nothing and has the frames and features of RN50 (150 and 200 KB), for the way alone. Three taggers
+take turns with the same frames of the model's size, one thread each: in process, and of the server
+with and without shared memory. Milliseconds a frame, the ratio of their 20th percentiles to that in
+process (other work on the machine moves medians more), and CPU milliseconds of client and server.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tagger_overhead import make_bundle
 from taidpt.runtime import Tagger
 from taidpt.runtime.triton_server.repository import RepositoryOptions, write_repository
+from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.triton_server.server import Server, serving
 
 WARM_UP = 3
@@ -103,16 +103,26 @@ def compare(bundle: Path, folder: Path, batches: list[int], repeats: int) -> lis
     return rows
 
 
+def chosen_bundle(folder: Path, rn50: bool) -> Path:
+    """RN50, or almost nothing with its sizes."""
+    if not rn50:
+        return tiny_bundle(folder / "tiny.taidpt", TinySpec(224, 224, dim=16))
+    from benchmarks.tagger_overhead import make_bundle
+
+    return make_bundle(folder, 80)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", nargs="?", type=Path)
+    parser.add_argument("--rn50", action="store_true")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = arguments.bundle or make_bundle(folder, 80)
+        bundle = arguments.bundle or chosen_bundle(folder, arguments.rn50)
         rows = compare(bundle, folder, arguments.batch, arguments.repeats)
     print("batch  side           ms a frame: p20     p50  ratio  CPU ms a frame: client  server")
     for row in rows:

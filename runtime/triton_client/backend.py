@@ -49,6 +49,7 @@ _DOWN = ("StatusCode.UNAVAILABLE",)
 _PASSING = ("has no available versions", "shared memory region")
 # gRPC's own limit of 4 MB is one frame of 4K, or ten frames with their features.
 _MOST_BYTES = 1 << 30
+_PIXEL = np.zeros((1, 1, 1, 3), np.uint8)
 _HEADS = ("scores", "top_scores", "top_indices", "global_features", "patch_features")
 
 
@@ -93,8 +94,7 @@ class TritonBackend:
             lambda: self._client.get_model_config(self._model).config, _LOAD_PATIENCE_S
         )
         self._most = max(int(config.max_batch_size), 1)
-        frame = np.zeros((1, 1, 1, 3), np.uint8)
-        found = self._infer({FRAMES: frame}, FACTS)
+        found = self._infer({FRAMES: _PIXEL}, FACTS)
         data, bank = (bytes(found[name].reshape(-1)[0]) for name in FACTS[:2])
         where = f"{SCHEME}{self._address}/{self._model}"
         manifest = Manifest.from_bytes(data, where)
@@ -133,12 +133,14 @@ class TritonBackend:
         sizes = {name: len(frames) * each[name] for name in self._outputs}
         sizes[FRAMES] = frames.nbytes
         found = self._infer(inputs, (*self._outputs, "bundle_id"), sizes)
-        served = found.pop("bundle_id").reshape(-1)[0].decode()
-        if served != self._bundle_id:
+        self._require_same(found.pop("bundle_id"))
+        return found
+
+    def _require_same(self, served: Any) -> None:
+        if served.reshape(-1)[0].decode() != self._bundle_id:
             raise BackendError(
                 f"{self.name}: has another bundle than when this tagger was loaded; load it again"
             )
-        return found
 
     def close(self) -> None:
         """Close the connection."""
@@ -178,6 +180,7 @@ class TritonBackend:
         sizes: Mapping[str, int] | None = None,
     ) -> dict[str, Any]:
         """Call the model; `sizes` are the largest of tensors that memory can be shared for."""
+        from tritonclient.utils import InferenceServerException
 
         def call() -> dict[str, Any]:
             shared = self._shared
@@ -191,6 +194,11 @@ class TritonBackend:
                 shared.close()
                 self._shared = None
                 return infer(self._client, self._model, inputs, outputs, None)
+            except InferenceServerException:
+                # another bundle with more tags does not fit into the region either
+                found = infer(self._client, self._model, {FRAMES: _PIXEL}, ("bundle_id",), None)
+                self._require_same(found["bundle_id"])
+                raise
 
         return self._patiently(call)
 
