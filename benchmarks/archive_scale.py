@@ -227,7 +227,10 @@ def cost_table(rates: dict[str, Any], options: argparse.Namespace) -> str:
         total_s = sum(stages.values())
         hours = MILLION * total_s / 3600
         slowest = max(stages, key=lambda name: stages[name])
-        cells = [str(fps), *(f"{seconds:,.3g} s" for seconds in stages.values())]
+        cells = [
+            str(fps),
+            *(f"{seconds:,.{0 if seconds > 9 else 2}f} s" for seconds in stages.values()),
+        ]
         cells += [f"{slowest} ({100 * stages[slowest] / total_s:.0f} %)", f"{hours:,.0f}"]
         cells += [f"{hours / 24 / options.cores:,.0f}", f"{hours * options.core_hour:,.0f}"]
         lines.append(f"| {' | '.join(cells)} |")

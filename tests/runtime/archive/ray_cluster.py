@@ -75,7 +75,9 @@ def ray_cluster(cores: int) -> Iterator[Cluster]:
     names = ("dashboard-agent-grpc", "runtime-env-agent", "metrics-export", "ray-client-server")
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={head}", f"--num-cpus={cores}", f"--temp-dir={folder}"]
-    command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+    # without what a test does not need: each is a process that imports Ray
+    command += ["--node-ip-address=127.0.0.1", "--include-dashboard=false", "--no-monitor"]
+    command += ["--include-log-monitor=false"]
     command += [f"--{name}-port={port}" for name, port in zip(names, others, strict=True)]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _ENVIRONMENT.items():
