@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import tempfile
@@ -26,6 +27,7 @@ from taidpt.runtime.tag.request import Outputs, TagJob
 from tests.runtime.archive.in_process import archive_here
 from tests.runtime.tiny import TinySpec, tiny_bundle
 from tests.runtime.videos import colour_video
+from tests.support import require
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -91,6 +93,35 @@ def test_addresses_give_the_rows_of_files(
         archive_here(job(folder, output, "memory://bucket/in"))
         assert f"{output}: {line}\n" in capsys.readouterr().out
     assert rows(output, "memory://bucket/in") == here
+
+
+def test_a_server_of_s3(
+    folder: Path, here: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """moto's, by s3fs; neither is in an extra, since users choose the packages of their buckets."""
+    present = all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask"))
+    require("s3", present, "pip install 'moto[server]' s3fs")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "joe")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+        system = fsspec.filesystem("s3")
+        system.mkdir("bucket")
+        system.put(f"{folder / 'in'}/", "bucket/in/", recursive=True)
+        for _ in range(2):
+            archive_here(job(folder, tmp_path / "tags", "s3://bucket/in"))
+        with pytest.raises(InputError, match=r"s3://none/in: cannot be listed: The specified"):
+            find_clips(["s3://none/in"])
+    finally:
+        server.stop()
+    assert rows(tmp_path / "tags", "s3://bucket/in") == here
+    assert len(ArchiveFolder.load(tmp_path / "tags").clips()) == 3
+    assert all(b"hunter2" not in path.read_bytes() for path in (tmp_path / "tags").glob("*/*"))
 
 
 @pytest.mark.usefixtures("memory")
