@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Painter"]
 
-# RGBA: text, secondary text, the box behind them, the empty bar, the bar of a tag that is on and
-# of one that is off. The green is that of the pages, lighter, as it lies on a dark box.
-_INK, _SOFT = (255, 255, 255, 255), (205, 214, 211, 255)
+# RGBA: text, secondary text, text of a tag that is not seen, the box behind them, the empty bar, the
+# bar of a tag that is on and of one that is off. The green is that of the pages, lighter, as it lies
+# on a dark box.
+_INK, _SOFT, _FAINT = (255, 255, 255, 255), (205, 214, 211, 255), (140, 148, 146, 255)
 _SHADE, _TRACK = (14, 20, 18, 185), (255, 255, 255, 60)
 _ON, _OFF = (76, 206, 178, 255), (150, 160, 157, 255)
 # A text line is 1/26 of the frame's shorter side: 28 pixels on 720p, legible on a phone. Boxes are
@@ -137,10 +138,10 @@ class _Canvas:
         inner_left, inner_right = left + 2 * pad, right - 2 * pad
         value_left = inner_right - self._draw.textlength(value, font=self._font)
         name = self._shortened(printable(tag.name), value_left - inner_left - pad)
-        ink = _INK if lit else _SOFT
+        name_ink, value_ink = (_INK, _SOFT) if lit else (_FAINT, _FAINT)
         text_top = top + max(1, pad // 3)
-        self._draw.text((inner_left, text_top), name, fill=ink, font=self._font)
-        self._draw.text((value_left, text_top), value, fill=_SOFT, font=self._font)
+        self._draw.text((inner_left, text_top), name, fill=name_ink, font=self._font)
+        self._draw.text((value_left, text_top), value, fill=value_ink, font=self._font)
         thick = max(3, size // 4)
         bar_top = bottom - pad - thick
         length = inner_right - inner_left
