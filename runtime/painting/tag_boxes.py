@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Painter"]
 
-# RGBA: text, secondary text, text of a tag that is not seen; the box behind them, the empty bar; the
-# bar of a tag that is on and of one that is off. The green is that of the pages, lighter, as it is
-# on a dark box.
+# RGBA: text, secondary text, text of a tag that is not seen; the box behind them, the empty bar;
+# the bar of a tag that is on and of one that is off. The green is that of the pages, lighter, as it
+# is on a dark box.
 _INK, _SOFT, _FAINT = (255, 255, 255, 255), (205, 214, 211, 255), (140, 148, 146, 255)
 _SHADE, _TRACK = (14, 20, 18, 185), (255, 255, 255, 60)
 _ON, _OFF = (76, 206, 178, 255), (150, 160, 157, 255)
