@@ -103,6 +103,7 @@ class MethodInputs:
         keep: folder for prompts tuned here and for caption features; None keeps nothing.
         progress: reports long work.
         rows: class rows computed so far, by method, so that `a` and `a+b` share those of `a`.
+        templated: rows of templates encoded so far, by kind: six methods share the plain ones.
         used: the prompts used so far, given or tuned here, by method.
     """
 
@@ -118,6 +119,7 @@ class MethodInputs:
     keep: Path | None = None
     progress: Progress = field(default_factory=SilentProgress)
     rows: dict[str, ClassRows] = field(default_factory=dict)
+    templated: dict[str, Tensor] = field(default_factory=dict)
     used: dict[str, TunedPrompts] = field(default_factory=dict)
 
     @cached_property
@@ -164,8 +166,10 @@ class MethodInputs:
 
     def templates(self, kind: str = "") -> Tensor:
         """Unit rows [C, D] of the plain template, or of ImageNet's templates for "80"."""
-        rows = plain_class_embeddings(self.clip, self.tags.names, _TEMPLATES[kind]())
-        return rows.cpu()
+        if kind not in self.templated:
+            rows = plain_class_embeddings(self.clip, self.tags.names, _TEMPLATES[kind]())
+            self.templated[kind] = rows.cpu()
+        return self.templated[kind]
 
 
 def check_methods(names: Sequence[str]) -> None:

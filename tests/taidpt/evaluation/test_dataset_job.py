@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from taidpt.cli import cli
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.datasets import LabelledImages
 from taidpt.encoders.picture_input import PictureInput
+from taidpt.evaluation import methods
 from taidpt.evaluation.comparison import compare_methods, merge_curve
 from taidpt.evaluation.dataset_job import DatasetJob, run_dataset_job
 from taidpt.evaluation.methods import MethodInputs, check_methods, score_method
@@ -267,6 +272,7 @@ def test_what_a_method_needs_is_said(
         run_dataset_job(DatasetJob("voc2007", ("zsclip",)), SilentProgress())
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_prompts_that_were_tuned_once_are_kept(
     clip: ClipModel, images: LabelledImages, features: PictureFeatures, tmp_path: Path
 ) -> None:
@@ -284,13 +290,30 @@ def test_prompts_that_were_tuned_once_are_kept(
     assert len(list((tmp_path / "prompts").iterdir())) == 2
 
 
+def test_templates_are_encoded_once_for_all_methods(
+    clip: ClipModel,
+    images: LabelledImages,
+    features: PictureFeatures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[int] = []
+
+    def counted(clip: ClipModel, names: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
+        encoded.append(len(templates))
+        return plain_class_embeddings(clip, names, templates[:2])
+
+    monkeypatch.setattr(methods, "plain_class_embeddings", counted)
+    inputs = MethodInputs(clip, images.tags)
+    for name in ("zsclip", "zsclip80", "clipdpt", "clipdpt80"):
+        score_method(name, inputs, features)
+    assert encoded == [1, 80]
+
+
 def test_command_refuses_before_the_long_work(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "taidpt", "research", "eval", "--dataset", "voc2007", "--root"]
-    command += [str(tmp_path), "--model", "RN50", "--pretrained", "random"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ImageSets/Main not found")
-    assert len(done.stderr.splitlines()) == 1
+    command = ["research", "eval", "--dataset", "voc2007", "--root", str(tmp_path)]
+    done = CliRunner().invoke(cli, [*command, "--model", "RN50", "--pretrained", "random"])
+    assert isinstance(done.exception, InputError)
+    assert re.match(r"ImageSets/Main not found.*$", str(done.exception))
 
 
 def test_features_of_batches_are_fp32(features: PictureFeatures) -> None:
