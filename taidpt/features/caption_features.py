@@ -1,7 +1,7 @@
 """Features of captions for tuning: one per token, encoded once and stored without padding.
 
-Equal captions are encoded once. Captions are tokenised and encoded in parts, and features that
-would fill the memory lie in a file that is read as needed: memory grows with texts, not features.
+Equal captions are tokenised and encoded once, in parts, and features that would fill the memory lie
+in a file that is read as needed: memory grows with texts and their tokens, not with features.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from taidpt.clip.model import ClipModel
+from taidpt.clip.tokenizers import text_tokenizer
 from taidpt.features.prompt_encoder import token_features, tokenize_texts
 from taidpt.runtime.errors import InputError
 
@@ -33,7 +34,7 @@ _FILES = ("tokens.npy", "pooled.npy", "offsets.npy")
 # Features of this many bytes lie in a file: half of what a small machine of 4 GB can give.
 _MOST_IN_MEMORY = 1 << 30
 # Captions tokenised and encoded together: sorted by length, so that batches have little padding.
-# Their token numbers take 40 MB.
+# Their padded token numbers take 40 MB, unpadded 3 MB.
 _CAPTIONS_A_PART = 1 << 16
 
 Progress = Callable[[int], None]
@@ -165,6 +166,34 @@ def _cache_key(clip: ClipModel, texts: Sequence[str], precision: str) -> str:
 
 
 @dataclass(frozen=True)
+class _TokenNumbers:
+    """Token numbers of N texts without their padding.
+
+    Attributes:
+        flat: all texts' numbers, one text after the other, int32.
+        ends: the position of each text's end token, [N].
+        padding: what follows the end in a whole context, [context length].
+    """
+
+    flat: Tensor
+    ends: Tensor
+    padding: Tensor
+
+    @classmethod
+    def of(cls, clip: ClipModel, texts: Sequence[str]) -> _TokenNumbers:
+        ids, ends = tokenize_texts(clip, texts)
+        is_token = torch.arange(ids.shape[1]) <= ends[:, None]
+        padding = torch.full_like(ids[0], text_tokenizer(clip).pad)
+        return cls(ids[is_token].int(), ends, padding)
+
+    def padded(self) -> Tensor:
+        """As `tokenize_texts` gives them, [N, context length]."""
+        ids = self.padding.repeat(len(self.ends), 1)
+        ids[torch.arange(len(self.padding)) <= self.ends[:, None]] = self.flat.to(ids.dtype)
+        return ids
+
+
+@dataclass(frozen=True)
 class _Work:
     """Captions to encode, all of them different."""
 
@@ -182,21 +211,24 @@ class _Work:
         parts = [
             slice(at, at + _CAPTIONS_A_PART) for at in range(0, len(self.texts), _CAPTIONS_A_PART)
         ]
-        lengths = [tokenize_texts(self.clip, self.texts[part])[1].numpy() + 1 for part in parts]
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+        # all before the first is encoded: their lengths say how large the features are
+        numbers = [_TokenNumbers.of(self.clip, self.texts[part]) for part in parts]
+        lengths = np.concatenate([part.ends.numpy() + 1 for part in numbers])
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens, pooled = self._allocate(folder, int(offsets[-1]))
-        for part in parts:
-            self._encode_part(part, offsets[part], tokens, pooled)
+        for part, numbers_of_part in zip(parts, numbers, strict=True):
+            self._encode_part(part, numbers_of_part, offsets[part], tokens, pooled)
         return tokens, pooled, offsets
 
     def _encode_part(
         self,
         part: slice,
+        numbers: _TokenNumbers,
         starts: npt.NDArray[np.int64],
         tokens: npt.NDArray[np.floating],
         pooled: npt.NDArray[np.floating],
     ) -> None:
-        for encoded in token_features(self.clip, *tokenize_texts(self.clip, self.texts[part])):
+        for encoded in token_features(self.clip, numbers.padded(), numbers.ends):
             rows = encoded.rows.numpy()
             pooled[part.start + rows] = encoded.pooled.cpu().numpy()
             place = torch.arange(encoded.tokens.shape[1], device=self.clip.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from taidpt.clip.model import ClipModel
-from taidpt.features import caption_features
+from taidpt.clip.tokenizers import text_tokenizer
+from taidpt.features import caption_features, prompt_encoder
 from taidpt.features.caption_features import encode_captions, texts_sha256
 from taidpt.features.prompt_encoder import (
     PromptEncoder,
@@ -159,6 +161,32 @@ def test_equal_captions_are_encoded_once(resnet_clip: ClipModel, tmp_path: Path)
         for batch in (features.batch([row]), cached.batch([row])):
             torch.testing.assert_close(batch.pooled, single.pooled, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(batch.tokens, single.tokens, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+def test_captions_are_tokenised_once_and_padded_again(
+    resnet_clip: ClipModel, monkeypatch: pytest.MonkeyPatch, pad: int
+) -> None:
+    tokenizer, seen = text_tokenizer(resnet_clip), list[str]()
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        seen.extend(texts)
+        ids = tokenizer.tokenize(texts)
+        return torch.where(ids == 0, pad, ids)
+
+    padded, encode = list[torch.Tensor](), caption_features.token_features
+    own = dataclasses.replace(tokenizer, tokenize=tokenize, pad=pad)
+    for module in (caption_features, prompt_encoder):
+        monkeypatch.setattr(module, "text_tokenizer", lambda _: own)
+    monkeypatch.setattr(
+        caption_features,
+        "token_features",
+        lambda clip, ids, ends: padded.append(ids) or encode(clip, ids, ends),
+    )
+    monkeypatch.setattr(caption_features, "_CAPTIONS_A_PART", 2)
+    encode_captions(resnet_clip, CAPTIONS)
+    assert seen == list(CAPTIONS)
+    assert torch.equal(torch.cat(padded), tokenize(list(CAPTIONS)))
 
 
 def test_many_captions_lie_in_a_file_that_no_one_has_to_delete(
