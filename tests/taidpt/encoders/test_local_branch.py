@@ -119,30 +119,3 @@ def test_unknown_architectures_are_named() -> None:
 def test_a_vit_refuses_other_sizes(vit_clip: ClipModel) -> None:
     with pytest.raises(InputError, match="takes 48 × 48 pixels, got 64 × 64"):
         image_encoder(vit_clip)(images(64))
-
-
-@pytest.mark.parametrize("kind", ["resnet", "vit"])
-def test_encoders_export_to_onnx_with_a_free_batch(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Any
-) -> None:
-    import onnxruntime
-
-    clip: ClipModel = request.getfixturevalue(f"{kind}_clip")
-    encoder = image_encoder(clip)
-    path = tmp_path / "encoder.onnx"
-    torch.onnx.export(
-        encoder,
-        (images(clip.image_size),),
-        str(path),
-        dynamo=True,
-        opset_version=18,
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
-        external_data=False,
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for count in (1, 3):
-        batch = images(clip.image_size, count)
-        got = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
-        for ours, theirs in zip(encoder(batch), got, strict=True):
-            torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-3, atol=1e-4)

@@ -34,6 +34,8 @@ from tests.taidpt.datasets.official import (
     write_voc,
 )
 
+pytestmark = pytest.mark.usefixtures("few_templates")
+
 VOC = {f"{n:06d}": [("dog" if n % 2 else "cat", 0), ("person", n % 3 // 2)] for n in range(6)}
 CAPTIONS = {number: [text] for number, text in enumerate(["a dog", "a cat and a person", "a bus"])}
 

@@ -33,7 +33,7 @@ class Notes(SilentProgress):
 
 
 @pytest.fixture(autouse=True)
-def few_nouns(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_nouns(monkeypatch: pytest.MonkeyPatch, few_templates: None) -> None:
     """Six nouns in place of a hundred, for speed."""
     nouns = tuple(map(Tag, ("grass", "table", "sea", "clock", "pizza", "person")))
     monkeypatch.setattr(text_job, "background_tags", lambda tags: nouns)
