@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import gc
 import hashlib
 import os
 import shutil
@@ -42,13 +45,12 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Within a module, `exporter.write_encoder` writes each encoder once a test run.
+    """PyTorch exports each encoder once a test run.
 
-    PyTorch's exporter takes most of an export's time and gives the same graph for the same weights.
-    The files are shared by all processes of the run; everything after them is made anew each time.
-    For modules that test what is built around the encoder; tests/export/graph tests the export.
+    That takes most of an export's time and gives the same graph for the same weights. The files are
+    shared by all processes of the run; everything after them is made anew each time.
     Gives the folder, for `encoders_kept_in` in a process of the test's own.
     """
     # pytest-xdist gives each process a folder inside the run's own
@@ -60,34 +62,68 @@ def shared_encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def encoders_kept_in(store: Path) -> Iterator[None]:
-    """Encoders are written to this folder once, and copied from it."""
-    from taidpt.export import exporter
+    """What PyTorch exports is written to this folder once, and copied from it.
 
-    write_encoder = exporter.write_encoder
+    `taidpt.export.graph.encoder._export.__wrapped__` exports as always.
+    """
+    from taidpt.export.graph import encoder
 
-    def write_once(encoder: Any, spec: Any, opset: int, folder: Path) -> Path:
-        kept = store / _encoder_key(encoder, spec, opset)
+    export = encoder._export
+
+    @functools.wraps(export)
+    def export_once(module: Any, spec: Any, opset: int, path: Path) -> None:
+        kept = store / _encoder_key(module, spec, max(opset, encoder._LEAST_EXPORTED))
         if not kept.is_dir():
             store.mkdir(exist_ok=True)
             fresh = Path(mkdtemp(dir=store.parent))
-            write_encoder(encoder, spec, opset, fresh)
+            export(module, spec, opset, fresh / path.name)
             with contextlib.suppress(OSError):  # another process was first
                 fresh.rename(kept)
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
-        return folder / "encoder.onnx"
+        shutil.copytree(kept, path.parent, dirs_exist_ok=True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "write_encoder", write_once)
+        patch.setattr(encoder, "_export", export_once)
         yield
 
 
-def _encoder_key(encoder: Any, spec: Any, opset: int) -> str:
-    """A name for the graph: the modules, their weights, the input and the opset."""
-    digest = hashlib.sha256(f"{encoder!r} {spec!r} {opset}".encode())
-    for name, tensor in (*encoder.named_parameters(), *encoder.named_buffers()):
+def _encoder_key(module: Any, spec: Any, opset: int) -> str:
+    """A name for the graph: modules, settings, weights, input, opset, weights beside the graph."""
+    from taidpt.export.graph import large_weights
+
+    digest = hashlib.sha256(f"{module!r} {spec!r} {opset} {large_weights._LARGE}".encode())
+    for name, part in module.named_modules():
+        settings = {key: value for key, value in vars(part).items() if not key.startswith("_")}
+        plain = {key: value for key, value in settings.items() if _is_plain(value)}
+        digest.update(f"{name} {plain}".encode())
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _is_plain(value: object) -> bool:
+    """Whether the value's text is the same in every process."""
+    return isinstance(value, int | float | str | tuple) or dataclasses.is_dataclass(value)
+
+
+def pytest_collection_finish() -> None:
+    _spare_the_collector()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Objects that a file left for good, most of them of imports, are set apart too."""
+    if nextitem is not None and nextitem.path != item.path:
+        _spare_the_collector()
+
+
+def _spare_the_collector() -> None:
+    """Exempt all objects of now from garbage collection.
+
+    The imports of torch, onnxscript and sympy leave a million objects, which take a full collection
+    0.4 s. An export runs three.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

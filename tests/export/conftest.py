@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 FAMILIES = ("resnet", "vit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_translation_table(shared_encoders: Path) -> Iterator[None]:
+    """PyTorch exports each encoder once, and builds its table of ONNX translations once an opset.
+
+    It parses the source of 500 functions, a fifth of the time of a small encoder's export.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    once = staticmethod(cache(ONNXRegistry.from_torchlib))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", once)
+        yield
 
 
 @cache

@@ -29,8 +29,6 @@ from taidpt.runtime.preprocess.nv12 import nv12_to_rgb
 from taidpt.texts.tags import Tag
 from tests.taidpt.tiny import VIT, make_clip
 
-pytestmark = pytest.mark.usefixtures("shared_encoders")
-
 TAGS = (Tag("dog", ("puppy",)), Tag("traffic light"), Tag("umbrella"))
 
 

@@ -28,8 +28,6 @@ from tests.export.test_exporter import some_prompts
 from tests.runtime.videos import turn_video, write_video
 from tests.support import require
 
-pytestmark = pytest.mark.usefixtures("shared_encoders")
-
 HEIGHT, WIDTH = 180, 320
 # Largest differences seen: 0.024 and 0.0015, in scores that spread over 0.6. The decoder's own RGB
 # is up to 9 grey levels from the graph's, which repeats chroma where swscale interpolates.

@@ -37,8 +37,6 @@ from tests.export.precision.test_variant import require_rtx
 from tests.export.test_exporter import some_prompts
 from tests.taidpt.tiny import VIT, make_clip
 
-pytestmark = pytest.mark.usefixtures("shared_encoders")
-
 PICTURES = [picture.pixels for picture in generated_pictures(64)[:6]]
 QUIET = SilentProgress()
 

@@ -32,8 +32,6 @@ from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.errors import BundleError, InputError, ParityError
 from tests.export.test_exporter import some_prompts
 
-pytestmark = pytest.mark.usefixtures("shared_encoders")
-
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:

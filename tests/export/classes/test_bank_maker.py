@@ -32,8 +32,6 @@ from tests.export.test_exporter import some_prompts
 from tests.runtime.sinks.senders import wait_for
 from tests.taidpt.tiny import VIT, make_clip
 
-pytestmark = pytest.mark.usefixtures("shared_encoders")
-
 NEW = TagSet.from_names(["umbrella", "forklift", "hard hat"])
 TEXTS = ["A forklift beside a shelf.", "An umbrella and a forklift.", "Nothing of the kind."]
 

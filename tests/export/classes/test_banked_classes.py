@@ -25,8 +25,6 @@ from taidpt.tuning.picture_features import mask_labels
 from taidpt.tuning.settings import settings_of
 from taidpt.tuning.tuner import tune_on_pictures
 
-pytestmark = pytest.mark.usefixtures("shared_encoders")
-
 
 def test_a_combined_head_exports_to_the_scores_that_were_evaluated(tmp_path: Path) -> None:
     clip = load_clip("toyworld", "embedded")

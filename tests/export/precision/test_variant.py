@@ -39,8 +39,6 @@ from tests.export.test_exporter import some_prompts
 from tests.support import require
 from tests.taidpt.tiny import VIT, make_clip
 
-pytestmark = pytest.mark.usefixtures("shared_encoders")
-
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
