@@ -33,7 +33,7 @@ import site, sys
 site.addsitedir(sys.argv[1])
 sys.path.append(sys.argv[2])
 import taidpt, taidpt.cli, taidpt.export, taidpt.kernels, taidpt.runtime
-from taidpt.export.exporter import export_bundle
+from taidpt.export.cli.commands import export
 from taidpt.kernels.local_similarity.tiles import choose
 from taidpt.runtime import Tagger
 print(taidpt.export.__file__)
