@@ -21,12 +21,11 @@ from taidpt.runtime.archive.inputs import Clip
 from taidpt.runtime.archive.request import ArchiveJob
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import BackendError, InputError, TaidptError
-from taidpt.runtime.storage.atomic import try_lock
+from taidpt.runtime.storage.temporary_folder import TemporaryFolder
 from taidpt.runtime.tag.terminal import log_to_stderr
 
 __all__ = ["ClipWorker", "main"]
 
-_PREFIX = "taidpt-archive-"
 _START = "from taidpt.runtime.archive.worker import main; main()"
 
 
@@ -47,7 +46,7 @@ class ClipWorker(Closing):
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-        self._scratch: _Scratch | None = None
+        self._scratch: TemporaryFolder | None = None
         self._closed = False
 
     def tag(self, clip: Clip) -> Iterator[Any]:
@@ -110,11 +109,11 @@ class ClipWorker(Closing):
             self._end()  # it was killed between two clips
         self._refuse_closed()
         ours, theirs = Pipe()
-        self._scratch = _Scratch()
+        self._scratch = _temporary_folder()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), self._scratch.path],
+            [sys.executable, "-c", _START, str(theirs.fileno()), str(self._scratch.path)],
             stdin=subprocess.PIPE,  # its end is what tells the process that this one has ended
-            env={**self._environment, "TMPDIR": self._scratch.path},
+            env={**self._environment, "TMPDIR": str(self._scratch.path)},
             pass_fds=(theirs.fileno(),),
         )
         theirs.close()
@@ -158,33 +157,13 @@ class ClipWorker(Closing):
             connection.close()
 
 
-class _Scratch(Closing):
-    """The folder for temporary files of a process, which goes when it does, also when it is killed.
-
-    It is locked, as a sign that it is used. One whose processes were all killed at once is removed
-    by the next.
-    """
-
-    def __init__(self) -> None:
-        parent = Path(tempfile.gettempdir())
-        for leftover in parent.glob(f"{_PREFIX}*"):
-            with contextlib.suppress(OSError):  # of another user, or removed meanwhile
-                _remove_unlocked(leftover)
-        self.path = tempfile.mkdtemp(prefix=_PREFIX)
-        self._lock = try_lock(Path(self.path))
-
-    def close(self) -> None:
-        """Remove it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-
-
-def _remove_unlocked(folder: Path) -> None:
-    lock = try_lock(folder)
-    if lock is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+def _temporary_folder() -> TemporaryFolder:
+    try:
+        return TemporaryFolder(Path(tempfile.gettempdir()), "taidpt-archive-", 0o700)
+    except OSError as error:
+        raise BackendError(
+            f"a worker could not start: no folder for temporary files: {error.strerror}; set TMPDIR"
+        ) from None
 
 
 def main() -> None:

@@ -210,18 +210,6 @@ def test_a_worker_removes_its_copies(
     assert not list(tmp_path.iterdir())
 
 
-def test_folders_of_processes_that_were_killed_at_once_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with worker_module._Scratch() as used:
-        (tmp_path / "taidpt-archive-killed" / "copy").mkdir(parents=True)
-        (tmp_path / "mine").mkdir()
-        with worker_module._Scratch() as other:
-            assert {str(path) for path in tmp_path.glob("taidpt*")} == {used.path, other.path}
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-
 def test_a_clip_that_is_gone_is_an_error_and_a_lost_connection_ends_the_run(
     folder: Path, memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
