@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from taidpt.bench.cut_encoder import FEATURES, cut_encoder
 from taidpt.runtime.bench.baseline import ENCODER, open_baseline
-from taidpt.runtime.bench.bench import SyntheticSource, bench_lines, measure_eager, run_bench
+from taidpt.runtime.bench.bench import SyntheticSource, bench_lines, run_bench
 from taidpt.runtime.commands import bench
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.tagger.tagger import Tagger
@@ -97,6 +97,9 @@ def test_the_command_prints_and_writes(bundle_path: Path, tmp_path: Path) -> Non
     assert done.exit_code == 0, done.output
     assert "ratio" in done.output
     assert f"bare is {ENCODER}" in done.output
+    (eager,) = [line for line in done.output.splitlines() if line.startswith("open_clip eager")]
+    assert "not compared" in eager
+    assert "tiny" in eager  # no model of open_clip's
     report = json.loads(target.read_text("utf-8"))
     assert report["model"]["name"] == "tiny"
     assert report["rows"][0]["batch"] == 2
@@ -128,9 +131,3 @@ def test_open_clip_is_measured_in_another_process() -> None:
     found = json.loads(done.stdout)
     assert list(found) == ["1", "2"]
     assert min(found.values()) > 0
-
-
-def test_a_model_that_open_clip_does_not_know_is_not_compared(tagger: Tagger) -> None:
-    reason = measure_eager(tagger, [1], 1, 0.01)
-    assert isinstance(reason, str)
-    assert "tiny" in reason
