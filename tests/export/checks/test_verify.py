@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from scripts import boards_page
@@ -51,6 +51,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "taidpt", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def in_process(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [*map(str, arguments)])
 
 
 def with_swapped_colours(bundle: Path, target: Path) -> Path:
@@ -168,17 +172,19 @@ def test_bank_command(bundle: Path, tmp_path: Path) -> None:
     clip = load_clip("toyworld", "embedded")
     prompts = tmp_path / "street.safetensors"
     some_prompts(clip).save(prompts)
-    done = run("bank", "make", prompts, "-o", tmp_path / "street.bank")
-    assert done.returncode == 0, done.stderr
+    done = in_process("bank", "make", prompts, "-o", tmp_path / "street.bank")
+    assert done.exit_code == 0, done.output
     bank = ClassBank.load(tmp_path / "street.bank")
     stored = Bundle.load(bundle).bank
     np.testing.assert_allclose(bank.local_embeddings, stored.local_embeddings, atol=1e-5)
     assert bank.names == stored.names
     assert len(bank.thresholds) == len(bank.names)
     assert bank.metadata["model"]["weights_sha256"] == clip.weights_sha256
-    again = run("bank", "make", bundle, "-o", tmp_path / "copy.bank")
-    assert again.returncode == 0
-    assert run("bank", "make", prompts, "-o", tmp_path / "no" / "a.bank").returncode == 2
+    again = in_process("bank", "make", bundle, "-o", tmp_path / "copy.bank")
+    assert again.exit_code == 0
+    assert ClassBank.load(tmp_path / "copy.bank").names == stored.names
+    refused = in_process("bank", "make", prompts, "-o", tmp_path / "no" / "a.bank")
+    assert isinstance(refused.exception, InputError)
 
 
 def test_doctor(bundle: Path) -> None:
