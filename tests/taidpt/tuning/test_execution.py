@@ -44,6 +44,7 @@ def distance(first: TunedPrompts, second: TunedPrompts) -> float:
     )
 
 
+@pytest.mark.usefixtures("fewer_templates")
 def test_one_accelerate_process_equals_the_plain_run(
     resnet_clip: ClipModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ def test_one_accelerate_process_equals_the_plain_run(
     assert found.provenance["losses"] == plain.provenance["losses"]
 
 
+@pytest.mark.usefixtures("fewer_templates")
 def test_mixed_precision_stays_close_to_fp32(resnet_clip: ClipModel) -> None:
     plain = tune(resnet_clip, TAGS, TEXTS, SETTINGS)
     mixed = tune(resnet_clip, TAGS, TEXTS, replace(SETTINGS, precision="bf16"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from taidpt.cli import cli
 from taidpt.encoders.picture_input import PictureInput
 from taidpt.evaluation.dataset_job import DatasetJob, run_dataset_job
 from taidpt.features.picture_store import StoreSettings
@@ -125,22 +125,23 @@ def test_share_of_known_labels_is_checked(tmp_path: Path) -> None:
         run_picture_job(job(tmp_path, "dualcoop", known=0.0), SilentProgress())
 
 
-def test_command_uses_the_prompt_shape_and_reports(tmp_path: Path) -> None:
+def test_command_uses_the_prompt_shape_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_voc(tmp_path, 2007, "trainval", OBJECTS)
-    command = [sys.executable, "-m", "taidpt", "research", "tune-pictures", "--dataset", "voc2007"]
-    command += ["--root", str(tmp_path), "--model", "toyworld", "--pretrained", "embedded"]
-    command += ["--method", "coop", "--epochs", "1", "--loss", "focal", "--context-tokens", "4"]
-    command += ["--name-position", "front", "--class-specific", "--shots", "2", "-o", "c.st"]
-    command += ["--cache", "cache"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    command = ["research", "tune-pictures", "--dataset", "voc2007"]
+    options = ["--root", str(tmp_path), "--model", "toyworld", "--pretrained", "embedded"]
+    options += ["--method", "coop", "--epochs", "1", "--loss", "focal", "--context-tokens", "4"]
+    options += ["--name-position", "front", "--class-specific", "--shots", "2", "-o", "c.st"]
+    done = CliRunner().invoke(cli, [*command, *options, "--cache", "cache"])
+    assert done.exit_code == 0, done.output
     assert "no picture of voc2007 trainval shows 17 of 20 classes: aeroplane" in done.stderr
     assert "c.st: 20 tags by coop, mean loss" in done.stderr
     prompts = TunedPrompts.load(tmp_path / "c.st")
     assert prompts.settings == PromptSettings(4, class_specific=True, name_position="front")
     assert prompts.contexts["global"].shape[:2] == (20, 4)
     assert prompts.provenance["settings"]["loss"] == "focal"
-    missing = [*command[:7], "-o", "c.st"]
-    done = subprocess.run(missing, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "'voc2007' needs --root and --model" in done.stderr
+    refused = CliRunner().invoke(cli, [*command, "-o", "c.st"])
+    assert isinstance(refused.exception, InputError)
+    assert "'voc2007' needs --root and --model" in str(refused.exception)

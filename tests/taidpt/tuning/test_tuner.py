@@ -142,7 +142,8 @@ class InterruptAt(SilentProgress):
         self.notes.append(line)
 
 
-@pytest.mark.parametrize("step", [1, 30])  # in the first epoch, and amid a later one
+@pytest.mark.usefixtures("fewer_templates")
+@pytest.mark.parametrize("step", [1, 12])  # in the first epoch, and amid a later one
 def test_interrupt_saves_a_checkpoint_and_explains_resuming(
     resnet_clip: ClipModel, tmp_path: Path, step: int
 ) -> None:
@@ -169,6 +170,7 @@ def test_checkpoint_of_another_run_is_refused(resnet_clip: ClipModel, tmp_path: 
         tune(resnet_clip, TAGS, TEXTS, SETTINGS, options)
 
 
+@pytest.mark.usefixtures("fewer_templates")
 def test_prompts_record_their_provenance(resnet_clip: ClipModel) -> None:
     options = RunOptions(sources=("captions.txt",))
     prompts = tune(resnet_clip, TAGS, [*TEXTS, ("nothing here", ())], SETTINGS, options)
@@ -187,6 +189,7 @@ def test_prompts_record_their_provenance(resnet_clip: ClipModel) -> None:
     prompts.check_model(resnet_clip)
 
 
+@pytest.mark.usefixtures("fewer_templates")
 def test_tai_tunes_the_global_prompt_alone(resnet_clip: ClipModel) -> None:
     settings = replace(SETTINGS, method="tai")
     prompts = tune(resnet_clip, TAGS, TEXTS, settings)
@@ -219,6 +222,7 @@ def test_other_prompt_shapes_can_be_tuned(resnet_clip: ClipModel, changes: dict[
     assert prompts.settings == shape
 
 
+@pytest.mark.usefixtures("fewer_templates")
 def test_bidirectional_tower_can_be_tuned() -> None:
     clip = make_clip(no_causal_mask=True, custom_text=True)
     losses = tune(clip, TAGS, TEXTS, SETTINGS).provenance["losses"]
