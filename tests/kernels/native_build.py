@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 
 import torch
 
@@ -31,19 +33,38 @@ __all__ = [
 
 @cache
 def _workspace() -> Path:
-    return Path(mkdtemp(prefix="taidpt-native-"))
+    """A folder of the test run, shared by its processes."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return Path(mkdtemp(prefix="taidpt-native-"))
+    folder = Path(gettempdir(), f"taidpt-native-{run}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the workspace, made by the first process that needs it; others wait."""
+    folder, done = _workspace() / name, _workspace() / f"{name}.done"
+    with (_workspace() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
 
 
 @cache
 def aot_folder() -> Path:
     """Output of the ahead-of-time compiler for sm_87 (and the GPU here, if there is one)."""
     require("triton", importlib.util.find_spec("triton") is not None, "pip install triton")
-    folder = _workspace() / "aot"
+    return _made_once("aot", _compile_ahead)
+
+
+def _compile_ahead(folder: Path) -> None:
     command = [sys.executable, "-m", "taidpt.kernels.aot", "-o", str(folder), "--arch"]
     command += architectures()
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 def architectures() -> list[str]:
@@ -59,7 +80,7 @@ def architectures() -> list[str]:
 @cache
 def build_native() -> Path:
     """Folder of libtaidpt.so, and of the plugin where TENSORRT_INCLUDE_DIR names its headers."""
-    return _build(_workspace() / "build")
+    return _made_once("build", _build)
 
 
 @cache
@@ -69,7 +90,7 @@ def built_library() -> Path:
     return (Path(folder) if folder else build_native()) / "libtaidpt.so"
 
 
-def _build(folder: Path) -> Path:
+def _build(folder: Path) -> None:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     require("c++", compiler is not None, "no C++ compiler: apt install g++")
     require("cmake", shutil.which("cmake") is not None, "no cmake: apt install cmake")
@@ -84,7 +105,6 @@ def _build(folder: Path) -> Path:
             options.append(f"-DCUDA_INCLUDE_DIR={cuda}")
     run_cmake("-S", str(REPOSITORY), "-B", str(folder), *options)
     run_cmake("--build", str(folder), "--parallel", "2")
-    return folder
 
 
 def run_cmake(*arguments: str) -> str:
@@ -103,8 +123,11 @@ def load_library() -> ctypes.CDLL:
 @cache
 def build_stub_driver(*, old: bool = False) -> Path:
     """Folder of a libcuda.so.1 that launches nothing; an old one lacks a function."""
+    return _made_once("old-driver" if old else "driver", partial(_build_driver, old))
+
+
+def _build_driver(old: bool, folder: Path) -> None:
     source = Path(__file__).with_name("stub_driver.cpp")
-    folder = _workspace() / ("old-driver" if old else "driver")
     folder.mkdir()
     flags = ["-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wl,-soname,libcuda.so.1"]
     flags += ["-DTAIDPT_STUB_OLD"] if old else []
@@ -113,4 +136,3 @@ def build_stub_driver(*, old: bool = False) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
-    return folder
