@@ -25,9 +25,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell script
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The files that take longest, longest first (`pytest --durations=0`): a process that meets one of
+# The files that take longest, above 40 s of CPU time, longest first: a process that meets one of
 # them last works alone for as long as it takes.
-_LONG_NAMES = ("test_triton.py", "test_run.py", "test_installs.py")
+_LONG_NAMES = (
+    "test_families.py",
+    "test_run.py",
+    "test_views.py",
+    "test_tuner.py",
+    "test_triton.py",
+)
 _LONG_FILES = {name: place for place, name in enumerate(_LONG_NAMES)}
 
 
