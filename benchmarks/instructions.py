@@ -2,9 +2,11 @@
 
     python benchmarks/instructions.py [--write]
 
-Times on shared machines differ by tens of per cent, these counts not at all, so a change that makes
+Times on shared machines differ by tens of per cent, these counts hardly, so a change that makes
 a frame more expensive is seen without a clock. Each case runs on fixed inputs under callgrind and
-is compared with the stored count; more than 3 % above it fails.
+is compared with the stored count; more than 3 % above it fails. Python keeps looked-up attributes
+in a table by their names' addresses, so that where things lie in memory costs a small case up to
+2 %: a count that is too high is taken again in other layouts, and the least of them counts.
 Counts hold for the versions that they were made with, Python's and NumPy's: with others the script
 says so, and `--write` stores new ones. Needs valgrind and a C compiler (Debian: valgrind, gcc).
 """
@@ -34,8 +36,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this checkout, also where another is installed
 STORED = ROOT / "benchmarks" / "results" / "instructions.json"
-BOUND = 0.03  # two counts of one commit are equal
+BOUND = 0.03  # two counts of one commit in one layout are equal
 _TAGS = 80
+# The first calls import and fill caches, and Python rewrites what runs often.
+_WARM_UP = 2
+# Entries of the module path, which nothing is found in: they move everything in memory.
+_LAYOUTS = (0, 7, 23)
 
 # Valgrind's client requests are macros for C.
 _MARKS = """
@@ -120,7 +126,8 @@ def _threshold(on: float = 0.9) -> Threshold:
 def run_cases(marks: ctypes.CDLL) -> None:
     """Run all cases between marks; this is the process that Valgrind watches."""
     for name, case in cases().items():
-        case()  # imports, caches
+        for _ in range(_WARM_UP):
+            case()
         gc.collect()
         gc.disable()
         marks.begin()
@@ -129,8 +136,23 @@ def run_cases(marks: ctypes.CDLL) -> None:
         gc.enable()
 
 
-def count() -> dict[str, int]:
-    """Instructions a call of each case.
+def least(stored: dict[str, int], count: Callable[[int], dict[str, int]]) -> dict[str, int]:
+    """Instructions a call of each case; the least of several layouts where one is too high.
+
+    Args:
+        stored: what to compare with.
+        count: counts in a layout.
+    """
+    found = count(_LAYOUTS[0])
+    for layout in _LAYOUTS[1:]:
+        if compare(found, stored):
+            again = count(layout)
+            found = {name: min(value, again[name]) for name, value in found.items()}
+    return found
+
+
+def count_in(layout: int) -> dict[str, int]:
+    """Instructions a call of each case, with so many entries more in the module path.
 
     Raises:
         RuntimeError: valgrind or a C compiler is missing, or the run failed.
@@ -141,16 +163,17 @@ def count() -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         source, marks = Path(folder, "marks.c"), Path(folder, "marks.so")
         source.write_text(_MARKS, "utf-8")
-        _run([compiler, "-shared", "-fPIC", "-o", str(marks), str(source)])
+        _run([compiler, "-shared", "-fPIC", "-o", str(marks), str(source)], 0)
         tool = ["--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts"]
-        _run(["valgrind", *tool, sys.executable, __file__, "--marks", str(marks)])
+        _run(["valgrind", *tool, sys.executable, __file__, "--marks", str(marks)], layout)
         found = dict(_read(path) for path in Path(folder).glob("counts.*"))
     return {name: found[name] for name in cases()}
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], layout: int) -> None:
     # Valgrind shows programs a processor without AVX-512, so all machines take the same kernels.
     fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    fixed["PYTHONPATH"] = os.pathsep.join(f"/nowhere/{entry}" for entry in range(layout))
     environment = {**os.environ, **fixed}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -175,7 +198,7 @@ def compare(counts: dict[str, int], stored: dict[str, int]) -> list[str]:
     risen = [
         (name, found / stored[name] - 1)
         for name, found in counts.items()
-        if found > stored[name] * (1 + BOUND)
+        if name in stored and found > stored[name] * (1 + BOUND)
     ]
     return [
         f"{name}: {share:+.1%} instructions, the bound is {BOUND:+.0%}" for name, share in risen
@@ -190,9 +213,9 @@ def main() -> int:
     if arguments.marks:
         run_cases(ctypes.CDLL(arguments.marks))
         return 0
-    counts = count()
     record = json.loads(STORED.read_text("utf-8")) if STORED.is_file() else {}
     stored = record.get("instructions", {}) if record.get("versions") == versions() else {}
+    counts = least({} if arguments.write else stored, count_in)
     for name, found in counts.items():
         beside = f"{found / stored[name] - 1:+7.2%}" if name in stored else ""
         print(f"{name:<42}{found:>14,} {beside}")
