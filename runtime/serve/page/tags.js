@@ -82,10 +82,11 @@ export class Tags {
     const search = this.byId("search").value;
     const [bank, { tags }] = await Promise.all([this.call("/v1/bank"), this.call("/v1/tags", { query: { search, limit: 300 } })]);
     this.show(bank);
-    if (this.list.contains(document.activeElement) && document.activeElement.type === "range") {
+    if (this.list.contains(document.activeElement)) {
       const named = new Map(tags.map((tag) => [tag.name, tag]));
       if ([...this.list.children].every((row) => named.has(row.tag.name)) && tags.length === this.list.children.length) {
-        for (const row of this.list.children) row.set(named.get(row.tag.name)); // a slider keeps its focus
+        // a slider keeps its focus, and a new name that is being typed stays
+        for (const row of this.list.children) row.set(named.get(row.tag.name));
         return;
       }
     }

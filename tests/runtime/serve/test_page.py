@@ -160,6 +160,23 @@ def test_a_click_shows_where_a_tag_is_seen(open_page: Open) -> None:
     page.locator(".heat").first.wait_for(state="hidden")
 
 
+def test_a_name_that_is_typed_outlives_a_change_in_another_page(
+    open_page: Open, house: Server
+) -> None:
+    page, other = open_page(), open_page()
+    page.get_by_label("Rename café").click()
+    field = page.get_by_label("New name of café")
+    field.fill("coffee")
+    slider = other.get_by_label("Threshold of dog", exact=True)
+    slider.focus()
+    slider.press("End")
+    page.locator("#undo", has_text="Undo: threshold of dog").wait_for()
+    assert field.input_value() == "coffee"
+    field.press("Escape")
+    other.locator("#undo:enabled").click()
+    assert wait_for(lambda: not house.ask("/v1/bank").json["edits"])
+
+
 def test_thresholds_names_and_undo_in_two_pages(open_page: Open, house: Server) -> None:
     page, other = open_page(), open_page()
     slider = page.get_by_label("Threshold of dog", exact=True)

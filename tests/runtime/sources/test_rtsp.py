@@ -98,7 +98,8 @@ def test_a_camera_that_goes_and_comes_back_is_seen_again(
     assert times[-1] < 120
     assert np.median(np.diff(times)) == pytest.approx(0.04, abs=0.01)
     assert "lost (" in caplog.text
-    assert (threading.active_count(), open_files()) == (threads, files)
+    assert threading.active_count() == threads
+    assert open_files() <= files  # one that an earlier test left may be closed meanwhile
 
 
 def test_a_password_opens_the_camera_and_is_told_to_nobody(
