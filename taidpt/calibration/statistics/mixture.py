@@ -123,10 +123,9 @@ def _posterior(
     sample: Sample, theta: Floats, means: Floats, precision: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Log posterior [C], its gradient [C, 8] and the curvature that replaces minus the Hessian."""
+    blocks = [slice(first, first + _BLOCK) for first in range(0, len(theta), _BLOCK)]
     parts = [
-        _posterior_of(sample.of_tags(rows), theta[rows], means[rows], precision)
-        for first in range(0, len(theta), _BLOCK)
-        for rows in [slice(first, first + _BLOCK)]
+        _posterior_of(sample.of_tags(rows), theta[rows], means[rows], precision) for rows in blocks
     ]
     value, gradient, fisher = (np.concatenate(part) for part in zip(*parts, strict=True))
     return value, gradient, fisher
@@ -170,13 +169,15 @@ def log_parts(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tup
     pull = (tail + 1) / (tail + square)
     width, width_slope = _half_width(tail)
     left_share = left / (left + right)
-    bell, tail_slope = _log_bell(square, tail)
+    bell = _log_bell(square, tail)
     lower = bell - np.log((left + right) * width)
     slope = np.zeros((*z.shape[:-1], Parameter.COUNT, z.shape[-1]))
     slope[..., Parameter.CENTRE, :] = pull * z / side
     slope[..., Parameter.LOG_LEFT, :] = below * pull * square - left_share
     slope[..., Parameter.LOG_RIGHT, :] = ~below * pull * square - (1 - left_share)
-    slope[..., Parameter.LOG_TAIL, :] = tail * tail_slope - width_slope
+    # the bell's logarithm is a part of its derivative by the tail
+    by_tail = pull * square / 2 + bell * tail / (tail + 1)
+    slope[..., Parameter.LOG_TAIL, :] = by_tail - width_slope
 
     # A softplus keeps the upper part above the background's centre.
     above = _SHARPNESS * (column[Parameter.PLACE] - column[Parameter.CENTRE])
@@ -187,7 +188,7 @@ def log_parts(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tup
     spread = np.where(is_below, width * np.exp(lean), width * np.exp(-lean))
     z = (centred - lift) / spread
     pull = (_POSITIVE_TAIL + 1) / (_POSITIVE_TAIL + z * z)
-    upper = _log_bell(z * z, _POSITIVE_TAIL)[0] - np.log(
+    upper = _log_bell(z * z, _POSITIVE_TAIL) - np.log(
         2 * np.cosh(lean) * _half_width(_POSITIVE_TAIL)[0] * width
     )
     pulled, stretched = pull * z / spread, pull * z * z
@@ -201,12 +202,9 @@ def log_parts(theta: Floats, values: Floats) -> tuple[tuple[Floats, Floats], tup
     return (lower, slope), (upper, upper_slope)
 
 
-def _log_bell(square: Floats, tail: Floats) -> tuple[Floats, Floats]:
-    """Log density of a Student t at ±√square, scaled to 1 at zero, and its slope by `tail`."""
-    ratio = square / tail
-    logarithm = np.log1p(ratio)
-    slope = 0.5 * ((tail + 1) / tail * ratio / (1 + ratio) - logarithm)
-    return np.asarray(-(tail + 1) / 2 * logarithm), np.asarray(slope)
+def _log_bell(square: Floats, tail: Floats) -> Floats:
+    """Log density of a Student t at ±√square, scaled to 1 at zero."""
+    return np.asarray(-(tail + 1) / 2 * np.log1p(square / tail))
 
 
 def _half_width(tail: Floats) -> tuple[Floats, Floats]:
