@@ -95,8 +95,10 @@ def _extras() -> dict[str, list[str]]:
         for line in importlib.metadata.requires("taidpt") or ():
             if match := _REQUIREMENT.match(line):
                 package, inner, extra = match["package"], match["extras"], match["extra"]
-                names = [f"taidpt[{name.strip()}]" for name in inner.split(",")] if inner else []
-                extras.setdefault(extra or "", []).extend(names or [_normal(package)])
+                names = [_normal(package)]
+                if package == "taidpt":  # an extra of ours in another; `ray[data]` is a package
+                    names = [f"taidpt[{name.strip()}]" for name in inner.split(",")]
+                extras.setdefault(extra or "", []).extend(names)
     return extras
 
 

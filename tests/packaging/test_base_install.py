@@ -180,6 +180,14 @@ def test_table_of_extras_is_that_of_the_metadata() -> None:
     assert {entry.extra for entry in COMMANDS.values()} <= set(extras)
     assert "torch" in _packages_of("demo", extras)
     assert "torch" not in extras[""]
+    # packages that have extras of their own
+    assert _packages_of("fleet", extras) == ["tritonclient"]
+    assert {"pyarrow", "ray"} <= set(_packages_of("ray", extras))
+
+
+def test_a_server_names_the_extra_of_its_client(base: BaseInstall, template: Path) -> None:
+    done = base.run("taidpt", "tag", "triton://localhost/street", "photos", cwd=template)
+    assert assert_one_error(done, 2).endswith("pip install 'taidpt[fleet]'")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
