@@ -297,7 +297,7 @@ def _part_stream(path: Path, schema: Any) -> Iterator[Any]:
     # Features hardly repeat: a dictionary of them would double their size.
     names = [field.name for field in schema if not field.name.endswith("_features")]
     plain = [name for name in names if name != "top"]
-    nested = [f"top.list.element.{name}" for name in ("tag",)] if "top" in names else []
+    nested = ["top.list.element.tag"] if "top" in names else []
     with (
         _disk_errors(path.parent),
         atomic_file(path) as stream,

@@ -131,7 +131,7 @@ def shard_results(
 ) -> Iterator[T]:
     """Results as they are ready, at most `most` shards at a time; the first exception is raised."""
     ready: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
-    left, running = iter(shards), 0
+    left = iter(shards)
 
     def submit(count: int) -> int:
         batch = list(itertools.islice(left, count))
@@ -141,10 +141,12 @@ def shard_results(
 
     running = submit(most)
     while running:
-        with contextlib.suppress(queue.Empty):
+        try:
             future = ready.get(timeout=_LOOK_S)
-            running += submit(1) - 1
-            yield future.result()
+        except queue.Empty:
+            continue
+        running += submit(1) - 1
+        yield future.result()
 
 
 def _worker_environments(job: ArchiveJob) -> list[Mapping[str, str]]:

@@ -66,8 +66,8 @@ class ClipWorker(Closing):
             try:
                 if not connection.poll(self._job.deadline_s):
                     self._end()
-                    reason = f"no frame within {self._job.deadline_s:g} s; the decoder "
-                    reason += "or the connection hangs" if clip.is_remote else "hangs"
+                    what = "the decoder or the connection" if clip.is_remote else "the decoder"
+                    reason = f"no frame within {self._job.deadline_s:g} s; {what} hangs"
                     yield ClipEnd(frames, None, error=f"{clip.name}: {reason}")
                     return
                 message = connection.recv()
