@@ -81,7 +81,7 @@ def measure_swap(
 ) -> dict[str, list[float]]:
     """Milliseconds of each part of a swap, and of frames beside it."""
     made.save(path)
-    frame = _frame(tagger)
+    frame = random_frame(tagger)
     times: dict[str, list[float]] = {}
 
     def timed(name: str, run: Callable[[], Any]) -> Any:
@@ -105,7 +105,7 @@ def measure_counts(
 ) -> dict[int, dict[str, list[float]]]:
     """Seconds a frame by number of tags, both ways in turn."""
     found = {}
-    frame = _frame(everything)
+    frame = random_frame(everything)
     for count in COUNTS:
         bank = random_bank(everything, count)
         for tagger in (everything, best):
@@ -118,7 +118,8 @@ def measure_counts(
     return found
 
 
-def _frame(tagger: Tagger) -> Any:
+def random_frame(tagger: Tagger) -> Any:
+    """A frame of noise, of the model's size."""
     spec = tagger.bundle.manifest.input
     shape = (spec.height, spec.width, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -28,7 +28,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from banks import random_bank  # noqa: E402
+from banks import random_bank, random_frame  # noqa: E402
 from tagger_overhead import make_bundle  # noqa: E402
 
 from taidpt.calibration.statistics.estimator import calibrate  # noqa: E402
@@ -142,10 +142,7 @@ def main() -> None:
         fixed = make_bundle(folder, 80, options.model)
         bundle = replace_head(fixed, folder / "input.taidpt", "input", None, SilentProgress()).path
         with Tagger.load(bundle, device="cpu", threads=options.threads) as tagger:
-            spec = tagger.bundle.manifest.input
-            frame = np.random.default_rng(0).integers(
-                0, 256, (spec.height, spec.width, 3), np.uint8
-            )
+            frame = random_frame(tagger)
             for count in options.tags:
                 bank = random_bank(tagger, count, calibrated=True)
                 bank.save(folder / f"{count}.bank")

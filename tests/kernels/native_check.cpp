@@ -46,15 +46,24 @@ double dot(float const *left, float const *right, int count) {
   return sum;
 }
 
+// Product of a patch, divided by its length, with a class row.
+double similarity(Problem const &p, int b, int i, std::vector<float> const &bank, int c) {
+  float const *x = &p.x[size_t((b * p.P + i) * p.D)];
+  double const length = std::max(std::sqrt(dot(x, x, p.D)), 1e-12);
+  return dot(x, &bank[size_t(c * p.D)], p.D) / length;
+}
+
+bool counts(Problem const &p, int b, int i, bool masked) {
+  return !masked || p.mask[size_t(b * p.P + i)] != 0;
+}
+
 double defined(Problem const &p, int b, int c, bool masked, bool valued) {
   double const lowest = -std::numeric_limits<double>::infinity();
   std::vector<double> logits(size_t(p.P), lowest), weighed(size_t(p.P), 0.0);
   for (int i = 0; i < p.P; ++i) {
-    if (masked && p.mask[size_t(b * p.P + i)] == 0) continue;
-    float const *x = &p.x[size_t((b * p.P + i) * p.D)];
-    double const length = std::max(std::sqrt(dot(x, x, p.D)), 1e-12);
-    logits[size_t(i)] = p.temperature * dot(x, &p.t[size_t(c * p.D)], p.D) / length;
-    weighed[size_t(i)] = dot(x, &(valued ? p.v : p.t)[size_t(c * p.D)], p.D) / length;
+    if (!counts(p, b, i, masked)) continue;
+    logits[size_t(i)] = p.temperature * similarity(p, b, i, p.t, c);
+    weighed[size_t(i)] = similarity(p, b, i, valued ? p.v : p.t, c);
   }
   double const peak = *std::max_element(logits.begin(), logits.end());
   if (peak == lowest) return 0;
@@ -65,6 +74,19 @@ double defined(Problem const &p, int b, int c, bool masked, bool valued) {
     sum += weight * weighed[i];
   }
   return sum / total;
+}
+
+double defined_share(Problem const &p, int b, int c, bool masked) {
+  double best = 0;
+  for (int i = 0; i < p.P; ++i) {
+    if (!counts(p, b, i, masked)) continue;
+    double total = 0;
+    for (int other = 0; other < p.C; ++other) {
+      total += std::exp(p.temperature * similarity(p, b, i, p.t, other));
+    }
+    best = std::max(best, std::exp(p.temperature * similarity(p, b, i, p.t, c)) / total);
+  }
+  return best;
 }
 
 taidpt_local_similarity_args arguments(Problem const &p, std::vector<float> &out) {
@@ -82,44 +104,30 @@ taidpt_local_similarity_args arguments(Problem const &p, std::vector<float> &out
   return args;
 }
 
+// The largest difference between what was written and a definition by image and class.
+template <typename Definition>
+double largest_error(Problem const &p, std::vector<float> const &out, Definition definition) {
+  double largest = 0;
+  for (int b = 0; b < p.B; ++b) {
+    for (int c = 0; c < p.C; ++c) {
+      double const error = std::fabs(out[size_t(b * p.C + c)] - definition(b, c));
+      largest = std::isnan(error) ? 1.0 : std::max(largest, error);
+    }
+  }
+  return largest;
+}
+
 void check_values(Problem const &p, bool masked, bool valued) {
   std::vector<float> out(size_t(p.B * p.C), std::nanf(""));
   taidpt_local_similarity_args args = arguments(p, out);
   if (masked) args.mask = p.mask.data();
   if (valued) args.values = p.v.data();
   expect(taidpt_local_similarity(&args) == TAIDPT_OK, "a valid call succeeds");
-  double largest = 0;
-  for (int b = 0; b < p.B; ++b) {
-    for (int c = 0; c < p.C; ++c) {
-      double const error = std::fabs(out[size_t(b * p.C + c)] - defined(p, b, c, masked, valued));
-      largest = std::isnan(error) ? 1.0 : std::max(largest, error);
-    }
-  }
+  double const largest =
+      largest_error(p, out, [&](int b, int c) { return defined(p, b, c, masked, valued); });
   std::printf("B %d P %d C %d D %d mask %d values %d: largest error %.1e\n", p.B, p.P, p.C, p.D,
               masked, valued, largest);
   expect(largest <= kTolerance, "similarities equal the definition");
-}
-
-double log_total(Problem const &p, int b, int i) {
-  float const *x = &p.x[size_t((b * p.P + i) * p.D)];
-  double const length = std::max(std::sqrt(dot(x, x, p.D)), 1e-12);
-  double total = 0;
-  for (int c = 0; c < p.C; ++c) {
-    total += std::exp(p.temperature * dot(x, &p.t[size_t(c * p.D)], p.D) / length);
-  }
-  return std::log(total);
-}
-
-double defined_share(Problem const &p, int b, int c, bool masked) {
-  double best = 0;
-  for (int i = 0; i < p.P; ++i) {
-    if (masked && p.mask[size_t(b * p.P + i)] == 0) continue;
-    float const *x = &p.x[size_t((b * p.P + i) * p.D)];
-    double const length = std::max(std::sqrt(dot(x, x, p.D)), 1e-12);
-    double const logit = p.temperature * dot(x, &p.t[size_t(c * p.D)], p.D) / length;
-    best = std::max(best, std::exp(logit - log_total(p, b, i)));
-  }
-  return best;
 }
 
 void check_shares(Problem const &p, bool masked) {
@@ -128,13 +136,8 @@ void check_shares(Problem const &p, bool masked) {
   if (masked) args.mask = p.mask.data();
   expect(taidpt_competing_workspace(&args) == 0, "a CPU needs no workspace");
   expect(taidpt_competing_similarity(&args, nullptr) == TAIDPT_OK, "a valid call succeeds");
-  double largest = 0;
-  for (int b = 0; b < p.B; ++b) {
-    for (int c = 0; c < p.C; ++c) {
-      double const error = std::fabs(out[size_t(b * p.C + c)] - defined_share(p, b, c, masked));
-      largest = std::isnan(error) ? 1.0 : std::max(largest, error);
-    }
-  }
+  double const largest =
+      largest_error(p, out, [&](int b, int c) { return defined_share(p, b, c, masked); });
   std::printf("B %d P %d C %d D %d mask %d shares: largest error %.1e\n", p.B, p.P, p.C, p.D,
               masked, largest);
   expect(largest <= kTolerance, "shares equal the definition");

@@ -43,6 +43,14 @@ def facts() -> list[dict[str, Any]]:
     return listed
 
 
+def fact_of(dtype: int, kind: str) -> dict[str, Any]:
+    """The cubin of a type and kind for sm_87."""
+    key = 87, NAMES[dtype], kind, False
+    names = "architecture", "type", "kind", "ptx"
+    (fact,) = [fact for fact in facts() if tuple(fact[name] for name in names) == key]
+    return fact
+
+
 @cache
 def declared_sizes(kind: str = "general") -> tuple[int, ...]:
     """Bytes of each argument by the PTX of a kind of kernel, the same for every type."""
@@ -180,12 +188,7 @@ CHOICES = [
 def test_kernel_grid_and_shared_memory(dtype: int) -> None:
     calls = [call(dtype, **changed) for _, changed in CHOICES]
     for (kind, _), made, answer in zip(CHOICES, calls, answers(*calls), strict=True):
-        (fact,) = [
-            each
-            for each in facts()
-            if (each["architecture"], each["type"], each["kind"], each["ptx"])
-            == (87, NAMES[dtype], kind, False)
-        ]
+        fact = fact_of(dtype, kind)
         numbers, _ = launch_of(answer)
         arguments = made["arguments"]
         blocks = -(-arguments["class_count"] // fact["block"])
@@ -235,12 +238,7 @@ def test_the_second_read_out_is_two_launches(dtype: int, masked: bool) -> None:
         expected.items(), launches, (49, 81), strict=True
     ):
         assert list(arguments) == list(PARAMETERS[kind])
-        (fact,) = [
-            each
-            for each in facts()
-            if (each["architecture"], each["type"], each["kind"], each["ptx"])
-            == (87, NAMES[dtype], kind, False)
-        ]
+        fact = fact_of(dtype, kind)
         grid = [-(-walked // fact["block"]), 2, 1]
         assert launched[:7] == [*grid, fact["threads"], 1, 1, fact["shared_bytes"]]
         assert launched[7:9] == [0x60000, 0]
