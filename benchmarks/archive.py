@@ -28,11 +28,11 @@ import numpy as np
 from benchmarks.harness import marked
 from benchmarks.pipeline import make_video
 from benchmarks.tagger_overhead import make_bundle
+from taidpt.runtime.archive import FEATURES
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.archive.job import run_archive
 from taidpt.runtime.archive.request import ArchiveJob
 from taidpt.runtime.archive.retag import retag
-from taidpt.runtime.archive.schema import FEATURES
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.tag.request import Outputs, TagJob

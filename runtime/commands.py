@@ -7,7 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
+from taidpt.runtime.archive import FEATURES
 from taidpt.runtime.backends import DEVICES
+from taidpt.runtime.preprocess import RESIZES
+from taidpt.runtime.sidecars import NAMINGS
 
 __all__ = [
     "adapt",
@@ -39,7 +42,7 @@ def _backend_options(command: _Command) -> _Command:
         ),
         click.option(
             "--resize",
-            type=click.Choice(["exact", "fast"]),
+            type=click.Choice(RESIZES),
             default="exact",
             help="exact: open_clip's resize within one grey level; fast: some levels off at edges.",
         ),
@@ -282,7 +285,7 @@ def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options
 )
 @click.option(
     "--features",
-    type=click.Choice(["none", "global", "patches", "patches-int8"]),
+    type=click.Choice(FEATURES),
     default="none",
     help="Features to store, so that `taidpt archive retag` can ask for other tags later.",
 )
@@ -374,7 +377,7 @@ def archive_retag(folder: str, bank: str, output: str) -> None:
 @click.argument("folder", type=_FILE, metavar="DIR")
 @click.option(
     "--sidecar",
-    type=click.Choice(["full", "stem"]),
+    type=click.Choice(NAMINGS),
     default="full",
     help="Name of a sidecar. full: IMG.jpg.xmp; stem: IMG.xmp, for raw files in Lightroom.",
 )

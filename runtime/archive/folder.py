@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taidpt import __version__
+from taidpt.runtime.archive import FEATURES
 from taidpt.runtime.archive.request import difference
-from taidpt.runtime.archive.schema import FEATURES, SCHEMA, TABLES
+from taidpt.runtime.archive.schema import SCHEMA, TABLES
 from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.redact import redact
@@ -47,6 +48,9 @@ _FACTS, _LOCK = "archive.json", "lock"
 _CUT = ".cut"
 # Fast to write, and half of what the default makes of scores and names.
 _COMPRESSION = "zstd"
+# Rows that are written together: small groups take more space and time than their rows. In memory
+# there is one group for each shard that is being written.
+_GROUP_BYTES = 4 << 20
 
 
 class ArchiveFolder:
@@ -148,25 +152,13 @@ class ArchiveFolder:
     def whole(self) -> set[str]:
         """Names of the shards that have a part in each table.
 
-        A manifest alone is left by a worker of a killed run on Ray that ended later than the run:
-        its other parts were taken for leftovers meanwhile.
+        A manifest alone is left where someone removed other parts.
         """
         return set.intersection(*(set(self._stems(table)) for table in TABLES))
 
     def cut(self) -> set[str]:
         """Names of the shards that no longer hold all clips that they are named after."""
         return set(self._stems("manifest", _CUT))
-
-    def count(self, shard: str) -> tuple[int, int, int] | None:
-        """Clips, clips with errors and frames of a shard; None unless it is whole.
-
-        Raises:
-            InputError: a part is damaged.
-        """
-        if not all(self.part(table, shard).exists() for table in TABLES):
-            return None
-        frames = self.read_part("manifest", shard, ["frames"]).column("frames").to_pylist()
-        return len(frames), self.read_part("errors", shard, ["clip"]).num_rows, sum(frames)
 
     def clips(self, shards: Iterable[str] | None = None) -> dict[str, tuple[int, int]]:
         """Clips of whole shards: name → size in bytes, time of change in ns.
@@ -274,12 +266,14 @@ class PartWriter(contextlib.ExitStack):
         super().__init__()
         self._folder = archive.path
         self._writers: dict[str, Any] = {}
+        self._waiting: dict[str, list[Any]] = {table: [] for table in TABLES}
         with contextlib.ExitStack() as opened:
             # an exit stack ends in the reverse order, and the manifest's part is renamed last
             for table in reversed(TABLES):
                 path = archive.part(table, shard)
                 self._writers[table] = opened.enter_context(_part_stream(path, schemas[table]))
             self.push(opened.pop_all())
+        self.push(self._end)
 
     def write(self, table: str, batch: Any) -> None:
         """Append a record batch to a table.
@@ -287,8 +281,21 @@ class PartWriter(contextlib.ExitStack):
         Raises:
             InputError: the disk is full.
         """
+        waiting = self._waiting[table]
+        waiting.append(batch)
+        if sum(each.nbytes for each in waiting) >= _GROUP_BYTES:
+            self._write_group(table)
+
+    def _write_group(self, table: str) -> None:
+        waiting, self._waiting[table] = self._waiting[table], []
         with _disk_errors(self._folder):
-            self._writers[table].write_batch(batch)
+            if waiting:
+                self._writers[table].write_table(pa.Table.from_batches(waiting))
+
+    def _end(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            for table in TABLES:
+                self._write_group(table)
 
 
 @contextlib.contextmanager

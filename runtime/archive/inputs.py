@@ -48,6 +48,11 @@ class Clip:
         """Whether it is at an address, from which it is copied to be read."""
         return other_scheme(self.path) is not None
 
+    @property
+    def what_hangs(self) -> str:
+        """Where it is read, for errors."""
+        return "the decoder or the connection" if self.is_remote else "the decoder"
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:

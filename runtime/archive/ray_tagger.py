@@ -1,38 +1,53 @@
-"""Archives on a Ray cluster: the same shards, workers and parts, with Ray Data as the executor.
+"""Archives on a Ray cluster: the same shards and parts, with Ray Data as the executor.
 
-Ray's own checkpoints are not used: parts that are renamed into place are the record of progress.
+Two stages: decoders on CPUs, and actors that run the graph. This process writes the parts, which
+are the record of progress; Ray's own checkpoints are not used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import logging
 import os
+import pickle
 import socket
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from taidpt.runtime.archive.clip_tagger import ClipEnd
+from taidpt.runtime.archive.clip_tagger import ClipDecoder, ClipEnd, Crops, CropTagger
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.archive.inputs import Shard, clip_of
 from taidpt.runtime.archive.request import ArchiveJob, layout_of
-from taidpt.runtime.archive.rows import RowMaker
-from taidpt.runtime.archive.shard_writer import Count, share_of_cores, tag_shard
+from taidpt.runtime.archive.rows import ClipEvents, RowMaker
+from taidpt.runtime.archive.shard_writer import (
+    Count,
+    Piece,
+    ShardWriter,
+    core_count,
+    share_of_cores,
+)
 from taidpt.runtime.archive.worker import ClipWorker
 from taidpt.runtime.backends.base import BackendOptions
+from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
-from taidpt.runtime.errors import InputError, TaidptError
+from taidpt.runtime.errors import BackendError, InputError, TaidptError
+from taidpt.runtime.results import Vocabulary
 from taidpt.runtime.sources.base import SourceOptions
 from taidpt.runtime.stream.stream import StreamSettings
 from taidpt.runtime.tag.request import TagJob
+from taidpt.runtime.tagger.active_bank import fit_bank, own_bank
 
 __all__ = ["RayTagger", "tag_on_ray"]
 
-# Shards are handed out in blocks, each an object in Ray's store. So many that the last ones do not
-# leave workers idle, and no more: making one takes milliseconds.
-_BLOCKS, _BLOCKS_A_WORKER = 1024, 8
+# Runs of shards of which a lost node took pieces with it.
+_ROUNDS = 3
+_COLUMN = "object"
+_KEPT = "finished shards are kept: run the same command again to continue"
 _PATIENCE_S = 5.0  # for the first connection to a cluster
 
 
@@ -88,7 +103,7 @@ class RayTagger:
 
     def _tag(self, path: str) -> Any:
         clip = clip_of(path)
-        end = next(m for m in self._worker.tag(clip) if isinstance(m, ClipEnd))
+        end = next(m for m in self._worker.work(clip) if isinstance(m, ClipEnd))
         events = [] if end.events is None else [end.events]
         table = pa.Table.from_batches(events, self._schema).replace_schema_metadata()
         table = table.append_column("error", pa.nulls(table.num_rows, pa.string()))
@@ -98,28 +113,60 @@ class RayTagger:
         return pa.concat_tables([table, row], promote_options="permissive")
 
 
-class _ShardActor:
-    """Tags shards into parts; an actor of `map_batches`."""
+class _Decoder:
+    """The first stage, an actor on CPUs: shards to pieces with preprocessed frames."""
 
-    def __init__(self, job: ArchiveJob, facts: Mapping[str, Any]) -> None:
-        self._archive = ArchiveFolder(job.folder, facts)
-        manifest = Bundle.load(job.tag.bundle).manifest
-        self._rows = RowMaker(layout_of(job.features, manifest), job.tag.outputs.top)
-        self._worker = ClipWorker(job)
+    def __init__(self, job: ArchiveJob) -> None:
+        self._worker = ClipWorker(job, kind=ClipDecoder)
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Tag one shard; what was counted, or the error that ends the run."""
-        (shard,) = batch["shard"]
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        for shard in _objects(batch):
+            yield from map(_batch, self._pieces(shard))
+
+    def _pieces(self, shard: Shard) -> Iterator[Piece]:
         try:
-            whole = self._archive.count(shard.name)  # by a try whose node was lost afterwards
-            done: Count | TaidptError
-            if whole is not None:
-                done = Count(*whole)
-            else:
-                done = tag_shard(self._archive, shard, self._rows, self._worker)
+            for number, clip in enumerate(shard.clips):
+                frames = 0
+                for message in self._worker.work(clip):
+                    if len(message) or isinstance(message, ClipEnd):
+                        yield Piece(shard.name, number, frames, message)
+                    frames += len(message)
         except TaidptError as error:
-            done = error
-        return {"done": np.array([done], object)}
+            yield Piece(shard.name, 0, 0, error)
+
+
+class _Inference:
+    """The second stage, an actor with a GPU or a core: preprocessed frames to rows."""
+
+    def __init__(self, job: ArchiveJob) -> None:
+        self._worker = ClipWorker(job, kind=CropTagger)
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        for piece in _objects(batch):
+            content = self._tagged(piece)
+            yield _batch(dataclasses.replace(piece, content=content))
+
+    def _tagged(self, piece: Piece) -> Any:
+        if not isinstance(piece.content, Crops):
+            return piece.content
+        try:
+            first, *_ = self._worker.work(piece.content)
+        except TaidptError as error:
+            return error
+        # the process has ended: so does the clip, with an error
+        return (
+            dataclasses.replace(first, frames=piece.first) if isinstance(first, ClipEnd) else first
+        )
+
+
+def _batch(value: Any) -> Any:
+    """A batch of Ray Data with one row, a pickled object."""
+    return pa.table({_COLUMN: pa.array([pickle.dumps(value)], pa.large_binary())})
+
+
+def _objects(batch: Any) -> Iterator[Any]:
+    """The objects in a batch of Ray Data."""
+    return (pickle.loads(cell.as_buffer()) for cell in batch.column(_COLUMN))
 
 
 def tag_on_ray(
@@ -128,11 +175,11 @@ def tag_on_ray(
     """Tag shards on a Ray cluster; yield a `Count` for each that is whole.
 
     Args:
-        job: its paths must mean the same on every node.
+        job: the paths of its bundle, its bank and the clips must mean the same on every node.
         address: "auto", the address of a cluster, or "local", which starts one here.
     Raises:
         InputError: there is no such cluster.
-        TaidptError: a shard cannot be written, or a worker cannot tag at all.
+        TaidptError: a shard cannot be written, or an actor cannot decode or tag at all.
     """
     import ray
 
@@ -175,38 +222,101 @@ def _look_for(address: str) -> None:
 def _run(
     job: ArchiveJob, archive: ArchiveFolder, shards: Sequence[Shard]
 ) -> Generator[Count, None, None]:
+    """Tag shards, and again those of which a node took pieces with it."""
+    import ray
+
+    left = {shard.name: shard for shard in shards}
+    for _ in range(_ROUNDS):
+        with contextlib.closing(_Collector(job, archive, left)) as collector:
+            try:
+                pieces = _pipeline(job, list(left.values()))
+                for batch in pieces.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    for piece in _objects(batch):
+                        yield from collector.add(piece)
+            except ray.exceptions.RayError as error:
+                line = str(error).strip().splitlines()[0]
+                raise BackendError(f"Ray ended: {line}; {_KEPT}") from None
+        if not left:
+            return
+    raise BackendError(f"Ray lost frames of {len(left)} shards {_ROUNDS} times; {_KEPT}")
+
+
+def _pipeline(job: ArchiveJob, shards: Sequence[Shard]) -> Any:
+    """A data set of tagged pieces, in any order."""
     import ray
     from ray.data import ActorPoolStrategy
 
     gpus = int(ray.cluster_resources().get("GPU", 0)) if job.tag.backend.device != "cpu" else 0
-    cores = max(int(ray.cluster_resources().get("CPU", 1)), 1)
     # one core is left to Ray's own tasks, or nothing would start on a machine of one or two
-    most = min(job.workers or gpus or max(cores - 1, 1), max(len(shards), 1))
+    cores = max(int(ray.cluster_resources().get("CPU", 1)) - 1, 1)
+    workers = job.workers or gpus or cores
+    decoders = min(cores if gpus else workers, len(shards))
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # our bar says what is done
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_options.preserve_order = False
-    blocks = min(len(shards), max(_BLOCKS, _BLOCKS_A_WORKER * most))
-    work = ray.data.from_items(
-        [{"shard": shard} for shard in shards], override_num_blocks=blocks
-    ).map_batches(
-        _ShardActor,
-        fn_constructor_args=(_absolute(share_of_cores(job, 1)), dict(archive.facts)),
-        batch_size=1,
-        batch_format="numpy",
-        compute=ActorPoolStrategy(size=most),
-        **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
+    context.execution_options.preserve_order = False  # or one slow shard would hold all others
+    context.target_max_block_size = 1  # a block for each piece: a decoder may be two ahead
+    # Without GPUs a core has an actor of each stage: one of them waits for the other.
+    decoding, inference = (
+        ({"num_cpus": 1}, {"num_gpus": 1}) if gpus else ({"num_cpus": 0.5}, {"num_cpus": 0.5})
     )
-    for row in work.iter_rows():
-        if isinstance(row["done"], TaidptError):
-            raise row["done"]
-        assert isinstance(row["done"], Count)
-        yield row["done"]
+    job = _absolute(job if gpus else share_of_cores(job, core_count()))
+    options = {"fn_constructor_args": (job,), "batch_size": 1, "batch_format": "pyarrow"}
+    rows = [{_COLUMN: pickle.dumps(shard)} for shard in shards]
+    pieces = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Decoder,
+        compute=ActorPoolStrategy(size=decoders, max_tasks_in_flight_per_actor=1),
+        **decoding,
+        **options,
+    )
+    return pieces.map_batches(
+        _Inference, compute=ActorPoolStrategy(size=workers), **inference, **options
+    )
+
+
+class _Collector:
+    """Collects the pieces of shards in hand, and writes each shard once it is whole."""
+
+    def __init__(self, job: ArchiveJob, archive: ArchiveFolder, left: dict[str, Shard]) -> None:
+        """Prepare; what is whole is removed from `left`."""
+        bundle = Bundle.load(job.tag.bundle)
+        self._archive, self._left = archive, left
+        self._rows = RowMaker(layout_of(job.features, bundle.manifest), job.tag.outputs.top)
+        vocabulary, settings = _vocabulary(job, bundle), job.tag.stream
+        self._events = functools.partial(ClipEvents, self._rows, vocabulary, settings)
+        self._writers: dict[str, ShardWriter] = {}
+
+    def add(self, piece: Piece) -> Iterator[Count]:
+        """Take a piece; yield the count of its shard if it is whole now."""
+        if isinstance(piece.content, TaidptError):
+            raise piece.content
+        name = piece.shard
+        if name not in self._left:  # written, and a lost node has repeated it
+            return
+        if name not in self._writers:
+            shard = self._left[name]
+            self._writers[name] = ShardWriter(self._archive, shard, self._rows, self._events)
+        if self._writers[name].add(piece):
+            del self._left[name]
+            yield self._writers.pop(name).done
+
+    def close(self) -> None:
+        """Remove the temporaries of shards that are not whole."""
+        for writer in self._writers.values():
+            writer.abandon()
+
+
+def _vocabulary(job: ArchiveJob, bundle: Bundle) -> Vocabulary:
+    """The vocabulary that the graph's actors score with."""
+    bank, threshold = job.tag.bank, job.tag.threshold
+    active = own_bank(bundle) if bank is None else fit_bank(ClassBank.load(bank), bundle, bank)
+    found = active.vocabulary
+    return found if threshold is None else found.with_threshold(threshold, threshold)
 
 
 def _absolute(job: ArchiveJob) -> ArchiveJob:
-    """The job with paths that do not depend on a process's folder."""
+    """The job of an actor: with paths that do not depend on a process's folder."""
     bank = None if job.tag.bank is None else os.path.abspath(job.tag.bank)  # noqa: PTH100
     bundle = os.path.abspath(job.tag.bundle)  # noqa: PTH100
     tag = dataclasses.replace(job.tag, bundle=bundle, bank=bank, sources=())
-    output = os.path.abspath(job.output)  # noqa: PTH100
-    return dataclasses.replace(job, tag=tag, output=output)
+    return dataclasses.replace(job, tag=tag)

@@ -19,13 +19,12 @@ from taidpt.runtime.adapting.similarity import bank_scores
 from taidpt.runtime.archive.features import decode_features
 from taidpt.runtime.archive.folder import ArchiveFolder, PartWriter
 from taidpt.runtime.archive.request import file_identity, layout_of
-from taidpt.runtime.archive.rows import FrameRows, RowMaker
+from taidpt.runtime.archive.rows import ClipEvents, FrameRows, RowMaker
 from taidpt.runtime.archive.schema import FeatureLayout
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.events.machine import EventMachine, timeline
 from taidpt.runtime.printable import printable
 from taidpt.runtime.results import Vocabulary
 from taidpt.runtime.stream.stream import StreamSettings
@@ -55,12 +54,6 @@ class _Scorer:
         """Scores of N stored frames, [N, C]."""
         features = decode_features(batch, self.layout)
         return bank_scores(features, self.bank, self.scoring).astype(np.float32)
-
-    def machine(self) -> EventMachine:
-        """Smoothing and hysteresis before the first frame of a clip."""
-        vocabulary = self.vocabulary
-        settings = self.settings.event_settings(vocabulary.on, vocabulary.off)
-        return EventMachine(vocabulary.names, settings)
 
 
 def retag(archive: str, bank: str, output: str) -> None:
@@ -155,21 +148,14 @@ def _scored(part: Path, scorer: _Scorer, rows: RowMaker) -> Iterator[tuple[str, 
     batches = pq.ParquetFile(part).iter_batches(_BATCH, columns=columns)
     pieces = itertools.chain.from_iterable(map(_by_clip, batches))
     for clip, group in itertools.groupby(pieces, key=operator.itemgetter(0)):
-        machine, events = scorer.machine(), []
-        last_s: float | None = None
+        events = ClipEvents(rows, scorer.vocabulary, scorer.settings)
         for _, piece in group:
             scores = scorer.scores(piece)
             times = piece.column("time_s").to_pylist()
             waiting = FrameRows(piece.column("index").to_pylist(), times, list(scores))
             yield "frames", rows.frames(clip, waiting, scorer.vocabulary)
-            last_s = times[-1]
-            if last_s is None:
-                yield "events", rows.picture_events(clip, scores[-1], scorer.vocabulary)
-            else:
-                events += machine.update(times, scores)
-        if last_s is not None:
-            found = timeline(events, last_s)
-            yield "events", rows.events(clip, found, scorer.vocabulary)
+            events.add(times, scores)
+        yield "events", events.batch(clip)
 
 
 def _by_clip(batch: Any) -> Iterator[tuple[str, Any]]:

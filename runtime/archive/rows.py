@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from taidpt.runtime.archive.features import StoredFeatures, feature_columns
+from taidpt.runtime.archive.features import StoredFeatures, encode_features, feature_columns
 from taidpt.runtime.archive.inputs import Clip
 from taidpt.runtime.archive.schema import FeatureLayout, table_schemas
-from taidpt.runtime.events.machine import Interval
-from taidpt.runtime.results import Vocabulary
+from taidpt.runtime.events.machine import Event, EventMachine, Interval, timeline
+from taidpt.runtime.results import TagResult, Vocabulary
+from taidpt.runtime.stream.stream import StreamSettings
 
-__all__ = ["FrameRows", "RowMaker"]
+__all__ = ["ClipEvents", "FrameRows", "RowMaker"]
 
 Scores = npt.NDArray[np.float32]
 
@@ -32,6 +33,18 @@ class FrameRows:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def add(
+        self, index: int, time_s: float | None, result: TagResult, layout: FeatureLayout
+    ) -> None:
+        """Append a frame."""
+        self.indices.append(index)
+        self.times_s.append(time_s)
+        self.scores.append(result.scores)
+        if layout.kind != "none":
+            assert result.global_features is not None  # `layout_of` has checked it
+            whole, patches = result.global_features, result.patch_features
+            self.features.append(encode_features(whole, patches, layout))
 
 
 class RowMaker:
@@ -57,10 +70,6 @@ class RowMaker:
             *feature_columns(rows.features, self.layout),
         ]
         return pa.record_batch(columns, schema=self.schemas["frames"])
-
-    def no_frames(self) -> Any:
-        """The table of frames without a row."""
-        return self._batch("frames", [])
 
     def events(self, clip: str, intervals: Iterable[Interval], vocabulary: Vocabulary) -> Any:
         """Rows of the table of events, from a timeline."""
@@ -133,6 +142,33 @@ class RowMaker:
         offsets = pa.array(np.arange(frames + 1, dtype=np.int32) * count)
         kind = self.schemas["frames"].field("top").type
         return pa.ListArray.from_arrays(offsets, struct, type=kind)
+
+
+class ClipEvents:
+    """Events of one clip, from the scores of its frames."""
+
+    def __init__(self, rows: RowMaker, vocabulary: Vocabulary, settings: StreamSettings) -> None:
+        self._rows, self._vocabulary = rows, vocabulary
+        thresholds = settings.event_settings(vocabulary.on, vocabulary.off)
+        self._machine = EventMachine(vocabulary.names, thresholds)
+        self._events: list[Event] = []
+        self._last: Scores | None = None
+        self.end_s: float | None = None
+
+    def add(self, times_s: Sequence[float | None], scores: Scores) -> None:
+        """Take the next frames: N times, all None for pictures, and scores [N, C]."""
+        self._last, self.end_s = scores[-1], times_s[-1]
+        if self.end_s is not None:
+            self._events += self._machine.update(np.array(times_s, np.float64), scores)
+
+    def batch(self, clip: str) -> Any:
+        """Rows of the table of events; None where there were no frames."""
+        if self._last is None:
+            return None
+        if self.end_s is None:
+            return self._rows.picture_events(clip, self._last, self._vocabulary)
+        found = timeline(self._events, self.end_s)
+        return self._rows.events(clip, found, self._vocabulary)
 
 
 def _probabilities(chosen: npt.NDArray[Any], scores: Scores, vocabulary: Vocabulary) -> Any:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["FEATURES", "SCHEMA", "TABLES", "FeatureLayout", "table_schemas"]
+__all__ = ["SCHEMA", "TABLES", "FeatureLayout", "table_schemas"]
 
 SCHEMA = "taidpt-archive/1"
 # `manifest` is written last: a shard is whole where its part of this table is.
 TABLES = ("events", "frames", "errors", "manifest")
-FEATURES = ("none", "global", "patches", "patches-int8")
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class FeatureLayout:
     """Which features the table of frames holds, and their shapes.
 
     Attributes:
-        kind: one of `FEATURES`.
+        kind: one of `taidpt.runtime.archive.FEATURES`.
         global_shape: of a frame's global feature, [D] or [tiles, D].
         patches: P, the number of patches of a frame.
     """

@@ -1,4 +1,4 @@
-"""A process that tags clips, and can be killed: decoders hang, and take the process with them."""
+"""A process that reads clips, and can be killed: decoders hang, and take the process with them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from taidpt.runtime.archive.clip_tagger import ClipEnd, ClipTagger
+from taidpt.runtime.archive.clip_tagger import ClipEnd, ClipTagger, ClipWork, Crops, CropTagger
 from taidpt.runtime.archive.inputs import Clip
 from taidpt.runtime.archive.request import ArchiveJob
 from taidpt.runtime.closing import Closing
@@ -30,27 +30,33 @@ _START = "from taidpt.runtime.archive.worker import main; main()"
 
 
 class ClipWorker(Closing):
-    """Tags clips in a process of its own, which is started when it is needed, and again if it ends.
+    """Reads clips in a process of its own, which is started when needed, and again if it ends.
 
     Another thread may close it at any time.
     """
 
-    def __init__(self, job: ArchiveJob, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        job: ArchiveJob,
+        environment: Mapping[str, str] | None = None,
+        kind: Callable[[ArchiveJob], ClipWork | CropTagger] = ClipTagger,
+    ) -> None:
         """Prepare; the process starts with the first clip.
 
         Args:
             job: what is asked of each clip.
             environment: variables of the process beside those of this one.
+            kind: what the process does with a clip.
         """
-        self._job = job
+        self._job, self._kind = job, kind
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._scratch: TemporaryFolder | None = None
         self._closed = False
 
-    def tag(self, clip: Clip) -> Iterator[Any]:
-        """Yield record batches of frames, then one `ClipEnd`.
+    def work(self, clip: Clip | Crops) -> Iterator[Any]:
+        """Yield the messages of the kind's `work`, the last a `ClipEnd`.
 
         A clip at which the process ends, or gives no sign of life for the deadline, ends with an
         error of its own.
@@ -66,8 +72,7 @@ class ClipWorker(Closing):
             try:
                 if not connection.poll(self._job.deadline_s):
                     self._end()
-                    what = "the decoder or the connection" if clip.is_remote else "the decoder"
-                    reason = f"no frame within {self._job.deadline_s:g} s; {what} hangs"
+                    reason = f"no frame within {self._job.deadline_s:g} s; {clip.what_hangs} hangs"
                     yield ClipEnd(frames, None, error=f"{clip.name}: {reason}")
                     return
                 message = connection.recv()
@@ -81,7 +86,7 @@ class ClipWorker(Closing):
             yield message
             if isinstance(message, ClipEnd):
                 return
-            frames += message.num_rows
+            frames += len(message)
 
     def close(self) -> None:
         """End the process at once; a thread that waits for it gets an InputError."""
@@ -121,7 +126,7 @@ class ClipWorker(Closing):
         if self._closed:  # by another thread, which did not see this process yet
             self._process.kill()
         try:
-            ours.send(self._job)
+            ours.send((self._kind, self._job))
             answer = ours.recv()
         except (EOFError, OSError):
             reason = self._how_it_ended()
@@ -178,9 +183,9 @@ def main() -> None:
 
 def _serve(connection: Connection) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError), log_to_stderr(logging.WARNING):
-        job = connection.recv()
+        kind, job = connection.recv()
         try:
-            tagger = ClipTagger(job)
+            work = kind(job).work
         except TaidptError as error:
             connection.send(error)
             return
@@ -188,7 +193,7 @@ def _serve(connection: Connection) -> None:
         while True:
             clip = connection.recv()
             try:
-                for message in tagger.tag(clip):
+                for message in work(clip):
                     connection.send(message)
             except TaidptError as error:
                 connection.send(error)

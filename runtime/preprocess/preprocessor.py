@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from taidpt.runtime.bundle.input_spec import NV12, InputSpec
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.preprocess import RESIZES
 
 if TYPE_CHECKING:
     from taidpt.runtime.preprocess.device_frames import DeviceFrames
     from taidpt.runtime.preprocess.resize import BandedResize
 
-__all__ = ["RESIZES", "Preprocessor", "U8Array", "host_frame", "to_u8"]
+__all__ = ["Preprocessor", "U8Array", "host_frame", "to_u8"]
 
 U8Array = npt.NDArray[np.uint8]
-RESIZES = ("exact", "fast")
 # "fast" applies from this reduction on. Below it the order of the passes is visible at hard edges:
 # the normalised tensor of photographs differed by up to 0.10 at a reduction of 1.5, and by 0.04 at
 # 3 and more. Kept frame sizes: several cameras, or a folder of pictures of a few sizes.

@@ -13,16 +13,15 @@ from pathlib import Path
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.printable import printable
+from taidpt.runtime.sidecars import NAMINGS
 from taidpt.runtime.sidecars.xmp import Sidecar
 from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.storage.regular_file import read_regular
 from taidpt.runtime.tag.terminal import log_to_stderr
 
-__all__ = ["NAMINGS", "write_tags"]
+__all__ = ["write_tags"]
 
 _LOG = logging.getLogger("taidpt.runtime")
-# full: IMG.jpg.xmp. It names one file; a camera's IMG.jpg, IMG.cr3 and IMG.mp4 share an IMG.xmp.
-NAMINGS = ("full", "stem")
 # darktable keeps a picture's whole history of edits there: some megabytes at most.
 _MOST_BYTES = 16 << 20
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")

@@ -33,7 +33,14 @@ from taidpt.runtime.stream.moment import Moment
 from taidpt.runtime.stream.still_frames import FrameChange, StillFilter
 from taidpt.runtime.top_k import refuse_top
 
-__all__ = ["FrameTagger", "Stream", "StreamInput", "StreamSettings", "open_stream"]
+__all__ = [
+    "FrameTagger",
+    "PreparedFrame",
+    "Stream",
+    "StreamInput",
+    "StreamSettings",
+    "open_stream",
+]
 
 _LOG = logging.getLogger("taidpt.runtime")
 
@@ -97,7 +104,7 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class _PreparedFrame:
+class PreparedFrame:
     """A preprocessed frame; `crop` is None for a still frame, which repeats the last result.
 
     `ready_s` is the moment at which it was ready, on the clock of `time.perf_counter`.
@@ -207,14 +214,20 @@ class Stream(Closing):
         self._close_stages()
         self.source.close()
 
-    def _tagged(self) -> Iterator[tuple[list[_PreparedFrame], Sequence[TagResult]]]:
-        """Yield frames with their results, batch by batch."""
+    def prepared(self) -> Iterator[PreparedFrame]:
+        """Yield preprocessed frames, in place of iterating the stream: nothing is tagged.
+
+        Of the tagger only `bundle`, `vocabulary` and `preprocess` are used.
+        """
         size = self._settings.batch + (0 if self.source.live else _WAITING)
         frames = self._read()
         if not self.source.reads_ahead:
             frames = self._stage(frames, size, live=self.source.live, yielding=True)
-        ready = self._stage(self._prepare(frames), size, yielding=True)
-        yield from self._stage(self._infer(self._batches(ready)), _WAITING)
+        return self._stage(self._prepare(frames), size, yielding=True)
+
+    def _tagged(self) -> Iterator[tuple[list[PreparedFrame], Sequence[TagResult]]]:
+        """Yield frames with their results, batch by batch."""
+        yield from self._stage(self._infer(self._batches(self.prepared())), _WAITING)
 
     def _stage(
         self, items: Iterator[Any], size: int, live: bool = False, yielding: bool = False
@@ -236,13 +249,13 @@ class Stream(Closing):
             self.profile.add("decode", read_s if frame.decode_s is None else frame.decode_s)
             yield frame
 
-    def _prepare(self, frames: Iterator[Frame]) -> Iterator[_PreparedFrame]:
+    def _prepare(self, frames: Iterator[Frame]) -> Iterator[PreparedFrame]:
         for frame in frames:
             with self.profile.timed("preprocess"):
                 change, crop = self._change(frame), None
                 if change is not FrameChange.STILL:
                     crop = self._tagger.preprocess(frame.image)
-            yield _PreparedFrame(frame, crop, time.perf_counter(), change)
+            yield PreparedFrame(frame, crop, time.perf_counter(), change)
 
     def _change(self, frame: Frame) -> FrameChange:
         if self.stills is None or frame.time_s is None:
@@ -253,11 +266,11 @@ class Stream(Closing):
             self.stills.forget()
         return self.stills.compare(frame.source, frame.image)
 
-    def _batches(self, ready: Iterator[_PreparedFrame]) -> Iterator[list[_PreparedFrame]]:
+    def _batches(self, ready: Iterator[PreparedFrame]) -> Iterator[list[PreparedFrame]]:
         """Group frames; those that were read before the source failed precede its error."""
         size = self._settings.batch
         while True:
-            batch: list[_PreparedFrame] = []
+            batch: list[PreparedFrame] = []
             try:
                 batch.append(next(ready))
                 if self.source.live and isinstance(ready, Prefetch):
@@ -273,8 +286,8 @@ class Stream(Closing):
             yield batch
 
     def _infer(
-        self, batches: Iterator[list[_PreparedFrame]]
-    ) -> Iterator[tuple[list[_PreparedFrame], Sequence[TagResult]]]:
+        self, batches: Iterator[list[PreparedFrame]]
+    ) -> Iterator[tuple[list[PreparedFrame], Sequence[TagResult]]]:
         for batch in batches:
             begun = time.perf_counter()
             for item in batch:
@@ -288,7 +301,7 @@ class Stream(Closing):
                 self._tagger.remember(tagged[0])
             yield batch, tagged if self.stills is None else _repeated(self.stills, batch, tagged)
 
-    def _moment(self, item: _PreparedFrame, result: TagResult) -> Moment:
+    def _moment(self, item: PreparedFrame, result: TagResult) -> Moment:
         frame = item.frame
         if frame.time_s is None or self._top_k is not None:
             return Moment(frame, result, (), tuple(tag.name for tag in result.on_tags))
@@ -322,7 +335,7 @@ class Stream(Closing):
 
 
 def _repeated(
-    stills: StillFilter, batch: list[_PreparedFrame], tagged: Sequence[TagResult]
+    stills: StillFilter, batch: list[PreparedFrame], tagged: Sequence[TagResult]
 ) -> list[TagResult]:
     """One result a frame; frames that were not tagged repeat the last one of their source."""
     fresh = iter(tagged)

@@ -292,7 +292,7 @@ def test_a_full_disk_leaves_whole_shards_alone(
     output = tmp_path / "tags"
     archive_here(job(lively, recordings / "gate" / "0.mp4", output, features="patches"))
     before = tables(output)
-    with _largest_file(8 << 10), pytest.raises(InputError) as caught:
+    with _largest_file(4 << 10), pytest.raises(InputError) as caught:
         archive_here(job(lively, recordings / "gate", output, features="patches", shard_clips=4))
     assert str(caught.value).startswith(f"{output}")
     assert "cannot be written: File too large; finished shards are kept: run" in str(caught.value)

@@ -1,4 +1,7 @@
-"""The same archive on a real Ray of two workers on this machine; one start of Ray for all."""
+"""The same archive on a real Ray on this machine: a worker decodes, another one tags.
+
+Ray starts once for all tests.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
 def start(folder: Path, cluster: Cluster) -> subprocess.Popen[bytes]:
     """`taidpt archive --ray` as a process of its own."""
     arguments = [folder / "street.taidpt", folder / "in", "-o", folder / "there", "--top", "3"]
-    arguments += ["--features", "global", "--shard-clips", "1", "--workers", "2", "--device", "cpu"]
+    arguments += ["--features", "global", "--shard-clips", "1", "--workers", "1", "--device", "cpu"]
     command = [sys.executable, "-m", "taidpt", "archive", *map(str, arguments)]
     return subprocess.Popen([*command, "--ray", cluster.address], stderr=subprocess.PIPE)
 
@@ -83,7 +86,7 @@ def test_no_cluster_is_one_line(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_kills_under_ray_lose_only_the_shards_in_hand(folder: Path, cluster: Cluster) -> None:
-    """The run itself is killed, then a worker of the next, and so on; the rows are those of one."""
+    """The run itself is killed, then both workers of the next, and so on; the rows are of one."""
     manifest, kept = folder / "there" / "manifest", dict[str, int]()
     expected = rows(folder / "here")
     for kill in range(KILLS):
@@ -93,10 +96,11 @@ def test_kills_under_ray_lose_only_the_shards_in_hand(folder: Path, cluster: Clu
         if kill % 2 == 0:
             process.kill()
             process.communicate()
-        else:  # Ray starts another worker, and the run goes on
-            for pid in cluster.processes("_ShardActor")[:1]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        else:  # Ray starts other workers, and the run goes on
+            for stage in ("_Decoder", "_Inference"):
+                for pid in cluster.processes(stage):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors.decode()
             assert rows(folder / "there") == expected

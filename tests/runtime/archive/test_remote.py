@@ -99,8 +99,8 @@ def test_a_server_of_s3(
     folder: Path, here: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """moto's, by s3fs; neither is in an extra, since users choose the packages of their buckets."""
-    present = all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask"))
-    require("s3", present, "pip install 'moto[server]' s3fs")
+    present = all(importlib.util.find_spec(name) for name in ("moto", "s3fs", "flask_cors"))
+    require("s3", present, "pip install 'moto[s3]' flask flask-cors s3fs")
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -198,11 +198,11 @@ def test_a_worker_removes_its_copies(
     source = f"local://{folder / 'in'}"
     whole, broken, killed = find_clips([source])
     with ClipWorker(job(folder, "", source)) as worker:
-        assert list(worker.tag(whole))[-1].frames == 12
-        (end,) = worker.tag(broken)
+        assert list(worker.work(whole))[-1].frames == 12
+        (end,) = worker.work(broken)
         assert end.error.startswith(f"{broken.name}: not a video")
-        messages = worker.tag(killed)
-        assert next(messages).num_rows == 0  # a sign of life
+        messages = worker.work(killed)
+        assert len(next(messages)) == 0  # a sign of life
         assert len(list(tmp_path.glob("taidpt-archive-*/*/clip.mp4"))) == 1
         assert worker._process is not None
         worker._process.kill()
