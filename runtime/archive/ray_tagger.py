@@ -203,7 +203,7 @@ def _connect(address: str) -> bool:
     try:
         _look_for(address)
         ray.init(address, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises just that where a node does not start
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"--ray {address}: no Ray cluster answers ({reason}); start one with `ray start "
