@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from taidpt.runtime.archive import FEATURES
-from taidpt.runtime.backends import DEVICES
+from taidpt.runtime.options import AT_LEAST_ONE, FILE, POSITIVE, Command, option, stacked
 from taidpt.runtime.preprocess import RESIZES
 from taidpt.runtime.sidecars import NAMINGS
 
@@ -23,93 +23,57 @@ __all__ = [
     "tag",
 ]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_FILE = click.Path()
-_AT_LEAST_ONE = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+_DEVICE = option("--device", "auto: the fastest that works here; any other: that or fail.")
+
+# What runs the graph.
+_backend_options = stacked(
+    _DEVICE,
+    option("--threads"),
+    click.option(
+        "--resize",
+        type=click.Choice(RESIZES),
+        default="exact",
+        help="exact: open_clip's resize within one grey level; fast: some levels off at edges.",
+    ),
+    option("--trust-engine"),
+)
+# Which frames are tagged, and how events come of them.
+_frame_options = stacked(
+    option("--every"),
+    option("--max-fps", show_default="all frames"),
+    click.option("--roi", metavar="X,Y,W,H", help="Tag this part of each frame, in pixels."),
+    click.option(
+        "--decoder",
+        default="auto",
+        metavar="NAME",
+        help="Video decoder: auto (a hardware decoder that works), software, cuda, vaapi, …",
+    ),
+    option("--batch", default=1),
+    click.option(
+        "--skip-still",
+        type=POSITIVE,
+        metavar="LEVELS",
+        help="Skip frames that differ less than this from the last tagged one, in grey levels.",
+    ),
+    click.option(
+        "--smoothing",
+        type=_SECONDS,
+        default=0.3,
+        help="Time constant of score smoothing, in seconds.",
+    ),
+    click.option("--min-on", type=_SECONDS, default=0.2, help="Shortest time on, in seconds."),
+    click.option("--min-off", type=_SECONDS, default=0.5, help="Shortest time off, in seconds."),
+)
 
 
-def _file(name: str, text: str) -> Callable[[_Command], _Command]:
-    return click.option(name, type=_FILE, metavar="FILE", help=text)
-
-
-def _backend_options(command: _Command) -> _Command:
-    """The options about what runs the graph, which both commands have."""
-    for option in (
-        click.option(
-            "--trust-engine", is_flag=True, help="Run engines that this machine did not build."
-        ),
-        click.option(
-            "--resize",
-            type=click.Choice(RESIZES),
-            default="exact",
-            help="exact: open_clip's resize within one grey level; fast: some levels off at edges.",
-        ),
-        click.option(
-            "--threads",
-            type=_AT_LEAST_ONE,
-            show_default="chosen by the backend",
-            help="CPU threads.",
-        ),
-        click.option(
-            "--device",
-            type=click.Choice(DEVICES),
-            default="auto",
-            help="Where to compute. auto: the fastest that works here; any other: that or fail.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _frame_options(command: _Command) -> _Command:
-    """The options about which frames are tagged, and how events come of them."""
-    for option in (
-        click.option(
-            "--min-off", type=_SECONDS, default=0.5, help="Shortest time off, in seconds."
-        ),
-        click.option("--min-on", type=_SECONDS, default=0.2, help="Shortest time on, in seconds."),
-        click.option(
-            "--smoothing",
-            type=_SECONDS,
-            default=0.3,
-            help="Time constant of score smoothing, in seconds.",
-        ),
-        click.option(
-            "--skip-still",
-            type=_POSITIVE,
-            metavar="LEVELS",
-            help="Skip frames that differ less than this from the last tagged one, in grey levels.",
-        ),
-        click.option(
-            "--batch",
-            type=_AT_LEAST_ONE,
-            default=1,
-            help="Texts, pictures or frames computed at once.",
-        ),
-        click.option(
-            "--decoder",
-            default="auto",
-            metavar="NAME",
-            help="Video decoder: auto (a hardware decoder that works), software, cuda, vaapi, …",
-        ),
-        click.option("--roi", metavar="X,Y,W,H", help="Tag this part of each frame, in pixels."),
-        click.option(
-            "--max-fps",
-            type=_POSITIVE,
-            show_default="all frames",
-            help="Tag at most so many frames per second.",
-        ),
-        click.option("--every", type=_AT_LEAST_ONE, default=1, help="Use every N-th frame."),
-    ):
-        command = option(command)
-    return command
+def _file(name: str, text: str) -> Callable[[Command], Command]:
+    return click.option(name, type=FILE, metavar="FILE", help=text)
 
 
 @click.command()
-@click.argument("bundle", type=_FILE)
-@click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
+@click.argument("bundle", type=FILE)
+@click.argument("sources", nargs=-1, required=True, type=FILE, metavar="SOURCE...")
 @_file("--jsonl", "Write one JSON line per frame; - is stdout.")
 @_file("--events", "Write one JSON line per event; - is stdout.")
 @_file("--csv", "Write a table: one row per frame, a column per tag.")
@@ -118,31 +82,24 @@ def _frame_options(command: _Command) -> _Command:
 @_file("--overlay", "Write a video with the tags painted on.")
 @click.option(
     "--save-frames",
-    type=_FILE,
+    type=FILE,
     metavar="FOLDER",
     help="Write a JPEG, with its tags painted on, of each frame at which a tag comes on.",
 )
 @click.option("--heatmap", metavar="TAG", help="Paint the heatmap of TAG while TAG is on.")
 @click.option("--show-off", is_flag=True, help="Paint the best tags that are off, too.")
-@_file("--report", "HTML page to write. Timelines and pictures.")
-@click.option("--webhook", metavar="URL", help="POST each event as JSON.")
-@click.option("--mqtt", metavar="URL", help="Publish events: mqtt://[user:pw@]host[:port][/topic].")
-@click.option(
-    "--top",
-    type=_AT_LEAST_ONE,
-    show_default="all",
-    help="N best tags of each picture. Shows no others.",
-)
-@click.option(
-    "--threshold", type=float, show_default="the bundle's", help="One threshold for all tags."
-)
-@_file("--bank", "Class bank whose tags are used. Needs an export with --swappable-bank.")
+@option("--report", "Timelines and pictures.")
+@option("--webhook")
+@option("--mqtt")
+@option("--top", "Shows no others.", show_default="all")
+@option("--threshold", show_default="the bundle's")
+@option("--bank", "Needs an export with --swappable-bank.")
 @click.option("--watch-bank", is_flag=True, help="Reload the file of --bank when it changes.")
 @click.option("--recursive", is_flag=True, help="Include the subfolders of a folder.")
 @_frame_options
 @_file("--state", "Keep a camera's state in FILE across restarts.")
 @click.option("--profile", is_flag=True, help="Print the time of each stage at the end.")
-@click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
+@option("--verbose")
 @_backend_options
 def tag(bundle: str, sources: tuple[str, ...], **options: object) -> None:
     """Tag pictures, folders, videos, cameras and streams.
@@ -169,18 +126,10 @@ def _parse_batches(
 
 
 @click.command()
-@click.argument("bundle", type=_FILE)
-@click.option(
-    "--batches",
-    default="1,2,4,8",
-    metavar="N,N,…",
-    callback=_parse_batches,
-    help="Batch sizes, with commas between them.",
-)
-@click.option(
-    "--seconds", type=_POSITIVE, default=2.0, help="Time for each measurement, in seconds."
-)
-@_file("--json", "JSON file to write; - is standard output.")
+@click.argument("bundle", type=FILE)
+@option("--batches", default="1,2,4,8", callback=_parse_batches)
+@option("--seconds")
+@option("--json")
 @_backend_options
 def bench(json: str | None, **options: Any) -> None:
     """Measure BUNDLE on this machine, on synthetic frames.
@@ -195,33 +144,20 @@ def bench(json: str | None, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_FILE)
-@click.option(
-    "--frames",
-    "sources",
-    type=_FILE,
-    multiple=True,
-    metavar="SOURCE",
-    help="Unlabelled pictures or video of your scene. May be given several times.",
-)
+@click.argument("bundle", type=FILE)
+@option("--frames", "May be given several times.", to="sources", multiple=True)
 @click.option(
     "--examples",
-    type=_FILE,
+    type=FILE,
     multiple=True,
     metavar="FOLDER",
     help="Pictures that show one tag; the folder's name is the tag. May be given several times.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=_FILE,
-    show_default="BUNDLE's name with .bank",
-    help="What to write. A bank file.",
-)
-@_file("--bank", "Class bank whose tags are used. In place of the BUNDLE's own.")
-@click.option("--every", type=_AT_LEAST_ONE, default=1, help="Use every N-th frame.")
-@click.option("--max-frames", type=_AT_LEAST_ONE, default=500, help="Frames at most.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+@option("--output", "A bank file.", show_default="BUNDLE's name with .bank")
+@option("--bank", "In place of the BUNDLE's own.")
+@option("--every")
+@option("--max-frames", default=500)
+@option("--dry-run")
 @_backend_options
 def adapt(bundle: str, **options: Any) -> None:
     """Learn class rows from unlabelled frames of your scene, or from examples.
@@ -241,27 +177,20 @@ def adapt(bundle: str, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_FILE, required=False)
-@click.argument("sources", nargs=-1, type=_FILE, metavar="SOURCE...")
+@click.argument("bundle", type=FILE, required=False)
+@click.argument("sources", nargs=-1, type=FILE, metavar="SOURCE...")
 @_file("--config", "Site file: cameras, zones, rules and where events go, as YAML.")
 @click.option("--host", show_default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), show_default="8000", help="Port.")
 @_file("--token-file", "File with the token that clients need.")
-@click.option("--data", type=_FILE, metavar="FOLDER", help="Folder of events, banks and clips.")
-@_file("--bank", "Class bank whose tags are used. Needs an export with --swappable-bank.")
-@_file("--prompts", "Prompts file. Its contexts are used for names that are added.")
-@click.option("--webhook", metavar="URL", help="POST each event as JSON.")
-@click.option("--mqtt", metavar="URL", help="Publish events: mqtt://[user:pw@]host[:port][/topic].")
-@click.option(
-    "--max-fps", type=_POSITIVE, show_default="5", help="Tag at most so many frames per second."
-)
-@click.option(
-    "--batch",
-    type=_AT_LEAST_ONE,
-    show_default="one frame of each camera",
-    help="Texts, pictures or frames computed at once.",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
+@click.option("--data", type=FILE, metavar="FOLDER", help="Folder of events, banks and clips.")
+@option("--bank", "Needs an export with --swappable-bank.")
+@option("--prompts", "Its contexts are used for names that are added.")
+@option("--webhook")
+@option("--mqtt")
+@option("--max-fps", show_default="5")
+@option("--batch", show_default="one frame of each camera")
+@option("--verbose")
 @_backend_options
 def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options: Any) -> None:
     """Serve a page and an API with the tags of cameras and streams.
@@ -278,26 +207,19 @@ def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options
 
 
 @click.command()
-@click.argument("bundle", type=_FILE)
-@click.argument("sources", nargs=-1, required=True, type=_FILE, metavar="SOURCE...")
-@click.option(
-    "-o", "--output", type=_FILE, required=True, help="What to write. A folder of parquet tables."
-)
+@click.argument("bundle", type=FILE)
+@click.argument("sources", nargs=-1, required=True, type=FILE, metavar="SOURCE...")
+@option("--output", "A folder of parquet tables.", required=True)
 @click.option(
     "--features",
     type=click.Choice(FEATURES),
     default="none",
     help="Features to store, so that `taidpt archive retag` can ask for other tags later.",
 )
-@click.option(
-    "--workers",
-    type=_AT_LEAST_ONE,
-    show_default="one a core, or one a GPU",
-    help="Processes that read or tag pictures.",
-)
+@option("--workers", type=AT_LEAST_ONE, show_default="one a core, or one a GPU")
 @click.option(
     "--deadline",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=120.0,
     help="Longest time without a tagged frame, in seconds; then the clip is an error.",
 )
@@ -307,20 +229,13 @@ def serve(bundle: str | None, sources: tuple[str, ...], verbose: bool, **options
     show_default="processes of this machine",
     help="Ray cluster that tags: auto, its address, or local for one on this machine.",
 )
-@click.option("--shard-clips", type=_AT_LEAST_ONE, default=64, help="Clips per shard, at most.")
+@click.option("--shard-clips", type=AT_LEAST_ONE, default=64, help="Clips per shard, at most.")
 @click.option("--retry-errors", is_flag=True, help="Tag clips with errors again.")
-@click.option(
-    "--top",
-    type=_AT_LEAST_ONE,
-    default=10,
-    help="N best tags of each picture. Frames store no others.",
-)
-@click.option(
-    "--threshold", type=float, show_default="the bundle's", help="One threshold for all tags."
-)
-@_file("--bank", "Class bank whose tags are used. Needs an export with --swappable-bank.")
+@option("--top", "Frames store no others.", default=10)
+@option("--threshold", show_default="the bundle's")
+@option("--bank", "Needs an export with --swappable-bank.")
 @_frame_options
-@click.option("-v", "--verbose", is_flag=True, help="Say why better devices are not used.")
+@option("--verbose")
 @_backend_options
 def archive(bundle: str, sources: tuple[str, ...], output: str, **options: Any) -> None:
     """Tag an archive of recordings into parquet tables.
@@ -351,17 +266,9 @@ def archive(bundle: str, sources: tuple[str, ...], output: str, **options: Any) 
 
 
 @click.command()
-@click.argument("folder", type=_FILE, metavar="DIR")
-@click.option(
-    "--bank",
-    type=_FILE,
-    metavar="FILE",
-    required=True,
-    help="Class bank whose tags are used. Made with the archive's model.",
-)
-@click.option(
-    "-o", "--output", type=_FILE, required=True, help="What to write. A folder of parquet tables."
-)
+@click.argument("folder", type=FILE, metavar="DIR")
+@option("--bank", "Made with the archive's model.", required=True)
+@option("--output", "A folder of parquet tables.", required=True)
 def archive_retag(folder: str, bank: str, output: str) -> None:
     """Ask an archive for other tags, from its stored features.
 
@@ -374,7 +281,7 @@ def archive_retag(folder: str, bank: str, output: str) -> None:
 
 
 @click.command()
-@click.argument("folder", type=_FILE, metavar="DIR")
+@click.argument("folder", type=FILE, metavar="DIR")
 @click.option(
     "--sidecar",
     type=click.Choice(NAMINGS),
@@ -382,7 +289,7 @@ def archive_retag(folder: str, bank: str, output: str) -> None:
     help="Name of a sidecar. full: IMG.jpg.xmp; stem: IMG.xmp, for raw files in Lightroom.",
 )
 @click.option("--remove", is_flag=True, help="Remove what this command has written.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+@option("--dry-run")
 def archive_write_tags(folder: str, **options: Any) -> None:
     """Write an archive's tags into XMP sidecars, for photo libraries.
 
@@ -396,30 +303,19 @@ def archive_write_tags(folder: str, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_FILE)
-@click.option(
-    "-o", "--output", type=_FILE, required=True, help="What to write. A model repository."
-)
+@click.argument("bundle", type=FILE)
+@option("--output", "A model repository.", required=True)
 @click.option("--name", metavar="MODEL", show_default="the bundle's", help="Name of the model.")
+@option("--batch", default=8)
 @click.option(
-    "--batch", type=_AT_LEAST_ONE, default=8, help="Texts, pictures or frames computed at once."
+    "--instances", type=AT_LEAST_ONE, default=1, help="Copies of the model on each device."
 )
-@click.option(
-    "--instances", type=_AT_LEAST_ONE, default=1, help="Copies of the model on each device."
-)
-@click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    help="Where to compute. auto: the fastest that works here; any other: that or fail.",
-)
-@click.option(
-    "--threads", type=_AT_LEAST_ONE, show_default="chosen by the backend", help="CPU threads."
-)
+@_DEVICE
+@option("--threads")
 @click.option(
     "--plan", is_flag=True, help="Give the server the bundle's TensorRT engines, not ONNX."
 )
-@click.option("--trust-engine", is_flag=True, help="Run engines that this machine did not build.")
+@option("--trust-engine")
 def export_triton(bundle: str, output: str, **options: Any) -> None:
     """Write a model repository of Triton Inference Server.
 

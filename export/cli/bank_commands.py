@@ -7,30 +7,23 @@ from typing import Any
 
 import click
 
+from taidpt.runtime.options import FILE, PATH, path_option
+
 __all__ = ["compare", "make"]
 
 _CHOICES = click.Choice(["prompts", "templates", "templates80", "centroids", "linear"])
-_PATH = click.Path(path_type=Path)
-_TAGS_HELP = 'Tag list: "dog, hard hat", a tags.yaml, or a .txt with a tag a line.'
-_TEXTS = click.option(
-    "--texts",
-    type=_PATH,
-    multiple=True,
-    metavar="FILE",
-    help="File of captions. For centroids and linear; may be given several times.",
+_TEXTS = path_option(
+    "--texts", "For centroids and linear; may be given several times.", multiple=True
 )
-_PRETRAINED = click.option(
-    "--pretrained",
-    metavar="WEIGHTS",
-    show_default="those that the source names",
-    help="Weights of the model. A file, or the model's folder.",
+_PRETRAINED = path_option(
+    "--pretrained", "A file, or the model's folder.", show_default="those that the source names"
 )
 
 
 @click.command()
-@click.argument("source", type=_PATH, metavar="PROMPTS|BUNDLE")
-@click.option("-o", "--output", type=_PATH, required=True, help="What to write. A bank file.")
-@click.option("--tags", metavar="TAGS", show_default="the source's own", help=_TAGS_HELP)
+@click.argument("source", type=PATH, metavar="PROMPTS|BUNDLE")
+@path_option("--output", "A bank file.", required=True)
+@path_option("--tags", show_default="the source's own")
 @click.option(
     "--from",
     "choice",
@@ -58,33 +51,20 @@ def make(source: Path, output: Path, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
-@click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
-@click.option(
-    "--bank",
-    "banks",
-    type=_PATH,
-    multiple=True,
-    metavar="FILE",
-    help="Class bank whose tags are used. Also a bundle; may be given several times.",
-)
-@click.option("--tags", metavar="TAGS", help=f"{_TAGS_HELP} Gives a bank for each possible way.")
-@click.option("--prompts", type=_PATH, metavar="FILE", help="Prompts file. For --tags.")
+@click.argument("bundle", type=PATH)
+@click.argument("sources", nargs=-1, required=True, type=FILE, metavar="SOURCE...")
+@path_option("--bank", "Also a bundle; may be given several times.", to="banks", multiple=True)
+@path_option("--tags", "Gives a bank for each possible way.")
+@path_option("--prompts", "For --tags.")
 @_TEXTS
 @_PRETRAINED
 @click.option("--calibrate", is_flag=True, help="Set all thresholds from these frames.")
-@click.option("--every", type=click.IntRange(1), default=1, help="Use every N-th frame.")
-@click.option("--max-frames", "most", type=click.IntRange(1), default=200, help="Frames at most.")
-@click.option("--top", type=click.IntRange(1), default=3, help="N best tags of each picture.")
+@path_option("--every")
+@path_option("--max-frames", to="most", default=200)
+@path_option("--top", default=3)
 @click.option("--show", type=click.IntRange(0), default=20, help="Frames in the table.")
-@click.option("--report", type=_PATH, metavar="FILE", help="HTML page to write.")
-@click.option(
-    "--json",
-    "json_path",
-    type=_PATH,
-    metavar="FILE",
-    help="JSON file to write; - is standard output.",
-)
+@path_option("--report")
+@path_option("--json", to="json_path")
 def compare(
     bundle: Path, top: int, show: int, report: Path | None, json_path: Path | None, **options: Any
 ) -> None:

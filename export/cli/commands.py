@@ -7,54 +7,30 @@ from typing import Any
 
 import click
 
-from taidpt.runtime.backends import DEVICES
+from taidpt.runtime.options import AT_LEAST_ONE, PATH, path_option
 
 __all__ = ["demo", "doctor", "export", "export_deepstream", "report", "verify"]
 
-
-_PATH = click.Path(path_type=Path)
-_JSON = click.option(
-    "--json",
-    "json_path",
-    type=_PATH,
-    metavar="FILE",
-    help="JSON file to write; - is standard output.",
-)
+_JSON = path_option("--json", to="json_path")
 
 
 @click.command()
-@click.argument("source", type=_PATH, metavar="PROMPTS|BUNDLE")
-@click.option(
-    "-o",
-    "--output",
-    type=_PATH,
-    show_default="PROMPTS with the ending .taidpt",
-    help="What to write. The bundle, NAME.taidpt.",
-)
+@click.argument("source", type=PATH, metavar="PROMPTS|BUNDLE")
+@path_option("--output", "The bundle, NAME.taidpt.", show_default="PROMPTS with the ending .taidpt")
 @click.option(
     "--engine",
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "fp8"]),
     show_default="no engine",
     help="Add an engine of this precision. Needs TensorRT, not PyTorch.",
 )
-@click.option(
-    "--batches",
-    default="1,1,8",
-    metavar="N,N,…",
-    help="Batch sizes, with commas between them. Engine: the least, the usual and the largest.",
-)
+@path_option("--batches", "Engine: the least, the usual and the largest.", default="1,1,8")
 @click.option(
     "--workspace",
     metavar="SIZE",
     show_default="half of the free memory, at most 4G",
     help="Engine: scratch memory, such as 2G.",
 )
-@click.option(
-    "--frames",
-    type=_PATH,
-    metavar="SOURCE",
-    help="Unlabelled pictures or video of your scene. int8 and fp8 need them.",
-)
+@path_option("--frames", "int8 and fp8 need them.")
 @click.option(
     "--max-map-drop",
     type=float,
@@ -63,12 +39,7 @@ _JSON = click.option(
     help="Points of mAP that int8 and fp8 may lose, with --truth; the layers that lose most stay "
     "in fp32.",
 )
-@click.option(
-    "--truth",
-    type=_PATH,
-    metavar="FILE",
-    help='All tags of the pictures of --images, {"a.jpg": ["dog"]}. For --max-map-drop.',
-)
+@path_option("--truth", "For --max-map-drop.")
 @click.option(
     "--flavour",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "cpu"]),
@@ -101,18 +72,12 @@ _JSON = click.option(
     is_flag=True,
     help="Add a graph for TensorRT 8.5 and print its trtexec command. Experimental.",
 )
-@click.option(
+@path_option(
     "--score-transform",
     type=click.Choice(["none", "center", "log_softmax"]),
     show_default="that of PROMPTS",
-    help="Transform of a picture's scores over its tags.",
 )
-@click.option(
-    "--merge-weight",
-    type=float,
-    show_default="that of PROMPTS",
-    help="Share of the local score in the merged score, 0 to 1.",
-)
+@path_option("--merge-weight", show_default="that of PROMPTS")
 @click.option(
     "--temperature",
     type=float,
@@ -132,7 +97,7 @@ _JSON = click.option(
 )
 @click.option(
     "--top-k",
-    type=click.IntRange(min=1),
+    type=AT_LEAST_ONE,
     metavar="K",
     show_default="all",
     help="Return only each frame's K best scores, for thousands of tags.",
@@ -145,18 +110,8 @@ _JSON = click.option(
     "wide (a rectangle of 16:9 or of --frame-size; wide:4x3), tiles:N (N squares), or auto: wide "
     "for convolutional towers, else crop.",
 )
-@click.option(
-    "--local-branch",
-    type=click.Choice(["value", "self"]),
-    show_default="that of PROMPTS, else value",
-    help="What a patch keeps of the last attention: its own value, or self (self-self attention).",
-)
-@click.option(
-    "--frame-size",
-    metavar="WxH",
-    show_default="both outside",
-    help="Frame size of the camera, in pixels; puts resize and crop into the graph.",
-)
+@path_option("--local-branch", show_default="that of PROMPTS, else value")
+@path_option("--frame-size", show_default="both outside")
 @click.option(
     "--frame-format",
     type=click.Choice(["rgb", "nv12"]),
@@ -175,18 +130,9 @@ _JSON = click.option(
     show_default="limited",
     help="NV12: range of luma, 16 to 235 (limited, as in video) or 0 to 255.",
 )
-@click.option(
-    "--images",
-    type=_PATH,
-    metavar="FOLDER",
-    show_default="built-in ones",
-    help="Your own pictures for checks. For the parity check and --engine's gate.",
-)
-@click.option(
-    "--pretrained",
-    metavar="WEIGHTS",
-    show_default="those that PROMPTS name",
-    help="Weights of the model. A file, or the model's folder.",
+@path_option("--images", "For the parity check and --engine's gate.", show_default="built-in ones")
+@path_option(
+    "--pretrained", "A file, or the model's folder.", show_default="those that PROMPTS name"
 )
 @click.option(
     "--parity-bound",
@@ -195,7 +141,7 @@ _JSON = click.option(
     help="Least centred cosine with PyTorch on equal pixels, 0.999 to 1.",
 )
 @click.option("--force", is_flag=True, help="Write the bundle even when a check fails.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@path_option("--quiet")
 @click.pass_context
 def export(
     context: click.Context, /, source: Path, output: Path | None, quiet: bool, **options: Any
@@ -239,21 +185,12 @@ def export(
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help="What to write. A new folder.")
-@click.option(
-    "--frame-size",
-    metavar="WxH",
-    default="1920x1080",
-    help="Frame size of the camera, in pixels; puts resize and crop into the graph. That of "
-    "nvstreammux. A bundle that has its own keeps it.",
+@click.argument("bundle", type=PATH)
+@path_option("--output", "A new folder.", required=True)
+@path_option(
+    "--frame-size", "That of nvstreammux. A bundle that has its own keeps it.", default="1920x1080"
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    default=1,
-    help="Texts, pictures or frames computed at once. As nvstreammux's batch-size.",
-)
+@path_option("--batch", "As nvstreammux's batch-size.", default=1)
 @click.option("--tensor-meta", is_flag=True, help="Attach scores and features to each frame, too.")
 def export_deepstream(
     bundle: Path, output: Path, frame_size: str, batch: int, tensor_meta: bool
@@ -271,35 +208,25 @@ def export_deepstream(
 
 
 @click.command()
-@click.option(
-    "-o",
+@path_option(
     "--output",
-    type=_PATH,
+    "A folder for the prompts, the bundle, the tags, the video and the page.",
     default=Path("taidpt-demo"),
-    help="What to write. A folder for the prompts, the bundle, the tags, the video and the page.",
 )
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    help="Seed of every random number generator.",
-)
-@click.option(
+@path_option("--seed", type=int)
+@path_option(
     "--pretrained",
-    metavar="WEIGHTS",
+    "Of OpenAI's RN50: openai, or a file.",
     show_default="the embedded toy world's model",
-    help="Weights of the model. Of OpenAI's RN50: openai, or a file.",
 )
-@click.option(
+@path_option(
     "--frames",
-    "sources",
-    type=click.Path(),
+    "Given 20 everyday tags; needs --pretrained.",
+    to="sources",
     multiple=True,
-    metavar="SOURCE",
     show_default="twelve photographs of the package",
-    help="Unlabelled pictures or video of your scene. Given 20 everyday tags; needs --pretrained.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@path_option("--quiet")
 def demo(
     output: Path, seed: int, pretrained: str | None, sources: tuple[str, ...], quiet: bool
 ) -> None:
@@ -333,21 +260,9 @@ def demo(
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
-@click.option(
-    "--images",
-    type=_PATH,
-    metavar="FOLDER",
-    show_default="those stored in the bundle",
-    help="Your own pictures for checks.",
-)
-@click.option(
-    "--truth",
-    "labels",
-    type=_PATH,
-    metavar="FILE",
-    help='All tags of the pictures of --images, {"a.jpg": ["dog"]}. Measures mAP.',
-)
+@click.argument("bundle", type=PATH)
+@path_option("--images", show_default="those stored in the bundle")
+@path_option("--truth", "Measures mAP.", to="labels")
 @click.option(
     "--torch",
     type=click.Choice(["auto", "yes", "no"]),
@@ -355,7 +270,7 @@ def demo(
     help="Compare with PyTorch (yes), with its outputs stored in the bundle (no), or with PyTorch "
     "where it is installed (auto).",
 )
-@click.option("--trust-engine", is_flag=True, help="Run engines that this machine did not build.")
+@path_option("--trust-engine")
 @_JSON
 def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
     """Check that a BUNDLE still gives PyTorch's results.
@@ -375,7 +290,7 @@ def verify(bundle: Path, json_path: Path | None, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_PATH, required=False)
+@click.argument("bundle", type=PATH, required=False)
 @_JSON
 def doctor(bundle: Path | None, json_path: Path | None) -> None:
     """Show what this machine has and lacks.
@@ -397,26 +312,10 @@ def doctor(bundle: Path | None, json_path: Path | None) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
-@click.option(
-    "-o",
-    "--output",
-    type=_PATH,
-    default=Path("board.json"),
-    help="What to write. A JSON file; - is standard output.",
-)
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=2.0,
-    help="Time for each measurement, in seconds.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    help="Where to compute. auto: the fastest that works here; any other: that or fail.",
-)
+@click.argument("bundle", type=PATH)
+@path_option("--output", "A JSON file; - is standard output.", default=Path("board.json"))
+@path_option("--seconds")
+@path_option("--device", "auto: the fastest that works here; any other: that or fail.")
 def report(bundle: Path, output: Path, seconds: float, device: str) -> None:
     """Measure BUNDLE on this board, for a table of boards.
 

@@ -6,71 +6,38 @@ from typing import Any
 
 import click
 
+from taidpt.runtime.options import FILE, option
+
 __all__ = ["calibrate"]
 
-_FILE = click.Path()
 # Options that a report on the tags can use.
 _FOR_REPORT = ("bundle", "sources", "bank", "texts", "max_frames", "report")
 
 
 @click.command()
-@click.argument("bundle", type=_FILE, required=False)
+@click.argument("bundle", type=FILE, required=False)
+@option("--frames", "May be given several times.", to="sources", multiple=True)
+@option("--bank", "It is calibrated in place, with the BUNDLE's graph.")
+@option("--scores", ".npz with global, local, maybe targets.")
+@option("--texts", "In place of frames.")
 @click.option(
-    "--frames",
-    "sources",
-    type=_FILE,
-    multiple=True,
-    metavar="SOURCE",
-    help="Unlabelled pictures or video of your scene. May be given several times.",
-)
-@click.option(
-    "--bank",
-    type=_FILE,
-    metavar="FILE",
-    help="Class bank whose tags are used. It is calibrated in place, with the BUNDLE's graph.",
-)
-@click.option(
-    "--scores",
-    type=_FILE,
-    metavar="FILE",
-    help="Score file. .npz with global, local, maybe targets.",
-)
-@click.option("--texts", type=_FILE, metavar="FILE", help="File of captions. In place of frames.")
-@click.option(
-    "--labels", type=_FILE, metavar="FILE", help="A few labels, CSV with frame,tag,present."
+    "--labels", type=FILE, metavar="FILE", help="A few labels, CSV with frame,tag,present."
 )
 @click.option(
     "--judge", is_flag=True, help="Compare with thresholds chosen with --scores' targets."
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
-@click.option(
-    "--report",
-    type=_FILE,
-    metavar="FILE",
-    help="HTML page to write. Tags that are easily taken for each other; .png and - work too.",
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=_FILE,
-    metavar="FILE",
-    help="JSON file to write; - is standard output.",
-)
-@click.option("--every", type=click.IntRange(1), default=1, help="Use every N-th frame.")
-@click.option("--max-frames", type=click.IntRange(1), default=5000, help="Frames at most.")
-@click.option(
-    "--merge-weight",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    help="Share of the local score in the merged score, 0 to 1. Of --scores.",
-)
-@click.option(
+@option("--dry-run")
+@option("--report", "Tags that are easily taken for each other; .png and - work too.")
+@option("--json", to="json_path")
+@option("--every")
+@option("--max-frames", default=5000)
+@option("--merge-weight", "Of --scores.", type=click.FloatRange(0, 1), default=0.5)
+@option(
     "--score-transform",
+    "Of --scores; a bundle brings its own. auto: choose one, with a temperature and a bias, "
+    "without labels; with a BUNDLE it needs --bank.",
     type=click.Choice(["none", "center", "log_softmax", "auto"]),
     default="none",
-    help="Transform of a picture's scores over its tags. Of --scores; a bundle brings its own. "
-    "auto: choose one, with a temperature and a bias, without labels; with a BUNDLE it needs "
-    "--bank.",
 )
 @click.pass_context
 def calibrate(

@@ -10,10 +10,8 @@ import click
 from taidpt.commands.options import (
     CACHE,
     DEVICE,
-    FILE,
     JSON,
     MARKDOWN,
-    MODEL_HELP,
     OFFICIAL_NAMES,
     PRETRAINED,
     RESUME,
@@ -25,6 +23,7 @@ from taidpt.commands.options import (
     shape_options,
     write_text,
 )
+from taidpt.runtime.options import path_option
 
 if TYPE_CHECKING:
     from taidpt.evaluation.reproduction import ReproductionJob
@@ -33,22 +32,16 @@ __all__ = ["datasets", "reproduce", "tune_pictures"]
 
 
 @click.command("tune-pictures")
-@click.option(
-    "--dataset", required=True, help="Data set. voc2007, coco2014, nuswide, toyworld and others."
-)
+@path_option("--dataset", required=True)
 @ROOT
-@click.option(
-    "--split",
-    default="train",
-    help="Split of the data set. LaSO's few-shot sets also have train-2 to train-10.",
-)
-@click.option(
+@path_option("--split", "LaSO's few-shot sets also have train-2 to train-10.", default="train")
+@path_option(
     "--method",
+    "CoOp: one per tag; DualCoOp: a positive and a negative one.",
     type=click.Choice(["coop", "dualcoop"]),
     default="dualcoop",
-    help="How prompts are tuned. CoOp: one per tag; DualCoOp: a positive and a negative one.",
 )
-@click.option("--model", show_default="toyworld for its own data set", help=MODEL_HELP)
+@path_option("--model", show_default="toyworld for its own data set")
 @PRETRAINED
 @OFFICIAL_NAMES
 @click.option(
@@ -66,20 +59,13 @@ __all__ = ["datasets", "reproduce", "tune_pictures"]
 )
 @picture_options
 @SEED
-@click.option(
-    "--epochs", type=click.IntRange(1), default=50, help="Passes over the texts or pictures."
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(1),
-    show_default="64; CoOp: 32",
-    help="Texts, pictures or frames computed at once.",
-)
-@click.option("--lr", type=float, default=2e-3, help="Learning rate after the first epoch.")
+@path_option("--epochs", default=50)
+@path_option("--batch", show_default="64; CoOp: 32")
+@path_option("--lr", default=2e-3)
 @shape_options
 @RESUME
 @CACHE
-@click.option("-o", "--output", required=True, type=FILE, help="What to write. The prompts file.")
+@path_option("--output", "The prompts file.", required=True)
 def tune_pictures(method: str, **given: Any) -> None:
     """Tune prompts on a data set's training pictures.
 
@@ -107,12 +93,11 @@ def tune_pictures(method: str, **given: Any) -> None:
 @click.command("reproduce")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @ROOT
-@click.option("--model", show_default="the recipe's", help=MODEL_HELP)
-@click.option(
+@path_option("--model", show_default="the recipe's")
+@path_option(
     "--pretrained",
-    metavar="WEIGHTS",
+    "An open_clip tag, a file, or random[:SEED].",
     show_default="the recipe's, or those of the model's folder",
-    help="Weights of the model. An open_clip tag, a file, or random[:SEED].",
 )
 @OFFICIAL_NAMES
 @click.option("--seeds", type=click.IntRange(1), default=3, help="Runs, from seed 0 on.")
@@ -122,26 +107,11 @@ def tune_pictures(method: str, **given: Any) -> None:
     is_flag=True,
     help="Leave out captions that describe COCO's test pictures; the paper keeps them.",
 )
-@click.option(
-    "--split",
-    default="test",
-    help="Split of the data set. The toy world also has val.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    help="Processes that read or tag pictures. 0 reads in the main process.",
-)
+@path_option("--split", "The toy world also has val.", default="test")
+@path_option("--workers", "0 reads in the main process.", type=click.IntRange(0), default=0)
 @DEVICE
-@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    default=Path(),
-    help="What to write. A folder for one record NAME.json per result.",
-)
+@path_option("--dry-run")
+@path_option("--output", "A folder for one record NAME.json per result.", default=Path())
 @MARKDOWN
 def reproduce(
     names: tuple[str, ...],
@@ -195,7 +165,7 @@ def _reproduce(
 
 
 @click.command("datasets")
-@click.option("--root", type=FILE, required=True, metavar="FOLDER", help="Folder of the data sets.")
+@path_option("--root", required=True)
 @JSON
 def datasets(root: Path, json_path: Path | None) -> None:
     """List which benchmark data sets a folder holds.

@@ -9,22 +9,20 @@ import click
 
 from taidpt.commands.options import (
     CACHE,
-    FILE,
     JSON,
     MARKDOWN,
-    MODEL_HELP,
     OFFICIAL_NAMES,
     PRETRAINED,
     ROOT,
     SEED,
-    TEXTS_HELP,
+    TEXTS,
     pick_picture,
     pick_settings,
     picture_options,
     shape_options,
-    stacked,
     write_text,
 )
+from taidpt.runtime.options import PATH, path_option, stacked
 
 if TYPE_CHECKING:
     from taidpt.evaluation.comparison import MethodTable
@@ -53,91 +51,55 @@ _metric_options = stacked(
         help="How a class without a positive counts.",
     ),
 )
-_MERGE_WEIGHT = click.option(
-    "--merge-weight",
-    type=float,
-    default=0.5,
-    help="Share of the local score in the merged score, 0 to 1.",
-)
+_MERGE_WEIGHT = path_option("--merge-weight", default=0.5)
 # Options of --dataset; saved scores refuse them.
 _dataset_options = stacked(
-    click.option("--dataset", help="Data set. voc2007, coco2014, nuswide, toyworld and others."),
+    path_option("--dataset"),
     ROOT,
     OFFICIAL_NAMES,
-    click.option(
-        "--split",
-        default="test",
-        help="Split of the data set. The toy world also has val.",
-    ),
+    path_option("--split", "The toy world also has val.", default="test"),
     click.option(
         "--methods",
         default="zsclip,clipdpt",
         help="Methods, separated by commas; a+b averages two.",
     ),
-    click.option("--model", show_default="toyworld for its own data set", help=MODEL_HELP),
+    path_option("--model", show_default="toyworld for its own data set"),
     PRETRAINED,
-    click.option("--texts", multiple=True, type=FILE, metavar="FILE", help=TEXTS_HELP),
-    click.option(
-        "--prompts",
-        multiple=True,
-        type=FILE,
-        metavar="FILE",
-        help="Prompts file. For the method that tuned it; may be given several times.",
+    TEXTS,
+    path_option(
+        "--prompts", "For the method that tuned it; may be given several times.", multiple=True
     ),
     CACHE,
     SEED,
-    click.option(
-        "--lr",
-        type=float,
-        show_default="the data set's own",
-        help="Learning rate after the first epoch.",
-    ),
-    click.option(
-        "--epochs", type=click.IntRange(1), default=20, help="Passes over the texts or pictures."
-    ),
+    path_option("--lr", show_default="the data set's own"),
+    path_option("--epochs", default=20),
     shape_options,
     picture_options,
-    click.option("--save-scores", type=FILE, help="Folder for one METHOD.npz per method."),
+    click.option("--save-scores", type=PATH, help="Folder for one METHOD.npz per method."),
     click.option(
         "--save-banks",
-        type=FILE,
+        type=PATH,
         help="Folder for one METHOD.bank per method, which taidpt-export takes.",
     ),
 )
 
 
 @click.command("eval")
-@click.option(
-    "--scores",
-    "score_path",
-    type=FILE,
-    metavar="FILE",
-    help="Score file. .npz with targets, global and local.",
-)
+@path_option("--scores", ".npz with targets, global and local.", to="score_path")
 @_dataset_options
-@click.option(
+@path_option(
     "--score-transform",
+    "With --scores: none, center or log_softmax of T times the scores; log_softmax:4 is the "
+    "published one.",
     metavar="NAME",
     default="none",
-    help="Transform of a picture's scores over its tags. With --scores: none, center or "
-    "log_softmax of T times the scores; log_softmax:4 is the published one.",
 )
 @_MERGE_WEIGHT
 @_metric_options
-@click.option(
-    "--top",
-    type=click.IntRange(1),
-    show_default="none",
-    help="N best tags of each picture. Also prints their F1.",
-)
-@click.option(
-    "--threshold",
-    type=float,
-    show_default="none",
-    help="One threshold for all tags. Also prints F1 of those above it.",
-)
+@path_option("--top", "Also prints their F1.", show_default="none")
+@path_option("--threshold", "Also prints F1 of those above it.", show_default="none")
 @click.option("--per-class", is_flag=True, help="Also print each class.")
-@click.option("--plots", type=FILE, help="Folder for plots.")
+@click.option("--plots", type=PATH, help="Folder for plots.")
 @JSON
 @MARKDOWN
 def evaluate(score_path: Path | None, **given: Any) -> None:
@@ -248,15 +210,10 @@ def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -
 
 
 @click.command("ensemble")
-@click.argument("text_scores", type=FILE)
-@click.argument("image_scores", type=FILE)
+@click.argument("text_scores", type=PATH)
+@click.argument("image_scores", type=PATH)
 @click.option("--rate", type=float, required=True, help="Share of IMAGE_SCORES, 0 to 1.")
-@click.option(
-    "--merge-weight",
-    type=float,
-    default=0.5,
-    help="Share of the local score in the merged score, 0 to 1. Of TEXT_SCORES.",
-)
+@path_option("--merge-weight", "Of TEXT_SCORES.", default=0.5)
 @click.option(
     "--image-merge-weight",
     type=float,
@@ -264,7 +221,7 @@ def _print(found: Evaluation | MethodTable, lines: Any, given: dict[str, Any]) -
     help="The same of IMAGE_SCORES; 1 takes DualCoOp's local head alone.",
 )
 @_metric_options
-@click.option("-o", "--output", type=FILE, help="What to write. The combined score file.")
+@path_option("--output", "The combined score file.")
 def ensemble(text_scores: Path, image_scores: Path, rate: float, **given: Any) -> None:
     """Combine two score files, and print the mAP.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from taidpt.runtime.options import PATH, path_option, stacked
 
 if TYPE_CHECKING:
     from taidpt.features.picture_store import StoreSettings
@@ -15,98 +16,58 @@ if TYPE_CHECKING:
 __all__ = [
     "CACHE",
     "DEVICE",
-    "FILE",
     "JSON",
     "MARKDOWN",
-    "MODEL_HELP",
     "OFFICIAL_NAMES",
     "PRETRAINED",
     "RESUME",
     "ROOT",
     "SEED",
-    "TEXTS_HELP",
+    "TEXTS",
     "pick_picture",
     "pick_settings",
     "picture_options",
     "shape_options",
-    "stacked",
     "write_text",
 ]
 
-FILE = click.Path(path_type=Path)
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """One decorator that adds several options, shown in this order."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-TEXTS_HELP = (
-    "File of captions. Text, CSV, TSV, JSONL or COCO JSON, also .gz; may be given several times."
+TEXTS = path_option(
+    "--texts",
+    "Text, CSV, TSV, JSONL or COCO JSON, also .gz; may be given several times.",
+    multiple=True,
 )
-MODEL_HELP = "Model. open_clip's name, a folder in open_clip's form, or toyworld."
-SEED = click.option(
-    "--seed", type=click.IntRange(0), default=0, help="Seed of every random number generator."
-)
+SEED = path_option("--seed", type=click.IntRange(0))
 MARKDOWN = click.option(
     "--markdown",
     "markdown_path",
-    type=FILE,
+    type=PATH,
     metavar="FILE",
     help="Markdown table to write; - is standard output.",
 )
-JSON = click.option(
-    "--json",
-    "json_path",
-    type=FILE,
-    metavar="FILE",
-    help="JSON file to write; - is standard output.",
-)
-PRETRAINED = click.option(
+JSON = path_option("--json", to="json_path")
+PRETRAINED = path_option(
     "--pretrained",
-    metavar="WEIGHTS",
+    "An open_clip tag, a file, or random[:SEED].",
     show_default="those of the model's folder, or toyworld's",
-    help="Weights of the model. An open_clip tag, a file, or random[:SEED].",
 )
 OFFICIAL_NAMES = click.option(
     "--official-names",
     is_flag=True,
     help="Spell VOC's classes as published runs do: diningtable, tvmonitor, motor bike.",
 )
-ROOT = click.option(
-    "--root", type=FILE, metavar="FOLDER", help="Folder of the data sets. Toyworld needs none."
-)
-CACHE = click.option(
-    "--cache",
-    type=FILE,
-    metavar="FOLDER",
-    show_default="~/.cache/taidpt",
-    help="Folder where features are kept.",
-)
-DEVICE = click.option(
+ROOT = path_option("--root", "Toyworld needs none.")
+CACHE = path_option("--cache", show_default="~/.cache/taidpt")
+DEVICE = path_option(
     "--device",
+    "auto takes a GPU where torch finds one.",
     type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    help="Where to compute. auto takes a GPU where torch finds one.",
 )
 RESUME = stacked(
     click.option("--resume", is_flag=True, help="Continue from the checkpoint beside the output."),
     click.option("--restart", is_flag=True, help="Discard that checkpoint and start again."),
 )
 
-LOCAL_BRANCH = click.option(
-    "--local-branch",
-    type=click.Choice(["value", "self"]),
-    default="value",
-    help="What a patch keeps of the last attention: its own value, or self (self-self attention).",
-)
+LOCAL_BRANCH = path_option("--local-branch", default="value")
 
 # The shape of the prompts and the loss, for every command that tunes.
 shape_options = stacked(
@@ -154,12 +115,7 @@ picture_options = stacked(
         help="crop: resize the short side and take the centre; whole: resize both sides.",
     ),
     LOCAL_BRANCH,
-    click.option(
-        "--workers",
-        type=click.IntRange(0),
-        default=0,
-        help="Processes that read or tag pictures. 0 reads in the main process.",
-    ),
+    path_option("--workers", "0 reads in the main process.", type=click.IntRange(0), default=0),
     DEVICE,
 )
 

@@ -9,15 +9,14 @@ import click
 
 from taidpt.commands.options import (
     DEVICE,
-    FILE,
-    MODEL_HELP,
     PRETRAINED,
     RESUME,
     SEED,
-    TEXTS_HELP,
+    TEXTS,
     pick_settings,
     shape_options,
 )
+from taidpt.runtime.options import path_option
 
 if TYPE_CHECKING:
     from taidpt.texts.tags import TagSet
@@ -26,15 +25,10 @@ __all__ = ["tune"]
 
 
 @click.command()
-@click.option("--model", help=f"{MODEL_HELP} Required, except with --check.")
+@path_option("--model", "Required, except with --check.")
 @PRETRAINED
-@click.option(
-    "--tags",
-    metavar="TAGS",
-    required=True,
-    help='Tag list: "dog, hard hat", a tags.yaml, or a .txt with a tag a line.',
-)
-@click.option("--texts", multiple=True, type=FILE, metavar="FILE", help=TEXTS_HELP)
+@path_option("--tags", required=True)
+@TEXTS
 @click.option("--from-names", is_flag=True, help="Add sentences made from the tags' names.")
 @click.option("--check", is_flag=True, help="Only report which tags the texts name, how often.")
 @click.option(
@@ -50,28 +44,16 @@ __all__ = ["tune"]
     show_default="with up to three tags",
     help="Let common nouns compete with the tags. They are not in the result.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    help="What to write. The prompts file; required, except with --check.",
-)
-@click.option(
+@path_option("--output", "The prompts file; required, except with --check.")
+@path_option(
     "--method",
+    "taidpt: a global and a local one; tai: the global one alone.",
     type=click.Choice(["taidpt", "tai"]),
     default="taidpt",
-    help="How prompts are tuned. taidpt: a global and a local one; tai: the global one alone.",
 )
-@click.option(
-    "--epochs", type=click.IntRange(1), default=20, help="Passes over the texts or pictures."
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(1),
-    default=512,
-    help="Texts, pictures or frames computed at once.",
-)
-@click.option("--lr", type=float, default=1e-4, help="Learning rate after the first epoch.")
+@path_option("--epochs", default=20)
+@path_option("--batch", default=512)
+@path_option("--lr", default=1e-4)
 @click.option(
     "--held-out",
     type=float,
@@ -93,13 +75,7 @@ __all__ = ["tune"]
 @SEED
 @shape_options
 @RESUME
-@click.option(
-    "--cache",
-    type=FILE,
-    metavar="FOLDER",
-    show_default="in memory",
-    help="Folder where features are kept.",
-)
+@path_option("--cache", show_default="in memory")
 @click.option(
     "--cache-precision",
     type=click.Choice(["fp32", "fp16"]),
@@ -107,9 +83,7 @@ __all__ = ["tune"]
     help="Number format of kept caption features.",
 )
 @DEVICE
-@click.option(
-    "--threads", type=click.IntRange(1), show_default="torch's choice", help="CPU threads."
-)
+@path_option("--threads", show_default="torch's choice")
 def tune(
     tags: str, check: bool, examples: int, output: Path, threads: int | None, **arguments: Any
 ) -> None:
