@@ -55,7 +55,12 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from taidpt.encoders.local_branch import tower_encoder
-    from taidpt.export.graph.encoder import EncoderInput, FrameEncoder, export_encoder
+    from taidpt.export.graph.encoder import (
+        DEFAULT_OPSET,
+        FrameEncoder,
+        clean_encoder,
+        write_encoder,
+    )
     from taidpt.export.graph.onnx_files import RAW_GLOBAL, RAW_PATCHES, open_session, save_graph
     from taidpt.export.parity.centred_cosine import centred_cosines
     from taidpt.export.parity.reference_pictures import generated_pictures
@@ -72,7 +77,7 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
     height, width = size if isinstance(size, tuple) else (size, size)
     colours = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     encoder = tower_encoder(visual, name)
-    frame_encoder = FrameEncoder(encoder, EncoderInput(height, width, *colours)).eval()
+    frame_encoder = FrameEncoder(encoder, InputSpec(height, width, *colours)).eval()
     preprocess = Preprocessor(InputSpec(height, width, *colours))
     frames = preprocess.batch([picture.pixels for picture in generated_pictures(height)])
     row = {
@@ -84,11 +89,11 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
     with torch.no_grad():
         parts = [frame_encoder(torch.from_numpy(frame[None])) for frame in frames]
     expected = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
-    graph = export_encoder(encoder, EncoderInput(height, width, *colours))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        save_graph(graph, path)
-        del graph, encoder, frame_encoder, visual
+    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as folder:
+        spec, path = InputSpec(height, width, *colours), Path(folder) / "model.onnx"
+        exported = write_encoder(encoder, spec, DEFAULT_OPSET, Path(work))
+        save_graph(clean_encoder(exported, spec), path, exported.parent)
+        del encoder, frame_encoder, visual
         gc.collect()
         row["bytes"] = sum(file.stat().st_size for file in Path(folder).iterdir())
         session = open_session(path, threads)

@@ -22,7 +22,6 @@ from taidpt.export.classes.bake import bake
 from taidpt.export.classes.banked_classes import Classes, load_classes
 from taidpt.export.graph.encoder import (
     DEFAULT_OPSET,
-    EncoderInput,
     clean_encoder,
     write_encoder,
 )
@@ -148,33 +147,24 @@ def export_bundle(
         progress.advance()
         return clip
 
-    return _write(classes, load, out, options, progress, source)
+    return write_bundle(classes, load, out, options, progress, source)
 
 
 def write_bundle(
     prompts: Classes,
-    clip: ClipModel,
+    clip: ClipModel | Callable[[], ClipModel],
     out: str | Path,
     options: ExportOptions,
     progress: Progress,
     source: dict[str, str] | None = None,
 ) -> ExportResult:
-    """`export_bundle` for prompts and a model in memory."""
-    return _write(prompts, lambda: clip, out, options, progress, source)
+    """`export_bundle` for prompts in memory, and a model there or the function that loads it.
 
-
-def _write(
-    prompts: Classes,
-    load: Callable[[], ClipModel],
-    out: str | Path,
-    options: ExportOptions,
-    progress: Progress,
-    source: dict[str, str] | None,
-) -> ExportResult:
-    """The export. A model that `load` returns is released part by part, as each is large."""
+    A model that the function returns is released part by part, as each is large.
+    """
     own = folder_pictures(options.images) if options.images else []
     scoring = _scoring(prompts, options)
-    clip = load()
+    clip = clip if isinstance(clip, ClipModel) else clip()
     with one_line_on_disk(out), BundleWriter(out) as writer:
         progress.start("Baking class embeddings", 1)
         bank = bake(prompts, clip).with_thresholds_for(scoring.transform)
@@ -186,7 +176,7 @@ def _write(
             clip = dataclasses.replace(clip, local_branch=options.local_branch)
         plain = image_encoder(clip)
         spec = _input_spec(clip, plain, options, prompts.picture)
-        crop = EncoderInput(*spec.crop_hw, clip.mean, clip.std)
+        crop = crop_spec(spec)
         encoder, model = view_encoder(plain, spec), _model_info(clip, plain, spec)
         del clip, plain  # and with them the text tower
         return_memory()
@@ -195,7 +185,7 @@ def _write(
         pictures = [*generated_pictures(min(spec.crop_hw)), *heldout_pictures(), *own]
         pictures = camera_frames(pictures, spec)
         pixels = [picture.pixels for picture in pictures]
-        reference = TorchReference(encoder, crop_spec(spec), bank, scoring)
+        reference = TorchReference(encoder, crop, bank, scoring)
         crops = encoder_pixels(spec, pixels)
         both_crops = reference.pixels([rgb_of(frame, spec) for frame in pixels]), crops
         expected = reference.outputs(crops)

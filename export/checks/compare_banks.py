@@ -5,6 +5,7 @@ A bundle's encoder runs once per frame; each bank scores its features.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -155,22 +156,26 @@ def compare_banks(job: CompareJob) -> Comparison:
         MissingDependencyError: PyTorch is not installed.
         InputError: a bank does not fit the bundle, there is no bank, or there is no frame.
     """
+    from taidpt.runtime.stream.frame_batches import open_sources
     from taidpt.runtime.tagger.tagger import Tagger
 
     if not job.banks and job.tags is None:
         raise InputError("nothing to compare: give --bank FILE, or --tags NAMES")
-    with Tagger.load(job.bundle) as tagger:
+    with contextlib.ExitStack() as stack:
+        tagger = stack.enter_context(Tagger.load(job.bundle))
         banks, notes = _collect(job, tagger)
-        sources = _list_sources(job, tagger)
-        try:
-            seen, scores = _score(job, tagger, banks, sources)
-        finally:
-            for source in sources:
-                source.close()
+        sources = open_sources(stack, tagger.bundle, job.sources, job.every)
+        seen, scores = _score(job, tagger, banks, sources)
     if not job.calibrate:
         return Comparison(seen, banks, scores, notes)
     found = {name: _calibrate(bank, scores[name], seen.videos) for name, bank in banks.items()}
-    learned = {name: _with_thresholds(bank, found[name]) for name, bank in banks.items()}
+    learned = {
+        name: replace(
+            bank,
+            thresholds=tuple(Threshold(t.on, t.off, "these frames") for t in found[name].tags),
+        )
+        for name, bank in banks.items()
+    }
     return Comparison(seen, learned, scores, notes, found)
 
 
@@ -180,7 +185,8 @@ def _collect(job: CompareJob, tagger: Tagger) -> tuple[dict[str, ClassBank], tup
     for path in job.banks:
         if path.name in banks:
             raise InputError(f"two banks have the name {path.name}; rename one")
-        banks[path.name] = _read_bank(path)
+        is_bundle = path.is_dir()
+        banks[path.name] = bundle_bank(Bundle.load(path)) if is_bundle else ClassBank.load(path)
     notes: list[str] = []
     if job.tags is not None:
         source = job.prompts or job.bundle
@@ -192,20 +198,6 @@ def _collect(job: CompareJob, tagger: Tagger) -> tuple[dict[str, ClassBank], tup
         banks |= {choice: maker.make(tags, choice) for choice in maker.choices}
         notes = maker.notes
     return {name: check_fit(bank, bundle, name) for name, bank in banks.items()}, tuple(notes)
-
-
-def _read_bank(path: Path) -> ClassBank:
-    """The bank of a file, or of a bundle."""
-    return bundle_bank(Bundle.load(path)) if path.is_dir() else ClassBank.load(path)
-
-
-def _list_sources(job: CompareJob, tagger: Tagger) -> list[Source]:
-    from taidpt.runtime.sources.base import SourceOptions
-    from taidpt.runtime.sources.open import list_sources
-
-    colours = tagger.bundle.manifest.input.source_colours
-    options = SourceOptions(recursive=True, every=job.every, colours=colours)
-    return list_sources(job.sources, options)
 
 
 def _score(
@@ -274,8 +266,3 @@ def _calibrate(bank: ClassBank, scores: Scores, videos: Sequence[str]) -> Calibr
     from taidpt.calibration.statistics.estimator import calibrate
 
     return calibrate(scores, bank.names, worth(scores.astype(np.float64), videos))
-
-
-def _with_thresholds(bank: ClassBank, found: Calibration) -> ClassBank:
-    thresholds = tuple(Threshold(tag.on, tag.off, "these frames") for tag in found.tags)
-    return replace(bank, thresholds=thresholds)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import require_extra
 from taidpt.runtime.storage.outputs import refuse_unwritable
 from taidpt.runtime.tagger.active_bank import bundle_bank
 
@@ -68,9 +69,7 @@ def open_maker(request: BankRequest) -> BankMaker:
         MissingDependencyError: PyTorch is not installed.
         InputError: the weights are not those of the source.
     """
-    from taidpt.export.graph.onnx_files import require_export_packages
-
-    require_export_packages()
+    require_extra("export", "exporting")
     from taidpt.clip.model import load_clip
     from taidpt.export.classes.bank_maker import BankMaker, require_model
     from taidpt.prompts.prompts_file import TunedPrompts

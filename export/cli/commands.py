@@ -155,7 +155,6 @@ def export(
     written (exit code 1). If an engine cannot be built here, the exit code is 3, and everything
     portable is written. Experimental options have never run on the device they are for.
     """
-    from taidpt.export.cli.printing import progress_for
     from taidpt.export.cli.steps import (
         cpu_step,
         engine_step,
@@ -165,12 +164,13 @@ def export(
         read_options,
     )
     from taidpt.export.graph.onnx_files import one_line_on_disk
+    from taidpt.progress import open_progress
 
     from_line = click.core.ParameterSource.COMMANDLINE
     given = {name for name in options if context.get_parameter_source(name) == from_line}
     request, settings = read_options(source, output, options, given)
     bundle = output or (source if source.is_dir() else source.with_suffix(".taidpt"))
-    with progress_for(quiet) as progress, one_line_on_disk(bundle):
+    with open_progress(not quiet) as progress, one_line_on_disk(bundle):
         if request is not None and request.options.flavour == "cpu":
             cpu_step(source, bundle, request, progress)
             return
@@ -243,18 +243,19 @@ def demo(
     require_extra("demo", "taidpt demo")
     import dataclasses
 
-    from taidpt.export.cli.printing import print_demo, print_photographs, progress_for
+    from taidpt.export.cli.printing import print_demo, print_photographs
     from taidpt.export.demo.run import DEMO_SETTINGS, run_demo
+    from taidpt.progress import open_progress
 
     if pretrained is not None:
         from taidpt.export.demo.photographs import run_photographs
         from taidpt.tuning.settings import TuneSettings
 
-        with progress_for(quiet) as progress:
+        with open_progress(not quiet) as progress:
             tagged = run_photographs(output, pretrained, sources, progress, TuneSettings(seed=seed))
         print_photographs(tagged)
         return
-    with progress_for(quiet) as progress:
+    with open_progress(not quiet) as progress:
         result = run_demo(output, progress, dataclasses.replace(DEMO_SETTINGS, seed=seed))
     print_demo(result)
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from taidpt.progress import BarProgress, Progress, SilentProgress
 
 if TYPE_CHECKING:
     from taidpt.export.checks.doctor import Finding
@@ -33,14 +30,8 @@ __all__ = [
     "print_photographs",
     "print_result",
     "print_verify",
-    "progress_for",
     "variant_lines",
 ]
-
-
-def progress_for(quiet: bool) -> AbstractContextManager[Progress]:
-    """Progress on standard error, or none."""
-    return nullcontext(SilentProgress()) if quiet else BarProgress()
 
 
 def print_result(result: ExportResult) -> None:

@@ -12,6 +12,7 @@ import click
 from taidpt.progress import Progress
 from taidpt.runtime.bundle.view import ViewRequest
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.optional import require_extra
 
 if TYPE_CHECKING:
     from taidpt.export.graph.resize import FrameInput
@@ -226,9 +227,7 @@ def parse_size(text: str) -> int:
 
 def export_step(source: Path, output: Path, settings: dict[str, Any], progress: Progress) -> None:
     """Prompts → bundle; prints the result."""
-    from taidpt.export.graph.onnx_files import require_export_packages
-
-    require_export_packages()
+    require_extra("export", "exporting")
     from taidpt.export.cli.printing import print_result
     from taidpt.export.exporter import ExportOptions, export_bundle
 

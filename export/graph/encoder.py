@@ -6,9 +6,7 @@ head's custom node is in: tools inline it, or damage its function.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +19,13 @@ from taidpt.export.graph.large_weights import hide_matrices, put_back, save_prog
 from taidpt.export.graph.onnx_files import (
     RAW_GLOBAL,
     RAW_PATCHES,
-    check_graph,
     describe_opset,
     finish_graph,
     lower_opset,
     quiet_tools,
     run_graph,
 )
+from taidpt.runtime.bundle.input_spec import InputSpec
 from taidpt.runtime.errors import BackendError, ParityError
 
 if TYPE_CHECKING:
@@ -35,10 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_OPSET",
-    "EncoderInput",
     "FrameEncoder",
     "clean_encoder",
-    "export_encoder",
     "write_encoder",
 ]
 
@@ -46,16 +42,6 @@ INPUT_NAME = "frames"
 DEFAULT_OPSET = 18
 _LEAST_EXPORTED = 18  # the oldest that PyTorch writes; its own conversion to 17 fails on ResNets
 _CLEAN_TOLERANCE = 1e-4  # of the largest feature: the rounding of sums in another order
-
-
-@dataclass(frozen=True)
-class EncoderInput:
-    """The encoder's input: size in pixels, and mean and standard deviation of colours in 0 … 1."""
-
-    height: int
-    width: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 class FrameEncoder(nn.Module):
@@ -69,7 +55,7 @@ class FrameEncoder(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, encoder: nn.Module, spec: EncoderInput) -> None:
+    def __init__(self, encoder: nn.Module, spec: InputSpec) -> None:
         super().__init__()
         self.encoder = encoder
         mean = torch.tensor(spec.mean, dtype=torch.float64).view(1, 3, 1, 1)
@@ -85,43 +71,22 @@ class FrameEncoder(nn.Module):
         return global_feature, patch_features
 
 
-def export_encoder(
-    encoder: nn.Module, spec: EncoderInput, opset: int = DEFAULT_OPSET
-) -> onnx.ModelProto:
-    """Export an image encoder, cleaned and checked, into memory.
+def write_encoder(encoder: nn.Module, spec: InputSpec, opset: int, folder: Path) -> Path:
+    """Export an image encoder without the clean-up of `clean_encoder`.
+
+    Large weights go from PyTorch straight into a data file beside the graph, one at a time.
 
     Args:
         encoder: as for `FrameEncoder`, in eval mode.
         spec: the input's size and colours.
         opset: 17 to 20; LayerNormalization is one node in all of them.
+        folder: for the two files.
     Returns:
-        A graph from `frames` uint8 [N, H, W, 3] to `raw_global_feature` [N, D] and
+        The file of a graph from `frames` uint8 [N, H, W, 3] to `raw_global_feature` [N, D] and
         `raw_patch_features` [N, P, D], float32, N dynamic.
     Raises:
         InputError: the opset is not supported.
         BackendError: PyTorch cannot export this encoder.
-        ParityError: the clean-up changed what the graph computes.
-    """
-    import onnx
-
-    with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:
-        path = write_encoder(encoder, spec, opset, Path(folder))
-        clean_encoder(path, spec)
-        model = onnx.load(path)
-    check_graph(model)
-    return model
-
-
-def write_encoder(encoder: nn.Module, spec: EncoderInput, opset: int, folder: Path) -> Path:
-    """Export an image encoder without the clean-up of `export_encoder`.
-
-    Large weights go from PyTorch straight into a data file beside the graph, one at a time.
-
-    Args:
-        encoder, spec, opset: as for `export_encoder`.
-        folder: for the two files.
-    Returns:
-        The graph's file.
     """
     describe_opset(opset)
     path = folder / "encoder.onnx"
@@ -138,7 +103,7 @@ def write_encoder(encoder: nn.Module, spec: EncoderInput, opset: int, folder: Pa
     return path
 
 
-def clean_encoder(path: Path, spec: EncoderInput) -> onnx.ModelProto:
+def clean_encoder(path: Path, spec: InputSpec) -> onnx.ModelProto:
     """Clean what `write_encoder` wrote, in place; the weights stay in their file.
 
     Returns:
@@ -157,7 +122,7 @@ def clean_encoder(path: Path, spec: EncoderInput) -> onnx.ModelProto:
     return cleaned
 
 
-def _export(module: nn.Module, spec: EncoderInput, opset: int, path: Path) -> None:
+def _export(module: nn.Module, spec: InputSpec, opset: int, path: Path) -> None:
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     try:
         with quiet_tools(), torch.no_grad():
@@ -212,7 +177,7 @@ def _prefix_names(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _noise(spec: EncoderInput) -> dict[str, npt.NDArray[np.uint8]]:
+def _noise(spec: InputSpec) -> dict[str, npt.NDArray[np.uint8]]:
     """Random frames, in a batch of another size than the export's example."""
     generator = np.random.default_rng(0)
     return {INPUT_NAME: generator.integers(0, 256, (3, spec.height, spec.width, 3), dtype=np.uint8)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy.typing as npt
 
 from taidpt.runtime.bundle.onnx_weights import check_external_data, data_name
 from taidpt.runtime.errors import BackendError, InputError, TaidptError
-from taidpt.runtime.optional import require_extra
 
 if TYPE_CHECKING:
     import onnx
@@ -30,14 +28,12 @@ __all__ = [
     "RESIZE_PREFIX",
     "NodeAdder",
     "check_graph",
-    "count_ops",
     "describe_opset",
     "finish_graph",
     "lower_opset",
     "one_line_on_disk",
     "open_session",
     "quiet_tools",
-    "require_export_packages",
     "run_graph",
     "save_graph",
 ]
@@ -61,26 +57,11 @@ RESIZE_PREFIX = "encoder/resize/"
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def require_export_packages() -> None:
-    """Check before long work that everything an export needs is installed.
-
-    Raises:
-        MissingDependencyError: a package of the extra `export` is missing.
-    """
-    require_extra("export", "exporting")
-
-
 def describe_opset(opset: int) -> int:
     """Return a supported opset unchanged; raise InputError for any other."""
     if opset not in OPSETS:
         raise InputError(f"opset {opset} is not one of {', '.join(map(str, OPSETS))}")
     return opset
-
-
-def count_ops(model: onnx.ModelProto) -> dict[str, int]:
-    """Number of nodes by operator; operators of a custom domain are written domain.operator."""
-    names = (f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.node)
-    return dict(sorted(Counter(names).items()))
 
 
 class NodeAdder:

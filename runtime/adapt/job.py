@@ -76,7 +76,10 @@ def run_adapt(job: AdaptJob) -> None:
         refuse_unwritable(job.target)
     with Tagger.load(job.bundle, **job.backend) as tagger:
         bundle = tagger.bundle
-        bank = bundle_bank(bundle) if job.bank is None else _read_bank(job.bank, bundle)
+        if job.bank is None:
+            bank = bundle_bank(bundle)
+        else:
+            bank = check_fit(ClassBank.load(job.bank), bundle, job.bank)
         shown = {tag: _read_examples(tagger, folder) for tag, folder in folders.items()}
         scene, problem = _read_scene(tagger, job) if job.sources else (None, None)
     if scene is not None:
@@ -118,10 +121,6 @@ def _folders(job: AdaptJob) -> dict[str, Path]:
             "--examples of another tag"
         )
     return folders
-
-
-def _read_bank(path: str, bundle: Bundle) -> ClassBank:
-    return check_fit(ClassBank.load(path), bundle, path)
 
 
 def _check_camera(bank: ClassBank, scene: Features, job: AdaptJob) -> None:

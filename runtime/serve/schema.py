@@ -1,4 +1,4 @@
-"""The part of JSON Schema that the API uses: the same table documents values and checks them."""
+"""JSON Schemas of the API's values: the same table documents them and checks them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from taidpt.runtime.errors import InputError
 
@@ -23,15 +26,7 @@ __all__ = [
 
 Schema = Mapping[str, Any]
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
+_SHOWN = 60  # letters of a value in an error
 
 
 def text(description: str, most: int = 200, **more: Any) -> Schema:
@@ -92,7 +87,7 @@ def parse(written: str, schema: Schema, where: str) -> Any:
     try:
         if kind == "integer" and re.fullmatch(r"-?\d{1,18}", written):
             value = int(written)
-        elif kind == "number":
+        elif kind == "number" and math.isfinite(float(written)):
             value = float(written)
         elif kind == "boolean" and written in ("true", "false"):
             value = written == "true"
@@ -108,56 +103,13 @@ def check(value: Any, schema: Schema, where: str) -> None:
     Raises:
         InputError: it does not fit; the message names the place.
     """
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    if not any(_is_kind(value, kind) for kind in kinds):
-        raise InputError(f"{where} should be {' or '.join(kinds)}, got {_shown(value)}")
-    if "enum" in schema and value not in schema["enum"]:
-        raise InputError(f"{where} should be one of {', '.join(map(str, schema['enum']))}")
-    if isinstance(value, str):
-        _check_text(value, schema, where)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        _check_number(value, schema, where)
-    elif isinstance(value, list):
-        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf):
-            raise InputError(f"{where} has {len(value)} items")
-        for index, item in enumerate(value):
-            check(item, schema["items"], f"{where}[{index}]")
-    elif isinstance(value, dict):
-        _check_object(value, schema, where)
-
-
-def _is_kind(value: Any, kind: str) -> bool:
-    if isinstance(value, bool):
-        return kind == "boolean"
-    if kind == "integer" and isinstance(value, float):
-        return value.is_integer()  # 1.0 is an integer in JSON Schema
-    return isinstance(value, _KINDS[kind])
-
-
-def _check_text(value: str, schema: Schema, where: str) -> None:
-    if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", math.inf):
-        raise InputError(f"{where} should have at most {schema.get('maxLength')} letters, not none")
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        raise InputError(f"{where} should match {schema['pattern']}, got {_shown(value)}")
-
-
-def _check_number(value: float, schema: Schema, where: str) -> None:
-    least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-    if not (math.isfinite(value) and least <= value <= most):
-        raise InputError(f"{where} should be from {least} to {most}, got {value}")
-
-
-def _check_object(value: Mapping[str, Any], schema: Schema, where: str) -> None:
-    known = schema["properties"]
-    for key in schema.get("required", ()):
-        if key not in value:
-            raise InputError(f"{where} has no {key!r}")
-    for key, item in value.items():
-        if key not in known:
-            raise InputError(f"{where} has an unknown key {key!r}; keys: {', '.join(known)}")
-        check(item, known[key], f"{where}.{key}")
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    failure = best_match(Draft202012Validator(dict(schema)).iter_errors(value))
+    if failure is None:
+        return
+    steps = (f"[{at}]" if isinstance(at, int) else f".{at}" for at in failure.absolute_path)
+    rule, expected = failure.validator, failure.validator_value
+    # jsonschema's other messages begin with the whole value, which may be a picture
+    reason = f"expected {rule} {expected}, got {repr(failure.instance)[:_SHOWN]}"
+    if rule in ("required", "additionalProperties"):
+        reason = failure.message
+    raise InputError(f"{where}{''.join(steps)}: {reason}")

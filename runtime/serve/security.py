@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
@@ -18,8 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.serve.operations import error
+from taidpt.runtime.triton_client.shared_memory import is_loopback
 
-__all__ = ["COOKIE", "Guard", "Limits", "cookie_value", "is_loopback", "read_token", "same_text"]
+__all__ = ["COOKIE", "Guard", "Limits", "cookie_value", "read_token", "same_text"]
 
 COOKIE = "taidpt"
 _SHORTEST_TOKEN = 16
@@ -58,16 +58,6 @@ class Limits:
     requests: float = 40.0
     burst: float = 200.0
     addresses: int = 10_000
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on this address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def read_token(path: str | None, host: str) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from io import FileIO
 from pathlib import Path
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.storage.atomic import lock_file
 
 __all__ = ["LineFile"]
 
@@ -88,7 +88,10 @@ class LineFile:
             raise InputError(f"{self._path}: cannot be written: {error.strerror}") from None
         try:
             if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                _lock(stream.fileno(), self._path)
+                if lock_file(stream.fileno(), wait=False) is False:
+                    raise InputError(
+                        f"{self._path}: another output or process writes to it; name another file"
+                    )
                 stream.truncate(_whole_length(self._path) if append else 0)
         except OSError as error:
             stream.close()
@@ -97,21 +100,6 @@ class LineFile:
             stream.close()
             raise
         return stream
-
-
-def _lock(descriptor: int, path: str) -> None:
-    """Become the only writer, where the system and the file system have locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise InputError(
-                f"{path}: another output or process writes to it; name another file"
-            ) from None
 
 
 def _whole_length(path: str) -> int:

@@ -24,7 +24,7 @@ from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.storage.temporary_folder import TemporaryFolder
 from taidpt.runtime.triton_client.call import infer, places
-from taidpt.runtime.triton_client.shared_memory import SharedMemory, is_local
+from taidpt.runtime.triton_client.shared_memory import SharedMemory, is_loopback
 from taidpt.runtime.triton_client.tensors import (
     BANK,
     FACTS,
@@ -261,7 +261,7 @@ def open_server(
     backend = TritonBackend(client, address, model)
     try:
         bundle = backend.fetch_bundle()
-        if share and is_local(urlsplit(url).hostname or ""):
+        if share and is_loopback(urlsplit(url).hostname or ""):
             backend.share_memory()
     except BaseException:
         backend.close()

@@ -18,7 +18,7 @@ from typing import Any
 
 from taidpt.runtime.closing import Closing
 
-__all__ = ["Region", "SharedMemory", "is_local"]
+__all__ = ["Region", "SharedMemory", "is_loopback"]
 
 _FOLDER = Path("/dev/shm")  # where Linux keeps the regions of shm_open
 _PREFIX = "taidpt-"
@@ -32,12 +32,12 @@ class Region:
     memory: mmap.mmap
 
 
-def is_local(host: str) -> bool:
-    """Whether an address is this machine's own, where a server may see its memory."""
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own: only it is reached there, and shares its memory."""
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,7 +15,8 @@ import torch
 
 from taidpt.encoders.resnet import ResNetEncoder
 from taidpt.encoders.vit import VitEncoder
-from taidpt.export.graph.encoder import EncoderInput, export_encoder
+from taidpt.export.graph.encoder import DEFAULT_OPSET, clean_encoder, write_encoder
+from taidpt.export.graph.onnx_files import check_graph
 from taidpt.export.parity.torch_reference import TorchReference
 from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
@@ -57,9 +60,29 @@ def small_encoder(family: str) -> torch.nn.Module:
     return encoder.eval().requires_grad_(False)
 
 
-def small_input() -> EncoderInput:
+def small_input() -> InputSpec:
     """Its input: 64 × 64, with OpenAI's colours."""
-    return EncoderInput(64, 64, MEAN, STD)
+    return InputSpec(64, 64, MEAN, STD)
+
+
+def export_encoder(
+    encoder: torch.nn.Module, spec: InputSpec, opset: int = DEFAULT_OPSET
+) -> onnx.ModelProto:
+    """The graph of an image encoder, cleaned and checked, with its weights in memory."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="taidpt-") as folder:
+        path = write_encoder(encoder, spec, opset, Path(folder))
+        clean_encoder(path, spec)
+        model = onnx.load(path)
+    check_graph(model)
+    return model
+
+
+def count_ops(model: onnx.ModelProto) -> dict[str, int]:
+    """Number of nodes by operator; operators of a custom domain are written domain.operator."""
+    names = (f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.node)
+    return dict(sorted(Counter(names).items()))
 
 
 @cache

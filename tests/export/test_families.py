@@ -22,7 +22,7 @@ from taidpt.export.engines.builder import build_engine
 from taidpt.export.exporter import ExportOptions, export_bundle
 from taidpt.export.graph.from_bundle import encoder_of
 from taidpt.export.graph.head import append_head
-from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
+from taidpt.export.graph.onnx_files import run_graph, save_graph
 from taidpt.export.precision.half import to_half
 from taidpt.export.precision.request import EngineOptions
 from taidpt.progress import SilentProgress
@@ -30,7 +30,7 @@ from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.errors import InputError
 from taidpt.tuning.settings import TuneSettings
 from taidpt.tuning.text_job import TuneJob, run_job
-from tests.export.conftest import small_bank
+from tests.export.conftest import count_ops, small_bank
 from tests.families import SIZE, family_config
 from tests.hub_tokenizer import VOCABULARY, save_tokenizer
 from tests.support import require

@@ -20,7 +20,6 @@ from taidpt.encoders.views import plan_view, view_encoder
 from taidpt.export.checks.verify import VerifyOptions, verify
 from taidpt.export.engines.in_bundle import add_engine
 from taidpt.export.exporter import ExportOptions, write_bundle
-from taidpt.export.graph.onnx_files import count_ops
 from taidpt.export.graph.resize import FrameInput
 from taidpt.export.precision import quantise
 from taidpt.export.precision.request import EngineOptions, EngineRequest
@@ -33,6 +32,7 @@ from taidpt.runtime.bundle.view import View, ViewRequest
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.preprocess.nv12 import rgb_to_nv12
 from taidpt.scores import global_scores
+from tests.export.conftest import count_ops
 from tests.export.test_exporter import some_prompts
 from tests.support import require
 from tests.taidpt.tiny import RESNET, VIT, make_clip

@@ -11,10 +11,16 @@ import pytest
 import torch
 
 from taidpt.export.graph import encoder as graph_encoder
-from taidpt.export.graph.encoder import FrameEncoder, export_encoder
-from taidpt.export.graph.onnx_files import count_ops, finish_graph, run_graph
+from taidpt.export.graph.encoder import FrameEncoder
+from taidpt.export.graph.onnx_files import finish_graph, run_graph
 from taidpt.runtime.errors import BackendError, InputError
-from tests.export.conftest import small_encoder, small_graph, small_input
+from tests.export.conftest import (
+    count_ops,
+    export_encoder,
+    small_encoder,
+    small_graph,
+    small_input,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from taidpt.export.graph.head import OUTPUTS, append_head
-from taidpt.export.graph.onnx_files import count_ops, run_graph
+from taidpt.export.graph.onnx_files import run_graph
 from taidpt.export.parity.graph_outputs import encoder_pixels, graph_outputs
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.runtime.adapting.similarity import Features, bank_scores
 from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.errors import InputError
-from tests.export.conftest import small_bank, small_graph, small_reference
+from tests.export.conftest import count_ops, small_bank, small_graph, small_reference
 
 PICTURES = [picture.pixels for picture in generated_pictures(64)[:6]]
 CASES = [

@@ -21,7 +21,7 @@ from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph import large_weights as weights_beside, onnx_files as graph_io
 from taidpt.export.graph.from_bundle import encoder_of, load_graph
 from taidpt.export.graph.head import append_head
-from taidpt.export.graph.onnx_files import count_ops, save_graph
+from taidpt.export.graph.onnx_files import save_graph
 from taidpt.export.precision.half import to_half
 from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.precision.variant import add_precision
@@ -29,7 +29,7 @@ from taidpt.progress import SilentProgress
 from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.errors import BundleError
-from tests.export.conftest import small_bank, small_graph
+from tests.export.conftest import count_ops, small_bank, small_graph
 from tests.export.test_exporter import some_prompts
 from tests.support import require
 from tests.taidpt.tiny import VIT, make_clip

@@ -11,7 +11,6 @@ import torch
 
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import image_encoder
-from taidpt.export.graph.encoder import EncoderInput, export_encoder
 from taidpt.export.graph.head import append_head
 from taidpt.export.parity.centred_cosine import (
     EXPORT_BOUND,
@@ -26,7 +25,7 @@ from taidpt.export.parity.torch_reference import TorchReference
 from taidpt.runtime.bundle.manifest import InputSpec, Scoring
 from taidpt.runtime.bundle.view import plan_crop
 from taidpt.runtime.errors import InputError, ParityError
-from tests.export.conftest import small_bank, small_input
+from tests.export.conftest import export_encoder, small_bank, small_input
 from tests.taidpt.tiny import make_clip
 
 WEIGHTS = ("random", "embedded")
@@ -41,7 +40,7 @@ class Line:
         self.spec = InputSpec(size, size, clip.mean, clip.std)
         encoder = image_encoder(clip)
         bank, scoring = small_bank(9, clip.embed_dim), Scoring(40.0)
-        graph = export_encoder(encoder, EncoderInput(size, size, clip.mean, clip.std))
+        graph = export_encoder(encoder, InputSpec(size, size, clip.mean, clip.std))
         self.graph = append_head(graph, bank, scoring)
         self.pictures = pictures
         self.reference = TorchReference(encoder, self.spec, bank, scoring)

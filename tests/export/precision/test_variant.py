@@ -21,7 +21,7 @@ from taidpt.export.engines.jetpack5 import jetpack5_graph
 from taidpt.export.exporter import ExportOptions, write_bundle
 from taidpt.export.graph.from_bundle import encoder_of, load_graph
 from taidpt.export.graph.head import append_head
-from taidpt.export.graph.onnx_files import count_ops, run_graph, save_graph
+from taidpt.export.graph.onnx_files import run_graph, save_graph
 from taidpt.export.parity.reference_pictures import generated_pictures
 from taidpt.export.precision import gate
 from taidpt.export.precision.cpu_bundle import write_cpu_bundle
@@ -34,7 +34,7 @@ from taidpt.runtime import Bundle, Tagger
 from taidpt.runtime.backends.engine_files import fingerprint
 from taidpt.runtime.bundle.manifest import Scoring
 from taidpt.runtime.errors import BundleError, EngineNotBuiltError, InputError, ParityError
-from tests.export.conftest import FAMILIES, small_bank, small_graph
+from tests.export.conftest import FAMILIES, count_ops, small_bank, small_graph
 from tests.export.test_exporter import some_prompts
 from tests.support import require
 from tests.taidpt.tiny import VIT, make_clip
