@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -54,10 +54,9 @@ class EndlessResponse(Response):
         parts: AsyncIterator[bytes],
         media_type: str,
         free: Callable[[], None],
-        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send `parts`; `free` is called once at the end, whatever ends it."""
-        super().__init__(headers={"Cache-Control": "no-store", **(headers or {})})
+        super().__init__(headers={"Cache-Control": "no-store"})
         self._parts, self._free = parts, free
         self.headers["content-type"] = media_type
         del self.headers["content-length"]

@@ -62,7 +62,6 @@ class BankEdits:
         tagger: Tagger,
         folder: Path,
         prompts: str | None = None,
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Continue with the bank of the last edit.
 
@@ -70,12 +69,12 @@ class BankEdits:
             tagger: its bank is changed.
             folder: where the history is; it is made with the first edit.
             prompts: prompts file for names that are added; None: templates.
-            on_change: called after each change.
         Raises:
             InputError: the history is damaged.
         """
         self._tagger, self._folder = tagger, folder
-        self.tower, self.on_change = TextTower(tagger.bundle, prompts), on_change
+        self.tower = TextTower(tagger.bundle, prompts)
+        self.on_change: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self.edits = self._read()
         if len(self.edits) > 1:

@@ -30,18 +30,16 @@ def refuse_unwritable(path: str | Path | None) -> None:
         raise InputError(f"{path}: no permission to write in {Path(path).parent}")
 
 
-def write_output(path: str | Path, data: bytes, advice: str = "") -> None:
+def write_output(path: str | Path, data: bytes) -> None:
     """Write a file atomically; devices and pipes are written directly.
 
-    Args:
-        advice: added to the error, with its own comma or semicolon.
     Raises:
         InputError: the file cannot be written.
     """
     try:
         write_atomically(Path(path), data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}{advice}") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def write_json(path: str | Path | None, document: Any) -> None:

@@ -67,7 +67,7 @@ def close_block(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     return torch.as_tensor(x + block.ls_2(block.mlp(block.ln_2(x))))
 
 
-def run_block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+def run_block(block: Any, x: Tensor) -> Tensor:
     """The whole block on tokens [B, L, W], equal to calling the module."""
     query, key, value = queries_keys_values(block, x)
-    return close_block(block, x, attend(block, query, key, value, mask))
+    return close_block(block, x, attend(block, query, key, value, None))

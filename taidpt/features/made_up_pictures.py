@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from taidpt.clip.model import ClipModel
 from taidpt.encoders.local_branch import image_encoder
 from taidpt.features.caption_features import FeatureBatch
+from taidpt.features.pictures import normalised
 
 __all__ = ["made_up_features", "made_up_pictures"]
 
@@ -47,11 +48,7 @@ def made_up_features(clip: ClipModel) -> FeatureBatch:
         InputError: the architecture has no local branch.
     """
     encoder = image_encoder(clip).to(clip.device)
-    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (clip.mean, clip.std))
     pixels = torch.from_numpy(made_up_pictures(clip.image_size)).permute(0, 3, 1, 2)
-    parts = [
-        encoder(((part.float() / 255 - mean) / std).to(clip.device))
-        for part in torch.split(pixels, 16)
-    ]
+    parts = [encoder(normalised(clip, part)) for part in torch.split(pixels, 16)]
     pooled, patches = (F.normalize(torch.cat(kind), dim=-1) for kind in zip(*parts, strict=True))
     return FeatureBatch(pooled, patches, None)

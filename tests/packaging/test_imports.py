@@ -38,6 +38,7 @@ ORDER = {
         bundle
         preprocess top_k
         backends results
+        options
         stream
         painting adapting triton_client
         tagger sinks
