@@ -48,12 +48,8 @@ from taidpt.runtime.bundle.bundle import (
     MODEL_FILE,
     PARITY_FILE,
     BundleWriter,
-    InputSpec,
-    Manifest,
-    ModelInfo,
-    Scoring,
-    TagEntry,
 )
+from taidpt.runtime.bundle.manifest import InputSpec, Manifest, ModelInfo, Scoring, TagEntry
 from taidpt.runtime.bundle.view import ViewRequest
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.storage.atomic import sha256_of

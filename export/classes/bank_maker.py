@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,8 @@ from typing import Any
 from taidpt.clip.model import ClipModel, load_clip
 from taidpt.evaluation.methods import MethodInputs, method_bank
 from taidpt.export.classes.bake import bake
-from taidpt.export.classes.thresholds import thresholds_of
 from taidpt.prompts.prompts_file import TunedPrompts
-from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.manifest import Manifest
 from taidpt.runtime.bundle.scoring import Scoring
 from taidpt.runtime.errors import InputError
@@ -99,7 +99,7 @@ class BankMaker:
                 "these prompts have a context for each tag, which is of no use for other names; "
                 "take --from templates, or prompts with shared contexts"
             )
-        thresholds = thresholds_of(prompts, tags, self.scoring.transform)
+        thresholds = _thresholds_of(prompts, tags, self.scoring.transform)
         maps = dict(zip(prompts.names, prompts.probabilities, strict=False)) if thresholds else {}
         probabilities = tuple(map(maps.get, tags.names)) if maps else ()
         chosen = dataclasses.replace(
@@ -130,6 +130,19 @@ class BankMaker:
         if report.missing and report.warning() not in self.notes:
             self.notes.append(report.warning())
         return found
+
+
+def _thresholds_of(prompts: TunedPrompts, tags: TagSet, transform: str) -> tuple[Threshold, ...]:
+    """The prompts' own, and for other names the median of them: all share contexts and scale."""
+    if not prompts.thresholds or prompts.scoring.transform != transform:
+        return ()
+    own = dict(zip(prompts.names, prompts.thresholds, strict=True))
+    usual = Threshold(
+        statistics.median(threshold.on for threshold in prompts.thresholds),
+        statistics.median(threshold.off for threshold in prompts.thresholds),
+        "from other tags",
+    )
+    return tuple(own.get(name, usual) for name in tags.names)
 
 
 def bank_of_names(

@@ -47,33 +47,23 @@ __all__ = [
     "onnx_translation_table",
 ]
 
+# Name → its module, where that is not `onnx_node`.
 _HOMES = {
-    "inputs": ("Epilogue",),
-    "fused_scores": ("Scores", "fused_scores"),
-    "prepared_launch": ("PreparedLocalSimilarity",),
-    "competing": ("competing_similarity",),
-    "onnx_node": (
-        "COMPETING_OP_TYPE",
-        "DOMAIN",
-        "OP_TYPE",
-        "attach_function",
-        "competing_similarity_function",
-        "competing_similarity_node",
-        "local_similarity_function",
-        "local_similarity_node",
-        "onnx_translation_table",
-    ),
-    "torch_op": ("local_similarity",),
+    "Epilogue": "inputs",
+    "PreparedLocalSimilarity": "prepared_launch",
+    "Scores": "fused_scores",
+    "competing_similarity": "competing",
+    "fused_scores": "fused_scores",
+    "local_similarity": "torch_op",
 }
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'onnx_node')}")
+    value = globals()[name] = getattr(module, name)
+    return value
 
 
 def __dir__() -> list[str]:

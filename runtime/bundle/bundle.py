@@ -12,42 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taidpt.runtime.bank.bank_file import read_bank_names
-from taidpt.runtime.bank.class_bank import ClassBank, Threshold
-from taidpt.runtime.bundle.manifest import (
-    KIND,
-    MANIFEST_FILE,
-    SCHEMA,
-    FileEntry,
-    GraphInfo,
-    InputSpec,
-    Manifest,
-    ModelInfo,
-    Scoring,
-    TagEntry,
-    read_manifest,
-)
+from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest, read_manifest
 from taidpt.runtime.bundle.writer import BundleWriter, is_being_replaced, recover_bundle
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import sha256_of, write_atomically
 
-__all__ = [
-    "BANK_FILE",
-    "KIND",
-    "MANIFEST_FILE",
-    "MODEL_FILE",
-    "PARITY_FILE",
-    "SCHEMA",
-    "Bundle",
-    "BundleWriter",
-    "FileEntry",
-    "GraphInfo",
-    "InputSpec",
-    "Manifest",
-    "ModelInfo",
-    "Scoring",
-    "TagEntry",
-    "Threshold",
-]
+__all__ = ["BANK_FILE", "MODEL_FILE", "PARITY_FILE", "Bundle", "BundleWriter"]
 
 Identity = tuple[int, int, int]  # device and inode of the folder, modification of its manifest
 

@@ -87,8 +87,8 @@ class BankEdits:
         Raises:
             TaidptError: it cannot be used.
         """
-        bank = ClassBank.load(path)
-        if not _is_same(bank, self._tagger.class_bank):
+        bank, present = ClassBank.load(path), self._tagger.class_bank
+        if not (bank.has_rows_of(present) and bank.thresholds == present.thresholds):
             self.replace(bank, f"bank {Path(path).name}")
 
     def replace(self, bank: ClassBank, what: str) -> None:
@@ -238,12 +238,3 @@ class BankEdits:
             aside = self._folder.with_name(f"{self._folder.name}-{time.time():.0f}")
             self._folder.rename(aside)
             self.edits = ()
-
-
-def _is_same(first: ClassBank, second: ClassBank) -> bool:
-    arrays: tuple[str, ...] = ("global_embeddings", "local_embeddings", "scale", "bias")
-    return (
-        first.names == second.names
-        and first.thresholds == second.thresholds
-        and all(np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays)
-    )

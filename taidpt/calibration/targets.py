@@ -11,7 +11,8 @@ from typing import Any
 from taidpt.calibration.statistics.estimator import Calibration
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold, default_thresholds
 from taidpt.runtime.bank.probability_maps import MapJson
-from taidpt.runtime.bundle.bundle import MANIFEST_FILE, Bundle, TagEntry
+from taidpt.runtime.bundle.bundle import Bundle
+from taidpt.runtime.bundle.manifest import MANIFEST_FILE, TagEntry
 from taidpt.runtime.errors import BundleError, InputError
 from taidpt.runtime.storage.atomic import hold_lock
 from taidpt.runtime.tagger.active_bank import check_fit, fit_bank

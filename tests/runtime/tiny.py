@@ -16,11 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from taidpt.runtime.bank.class_bank import ClassBank, Threshold
-from taidpt.runtime.bundle.bundle import (
-    BANK_FILE,
-    MODEL_FILE,
-    PARITY_FILE,
-    BundleWriter,
+from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, PARITY_FILE, BundleWriter
+from taidpt.runtime.bundle.manifest import (
+    TOP_OUTPUTS,
     GraphInfo,
     InputSpec,
     Manifest,
@@ -28,7 +26,6 @@ from taidpt.runtime.bundle.bundle import (
     Scoring,
     TagEntry,
 )
-from taidpt.runtime.bundle.manifest import TOP_OUTPUTS
 from taidpt.runtime.tagger.active_bank import BANK_INPUTS
 
 __all__ = ["NAMES", "TinySpec", "reference_outputs", "square_input", "tiny_bundle", "tiny_manifest"]

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, BundleWriter, GraphInfo, Manifest
+from taidpt.runtime.bundle.bundle import BANK_FILE, MODEL_FILE, BundleWriter
+from taidpt.runtime.bundle.manifest import GraphInfo, Manifest
 from taidpt.runtime.errors import BackendError, BundleError
 from taidpt.runtime.tagger.tagger import Tagger
 from tests.runtime.tiny import TinySpec, tiny_graph, tiny_manifest

@@ -18,13 +18,12 @@ import pytest
 from taidpt.runtime.bundle import writer as bundle_writer
 from taidpt.runtime.bundle.bundle import (
     BANK_FILE,
-    MANIFEST_FILE,
     MODEL_FILE,
     PARITY_FILE,
     Bundle,
     BundleWriter,
-    Manifest,
 )
+from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from taidpt.runtime.errors import BundleError, InputError
 from tests.runtime.tiny import NAMES, TinySpec, tiny_bundle, tiny_manifest
 from tests.support import REPOSITORY
