@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 
 from taidpt.runtime.errors import InputError
 
@@ -103,7 +102,7 @@ def check(value: Any, schema: Schema, where: str) -> None:
     Raises:
         InputError: it does not fit; the message names the place.
     """
-    failure = best_match(Draft202012Validator(dict(schema)).iter_errors(value))
+    failure = next(Draft202012Validator(dict(schema)).iter_errors(value), None)  # one is enough
     if failure is None:
         return
     steps = (f"[{at}]" if isinstance(at, int) else f".{at}" for at in failure.absolute_path)
