@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from taidpt.export.engines.builder import free_memory
 from taidpt.runtime.backends.engine_files import FLAVOURS, EngineFile, Machine, list_engines
@@ -42,10 +41,6 @@ class Finding:
     state: str
     good: bool | None = True
     mend: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {"what": self.what, "state": self.state, "good": self.good, "mend": self.mend}
 
 
 def examine() -> list[Finding]:

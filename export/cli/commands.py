@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +308,7 @@ def doctor(bundle: Path | None, json_path: Path | None) -> None:
     everything = [*examine(), *found]
     if str(json_path) != "-":
         print_findings(everything)
-    write_json(json_path, [finding.to_json() for finding in everything])
+    write_json(json_path, [asdict(finding) for finding in everything])
     if any(finding.good is False for finding in found):
         raise click.exceptions.Exit(1)
 

@@ -173,10 +173,9 @@ class Guard:
         if site in ("cross-site", "same-site") and not navigates:
             return True
         origin = headers.get("origin")
-        return method not in _SAFE and origin is not None and not self._is_own(origin, headers)
-
-    def _is_own(self, origin: str, headers: Mapping[str, str]) -> bool:
-        return urlsplit(origin).netloc == headers.get("host", "")
+        if method in _SAFE or origin is None:
+            return False
+        return urlsplit(origin).netloc != headers.get("host", "")
 
     def _is_known(self, headers: Mapping[str, str]) -> bool:
         assert self._token is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from taidpt.runtime.backends.base import BackendOptions
 from taidpt.runtime.errors import InputError
@@ -13,6 +13,7 @@ from taidpt.runtime.stream.stream import StreamSettings
 
 __all__ = ["Outputs", "TagJob", "job_from_options", "parse_roi"]
 
+T = TypeVar("T")
 # fmt: off
 _OUTPUTS = (
     "jsonl", "events", "csv", "vtt", "srt", "overlay", "report", "save_frames", "webhook", "mqtt",
@@ -88,34 +89,19 @@ def parse_roi(text: str | None) -> tuple[int, int, int, int] | None:
 
 def job_from_options(bundle: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> TagJob:
     """A job from the command line's options; other commands have only some of them."""
-    return TagJob(
+    seconds = {f"{name}_s": options[name] for name in ("smoothing", "min_on", "min_off")}
+    values = {**options, **seconds, "roi": parse_roi(options["roi"])}
+
+    def made(kind: type[T], **known: Any) -> T:
+        names = {field.name for field in fields(kind)} & values.keys()  # type: ignore[arg-type]
+        return kind(**known, **{name: values[name] for name in names})
+
+    return made(
+        TagJob,
         bundle=bundle,
         sources=sources,
-        outputs=Outputs(**{f.name: options[f.name] for f in fields(Outputs) if f.name in options}),
-        backend=BackendOptions(
-            device=options["device"],
-            threads=options["threads"],
-            trust_engine=options["trust_engine"],
-        ),
-        source=SourceOptions(
-            recursive=options.get("recursive", False),
-            every=options["every"],
-            max_fps=options["max_fps"],
-            roi=parse_roi(options["roi"]),
-            decoder=options["decoder"],
-        ),
-        stream=StreamSettings(
-            batch=options["batch"],
-            smoothing_s=options["smoothing"],
-            min_on_s=options["min_on"],
-            min_off_s=options["min_off"],
-            skip_still=options["skip_still"],
-        ),
-        threshold=options["threshold"],
-        resize=options["resize"],
-        profile=options.get("profile", False),
-        verbose=options["verbose"],
-        state=options.get("state"),
-        bank=options["bank"],
-        watch_bank=options.get("watch_bank", False),
+        outputs=made(Outputs),
+        backend=made(BackendOptions),
+        source=made(SourceOptions),
+        stream=made(StreamSettings),
     )

@@ -107,14 +107,11 @@ class StateFile:
                 self.unwritten[name] = [_event(event) for event in events]
         except InputError as error:
             raise InputError(f"{self._path}: {error}") from None
-        except (OSError, ArithmeticError, LookupError) as error:
-            raise self._damaged(error) from None
-        except (ValueError, TypeError, AttributeError) as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: Exception) -> InputError:
-        reason = f"{type(error).__name__}: {error}"[:100]
-        return InputError(f"{self._path}: damaged state ({reason}); remove it to start without one")
+        except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as e:
+            reason = f"{type(e).__name__}: {e}"[:100]
+            raise InputError(
+                f"{self._path}: damaged state ({reason}); remove it to start without one"
+            ) from None
 
 
 def _event(values: Mapping[str, Any]) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,20 +157,15 @@ def _evaluate_dataset(given: dict[str, Any]) -> None:
 
     seed = given.pop("seed")
     tuning = pick_settings(TuneSettings(lr=rate_of(given["dataset"])), given)
+    as_given = {field.name for field in fields(DatasetJob)} & given.keys() - {"methods"}
     job = DatasetJob(
-        **{key: given[key] for key in ("dataset", "root", "split", "model", "pretrained")},
+        **{name: given[name] for name in as_given},
         methods=tuple(name.strip() for name in given["methods"].split(",") if name.strip()),
-        texts=given["texts"],
-        prompts=given["prompts"],
-        cache=given["cache"],
         seed=seed,
         tuning=tuning,
-        merge_weight=given["merge_weight"],
         settings=_map_settings(given),
         store=pick_picture(given),
         banks=given["save_banks"],
-        device=given["device"],
-        official_names=given["official_names"],
     )
     with BarProgress() as progress:
         found = run_dataset_job(job, progress)

@@ -63,7 +63,8 @@ def tokenize_prompts(
     before = {"end": context_tokens, "middle": context_tokens // 2, "front": 0}[name_position]
     slots = [-1 - index for index in range(context_tokens)]
     tokenizer = text_tokenizer(clip)
-    stop = _stop_tokens(tokenizer)
+    # of the full stop after a word; none where the tokenizer drops punctuation
+    stop = tokenizer.encode("a.")[len(tokenizer.encode("a")) :]
     rows = []
     for name in names:
         name_ids, own_stop = _name_tokens(tokenizer, name, stop)
@@ -77,11 +78,6 @@ def tokenize_prompts(
     ends = torch.tensor([len(values) - 1 for values in rows])
     shared = len(tokenizer.start) + before
     return PromptTokens(ids.to(clip.device), ends.to(clip.device), shared, tokenizer.pad)
-
-
-def _stop_tokens(tokenizer: TextTokenizer) -> list[int]:
-    """Tokens of the full stop after a word; none where the tokenizer drops punctuation."""
-    return tokenizer.encode("a.")[len(tokenizer.encode("a")) :]
 
 
 def _name_tokens(
