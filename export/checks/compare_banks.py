@@ -19,7 +19,6 @@ from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.optional import optional_packages
-from taidpt.runtime.sources.base import error_to_raise
 from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
 
 if TYPE_CHECKING:
@@ -204,28 +203,23 @@ def _score(
     job: CompareJob, tagger: Tagger, banks: Mapping[str, ClassBank], sources: list[Source]
 ) -> tuple[Seen, dict[str, Scores]]:
     from taidpt.calibration.scene import video_of
-    from taidpt.runtime.stream.frame_batches import frame_batches
+    from taidpt.runtime.stream.frame_batches import read_frames
 
     head = _head(tagger)
     names: list[str] = []
     pictures: list[bytes] = []
-    parts: dict[str, list[Scores]] = {name: [] for name in banks}
     videos: list[str] = []
-    problems: list[InputError] = []
-    for group in frame_batches(sources, job.most, problems):
-        outputs = tagger.tag_batch([frame.image for frame in group]).outputs
-        for name, bank in banks.items():
-            parts[name].append(head(outputs, bank))
-        names += [_frame_name(frame) for frame in group]
-        videos += [video_of(frame) for frame in group]
+
+    def read(group: list[Frame]) -> dict[str, Scores]:
+        names.extend(map(_frame_name, group))
+        videos.extend(map(video_of, group))
         if job.keep_pictures:
-            pictures += [_small(frame) for frame in group]
-    problem = error_to_raise(problems, used=bool(names))
-    if not names:
-        raise problem or InputError(
-            "the sources have no frames: give pictures, a folder or a video"
-        )
-    scores = {name: np.concatenate(found) for name, found in parts.items()}
+            pictures.extend(map(_small, group))
+        outputs = tagger.tag_batch([frame.image for frame in group]).outputs
+        return {name: head(outputs, bank) for name, bank in banks.items()}
+
+    parts, problem = read_frames(sources, job.most, read)
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in banks}
     return Seen(tuple(names), tuple(videos), tuple(pictures), problem), scores
 
 

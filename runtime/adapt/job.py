@@ -19,11 +19,11 @@ from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.printable import printable
-from taidpt.runtime.sources.base import error_to_raise
+from taidpt.runtime.sources.base import Frame
 from taidpt.runtime.sources.picture_files import read_image
 from taidpt.runtime.sources.pictures import ImageSource
 from taidpt.runtime.storage.outputs import refuse_unwritable
-from taidpt.runtime.stream.frame_batches import frame_batches, open_sources
+from taidpt.runtime.stream.frame_batches import open_sources, read_frames
 from taidpt.runtime.tagger.active_bank import bundle_bank, check_fit
 from taidpt.runtime.tagger.tagger import Tagger
 
@@ -168,17 +168,15 @@ def _read_scene(tagger: Tagger, job: AdaptJob) -> tuple[Features, InputError | N
 
     Patches are kept in half precision: 500 frames of 196 patches of 512 numbers are 100 MB.
     """
-    problems: list[InputError] = []
-    parts = []
+
+    def read(group: list[Frame]) -> Features:
+        found = tagger.features([frame.image for frame in group])
+        return Features(found.whole.copy(), found.patches.astype(np.float16))
+
     with contextlib.ExitStack() as stack:
         sources = open_sources(stack, tagger.bundle, job.sources, job.every)
-        for group in frame_batches(sources, job.max_frames, problems, "reading"):
-            found = tagger.features([frame.image for frame in group])
-            parts.append(Features(found.whole.copy(), found.patches.astype(np.float16)))
-    if not parts:
-        nothing = InputError("no frame came; give pictures, a folder or a video")
-        raise next(iter(problems), nothing)
-    return _join(parts), error_to_raise(problems, used=True)
+        parts, problem = read_frames(sources, job.max_frames, read, "reading")
+    return _join(parts), problem
 
 
 def _join(parts: Sequence[Features]) -> Features:

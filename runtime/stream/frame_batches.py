@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import LOG
+from taidpt.runtime.sources.base import LOG, error_to_raise
 
 if TYPE_CHECKING:
     from taidpt.runtime.sources.base import Frame, Source
 
-__all__ = ["frame_batches", "open_sources"]
+__all__ = ["open_sources", "read_frames"]
 
 _BATCH = 8
+T = TypeVar("T")
 
 
 def open_sources(
@@ -31,18 +32,28 @@ def open_sources(
     return [stack.enter_context(source) for source in found]
 
 
-def frame_batches(
-    sources: list[Source], most: int, problems: list[InputError], title: str = "scoring"
-) -> Iterator[list[Frame]]:
-    """Frames of all sources in groups, `most` in all, with a bar on a terminal.
+def read_frames(
+    sources: list[Source], most: int, read: Callable[[list[Frame]], T], title: str = "scoring"
+) -> tuple[list[T], InputError | None]:
+    """What `read` makes of groups of frames, `most` frames in all, with a bar on a terminal.
 
-    The error of a source that ended early is added to `problems`; its frames are used.
+    Returns:
+        One result a group, and the error of a source that ended early, to be raised after they are
+        used.
+    Raises:
+        InputError: no frame came.
     """
+    problems: list[InputError] = []
+    parts = []
     with _frame_bar(sources, most, title) as bar:
         wanted = itertools.islice(_all_frames(sources, problems), most)
         while group := list(itertools.islice(wanted, _BATCH)):
-            yield group
+            parts.append(read(group))
             bar.update(len(group))
+    problem = error_to_raise(problems, used=bool(parts))
+    if not parts:
+        raise problem or InputError("no frame came; give pictures, a folder or a video")
+    return parts, problem
 
 
 def _all_frames(sources: list[Source], problems: list[InputError]) -> Iterator[Frame]:

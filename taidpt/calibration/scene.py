@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from taidpt.calibration.statistics.effective import effective_frames
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import error_to_raise
-from taidpt.runtime.stream.frame_batches import frame_batches
+from taidpt.runtime.stream.frame_batches import read_frames
 from taidpt.runtime.top_k import refuse_top
 
 if TYPE_CHECKING:
@@ -61,18 +60,15 @@ def score_frames(
         InputError: no frame came, or the export returns each frame's best scores alone.
     """
     refuse_top(tagger.bundle.manifest.graph.top_k, tagger.bundle.path, use)
-    rows: list[npt.NDArray[np.float32]] = []
     frames: list[str] = []
     videos: list[str] = []
-    problems: list[InputError] = []
-    for group in frame_batches(sources, most, problems):
-        rows.append(tagger.tag_batch([frame.image for frame in group]).scores.copy())
-        frames += [_name(frame) for frame in group]
-        videos += [video_of(frame) for frame in group]
-    if not rows:
-        nothing = InputError("no frame came; give pictures, a folder or a video")
-        raise next(iter(problems), nothing)
-    problem = error_to_raise(problems, used=True)
+
+    def read(group: list[Frame]) -> Any:
+        frames.extend(map(_name, group))
+        videos.extend(map(video_of, group))
+        return tagger.tag_batch([frame.image for frame in group]).scores.copy()
+
+    rows, problem = read_frames(sources, most, read)
     scores = _stilled(np.concatenate(rows).astype(np.float64))
     return SceneScores(scores, tuple(frames), worth(scores, videos), problem)
 
