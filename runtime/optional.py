@@ -28,7 +28,8 @@ _IMPORT_NAMES = {
     "scikit-learn": "sklearn",
 }
 _PACKAGES = {import_name: package for package, import_name in _IMPORT_NAMES.items()}
-_REQUIREMENT = re.compile(
+# Compiled where a package is missing, not at every start.
+_REQUIREMENT = (
     r"(?P<package>[\w.-]+)(?:\[(?P<extras>[^]]*)\])?[^;]*(?:;.*extra == ['\"](?P<extra>[\w.-]+))?"
 )
 
@@ -93,7 +94,7 @@ def _extras() -> dict[str, list[str]]:
     extras: dict[str, list[str]] = {}
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for line in importlib.metadata.requires("taidpt") or ():
-            if match := _REQUIREMENT.match(line):
+            if match := re.match(_REQUIREMENT, line):
                 package, inner, extra = match["package"], match["extras"], match["extra"]
                 names = [_normal(package)]
                 if package == "taidpt":  # an extra of ours in another; `ray[data]` is a package

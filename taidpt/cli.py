@@ -1,4 +1,7 @@
-"""The command line: a table of command name → dotted path, each loaded when looked up."""
+"""The command line: a table of command name → dotted path and help, each loaded when called.
+
+`taidpt --help` imports no command, and nothing here that click does not need itself.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import os
 import signal
 import sys
 from collections import UserDict
-from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,7 +20,6 @@ from taidpt import __version__
 from taidpt.runtime.errors import TaidptError
 from taidpt.runtime.optional import missing_package, optional_packages
 from taidpt.runtime.printable import plain_output, printable
-from taidpt.runtime.redact import redact
 from taidpt.runtime.storage.stdout import ignore_broken_pipe
 from taidpt.watchdog import end_process, watch_signals
 
@@ -30,10 +31,12 @@ class Command(NamedTuple):
 
     Attributes:
         path: module:attribute.
+        help: the command's line in `taidpt --help`: the first sentence of its own help.
         extra: the extra of the package that the command needs; empty for the base install.
     """
 
     path: str
+    help: str
     extra: str = ""
 
     def load(self) -> click.Command:
@@ -44,29 +47,95 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("taidpt.export.cli.commands:demo", "demo"),
-    "tune": Command("taidpt.commands.tune:tune", "tune"),
-    "export": Command("taidpt.export.cli.commands:export", "export"),
-    "export triton": Command("taidpt.runtime.commands:export_triton"),
-    "export deepstream": Command("taidpt.export.cli.commands:export_deepstream", "export"),
-    "tag": Command("taidpt.runtime.commands:tag"),
-    "serve": Command("taidpt.runtime.commands:serve", "serve"),
-    "archive": Command("taidpt.runtime.commands:archive", "archive"),
-    "archive retag": Command("taidpt.runtime.commands:archive_retag", "archive"),
-    "archive write-tags": Command("taidpt.runtime.commands:archive_write_tags", "archive"),
-    "calibrate": Command("taidpt.calibration.commands:calibrate", "calibrate"),
-    "adapt": Command("taidpt.runtime.commands:adapt"),
-    "bank make": Command("taidpt.export.cli.bank_commands:make", "export"),
-    "bank compare": Command("taidpt.export.cli.bank_commands:compare", "export"),
-    "verify": Command("taidpt.export.cli.commands:verify"),
-    "bench": Command("taidpt.runtime.commands:bench"),
-    "doctor": Command("taidpt.export.cli.commands:doctor"),
-    "report": Command("taidpt.export.cli.commands:report"),
-    "research eval": Command("taidpt.commands.evaluate:evaluate", "tune"),
-    "research ensemble": Command("taidpt.commands.evaluate:ensemble"),
-    "research reproduce": Command("taidpt.commands.datasets:reproduce", "datasets"),
-    "research tune-pictures": Command("taidpt.commands.datasets:tune_pictures", "datasets"),
-    "research datasets": Command("taidpt.commands.datasets:datasets"),
+    "demo": Command(
+        "taidpt.export.cli.commands:demo", "Run every step on the embedded toy world.", "demo"
+    ),
+    "tune": Command(
+        "taidpt.commands.tune:tune", "Tune prompts for your tags on texts alone.", "tune"
+    ),
+    "export": Command(
+        "taidpt.export.cli.commands:export",
+        "Turn tuned PROMPTS into a bundle, or add an engine to a BUNDLE.",
+        "export",
+    ),
+    "export triton": Command(
+        "taidpt.runtime.commands:export_triton",
+        "Write a model repository of Triton Inference Server.",
+    ),
+    "export deepstream": Command(
+        "taidpt.export.cli.commands:export_deepstream",
+        "Write a folder for DeepStream's nvinfer.",
+        "export",
+    ),
+    "tag": Command(
+        "taidpt.runtime.commands:tag", "Tag pictures, folders, videos, cameras and streams."
+    ),
+    "serve": Command(
+        "taidpt.runtime.commands:serve",
+        "Serve a page and an API with the tags of cameras and streams.",
+        "serve",
+    ),
+    "archive": Command(
+        "taidpt.runtime.commands:archive",
+        "Tag an archive of recordings into parquet tables.",
+        "archive",
+    ),
+    "archive retag": Command(
+        "taidpt.runtime.commands:archive_retag",
+        "Ask an archive for other tags, from its stored features.",
+        "archive",
+    ),
+    "archive write-tags": Command(
+        "taidpt.runtime.commands:archive_write_tags",
+        "Write an archive's tags into XMP sidecars, for photo libraries.",
+        "archive",
+    ),
+    "calibrate": Command(
+        "taidpt.calibration.commands:calibrate",
+        "Set thresholds from unlabelled frames of your scene.",
+        "calibrate",
+    ),
+    "adapt": Command(
+        "taidpt.runtime.commands:adapt",
+        "Learn class rows from unlabelled frames of your scene, or from examples.",
+    ),
+    "bank make": Command(
+        "taidpt.export.cli.bank_commands:make", "Write a class bank: tags in one file.", "export"
+    ),
+    "bank compare": Command(
+        "taidpt.export.cli.bank_commands:compare",
+        "Show side by side what banks would tag on your frames.",
+        "export",
+    ),
+    "verify": Command(
+        "taidpt.export.cli.commands:verify", "Check that a BUNDLE still gives PyTorch's results."
+    ),
+    "bench": Command(
+        "taidpt.runtime.commands:bench", "Measure BUNDLE on this machine, on synthetic frames."
+    ),
+    "doctor": Command("taidpt.export.cli.commands:doctor", "Show what this machine has and lacks."),
+    "report": Command(
+        "taidpt.export.cli.commands:report", "Measure BUNDLE on this board, for a table of boards."
+    ),
+    "research eval": Command(
+        "taidpt.commands.evaluate:evaluate",
+        "Evaluate saved scores, or methods on a data set.",
+        "tune",
+    ),
+    "research ensemble": Command(
+        "taidpt.commands.evaluate:ensemble", "Combine two score files, and print the mAP."
+    ),
+    "research reproduce": Command(
+        "taidpt.commands.datasets:reproduce", "Reproduce published results.", "datasets"
+    ),
+    "research tune-pictures": Command(
+        "taidpt.commands.datasets:tune_pictures",
+        "Tune prompts on a data set's training pictures.",
+        "datasets",
+    ),
+    "research datasets": Command(
+        "taidpt.commands.datasets:datasets", "List which benchmark data sets a folder holds."
+    ),
 }
 # How `taidpt --help` groups them.
 _SECTIONS = {
@@ -95,12 +164,18 @@ _ENDS_WITH_ITS_READER = "tag"
 
 
 class _LazyCommands(UserDict[str, Any]):
-    """Commands by name, each imported when it is looked up."""
+    """Commands by name, each imported when it is looked up; `help_of` imports none."""
 
     def __getitem__(self, name: str) -> click.Command:
         entry = self.data[name]
         command: click.Command = entry.load() if isinstance(entry, Command) else entry
         return command
+
+    def help_of(self, name: str) -> str:
+        """The line of a command in its group's help."""
+        entry = self.data[name]
+        help_: str = entry.help if isinstance(entry, Command) else entry.get_short_help_str(80)
+        return help_
 
 
 class LazyGroup(click.Group):
@@ -119,7 +194,8 @@ class LazyGroup(click.Group):
             for name, command in inside.items()
             if " " not in name or name.partition(" ")[0] in inside
         }
-        super().__init__(commands=_LazyCommands(own), **settings)
+        self._lazy = _LazyCommands(own)
+        super().__init__(commands=self._lazy, **settings)
 
     def list_commands(self, context: click.Context) -> list[str]:
         """The first words, as the shell completes them."""
@@ -130,8 +206,7 @@ class LazyGroup(click.Group):
         sections = {"Commands": tuple(self.commands)} if self._prefix else _SECTIONS
         for title, names in sections.items():
             with formatter.section(title):
-                helps = [self.commands[name].get_short_help_str(80) for name in names]
-                formatter.write_dl(list(zip(names, helps, strict=True)))
+                formatter.write_dl([(name, self._lazy.help_of(name)) for name in names])
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -207,7 +282,7 @@ def _run(command: click.Command, name: str, extra: str = "") -> NoReturn:
     watch_signals()
     plain_output()
     if sys.stderr is None:  # closed with `2>&-`; what would be said there is said to nobody
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     try:
         with optional_packages(name, extra):
             code = _invoke(command, name)
@@ -257,6 +332,8 @@ def _is_stdouts(error: OSError) -> bool:
 
 
 def _say(line: str, code: int) -> int:
+    from taidpt.runtime.redact import redact  # its patterns take 2 ms to compile
+
     print(printable(redact(line)), file=sys.stderr)
     return code
 

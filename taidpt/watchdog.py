@@ -18,8 +18,6 @@ import threading
 import time
 from typing import NoReturn
 
-from taidpt.runtime.redact import redact
-
 __all__ = ["EXIT_CODES", "end_process", "watch_signals"]
 
 # Signal → word and exit code: 128 and the signal's number, as shells report it.
@@ -78,5 +76,5 @@ def _watch(reader: int) -> None:
             break
     word, code = EXIT_CODES[number]
     with contextlib.suppress(OSError, ValueError):
-        os.write(2, redact(f"{word}; what was running did not end by itself\n").encode())
+        os.write(2, f"{word}; what was running did not end by itself\n".encode())
     os._exit(code)

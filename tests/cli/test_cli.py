@@ -53,6 +53,24 @@ def test_help_of_each_command_loads_no_heavy_package(name: str) -> None:
     assert "Usage:" in done.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_tables_help_is_the_commands_first_sentence(name: str) -> None:
+    assert COMMANDS[name].help == COMMANDS[name].load().get_short_help_str(80)
+
+
+@pytest.mark.parametrize("group", ["", "bank", "research"])
+def test_help_of_a_group_imports_no_command(group: str) -> None:
+    code = (
+        "import sys\n"
+        "from taidpt.cli import COMMANDS, cli\n"
+        f"cli.main([*{group!r}.split(), '--help'], standalone_mode=False)\n"
+        "modules = {command.path.partition(':')[0] for command in COMMANDS.values()}\n"
+        "print(*sorted(modules & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split() == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["tag", "--help"]])
 def test_a_full_standard_output_is_one_line(words: list[str]) -> None:

@@ -27,7 +27,7 @@ def test_a_second_meaning_of_a_name_is_found(
     metavar = "FILE" if isinstance(value, click.Path) else None
     option = click.Option(["--texts"], type=value, metavar=metavar, help=help_text)
     other = click.Command("other", params=[option])
-    monkeypatch.setitem(COMMANDS, "other", Command("other"))
+    monkeypatch.setitem(COMMANDS, "other", Command("other", ""))
     real = Command.load
     monkeypatch.setattr(Command, "load", lambda self: other if self.path == "other" else real(self))
     with pytest.raises(ConflictError, match="--texts has several meanings"):
