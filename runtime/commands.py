@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from taidpt.runtime.archive import FEATURES
+from taidpt.runtime.errors import InputError
 from taidpt.runtime.options import AT_LEAST_ONE, FILE, POSITIVE, Command, option, stacked
 from taidpt.runtime.preprocess import RESIZES
 from taidpt.runtime.sidecars import NAMINGS
@@ -34,7 +35,8 @@ _backend_options = stacked(
         "--resize",
         type=click.Choice(RESIZES),
         default="exact",
-        help="exact: open_clip's resize within one grey level; fast: some levels off at edges.",
+        help="exact: open_clip's resize within one grey level; fast: some levels off at edges; "
+        "decoder: FFmpeg scales videos and cameras while it decodes, some levels off.",
     ),
     option("--trust-engine"),
 )
@@ -125,6 +127,13 @@ def _parse_batches(
         raise click.BadParameter(f"expected whole numbers as 1,2,4, got {value!r}") from None
 
 
+def _refuse_decoder(resize: str) -> None:
+    if resize == "decoder":
+        raise InputError(
+            "--resize decoder is for the videos of tag, serve and archive; use exact or fast"
+        )
+
+
 @click.command()
 @click.argument("bundle", type=FILE)
 @option("--batches", default="1,2,4,8", callback=_parse_batches)
@@ -140,6 +149,7 @@ def bench(json: str | None, **options: Any) -> None:
     """
     from taidpt.runtime.bench.bench import bench_command
 
+    _refuse_decoder(options["resize"])
     bench_command(target=json, **options)
 
 
@@ -171,6 +181,7 @@ def adapt(bundle: str, **options: Any) -> None:
     """
     from taidpt.runtime.adapt.job import AdaptJob, run_adapt
 
+    _refuse_decoder(options["resize"])
     names = ("device", "threads", "trust_engine", "resize")
     backend = {name: options.pop(name) for name in names}
     run_adapt(AdaptJob(bundle, **options, backend=backend))

@@ -106,8 +106,7 @@ class ClipWork(Closing):
 
     def __init__(self, job: ArchiveJob, tagger: FrameTagger) -> None:
         self._settings = dataclasses.replace(job.tag.stream, keep_events=True)
-        colours = tagger.bundle.manifest.input.source_colours
-        self._source = dataclasses.replace(job.tag.source, colours=colours)
+        self._source = tagger.preprocess.source_options(job.tag.source)
         self._frame_tagger = tagger
 
     def work(self, clip: Clip) -> Iterator[Any]:

@@ -3,4 +3,4 @@
 __all__ = ["RESIZES"]
 
 # exact: open_clip's resize within one grey level; fast: some levels off at edges.
-RESIZES = ("exact", "fast")
+RESIZES = ("exact", "fast", "decoder")

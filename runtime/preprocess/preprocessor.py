@@ -21,6 +21,7 @@ from taidpt.runtime.preprocess import RESIZES
 if TYPE_CHECKING:
     from taidpt.runtime.preprocess.device_frames import DeviceFrames
     from taidpt.runtime.preprocess.resize import BandedResize
+    from taidpt.runtime.sources.base import SourceOptions
 
 __all__ = ["Preprocessor", "U8Array", "host_frame", "to_u8"]
 
@@ -44,16 +45,21 @@ class Preprocessor:
             spec: `input` of the manifest.
             resize: "exact" equals Pillow's result to one grey level. "fast" differs by a few
                 levels at hard edges and takes about 60 % of the time for frames that are reduced
-                threefold or more; smaller reductions are exact.
+                threefold or more; smaller reductions are exact. "decoder" lets FFmpeg scale videos
+                and streams as they are decoded (`source_options`); frames given here are exact.
         Raises:
-            InputError: `resize` is another word.
+            InputError: `resize` is another word, or "decoder" for a graph that resizes itself.
         """
         if resize not in RESIZES:
             raise InputError(f"resize should be one of {', '.join(RESIZES)}, got {resize!r}")
+        if resize == "decoder" and spec.baked_resize is not None:
+            raise InputError(
+                "--resize decoder: this bundle's graph resizes frames itself; leave the option out"
+            )
         self.spec = spec
         self._hw = spec.height, spec.width
         self._resizer = functools.lru_cache(maxsize=_KEPT_SIZES)(self._new_resizer)
-        self._fast = resize == "fast"
+        self._fast, self._in_decoder = resize == "fast", resize == "decoder"
 
     def __call__(self, frame: npt.NDArray[Any]) -> U8Array:
         """Convert one frame.
@@ -92,6 +98,14 @@ class Preprocessor:
             f"this bundle takes NV12 frames of {self._hw[1]}x{self._hw[0]}, uint8 {list(shape)}, "
             f"got {got}; for RGB pictures export again without --frame-format nv12"
         )
+
+    def source_options(self, options: SourceOptions) -> SourceOptions:
+        """Options of a source whose frames are for this input."""
+        if not self._in_decoder:
+            return dataclasses.replace(options, colours=self.spec.source_colours)
+        from taidpt.runtime.preprocess.decoder_resize import DecoderResize
+
+        return dataclasses.replace(options, scaler=functools.partial(DecoderResize, self.spec))
 
     def on_device(self, frames: object) -> DeviceFrames:
         """Check GPU frames and return them as a batch [N, …], without a copy.

@@ -95,8 +95,7 @@ class CameraGroup(Closing):
             keep_events=False,
             skip_still=site.skip_still,
         )
-        colours = tagger.bundle.manifest.input.source_colours
-        self.cameras = {one.id: _camera(one, config.id, site, colours) for one in cameras}
+        self.cameras = {one.id: _camera(one, config.id, site, tagger) for one in cameras}
         for zone in site.zones:
             if zone.camera in self.cameras:
                 self.cameras[zone.camera].zones.append(Zone(zone, tagger, settings))
@@ -168,14 +167,12 @@ class CameraGroup(Closing):
         end(failure)
 
 
-def _camera(
-    camera: CameraConfig, bundle: str, site: SiteConfig, colours: tuple[str, str] | None
-) -> Camera:
+def _camera(camera: CameraConfig, bundle: str, site: SiteConfig, tagger: Tagger) -> Camera:
     ring = None if site.clips is None else PacketRing(site.clips)
     options = SourceOptions(
         max_fps=camera.max_fps or site.max_fps,
         roi=parse_roi(camera.roi),
-        colours=colours,
         on_packet=None if ring is None else ring.take,
     )
+    options = tagger.preprocess.source_options(options)
     return Camera(camera, bundle, CameraSource(camera.id, camera.source, options), packets=ring)

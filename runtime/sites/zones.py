@@ -74,7 +74,7 @@ class Zone:
         """The scores of the zone's tags, float32 [T]."""
         scoring = self._tagger.bundle.manifest.scoring
         cosines = np.einsum("pd,td->pt", moment.result.patch_features, self._rows)
-        inside = self._mask(moment.frame.picture.shape[:2])
+        inside = self._mask(moment.frame.picture_hw)
         inner, outer = (
             pool_patches(part, scoring.temperature) for part in (cosines[inside], cosines)
         )

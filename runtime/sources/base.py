@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from taidpt.runtime.sources.frame_converter import Scaler, WholePicture
 
 __all__ = [
     "LOG",
@@ -22,6 +25,7 @@ __all__ = [
     "UnreadError",
     "comma",
     "error_to_raise",
+    "refuse_scaler",
 ]
 
 E = TypeVar("E", bound=Exception)
@@ -45,6 +49,7 @@ class Frame:
         source: the path, the URL without credentials, or "array".
         decode_s: seconds of decoding, without waiting for a camera; None if unknown.
         colours: matrix and range of NV12 frames; None for other formats.
+        whole: the whole picture, where `image` is what the decoder scaled it to for the model.
     """
 
     image: npt.NDArray[Any]
@@ -53,21 +58,31 @@ class Frame:
     source: str
     decode_s: float | None = None
     colours: tuple[str, str] | None = None
+    whole: WholePicture | None = None
 
     @property
     def picture(self) -> npt.NDArray[Any]:
-        """The frame for display: the image, with NV12 converted to RGB."""
+        """The frame for display: the whole image, with NV12 converted to RGB."""
+        if self.whole is not None:
+            return self.whole()
         if self.colours is None:
             return self.image
         from taidpt.runtime.sources.frame_converter import nv12_picture
 
         return nv12_picture(self.image, self.colours)
 
+    @property
+    def picture_hw(self) -> tuple[int, int]:
+        """Height and width of `picture`, in pixels, without making it."""
+        if self.whole is not None:
+            return self.whole.hw
+        height, width = self.image.shape[:2]
+        return (height if self.colours is None else height * 2 // 3), width
+
     def __repr__(self) -> str:
         time = "" if self.time_s is None else f" at {self.time_s:.3f} s"
-        height, width = self.image.shape[:2]
-        size = f"{width}x{height if self.colours is None else height * 2 // 3}"
-        return f"Frame({self.index}{time}, {size}, {self.source!r})"
+        height, width = self.picture_hw
+        return f"Frame({self.index}{time}, {width}x{height}, {self.source!r})"
 
 
 @dataclass(frozen=True)
@@ -82,12 +97,14 @@ class SourceOptions:
         roi: x, y, width, height of the part of each frame that is used, in pixels.
         colours: matrix and range of NV12 frames (`InputSpec.source_colours`), which videos and
             streams then yield; None yields RGB.
+        scaler: makes what scales the pictures of one video or stream to the model's input
+            (`Preprocessor.source_options`); None yields whole frames.
         decoder: of videos and streams. "auto" uses a working hardware decoder and logs which;
             "software"; "cuda", "vaapi" and others fail if they are not available.
         on_packet: called with each encoded packet of PyAV, in the thread that reads the source.
 
     Raises:
-        InputError: a value is out of range, or `roi` is combined with NV12.
+        InputError: a value is out of range, or `roi` is combined with NV12 or a scaler.
     """
 
     recursive: bool = False
@@ -96,12 +113,15 @@ class SourceOptions:
     fps: float | None = None
     roi: tuple[int, int, int, int] | None = None
     colours: tuple[str, str] | None = None
+    scaler: Callable[[], Scaler] | None = None
     decoder: str = "auto"
     on_packet: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
         if self.roi is not None and self.colours is not None:
             raise InputError("a roi cannot be cut out of NV12 frames; export for RGB frames")
+        if self.roi is not None and self.scaler is not None:
+            raise InputError("--resize decoder takes whole frames; leave out it or the roi")
         if self.every < 1:
             raise InputError(f"every should be at least 1, got {self.every}")
         for name, rate in (("max_fps", self.max_fps), ("fps", self.fps)):
@@ -193,6 +213,15 @@ class Source(Closing):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
+
+
+def refuse_scaler(name: str, options: SourceOptions) -> None:
+    """Raise InputError where pictures that were never a video are to be scaled by its decoder."""
+    if options.scaler is not None:
+        raise InputError(
+            f"{name}: --resize decoder is for videos and cameras, whose decoder it needs; leave it "
+            "out for pictures and arrays"
+        )
 
 
 def comma(numbers: Iterable[int]) -> str:

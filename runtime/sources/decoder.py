@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.frame_converter import FrameConverter, Nv12Colours
+from taidpt.runtime.sources.base import Frame, SourceOptions
+from taidpt.runtime.sources.frame_converter import FrameConverter
 
 __all__ = ["Decoder", "deinterlaced", "find_video"]
 
@@ -43,28 +41,21 @@ class Decoder:
         is_cut: whether the last packet was incomplete.
     """
 
-    def __init__(
-        self,
-        container: Any,
-        stream: Any,
-        name: str,
-        colours: Nv12Colours | None = None,
-        on_packet: Callable[[Any], None] | None = None,
-    ) -> None:
+    def __init__(self, container: Any, stream: Any, name: str, options: SourceOptions) -> None:
         """Prepare to decode.
 
         Args:
             container: of PyAV.
             stream: one of its video streams.
             name: the source's name, for the log and errors.
-            colours: matrix and range of NV12 frames; None yields RGB.
-            on_packet: called with each packet before it is decoded.
+            options: what frames are to be, and who sees their packets.
         """
-        self._on_packet = on_packet
+        self._on_packet, self._colours = options.on_packet, options.colours
         self.stream = stream
         self.damaged, self.is_cut = 0, False
         self._container, self._name = container, name
-        self._convert = FrameConverter(stream, name, colours)
+        scaler = None if options.scaler is None else options.scaler()
+        self._convert = FrameConverter(stream, name, options.colours, scaler)
         self._start_s = self._waited_s = 0.0
 
     def pictures(self) -> Iterator[Any]:
@@ -78,16 +69,14 @@ class Decoder:
             yield picture
             self._start_s, self._waited_s = time.perf_counter(), 0.0
 
-    def image(self, picture: Any) -> npt.NDArray[np.uint8]:
-        """Convert a picture to uint8 RGB [H, W, 3], or NV12 [H · 3/2, W]."""
+    def frame(self, picture: Any, time_s: float | None, index: int) -> Frame:
+        """Convert a picture to a frame of the source."""
         try:
-            return self._convert(picture)
+            image, whole = self._convert(picture)
         except MemoryError:
             raise self._out_of_memory() from None
-
-    def work_s(self) -> float:
-        """Seconds of work on the last picture, without waiting for its packets."""
-        return time.perf_counter() - self._start_s - self._waited_s
+        work_s = time.perf_counter() - self._start_s - self._waited_s
+        return Frame(image, time_s, index, self._name, work_s, self._colours, whole)
 
     def count_damage(self, error: Exception) -> None:
         """Count a packet that could not be decoded; log the first one."""

@@ -135,9 +135,8 @@ class LiveSource(Source):
         self._av = import_av()
         self._open_container = open_container or self._open_address
         self._has_ended = has_ended
-        self._decoder = options.decoder
+        self._options = options
         self._selector, self._clock = Selector(options), LiveClock()
-        self._colours, self._on_packet = options.colours, options.on_packet
         self._stopped = threading.Event()
         self._index = -1
         self._running = False
@@ -183,7 +182,7 @@ class LiveSource(Source):
     def _frames_of(self, container: Any) -> Iterator[Frame]:
         """Yield the frames of one connection, until it breaks or ends, or the source is closed."""
         video = find_video(container)
-        decoder = Decoder(container, video, self.name, self._colours, self._on_packet)
+        decoder = Decoder(container, video, self.name, self._options)
         has_times = not container.format.flags & _NO_TIMESTAMPS
         self._clock.restart()
         try:
@@ -209,8 +208,7 @@ class LiveSource(Source):
         time_s = self._clock.time_of(stream_s, time.monotonic())
         if not self._selector.wants(self._index, time_s):
             return None
-        image = decoder.image(picture)
-        return Frame(image, time_s, self._index, self.name, decoder.work_s(), self._colours)
+        return decoder.frame(picture, time_s, self._index)
 
     def _reopen(self, silent_s: float) -> None:
         opened = self._try_open()
@@ -238,7 +236,7 @@ class LiveSource(Source):
             return self._av.open(url, format="v4l2", timeout=(seconds, seconds))
         options = {"rtsp_transport": "tcp"} if url.startswith("rtsp") else {}
         opened = functools.partial(open_input, url, options=options, timeout=(seconds, seconds))
-        return open_decoding(self._decoder, opened, self.name)
+        return open_decoding(self._options.decoder, opened, self.name)
 
     def _drop_container(self) -> None:
         container, self._container = self._container, None

@@ -10,7 +10,15 @@ from typing import Any
 import numpy.typing as npt
 
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.sources.base import LOG, Frame, Selector, Source, SourceOptions, UnreadError
+from taidpt.runtime.sources.base import (
+    LOG,
+    Frame,
+    Selector,
+    Source,
+    SourceOptions,
+    UnreadError,
+    refuse_scaler,
+)
 
 __all__ = ["ArraySource", "ImageSource"]
 
@@ -26,6 +34,7 @@ class ImageSource(Source):
     """
 
     def __init__(self, name: str, paths: list[Path], options: SourceOptions) -> None:
+        refuse_scaler(name, options)
         self.name = name
         self._every = options.every
         self.wanted = tuple(paths[:: options.every])
@@ -60,6 +69,7 @@ class ArraySource(Source):
     threaded = False
 
     def __init__(self, arrays: Iterable[npt.NDArray[Any]], options: SourceOptions) -> None:
+        refuse_scaler(self.name, options)
         self._arrays = arrays
         self._fps = options.fps
         self._selector = Selector(options)

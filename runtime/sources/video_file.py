@@ -90,8 +90,7 @@ class VideoSource(Source):
         for index, picture in enumerate(self._pictures(decoder)):
             time_s = None if self._is_picture else clock.time_of(picture)
             if selector.wants(index, time_s):
-                image = decoder.image(picture)
-                yield Frame(image, time_s, index, self.name, decoder.work_s(), options.colours)
+                yield decoder.frame(picture, time_s, index)
         if index < 0:
             hint = self._pipe_hint() or "the file is damaged"
             raise InputError(f"{self.name}: no frame could be decoded; {hint}")
@@ -110,7 +109,7 @@ class VideoSource(Source):
         stream = find_video(container)
         if stream is None:
             raise InputError(f"{self.name}: has no video stream")
-        return Decoder(container, stream, self.name, self._options.colours, self._options.on_packet)
+        return Decoder(container, stream, self.name, self._options)
 
     def _refuse_text(self) -> None:
         """Raise InputError for a text file, before FFmpeg takes it for a terminal's screen."""

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from taidpt.runtime.closing import Closing
 from taidpt.runtime.errors import InputError
 from taidpt.runtime.events.machine import Event, EventMachine, EventSettings, Interval, timeline
 from taidpt.runtime.measuring.profile import Profile
-from taidpt.runtime.preprocess.preprocessor import U8Array
+from taidpt.runtime.preprocess.preprocessor import Preprocessor, U8Array
 from taidpt.runtime.results import TagResult, Vocabulary
 from taidpt.runtime.sources.base import Frame, Source, SourceOptions
 from taidpt.runtime.sources.open import open_source
@@ -61,8 +61,8 @@ class FrameTagger(Protocol):
         """The current tags and thresholds."""
 
     @property
-    def preprocess(self) -> Callable[[npt.NDArray[Any]], U8Array]:
-        """Convert one frame to the graph's input, uint8 [height, width, 3]."""
+    def preprocess(self) -> Preprocessor:
+        """Converts a frame to the graph's input, uint8 [height, width, 3]."""
 
     def tag_batch(self, frames: npt.NDArray[Any]) -> Sequence[TagResult]:
         """Tag preprocessed frames, uint8 [N, height, width, 3], in one run."""
@@ -378,6 +378,5 @@ def open_stream(
         if chosen:
             raise InputError("an open source has its options already; give them to open_source")
         return Stream(tagger, source, settings)
-    colours = tagger.bundle.manifest.input.source_colours
-    opened = open_source(source, SourceOptions(**{"colours": colours, **chosen}))
-    return Stream(tagger, opened, settings)
+    wanted = tagger.preprocess.source_options(SourceOptions(**chosen))
+    return Stream(tagger, open_source(source, wanted), settings)

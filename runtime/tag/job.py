@@ -63,8 +63,7 @@ def run_tag(job: TagJob) -> None:
         outputs = job.outputs
         check_sources(outputs.targets, job.sources, job.bundle)
         tagger = stack.enter_context(open_tagger(job))
-        colours = tagger.bundle.manifest.input.source_colours
-        options = dataclasses.replace(job.source, colours=colours)
+        options = tagger.preprocess.source_options(job.source)
         sources = _open_sources(dataclasses.replace(job, source=options), stack)
         check_bank_options(job, sources, tagger)
         if job.bank is not None:

@@ -103,7 +103,7 @@ def test_the_fast_resize_keeps_its_bound(hw: tuple[int, int]) -> None:
 
 
 def test_an_unknown_resize_is_refused() -> None:
-    with pytest.raises(InputError, match="one of exact, fast, got 'lanczos'"):
+    with pytest.raises(InputError, match="one of exact, fast, decoder, got 'lanczos'"):
         Preprocessor(spec(), "lanczos")
 
 
