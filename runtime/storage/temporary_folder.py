@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import weakref
 from pathlib import Path
@@ -58,6 +57,8 @@ class TemporaryFolder(Closing):
 
 def _remove(folder: Path, lock: int | None, owner: int) -> None:
     if os.getpid() == owner:  # a forked child shares the folder, and does not own it
+        import shutil  # loads three compressors, and is needed where something was written
+
         shutil.rmtree(folder, ignore_errors=True)
     if lock is not None:
         os.close(lock)

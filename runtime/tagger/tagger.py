@@ -37,7 +37,7 @@ from taidpt.runtime.tagger.active_bank import (
     own_bank,
 )
 from taidpt.runtime.tagger.recent_frames import RecentFrames
-from taidpt.runtime.triton_client.backend import SCHEME, open_server
+from taidpt.runtime.triton_client import SCHEME
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,6 +129,8 @@ class Tagger(Closing):
         """
         options = BackendOptions(device, providers, threads, trust_engine)
         if isinstance(path, str) and path.startswith(SCHEME):
+            from taidpt.runtime.triton_client.backend import open_server
+
             remote, server, chosen = open_server(path, options)
             return cls(remote, server, resize, chosen)
         for attempt in range(_LOAD_TRIES):

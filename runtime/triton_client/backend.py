@@ -23,6 +23,7 @@ from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from taidpt.runtime.errors import BackendError, InputError
 from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.storage.temporary_folder import TemporaryFolder
+from taidpt.runtime.triton_client import SCHEME
 from taidpt.runtime.triton_client.call import infer, places
 from taidpt.runtime.triton_client.shared_memory import SharedMemory, is_loopback
 from taidpt.runtime.triton_client.tensors import (
@@ -33,11 +34,10 @@ from taidpt.runtime.triton_client.tensors import (
     manifest_id,
 )
 
-__all__ = ["SCHEME", "TritonBackend", "open_server"]
+__all__ = ["TritonBackend", "open_server"]
 
 T = TypeVar("T")
 
-SCHEME = "triton://"
 _PORT = 8001  # of gRPC, as the server chooses it
 _NO_SHARING = "shared-memory=off"
 # A server that restarts answers again after some seconds: loading the model takes most of them.
