@@ -1,6 +1,6 @@
 """A video through the tagger on one device: frames a second, and scores against the CPU's.
 
-    python benchmarks/stream.py [--device cuda] [--bundle BUNDLE] [--video FILE] [--repeats 3]
+    python benchmarks/stream.py [--device cuda] [--bundle BUNDLE] [--resize decoder] [--repeats 3]
 
 Decoding, inference of ready frames, and the whole stream take turns; each round gives the whole
 stream's rate over its slower stage. Without --bundle RN50 with random weights is exported, on the
@@ -25,7 +25,8 @@ import numpy as np
 from benchmarks.harness import Left, NotRunError, Part, held, main, quantiles, work_folder
 from benchmarks.pipeline import make_video, rate
 from benchmarks.tagger_overhead import make_bundle
-from taidpt.runtime import Tagger, open_source
+from taidpt.runtime import SourceOptions, Tagger, open_source
+from taidpt.runtime.preprocess import RESIZES
 
 # Frames that a round decodes, and tags: seconds on a CPU, enough on a GPU to fill its pipeline.
 FRAMES = 60
@@ -48,16 +49,17 @@ def material(options: argparse.Namespace) -> tuple[Path, Path]:
 def rates(options: argparse.Namespace, left: Left) -> dict[str, Any]:
     """Frames a second of decoding, of inference and of the whole stream."""
     bundle, video = material(options)
-    with Tagger.load(bundle, device=options.device) as tagger:
+    with Tagger.load(bundle, device=options.device, resize=options.resize) as tagger:
+        wanted = tagger.preprocess.source_options(SourceOptions())
         shape = (1, *tagger.bundle.manifest.input.frame_shape)
         ready = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
         def stream() -> int:
-            with tagger.stream(open_source(video)) as moments:
+            with tagger.stream(open_source(video, wanted)) as moments:
                 return sum(1 for _ in islice(moments, FRAMES))
 
         ways = {
-            "decode": lambda: sum(1 for _ in islice(open_source(video), FRAMES)),
+            "decode": lambda: sum(1 for _ in islice(open_source(video, wanted), FRAMES)),
             "inference": lambda: sum(1 for _ in range(FRAMES) if tagger.backend.run(ready)),
             "whole stream": stream,
         }
@@ -121,6 +123,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=devices, default="cpu", help="[default: cpu]")
     parser.add_argument("--bundle", type=Path, help="instead of RN50 with random weights")
     parser.add_argument("--video", type=Path, help="instead of one that is written here")
+    parser.add_argument("--resize", choices=RESIZES, default="exact", help="[default: exact]")
     parser.add_argument("--repeats", type=int, default=3, help="rounds [default: 3]")
 
 

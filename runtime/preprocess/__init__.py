@@ -2,5 +2,5 @@
 
 __all__ = ["RESIZES"]
 
-# exact: open_clip's resize within one grey level; fast: some levels off at edges.
+# exact: open_clip's resize within one grey level; fast: some levels off at edges; decoder: FFmpeg
 RESIZES = ("exact", "fast", "decoder")
