@@ -30,14 +30,23 @@ from taidpt.runtime.tag.job import open_tagger
 from taidpt.runtime.tagger.active_bank import own_bank
 from taidpt.runtime.tagger.tagger import Tagger
 
-__all__ = ["ClipDecoder", "ClipEnd", "ClipTagger", "ClipWork", "CropTagger", "Crops", "TaggedRows"]
+__all__ = [
+    "GROUP_BYTES",
+    "ClipDecoder",
+    "ClipEnd",
+    "ClipTagger",
+    "ClipWork",
+    "CropTagger",
+    "Crops",
+    "TaggedRows",
+]
 
 # A batch of rows leaves when it has this many frames, or at this age in seconds: features of
 # patches take up to 400 KB a frame, and each batch is a sign of life.
 _MOST_FRAMES, _OLDEST_S = 256, 1.0
 # Preprocessed frames that leave together: 55 of 224 x 224. Ray needs some milliseconds for each
 # group, and holds a few of them for each process.
-_GROUP_BYTES = 8 << 20
+GROUP_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -231,7 +240,7 @@ class ClipDecoder(ClipWork):
         group, begun_s, error = _CropGroup(clip.name), time.monotonic(), None
         try:
             for item in stream.prepared():
-                if item.crop is not None and group.size >= _GROUP_BYTES:
+                if item.crop is not None and group.size >= GROUP_BYTES:
                     yield group.finish()
                     group, begun_s = _CropGroup(clip.name), time.monotonic()
                 group.add(item.frame.index, item.frame.time_s, item.crop)

@@ -19,7 +19,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from taidpt.runtime.archive.clip_tagger import ClipDecoder, ClipEnd, Crops, CropTagger
+from taidpt.runtime.archive.clip_tagger import (
+    GROUP_BYTES,
+    ClipDecoder,
+    ClipEnd,
+    Crops,
+    CropTagger,
+)
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.archive.inputs import Shard, clip_of
 from taidpt.runtime.archive.request import ArchiveJob, layout_of
@@ -46,6 +52,8 @@ __all__ = ["RayTagger", "tag_on_ray"]
 
 # Runs of shards of which a lost node took pieces with it.
 _ROUNDS = 3
+# Blocks of frames in Ray's store for each actor: one in hand, one that waits, two that are made.
+_BLOCKS_AHEAD = 4
 _COLUMN = "object"
 _KEPT = "finished shards are kept: run the same command again to continue"
 _PATIENCE_S = 5.0  # for the first connection to a cluster
@@ -244,7 +252,7 @@ def _run(
 def _pipeline(job: ArchiveJob, shards: Sequence[Shard]) -> Any:
     """A data set of tagged pieces, in any order."""
     import ray
-    from ray.data import ActorPoolStrategy
+    from ray.data import ActorPoolStrategy, ExecutionResources
 
     gpus = int(ray.cluster_resources().get("GPU", 0)) if job.tag.backend.device != "cpu" else 0
     # one core is left to Ray's own tasks, or nothing would start on a machine of one or two
@@ -255,7 +263,11 @@ def _pipeline(job: ArchiveJob, shards: Sequence[Shard]) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False  # or one slow shard would hold all others
-    context.target_max_block_size = 1  # a block for each piece: a decoder may be two ahead
+    context.target_max_block_size = 1  # a block for each piece
+    most = _BLOCKS_AHEAD * GROUP_BYTES * (decoders + workers)
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=most
+    )
     # Without GPUs a core has an actor of each stage: one of them waits for the other.
     decoding, inference = (
         ({"num_cpus": 1}, {"num_gpus": 1}) if gpus else ({"num_cpus": 0.5}, {"num_cpus": 0.5})

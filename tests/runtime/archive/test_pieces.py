@@ -98,7 +98,7 @@ def tables(path: Path) -> dict[str, list[dict[str, Any]]]:
 def test_pieces_in_any_order_give_the_rows_of_one_process(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(clip_tagger_module, "_GROUP_BYTES", 1 if "skip_still" in stream else 3000)
+    monkeypatch.setattr(clip_tagger_module, "GROUP_BYTES", 1 if "skip_still" in stream else 3000)
     archive_here(job(folder, tmp_path / "here", **stream))
     expected = tables(tmp_path / "here")
     assert [row["frames"] > 10 for row in expected["errors"]] == [True, False]
