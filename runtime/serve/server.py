@@ -167,7 +167,11 @@ def _wait(site: Site) -> None:
 def _listen(config: SiteConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=128)
+        listening = socket.create_server((config.host, config.port), family=family, backlog=128)
+        # Connections inherit it. asyncio sets it on sockets that it makes itself alone, and without
+        # it the body of an answer waits 40 ms until the client has acknowledged the headers.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(

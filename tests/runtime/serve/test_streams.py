@@ -9,8 +9,21 @@ import socket
 
 from PIL import Image
 
+from taidpt.runtime.serve.server import _listen
+from taidpt.runtime.sites.config import CameraConfig, SiteConfig
 from tests.runtime.serve.server import Server
 from tests.runtime.sinks.senders import wait_for
+
+
+def test_no_answer_waits_until_its_headers_are_acknowledged() -> None:
+    """With Nagle's algorithm each body would come 40 ms after its headers."""
+    config = SiteConfig("street.taidpt", (CameraConfig("cam1", "/dev/video0"),), port=0)
+    with (
+        _listen(config) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_tags_and_events_arrive_and_resume_where_a_client_stopped(server: Server) -> None:
