@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -228,18 +226,14 @@ def test_colours_in_the_graph(tmp_path: Path) -> None:
             other.tag(frames[0, :100])
 
 
-def run_export(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "taidpt", "export", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_command(tmp_path: Path, prompts_file: Path) -> None:
+def test_command(tmp_path: Path, prompts_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "street.taidpt"
-    done = run_export(prompts_file, "-o", out, "--score-transform", "center", "-q")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{out}: 3 tags, toyworld")
-    assert "least centred cosine over" in done.stdout
-    assert done.stderr == ""
+    arguments = [prompts_file, "-o", out, "--score-transform", "center", "-q"]
+    cli.main(["export", *map(str, arguments)], standalone_mode=False)
+    done = capfd.readouterr()
+    assert done.out.startswith(f"{out}: 3 tags, toyworld")
+    assert "least centred cosine over" in done.out
+    assert done.err == ""
     assert Bundle.load(out).manifest.scoring.transform == "center"
 
 

@@ -209,6 +209,7 @@ def test_scores_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_encoders")
 def test_first_tagger_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first page's lines, in order, in one folder; the embedded model in place of RN50."""
     monkeypatch.chdir(tmp_path)

@@ -124,8 +124,8 @@ def test_install_imports_every_room(
         *(["--editable"] if kind == "editable" else []),
         source,
     )
-    # -S: this environment's own editable install must not provide the package
-    command = [sys.executable, "-S", "-c", IMPORT_ALL, str(site), str(DEPENDENCIES)]
+    # without this environment's own editable install, and PYTHONPATH
+    command = [sys.executable, "-ES", "-c", IMPORT_ALL, str(site), str(DEPENDENCIES)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     root = checkout if kind == "editable" else site

@@ -86,6 +86,7 @@ def test_defaults_are_those_of_the_settings() -> None:
                 assert parameters[name].default == value, name
 
 
+@pytest.mark.usefixtures("shared_encoders")
 def test_the_whole_line_of_the_python_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's own code, with the toy world's model in the place of OpenAI's."""
     page = (REPOSITORY / "docs" / "python.md").read_text("utf-8")

@@ -44,11 +44,16 @@ def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose weights were kept beside the graph from the export on."""
     clip = make_clip(VIT)
+    state = state_sha256(clip.model.state_dict())
     prompts, out = some_prompts(clip), tmp_path_factory.mktemp("template") / "street.taidpt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph_io, "_LARGEST_FILE", 20_000)
-        return write_bundle(prompts, clip, out, ExportOptions(), SilentProgress()).path
+        patch.setattr(weights_beside, "_LARGE", 4_000)
+        bundle = write_bundle(prompts, clip, out, ExportOptions(), SilentProgress()).path
+    assert state_sha256(clip.model.state_dict()) == state  # an export leaves the model as it was
+    return bundle
 
 
 @pytest.fixture
@@ -86,16 +91,13 @@ def test_a_bundle_with_weights_beside_its_graph_is_whole(bundle: Path) -> None:
 
 
 def test_weights_beside_the_graph_are_those_inside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = make_clip(VIT)
-    state = state_sha256(clip.model.state_dict())
-    prompts, options, quiet = some_prompts(clip), ExportOptions(), SilentProgress()
-    inside = write_bundle(prompts, clip, tmp_path / "inside.taidpt", options, quiet).path
+    clip, quiet = make_clip(VIT), SilentProgress()
+    options, inside = ExportOptions(), tmp_path / "inside.taidpt"
+    write_bundle(some_prompts(clip), clip, inside, options, quiet)
     monkeypatch.setattr(graph_io, "_LARGEST_FILE", 20_000)
-    monkeypatch.setattr(weights_beside, "_LARGE", 4_000)
-    beside = write_bundle(prompts, clip, tmp_path / "beside.taidpt", options, quiet).path
-    assert state_sha256(clip.model.state_dict()) == state  # an export leaves the model as it was
+    beside = Path(shutil.copytree(template, tmp_path / "beside.taidpt"))
     assert not (inside / DATA).exists()
     graphs = [load_graph(bundle / "model.onnx") for bundle in (inside, beside)]
     assert count_ops(graphs[0]) == count_ops(graphs[1])
