@@ -127,7 +127,7 @@ def test_with_supervision(lively: Path, video_path: Path, tmp_path: Path) -> Non
         assert len(list(source)) == 100
 
 
-def test_the_notebook_runs() -> None:
+def test_the_notebook_runs(shared_encoders: Path) -> None:
     there = importlib.util.find_spec("nbclient") is not None
     require("nbclient", there, "pip install nbclient ipykernel")
     import nbclient
@@ -135,6 +135,14 @@ def test_the_notebook_runs() -> None:
 
     notebook = nbformat.read(REPOSITORY / "examples" / "first_tagger.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # kept out of the repository
+    share = f"""
+import sys, pathlib
+sys.path.insert(0, {str(REPOSITORY)!r})
+from tests.conftest import encoders_kept_in
+kept = encoders_kept_in(pathlib.Path({str(shared_encoders)!r}))
+kept.__enter__()
+"""
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(share))
     nbclient.NotebookClient(notebook, timeout=300).execute()
     shown = [cell.outputs[-1].data["text/plain"] for cell in notebook.cells if cell.get("outputs")]
     assert shown[0].startswith("TunedPrompts(3 tags")
