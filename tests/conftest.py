@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.runtime.stub_driver import StubMachine
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# No test cuts the power, and a disk takes some milliseconds for each of thousands of calls.
+os.fsync = lambda descriptor: None  # type: ignore[assignment]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell script
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

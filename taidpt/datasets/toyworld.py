@@ -7,7 +7,9 @@ All three are scenes over kinds of backgrounds that the model has not seen.
 from __future__ import annotations
 
 import io
+import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from PIL import Image
 
 from taidpt.datasets.base import LabelledImages
 from taidpt.runtime.errors import InputError
-from taidpt.runtime.storage.atomic import write_atomically
 from taidpt.runtime.storage.json_reader import parse_json
 from taidpt.texts.tags import TagSet
 from taidpt.toyworld import assets
@@ -55,8 +56,12 @@ def _unpack(archive_path: Path, folder: Path) -> list[dict[str, Any]]:
     with zipfile.ZipFile(archive_path) as archive:
         pictures: list[dict[str, Any]] = parse_json(archive.read("labels.json"))["pictures"]
         for picture in pictures:
-            path, data = folder / Path(picture["file"]).name, archive.read(picture["file"])
-            if not path.is_file() or path.stat().st_size != len(data):
+            path, sum32 = folder / Path(picture["file"]).name, archive.getinfo(picture["file"]).CRC
+            if not path.is_file() or zlib.crc32(path.read_bytes()) != sum32:
+                data = archive.read(picture["file"])
                 Image.open(io.BytesIO(data)).verify()
-                write_atomically(path, data)
+                # not synced, which takes seconds for all: the sum shows what a power cut has lost
+                temporary = path.with_name(f".{path.name}.{os.getpid()}")
+                temporary.write_bytes(data)
+                temporary.replace(path)
     return pictures

@@ -173,9 +173,12 @@ def test_the_toy_world_is_unpacked_once(tmp_path: Path) -> None:
     stamp = path.stat().st_mtime_ns
     load_dataset("toyworld", tmp_path, "train")
     assert path.stat().st_mtime_ns == stamp
-    path.write_bytes(path.read_bytes()[:-1])
-    load_dataset("toyworld", tmp_path, "train")
-    assert read_image(path).shape == (160, 160, 3)
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], bytes(len(whole))):
+        path.write_bytes(damaged)
+        load_dataset("toyworld", tmp_path, "train")
+        assert path.read_bytes() == whole
+    assert not list(path.parent.glob(".*"))
 
 
 def test_missing_files_are_one_line(tmp_path: Path) -> None:
