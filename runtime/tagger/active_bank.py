@@ -187,7 +187,9 @@ def check_fit(bank: ClassBank, bundle: Bundle, source: str) -> ClassBank:
             f"{model.embed_dim}"
         )
     competes = bundle.manifest.provenance.get("background")
-    bank = dataclasses.replace(bank, background=bundle.bank.background if competes else None)
+    behind = bundle.bank.background if competes else None
+    if bank.background is not behind:  # a copy checks all rows again
+        bank = dataclasses.replace(bank, background=behind)
     return _with_thresholds(bank, bundle.manifest.scoring.transform, source)
 
 

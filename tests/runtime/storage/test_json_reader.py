@@ -20,6 +20,8 @@ FAR = "9" * 400
         ('{"a": 18446744073709551616}', "an integer of 20 digits"),
         ('{"a": 1e999}', "is too large"),
         ('{"a": [0.5,-2.5E+4000]}', "is too large"),
+        ('{"hash": "f7e12345678901234567890", "a": 7.25e0400}', "is too large"),
+        ('{"hash": "f7e12345678901234567890", "a": -98765432109876543210}', "of 21 digits"),
         ('{"a": ' + FAR + ".5}", "is too large"),
         ('{"a": NaN}', "NaN is not allowed"),
         ('{"a": [-Infinity]}', "-Infinity is not allowed"),
@@ -41,8 +43,8 @@ def test_other_json_is_refused_in_one_line(text: str | bytes, message: str) -> N
 
 
 def test_ordinary_documents_are_read() -> None:
-    text = '{"pair": "\\ud83d\\ude00", "big": 9223372036854775807, "tiny": 1e-300, "x": "e100"}'
-    expected = {"pair": "😀", "big": 2**63 - 1, "tiny": 1e-300, "x": "e100"}
+    text = '{"pair": "\\ud83d\\ude00", "big": 9223372036854775807, "tiny": 1e-300, "x": "e100 é"}'
+    expected = {"pair": "😀", "big": 2**63 - 1, "tiny": 1e-300, "x": "e100 é"}
     assert parse_object(text, "m.json") == expected
     assert parse_object(b"\xef\xbb\xbf" + text.encode(), "m.json") == expected
 

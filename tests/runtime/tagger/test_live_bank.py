@@ -51,6 +51,12 @@ def test_a_bundle_with_its_bank_as_input_scores_with_its_own_tags(tagger: Tagger
     assert tagger.names == SPEC.names
 
 
+def test_a_bank_in_memory_is_swapped_without_a_copy(tagger: Tagger) -> None:
+    bank = dataclasses.replace(OTHER.bank(), thresholds=(Threshold(1.0, 0.9, "calibrated"),) * 3)
+    tagger.use_bank(bank)
+    assert tagger.class_bank is bank  # a copy would check all rows again
+
+
 def test_another_bank_brings_names_thresholds_probabilities_and_heatmaps(
     tagger: Tagger, tmp_path: Path
 ) -> None:
