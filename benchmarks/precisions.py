@@ -2,6 +2,8 @@
 
     python benchmarks/precisions.py [--models toyworld,RN50-quickgelu,…] [--precisions fp32,…]
 
+`int8-cpu` is int8 as ONNX Runtime runs it (`--flavour cpu`), the others are for TensorRT.
+
 `toyworld` is the embedded model with prompts tuned as in `taidpt demo`; its mAP is over the 522
 held-out pictures. All others have random weights and random prompts, which tell pictures apart
 by very little: their parity is a hard case, and says nothing about trained weights. FastViT's layer
@@ -28,12 +30,14 @@ from taidpt.export.exporter import ExportOptions, export_bundle, write_bundle
 from taidpt.export.parity.graph_outputs import graph_outputs
 from taidpt.export.parity.labelled_pictures import LabelledPictures
 from taidpt.export.parity.reference_pictures import Picture
+from taidpt.export.precision.cpu_bundle import write_cpu_bundle
 from taidpt.export.precision.half import runs_literally
 from taidpt.export.precision.request import EngineOptions, EngineRequest
 from taidpt.export.precision.variant import add_precision
 from taidpt.progress import SilentProgress
 from taidpt.prompts.prompts_file import TunedPrompts
 from taidpt.runtime import Bundle
+from taidpt.runtime.bundle.bundle import MODEL_FILE
 from taidpt.runtime.errors import TaidptError
 from taidpt.texts.tags import Tag
 from taidpt.toyworld import assets
@@ -41,7 +45,7 @@ from taidpt.toyworld.assets import load_heldout
 from taidpt.tuning.text_job import TuneJob, run_job
 
 MODELS = "toyworld,RN50-quickgelu,ViT-B-32-quickgelu,MobileCLIP2-S0"
-PRECISIONS = "fp32,fp16,bf16,int8,fp8"
+PRECISIONS = "fp32,fp16,bf16,int8,int8-cpu,fp8"
 OUTPUTS = ("global_features", "patch_features", "scores")
 _TAGS = 12
 
@@ -88,17 +92,25 @@ def heldout(bundle: Bundle) -> LabelledPictures:
 
 def measure(path: Path, precision: str, labelled: LabelledPictures | None) -> dict[str, Any]:
     """One row of the table."""
-    request = EngineRequest(EngineOptions(precision), assets.path("demo.mp4"), force=True)
+    for_cpu = precision == "int8-cpu"
+    options = EngineOptions("int8", flavour="cpu") if for_cpu else EngineOptions(precision)
+    request = EngineRequest(options, assets.path("demo.mp4"), force=True)
     try:
-        variant = add_precision(path, request, SilentProgress())
+        if for_cpu:
+            out = path.with_name(f"{path.stem}-cpu.taidpt")
+            write_cpu_bundle(path, out, request, SilentProgress())
+            bundle, file = Bundle.load(out), MODEL_FILE
+            report = json.loads(bundle.file("parity.json").read_text("utf-8"))
+        else:
+            variant = add_precision(path, request, SilentProgress())
+            bundle, file = variant.bundle, variant.file
+            report = variant.parity or json.loads(bundle.file("parity.json").read_text("utf-8"))
     except TaidptError as error:
         return {"precision": precision, "refused": str(error)}
-    bundle = variant.bundle
-    report = variant.parity or json.loads(bundle.file("parity.json").read_text("utf-8"))
     notes = report.get("notes", {})
     row: dict[str, Any] = {
         "precision": precision,
-        "megabytes": bundle.manifest.files[variant.file].size / 1e6,
+        "megabytes": bundle.manifest.files[file].size / 1e6,
         "outputs": report["outputs"],
         "passed": report["passed"] and notes.get("verified", True),
         "layers": notes.get("layers"),
@@ -107,7 +119,7 @@ def measure(path: Path, precision: str, labelled: LabelledPictures | None) -> di
     }
     if labelled is not None and report["outputs"]:
         pixels = [picture.pixels for picture in labelled.pictures]
-        graph, literal = bundle.file(variant.file), runs_literally(precision)
+        graph, literal = bundle.file(file), runs_literally(options.precision, for_cpu)
         found = graph_outputs(graph, bundle.manifest.input, pixels, bundle.bank, literal)
         row["map"] = labelled.percent(found["scores"])
     return row
