@@ -7,6 +7,7 @@ is slow once colours are the innermost axis, which int8 convolutions make them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["is_pool", "is_slow_in_int8", "rewrite_for_cpu"]
+__all__ = ["is_pool", "is_slow_in_int8", "pools_before", "rewrite_for_cpu"]
 
 _POOL_WEIGHT = "_mean_of_window"
 
@@ -46,6 +47,12 @@ def is_slow_in_int8(node: onnx.NodeProto, weight: tuple[int, ...]) -> bool:
     """
     groups = int(_attributes(node).get("group", 1)) if node.op_type == "Conv" else 1
     return 1 < groups < weight[0]
+
+
+def pools_before(graph: onnx.GraphProto, kept: Sequence[str]) -> list[str]:
+    """Names of the pools whose values go to products that stay in fp32: they stay, too."""
+    taken = {name for node in graph.node if node.name in kept for name in node.input}
+    return [node.name for node in graph.node if is_pool(node) and taken & set(node.output)]
 
 
 def _replace_pool(

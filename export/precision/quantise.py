@@ -22,7 +22,12 @@ import numpy as np
 
 from taidpt.export.graph.onnx_files import RESIZE_PREFIX, finish_graph, quiet_tools
 from taidpt.export.precision.activation_ranges import Frames, activation_ranges
-from taidpt.export.precision.cpu_graph import is_pool, is_slow_in_int8, rewrite_for_cpu
+from taidpt.export.precision.cpu_graph import (
+    is_pool,
+    is_slow_in_int8,
+    pools_before,
+    rewrite_for_cpu,
+)
 from taidpt.progress import Progress, SilentProgress
 from taidpt.runtime.errors import BackendError
 
@@ -126,6 +131,7 @@ class Quantiser:
         low = ort.QuantType[scheme.low]
         model = onnx.ModelProto()
         model.CopyFrom(self.encoder)
+        excluded = [*kept, *self._never()]
         options: dict[str, Any] = {
             "ActivationSymmetric": not scheme.for_cpu,
             "WeightSymmetric": True,
@@ -143,7 +149,7 @@ class Quantiser:
                 activation_qType=ort.QuantType.QUInt8 if scheme.for_cpu else low,
                 tensors_range=self._ranges,
                 nodes_to_quantize=list(only),
-                nodes_to_exclude=[*kept, *self._never()],
+                nodes_to_exclude=[*excluded, *pools_before(self.encoder.graph, excluded)],
                 op_types_to_quantize=list(scheme.ops),
                 extra_options=options,
             )
