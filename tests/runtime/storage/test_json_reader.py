@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -44,7 +45,10 @@ def test_other_json_is_refused_in_one_line(text: str | bytes, message: str) -> N
 
 def test_ordinary_documents_are_read() -> None:
     text = '{"pair": "\\ud83d\\ude00", "big": 9223372036854775807, "tiny": 1e-300, "x": "e100 é"}'
-    expected = {"pair": "😀", "big": 2**63 - 1, "tiny": 1e-300, "x": "e100 é"}
+    expected: dict[str, object] = {"pair": "😀", "big": 2**63 - 1, "tiny": 1e-300, "x": "e100 é"}
+    hashes = ["f" + "1234567890" * 3, "ae0123", "9" * 100_000 + "x", "0e1234"]
+    text = text[:-1] + f', "long": 0.{"3" * 40}, "hashes": {json.dumps(hashes)}' + "}"
+    expected |= {"long": 1 / 3, "hashes": hashes}
     assert parse_object(text, "m.json") == expected
     assert parse_object(b"\xef\xbb\xbf" + text.encode(), "m.json") == expected
 
