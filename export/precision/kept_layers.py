@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from taidpt.export.precision.quantise import Quantiser
@@ -74,14 +73,14 @@ def quantise_until(
         progress: told about each layer.
     Returns:
         The encoder with the fewest layers in fp32 that passes. Layers with up to half of all
-        weights may go back, at least one; where that is not enough, `holds` is False.
+        weights may go back, at least the worst one; where that is not enough, `holds` is False.
     """
     layers = len(quantiser.products)
     model = quantiser.quantise()
     if holds(model):
         return Quantised(model, layers=layers)
-    ranking = rank_layers(quantiser, loss_of, progress)
-    most = max(_within_half(quantiser, ranking), 1)
+    ranking = _within_half(quantiser, rank_layers(quantiser, loss_of, progress))
+    most = len(ranking)
 
     def with_kept(count: int) -> tuple[onnx.ModelProto, bool]:
         quantised = quantiser.quantise(kept=[layer.name for layer in ranking[:count]])
@@ -102,12 +101,17 @@ def quantise_until(
     return Quantised(model, tuple(ranking[:count]), layers, good)
 
 
-def _within_half(quantiser: Quantiser, ranking: list[KeptLayer]) -> int:
-    """How many of the most sensitive layers have at most half of all weights together.
+def _within_half(quantiser: Quantiser, ranking: list[KeptLayer]) -> list[KeptLayer]:
+    """The worst layer, and the next ones that have at most half of all weights together.
 
     Weights are counted, not layers: depthwise convolutions are many and sensitive, and have few
-    weights.
+    weights. A layer too large is passed over, as smaller ones after it may be what is missing.
     """
     weights = quantiser.weights
-    half = sum(weights.values()) / 2
-    return sum(total <= half for total in accumulate(weights[layer.name] for layer in ranking))
+    left = sum(weights.values()) / 2 - weights[ranking[0].name]
+    chosen = ranking[:1]
+    for layer in ranking[1:]:
+        if weights[layer.name] <= left:
+            left -= weights[layer.name]
+            chosen.append(layer)
+    return chosen
