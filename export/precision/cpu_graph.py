@@ -63,7 +63,7 @@ def _replace_pool(
 
     known = _attributes(pool)
     window, strides = known["kernel_shape"], known.get("strides", [1] * len(known["kernel_shape"]))
-    channels = shapes.get(pool.input[0], [0, 0])[1]
+    channels = _size(shapes, pool.input[0], 1)
     padded = known.get("auto_pad", b"NOTSET") != b"NOTSET" or any(known.get("pads", ()))
     spread = any(step > 1 for step in known.get("dilations", ()))
     if not channels or padded or spread or known.get("ceil_mode"):
@@ -97,7 +97,7 @@ def _widen_constant(
     from onnx import numpy_helper
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    width = shapes.get(node.output[0], [0])[-1]
+    width = _size(shapes, node.output[0], 3)
     for place, name in enumerate(node.input):
         dims = list(constants[name].dims) if name in constants else []
         if len(dims) == 4 and dims[1] > 1 and dims[:1] + dims[2:] == [1, 1, 1] and width > 1:
@@ -112,6 +112,12 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, list[int]]:
     return {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
     }
+
+
+def _size(shapes: dict[str, list[int]], name: str, axis: int) -> int:
+    """Size of a value along an axis; 0 where it is not known."""
+    sizes = shapes.get(name, [])
+    return sizes[axis] if axis < len(sizes) else 0
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -86,6 +86,17 @@ def test_constants_a_channel_are_as_wide_as_the_frame() -> None:
     assert [list(tensor.dims) for tensor in model.graph.initializer] == [[1, 6, 1, 12]]
 
 
+def test_values_of_unknown_sizes_are_left_alone() -> None:
+    model = one_pool(kernel_shape=[2, 2])
+    model.graph.node.append(helper.make_node("Add", ["one", "one"], ["two"], name="scalars"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
+    del model.graph.input[0].type.tensor_type.shape.dim[:]
+    del model.graph.value_info[:]
+    before = model.SerializeToString(deterministic=True)
+    rewrite_for_cpu(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
 def test_a_whole_encoder_gives_the_same_features(family: str) -> None:
     model = onnx.shape_inference.infer_shapes(small_graph(family))
     frames = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
