@@ -27,7 +27,9 @@ _BWDIF = "mode=send_frame:parity=auto:deint=interlaced"
 def find_video(container: Any) -> Any:
     """The first video stream of a PyAV container that is not a cover picture, or None."""
     for stream in container.streams.video:
-        if not int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE:
+        flags = getattr(stream, "disposition", 0)
+        # PyAV 16 and 17 have flags that are no numbers
+        if not int(getattr(flags, "value", flags)) & _ATTACHED_PICTURE:
             return stream
     return None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from taidpt.runtime.sources.base import SourceOptions
-from taidpt.runtime.sources.decoder import deinterlaced
+from taidpt.runtime.sources.decoder import deinterlaced, find_video
 from taidpt.runtime.sources.open import open_source
 from tests.runtime.videos import colour_frame, interlaced_video, moving_bar
 
@@ -35,6 +37,17 @@ def test_fields_become_whole_pictures(tmp_path: Path) -> None:
     for frame in frames[2:-1]:
         fields = [moving_bar(2 * frame.index), moving_bar(2 * frame.index + 1)]
         assert min(np.abs(frame.image.astype(int) - field).mean() for field in fields) < 2
+
+
+@pytest.mark.parametrize("kind", [enum.Flag, enum.IntFlag])
+def test_a_cover_is_no_video_in_any_version_of_pyav(kind: type[enum.Flag]) -> None:
+    """Versions 16 and 17 have flags that are no numbers, 18 has numbers, 12 to 13 have none."""
+    flags = kind("Disposition", {"default": 1, "attached_pic": 0x400})
+    cover = SimpleNamespace(disposition=flags["attached_pic"] | flags["default"])
+    video, old = SimpleNamespace(disposition=flags["default"]), SimpleNamespace()
+    for streams, expected in (([cover, video], video), ([cover], None), ([old], old)):
+        container = SimpleNamespace(streams=SimpleNamespace(video=streams))
+        assert find_video(container) is expected
 
 
 def test_each_chosen_interlaced_frame_is_the_same_as_without_choosing(tmp_path: Path) -> None:
