@@ -121,7 +121,9 @@ class SourceOptions:
         if self.roi is not None and self.colours is not None:
             raise InputError("a roi cannot be cut out of NV12 frames; export for RGB frames")
         if self.roi is not None and self.scaler is not None:
-            raise InputError("--resize decoder takes whole frames; leave out it or the roi")
+            raise InputError(
+                "--resize decoder takes whole frames and no roi; leave one of them out"
+            )
         if self.every < 1:
             raise InputError(f"every should be at least 1, got {self.every}")
         for name, rate in (("max_fps", self.max_fps), ("fps", self.fps)):

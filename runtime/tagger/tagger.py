@@ -121,7 +121,7 @@ class Tagger(Closing):
             providers: ONNX Runtime providers in order of preference; they override `device`.
             threads: threads inside one call; None leaves the number to the backend.
             trust_engine: load engines that were not built on this machine.
-            resize: "exact" (as open_clip) or "fast"; see `Preprocessor`.
+            resize: "exact" (as open_clip), "fast" or "decoder"; see `Preprocessor`.
         Raises:
             InputError: there is no such bundle, or an option is unknown.
             BundleError: the bundle is damaged or newer than this version.
