@@ -82,7 +82,7 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "unseen tags never on": [(estimator, "_FEWEST_EXAMPLES", np.inf)],
     "unseen tags on in 1 of 1,000": [(estimator, "_MOST_ON_UNSEEN", 0.001)],
     "one scale for unseen tags": [(estimator, "_USUAL_SLOPE", 0.0)],
-    "log-probabilities as they are": [(estimator, "_stretched", lambda scores: scores)],
+    "log-probabilities as they are": [(estimator, "_unpressed", lambda scores: scores)],
     "64 values a tag": [(sample, "_ENDS", 16), (sample, "_BLOCKS", 32)],
 }
 

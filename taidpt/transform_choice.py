@@ -35,6 +35,9 @@ _TEMPERATURES = (0.25, 0.5)
 _LEAST_GAIN = 0.04
 _FEWEST_FRAMES = 300
 
+# A log-probability of 0 would have infinite log odds.
+_LEAST_LOG = -1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class ScoreTransform:
@@ -93,7 +96,13 @@ def with_transform(bank: ClassBank, transform: ScoreTransform) -> ClassBank:
 
 
 def _explained(scores: Floats) -> float:
-    """Mean share of a tag's presence that its score explains; 0 for a tag without a chance."""
+    """Mean share of a tag's presence that its score explains; 0 for a tag without a chance.
+
+    Log-probabilities count as log odds: calibration itself would fit them centred, which hides what
+    a transform does.
+    """
+    if scores.max() <= 0:
+        scores = scores - np.log(-np.expm1(np.minimum(scores, _LEAST_LOG)))
     chances = calibrate(scores).probabilities(scores)
     share = chances.mean(axis=0)
     doubt = (chances * (1 - chances)).mean(axis=0)

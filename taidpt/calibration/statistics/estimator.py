@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import isotonic_regression
 
 from taidpt.calibration.statistics.effective import distinct_frames
 from taidpt.calibration.statistics.hierarchy import Family, explained, fit_family
@@ -48,17 +49,20 @@ _MANY_SIGHTINGS, _FEWEST = 10.0, 3.0
 _SURELY_THERE = 0.9
 
 # A tag that is not seen turns on where the tags that are seen lead to expect, if three or more of
-# those are at least fairly sure, but in no more than one frame in a hundred (or than the share of
-# frames that it is expected in). How thresholds follow backgrounds is a regression whose slope is
-# drawn towards one half, midway between one scale for all tags and one lift for all, with the
-# weight of one tag that lies one spread away from the others.
+# those are at least fairly sure, but in no more than three frames of two hundred (or than the share
+# of frames that it is expected in), so that absent tags are on in one of a hundred in the mean. How
+# thresholds follow backgrounds is a regression whose slope is drawn towards one half, midway
+# between one scale for all tags and one lift for all, with the weight of one tag that lies one
+# spread away from the others.
 _FEWEST_EXAMPLES = 3
-_MOST_ON_UNSEEN = 0.01
+_MOST_ON_UNSEEN = 0.015
 _USUAL_SLOPE = 0.5
 
-# Scores within this distance of 0 or 1 are pressed flat by a sigmoid, if more than half of them
-# are; a spread below _STEADY, as a share of the whole matrix's, is a constant score.
+# Scores within _PRESSED of 0 or 1 are pressed flat by a sigmoid, if more than half of them are;
+# those whose exponentials sum to 1 in every frame, but for float16's rounding, are log_softmax's; a
+# spread below _STEADY, as a share of the whole matrix's, is a constant score.
 _PRESSED = 0.02
+_SUMS_TO_ONE = 1e-3
 _STEADY = 1e-9
 
 
@@ -180,17 +184,22 @@ def _moving(values: Floats) -> Bools:
 
 
 def _learn(names: Sequence[str], values: Floats, worth: float) -> list[TagCalibration]:
-    """All tags whose scores move: one fit, then each tag's switches on its own scores."""
-    scaled = _standardised(_stretched(values))
-    sample = compress(scaled)
+    """All tags whose scores move: one fit, then each tag's switches on its own scores.
+
+    The fit is of scores in the form that it suits (`_unpressed`), which may order frames otherwise
+    than the scores do. So each tag's chances become rising ones over its scores before it is cut.
+    """
+    scaled = _standardised(_unpressed(values)).T
+    sample = compress(scaled.T)
     weight = min(_MOST_WEIGHT * worth, _MOST_EVIDENCE / len(values))
     family = fit_family(Sample(sample.values, weight * sample.counts))
-    order = np.argsort(values, axis=0)
-    ordered = np.take_along_axis(values, order, 0).T
-    chances = responsibility(family.fit.parameters, np.take_along_axis(scaled, order, 0).T)
-    chances = np.maximum.accumulate(chances * family.occurs[:, None], axis=1)
+    chances = _rising(responsibility(family.fit.parameters, scaled), scaled)
+    chances *= family.occurs[:, None]
     usable = ~_blurred(family, sample)[:, None] & _some_tag_stands_out(family.occurs)
-    switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable * chances)
+    order = np.argsort(values.T, axis=1)
+    ordered = np.take_along_axis(values.T, order, axis=1)
+    pooled = _pooled(np.take_along_axis(chances, order, axis=1))
+    switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable * pooled)
     most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
     expected = np.maximum(
         _where_others_turn_on(ordered, switches),
@@ -239,12 +248,30 @@ def _standardised(values: Floats) -> Floats:
     return np.asarray((values - np.median(middle)) / np.median(spread), np.float64)
 
 
-def _stretched(scores: Floats) -> Floats:
-    """Log odds of scores that are probabilities or log-probabilities; other scores unchanged."""
-    if scores.shape[1] > 1 and scores.max() <= 0:
-        rest = -np.expm1(np.minimum(scores, -1e-12))
-        if np.allclose(np.exp(scores).sum(axis=1), 1.0, atol=1e-3):
-            return np.asarray(scores - np.log(rest), np.float64)
+def _rising(chances: Floats, scores: Floats) -> Floats:
+    """Chances that no lower score of the tag exceeds, [C, N]."""
+    order = np.argsort(scores, axis=1)
+    highest = np.maximum.accumulate(np.take_along_axis(chances, order, axis=1), axis=1)
+    rising = np.empty_like(chances)
+    np.put_along_axis(rising, order, highest, axis=1)
+    return rising
+
+
+def _pooled(chances: Floats) -> Floats:
+    """The rising rows that are nearest to the given ones (pooled adjacent violators), [C, N]."""
+    return np.stack([isotonic_regression(row).x for row in chances])
+
+
+def _unpressed(scores: Floats) -> Floats:
+    """Scores in the form that the fitted shapes suit, [N, C].
+
+    A sigmoid's probabilities become log odds. A log_softmax leaves how a picture's scores differ,
+    but where one tag is high it presses the others down; centred, they lie as before. Other scores
+    stay as they are.
+    """
+    may_be_logs = scores.shape[1] > 1 and scores.max() <= 0
+    if may_be_logs and np.allclose(np.exp(scores).sum(axis=1), 1.0, atol=_SUMS_TO_ONE):
+        return np.asarray(scores - scores.mean(axis=1, keepdims=True), np.float64)
     pressed = (scores < _PRESSED) | (scores > 1 - _PRESSED)
     if scores.min() < 0 or scores.max() > 1 or pressed.mean() < 0.5:
         return scores

@@ -102,13 +102,28 @@ def test_scores_pressed_flat_by_a_sigmoid_are_read_as_before_it() -> None:
     assert after >= before - 0.02
 
 
-def test_a_tag_without_a_sign_is_on_in_one_frame_of_a_hundred_at_most() -> None:
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_a_log_softmax_that_presses_tags_down_costs_nothing_more_than_it_must(
+    temperature: float,
+) -> None:
+    random = np.random.default_rng(1)
+    present = random.random((600, 16)) < 0.12
+    lifts = 8 * np.where(random.random(present.shape) < 0.5, 0.5, 1)
+    scores = temperature * (random.standard_normal(present.shape) + lifts * present)
+    logs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    targets = np.where(present, 1, -1).astype(np.int8)
+    ours = np.nanmean(f1_scores(logs, targets, calibrate(logs).on))
+    slider = np.nanmean(f1_scores(logs, targets, best_single_threshold(logs, targets)))
+    assert ours >= slider  # read as log odds, as before, 0.0 to 0.7 of 0.7 to 0.8
+
+
+def test_a_tag_without_a_sign_is_on_in_three_frames_of_two_hundred_at_most() -> None:
     scores = simulate("absent", 206, SIZE).merged()
     learned = calibrate(scores)
     frames_on = (scores >= learned.on).mean(axis=0)
     silent = np.array([tag.state == "not seen" for tag in learned.tags])
     assert silent.any()
-    assert frames_on[silent].max() <= 0.011
+    assert frames_on[silent].max() <= 0.016
 
 
 def test_without_any_sure_tag_a_tag_without_a_sign_is_on_in_no_frame() -> None:
