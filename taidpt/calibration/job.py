@@ -127,23 +127,20 @@ def run_calibrate(job: CalibrateJob) -> None:
     if job.json_path is not None:
         write_json(job.json_path, dataclasses.asdict(calibration))
     if target is not None and not job.dry_run:
-        _refuse_unlearned(target, calibration)
         _write(target, calibration, job)
     if given.problem is not None:
         raise given.problem
 
 
-def _refuse_unlearned(target: Target, calibration: Calibration) -> None:
-    if not any(tag.learned for tag in calibration.tags):
+def _write(target: Target, calibration: Calibration, job: CalibrateJob) -> None:
+    found, facts = learned(calibration)
+    if not found:
         raise InputError(
             f"{target.path} keeps its thresholds: these frames show no tag surely; give more "
             "frames, of different occasions, or a few labels (--labels)"
         )
-
-
-def _write(target: Target, calibration: Calibration, job: CalibrateJob) -> None:
     try:
-        target.write(*learned(calibration))
+        target.write(found, facts)
     except TaidptError as error:
         kept = job.json_path
         lost = f"what was learned is in {kept}" if kept else "--json FILE keeps what is learned"
@@ -209,13 +206,12 @@ def _chosen(scores: Floats, kinds: tuple[str, ...], quiet: bool) -> tuple[Floats
     """Scores after the transform that is chosen without labels; prints what and why."""
     with show_elapsed("choosing a transform of scores"):
         transform, explained = choose_transform(scores, kinds)
-    if quiet:
-        return transform(scores), transform
-    print("share of the tags' presence that scores explain after each transform, %")
-    for name, value in explained.items():
-        mark = "  <- chosen" if name == str(transform) else ""
-        print(f"  {name:50}{100 * value:6.1f}{mark}")
-    print()
+    if not quiet:
+        print("share of the tags' presence that scores explain after each transform, %")
+        for name, value in explained.items():
+            mark = "  <- chosen" if name == str(transform) else ""
+            print(f"  {name:50}{100 * value:6.1f}{mark}")
+        print()
     return transform(scores), transform
 
 

@@ -20,13 +20,7 @@ if TYPE_CHECKING:
     from taidpt.runtime.sources.base import Frame, Source
     from taidpt.runtime.tagger.tagger import Tagger
 
-__all__ = [
-    "SceneScores",
-    "refuse_unknown_frames",
-    "score_frames",
-    "video_of",
-    "worth",
-]
+__all__ = ["SceneScores", "refuse_unknown_frames", "score_frames", "video_of", "worth"]
 
 Floats = npt.NDArray[np.float64]
 

@@ -198,7 +198,8 @@ def _learn(names: Sequence[str], values: Floats, worth: float) -> list[TagCalibr
     usable = ~_blurred(family, sample)[:, None] & _some_tag_stands_out(family.occurs)
     order = np.argsort(values.T, axis=1)
     ordered = np.take_along_axis(values.T, order, axis=1)
-    pooled = _pooled(np.take_along_axis(chances, order, axis=1))
+    by_score = np.take_along_axis(chances, order, axis=1)
+    pooled = np.stack([isotonic_regression(row).x for row in by_score])
     switches = choose_switches(Sample(ordered, np.ones_like(ordered)), usable * pooled)
     most_on = np.maximum(_MOST_ON_UNSEEN, chances.mean(axis=1))
     expected = np.maximum(
@@ -249,17 +250,10 @@ def _standardised(values: Floats) -> Floats:
 
 
 def _rising(chances: Floats, scores: Floats) -> Floats:
-    """Chances that no lower score of the tag exceeds, [C, N]."""
+    """Chances that those of no lower score of the tag exceed, [C, N]."""
     order = np.argsort(scores, axis=1)
     highest = np.maximum.accumulate(np.take_along_axis(chances, order, axis=1), axis=1)
-    rising = np.empty_like(chances)
-    np.put_along_axis(rising, order, highest, axis=1)
-    return rising
-
-
-def _pooled(chances: Floats) -> Floats:
-    """The rising rows that are nearest to the given ones (pooled adjacent violators), [C, N]."""
-    return np.stack([isotonic_regression(row).x for row in chances])
+    return np.take_along_axis(highest, np.argsort(order, axis=1), axis=1)
 
 
 def _unpressed(scores: Floats) -> Floats:

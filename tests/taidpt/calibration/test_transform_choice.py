@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from taidpt.calibration import job
-from taidpt.runtime.bank.class_bank import ClassBank
+from taidpt.runtime.bank.class_bank import ClassBank, Threshold
 from taidpt.runtime.bundle.bundle import Bundle
 from taidpt.score_transforms import transform_scores
 from taidpt.transform_choice import (
@@ -66,7 +66,8 @@ def test_auto_writes_temperature_and_bias_into_the_bank(
     bias = np.linspace(-1, 1, len(spec.names))
     transform = ScoreTransform("log_softmax", 2.0, bias)
     monkeypatch.setattr(job, "choose_transform", lambda *_: (transform, {str(transform): 0.5}))
-    monkeypatch.setattr(job, "_refuse_unlearned", lambda *_: None)
+    found = {spec.names[0]: (Threshold(0.5, 0.4, "calibrated"), None)}  # noise teaches nothing
+    monkeypatch.setattr(job, "learned", lambda _: (found, {}))
     options = ("--bank", tmp_path / "site.bank", "--frames", pictures)
     done = calibrate(bundle, *options, "--score-transform", "auto")
     assert done.returncode == 0, done.stderr
