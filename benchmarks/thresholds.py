@@ -77,9 +77,13 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "blurred from 0.6": [(estimator, "_BLURRED", 0.6)],
     "every tag teaches": [(hierarchy, "_TEACHES_FROM", -1.0), (hierarchy, "_TEACHES_FULLY", 0.0)],
     "tags differ as assumed": [(hierarchy, "_STRENGTH", 1e4)],
+    "shares differ by 1.6, not 1": [
+        (hierarchy, "_SPREAD", np.where(np.arange(8) == 5, 1.6, hierarchy._SPREAD))
+    ],
     "5 rounds": [(hierarchy, "_ROUNDS", 5)],
     "a sign from 0.25": [(switch, "_SIGN", 0.25)],
     "unseen tags never on": [(estimator, "_FEWEST_EXAMPLES", np.inf)],
+    "unseen tags on in 1 of 100": [(estimator, "_MOST_ON_UNSEEN", 0.01)],
     "unseen tags on in 1 of 1,000": [(estimator, "_MOST_ON_UNSEEN", 0.001)],
     "one scale for unseen tags": [(estimator, "_USUAL_SLOPE", 0.0)],
     "log-probabilities as they are": [(estimator, "_unpressed", lambda scores: scores)],
