@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from taidpt.runtime.sources.video_file import add_copy, import_av, open_input
+from taidpt.runtime.sources.video_file import import_av, open_input
 
 __all__ = ["Soundtrack"]
 
@@ -101,7 +101,7 @@ class Soundtrack:
             why = "without a header" if bare else f"is none of {suffix}"
             _LOG.warning("%s: the sound (%s) is left out: it %s", self._path, name, why)
             return False
-        self._target, self._format = add_copy(self._container, sound), kind
+        self._target, self._format = self._container.add_stream_from_template(sound), kind
         return True
 
     def _next(self) -> Any:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from taidpt.runtime.sites.config import ClipConfig
-from taidpt.runtime.sources.video_file import add_copy
 
 __all__ = ["PacketRing"]
 
@@ -126,7 +125,7 @@ def _remux(packets: list[_Packet], stream: Any) -> bytes:
     with av.open(
         file, "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov"}
     ) as container:
-        out = add_copy(container, stream)
+        out = container.add_stream_from_template(stream)
         for kept in packets:
             packet = av.Packet(kept.data)
             packet.stream, packet.time_base = out, stream.time_base

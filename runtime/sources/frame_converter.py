@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import atan2, degrees
 from typing import Any
@@ -106,7 +105,7 @@ class _RgbConverter:
         """Convert to another width and format of pixels."""
         with self._lock:
             converted = self._scaler.reformat(
-                picture, width=width, format=form, **colours, **_scaler_options()
+                picture, width=width, format=form, threads=1, **colours
             )
         return np.asarray(converted.to_ndarray())
 
@@ -218,16 +217,3 @@ def _turn(picture: Any) -> tuple[int, bool]:
     mirrored = a * d - b * c < 0
     a, b = (-a, -b) if mirrored else (a, b)  # the rotation that remains
     return round(-degrees(atan2(b, a)) / 90) % 4, mirrored
-
-
-@functools.cache
-def _scaler_options() -> Mapping[str, int]:
-    """One thread for the scaler, if this PyAV has the option; older versions use one anyway."""
-    import av
-    from av.video.reformatter import VideoReformatter
-
-    try:
-        VideoReformatter().reformat(av.VideoFrame(16, 16, "rgb24"), threads=1)
-    except TypeError:
-        return {}
-    return {"threads": 1}

@@ -68,7 +68,7 @@ def _open_on(kind: str, open_container: Callable[..., Any]) -> Any:
     built_in = _built_in()
     if not built_in:
         raise MissingDependencyError(
-            "this PyAV has no hardware decoders; pip install 'av>=14', or --decoder software"
+            "this PyAV has no hardware decoders; pip install 'av>=17', or --decoder software"
         )
     hint = f"; this PyAV has {', '.join(built_in)}; --decoder software decodes on the CPU"
     if kind not in built_in:

@@ -219,17 +219,10 @@ def import_av() -> Any:
     return av
 
 
-def add_copy(container: Any, stream: Any) -> Any:
-    """Declare a stream of another container in one that is written, for packets as they are."""
-    if hasattr(container, "add_stream_from_template"):
-        return container.add_stream_from_template(stream)
-    return container.add_stream(template=stream)  # PyAV before 14
-
-
 def open_input(url: str, **options: Any) -> Any:
     """PyAV's `open`, for metadata of any bytes, and for paths of any bytes.
 
-    PyAV 12 to 18 decode metadata strictly unless told otherwise; 19 does not, and has no option.
+    PyAV 17 and 18 decode metadata strictly unless told otherwise; 19 does not, and has no option.
     """
     av = import_av()
     if int(av.__version__.split(".")[0]) < 19:
