@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tempfile
 import time
 from abc import abstractmethod
@@ -300,14 +299,17 @@ class CropTagger(Closing):
         self._tagger.close()
 
     def work(self, crops: Crops) -> Iterator[Any]:
-        """Yield `TaggedRows` and a `ClipEnd`, after runs of the graph on batches of the job's size.
+        """Run the graph on batches of the job's size; yield `TaggedRows`, then a `ClipEnd`.
+
+        An empty message after each batch is a sign of life.
 
         Raises:
             BackendError: the backend failed, or the scores are not finite.
         """
-        starts = range(0, len(crops.crops), self._batch)
-        batches = [self._tagger.tag_batch(crops.crops[s : s + self._batch]) for s in starts]
-        results: list[TagResult] = list(itertools.chain.from_iterable(batches))
+        results: list[TagResult] = []
+        for start in range(0, len(crops.crops), self._batch):
+            results += self._tagger.tag_batch(crops.crops[start : start + self._batch])
+            yield ()
         waiting = FrameRows()
         for index, time_s, crop in zip(crops.indices, crops.times_s, crops.crop_of, strict=True):
             waiting.add(index, time_s, results[crop], self._rows.layout)

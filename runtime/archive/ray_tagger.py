@@ -25,6 +25,7 @@ from taidpt.runtime.archive.clip_tagger import (
     ClipEnd,
     Crops,
     CropTagger,
+    TaggedRows,
 )
 from taidpt.runtime.archive.folder import ArchiveFolder
 from taidpt.runtime.archive.inputs import Shard, clip_of
@@ -158,13 +159,12 @@ class _Inference:
         if not isinstance(piece.content, Crops):
             return piece.content
         try:
-            first, *_ = self._worker.work(piece.content)
+            messages = list(self._worker.work(piece.content))
         except TaidptError as error:
             return error
-        # the process has ended: so does the clip, with an error
-        return (
-            dataclasses.replace(first, frames=piece.first) if isinstance(first, ClipEnd) else first
-        )
+        tagged = [message for message in messages if isinstance(message, TaggedRows)]
+        # without them the process has ended, and so does the clip, with an error
+        return tagged[0] if tagged else dataclasses.replace(messages[-1], frames=piece.first)
 
 
 def _batch(value: Any) -> Any:

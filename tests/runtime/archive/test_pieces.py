@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from taidpt.runtime.archive import clip_tagger as clip_tagger_module
+from taidpt.runtime.archive import clip_tagger as clip_tagger_module, worker as worker_module
 from taidpt.runtime.archive.clip_tagger import ClipDecoder, ClipEnd, Crops, CropTagger, TaggedRows
 from taidpt.runtime.archive.folder import ArchiveFolder
-from taidpt.runtime.archive.inputs import Shard, find_clips, make_shards
+from taidpt.runtime.archive.inputs import Shard, clip_of, find_clips, make_shards
+from taidpt.runtime.archive.ray_tagger import _batch, _Inference, _objects
 from taidpt.runtime.archive.request import ArchiveJob, identity_of, layout_of
 from taidpt.runtime.archive.rows import ClipEvents, RowMaker
 from taidpt.runtime.archive.shard_writer import Piece, ShardWriter
@@ -60,7 +61,8 @@ def pieces(job: ArchiveJob, shard: Shard) -> Iterator[Piece]:
         for message in decoder.work(clip):
             content = message
             if isinstance(message, Crops):
-                content, _ = tagger.work(pickle.loads(pickle.dumps(message)))
+                *signs, content, _ = tagger.work(pickle.loads(pickle.dumps(message)))
+                assert signs == [()] * -(-len(message.crops) // job.tag.stream.batch)
             yield pickle.loads(pickle.dumps(Piece(shard.name, number, frames, content)))
             frames += len(message)
 
@@ -130,3 +132,28 @@ def test_a_shard_without_a_piece_leaves_nothing(folder: Path, tmp_path: Path, go
     del given[gone]
     assert not target.write(given)
     assert not list((tmp_path / "there").glob("*/*"))
+
+
+def test_a_graph_that_crashes_ends_the_clip_and_not_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor's own process ends; the next piece has another."""
+    crash = (
+        "import os; from taidpt.runtime.archive import clip_tagger as c; real = c.CropTagger.work\n"
+        "def work(self, crops):\n"
+        "    if crops.name.endswith('a.mp4'): os.kill(os.getpid(), 11)\n"
+        "    return real(self, crops)\n"
+        "c.CropTagger.work = work\n"
+    )
+    monkeypatch.setattr(worker_module, "_START", crash + worker_module._START)
+    inference, decoder = _Inference(job(folder, folder / "none")), ClipDecoder(job(folder, folder))
+    found = []
+    for number, name in enumerate(("a.mp4", "e.mp4")):
+        crops = next(decoder.work(clip_of(str(folder / "in" / name))))
+        (batch,) = inference(_batch(Piece("one", number, 7, crops)))
+        found += _objects(batch)
+    ended, tagged = found
+    assert (ended.content.frames, ended.content.events) == (7, None)
+    assert ended.content.error.endswith("a.mp4: it ended the worker with SIGSEGV")
+    assert len(tagged.content.rows) == 80
+    inference._worker.close()
