@@ -269,9 +269,9 @@ def _pipeline(job: ArchiveJob, shards: Sequence[Shard]) -> Any:
         object_store_memory=most
     )
     # Without GPUs a core has an actor of each stage: one of them waits for the other.
-    decoding, inference = (
-        ({"num_cpus": 1}, {"num_gpus": 1}) if gpus else ({"num_cpus": 0.5}, {"num_cpus": 0.5})
-    )
+    half = {"num_cpus": 0.5}
+    decoding = {"num_cpus": 1} if gpus else half
+    inference = {"num_cpus": 0, "num_gpus": 1} if gpus else half
     job = _absolute(job if gpus else share_of_cores(job, core_count()))
     options = {"fn_constructor_args": (job,), "batch_size": 1, "batch_format": "pyarrow"}
     rows = [{_COLUMN: pickle.dumps(shard)} for shard in shards]
