@@ -8,7 +8,9 @@ Needs PyTorch, and on a GPU Triton; without a GPU the tests and a few rows run o
 `--plugin` names libtaidpt_trt_plugin.so with kernels for this GPU, `--driver` the library that
 drives it without TensorRT (docs/kernels.md). `--only tiles` measures tiles. PyTorch's sides compute
 in the same type as ours with fp32 accumulation and keep intermediates in that type. "limit" is the
-bare matrix product of all patches with all classes.
+bare matrix product of all patches with all classes. "MaxSim" is the kernel of
+late-interaction-kernels where that package is installed: a class's greatest similarity, which ours
+becomes as the temperature grows.
 """
 
 from __future__ import annotations
@@ -298,7 +300,7 @@ def ratios(times: dict[str, dict[str, float]]) -> dict[str, Any]:
     result: dict[str, Any] = {"ms": times}
     if "limit" in middle:
         result["of_limit"] = middle["limit"] / middle["ours"]
-    for other in ("eager", "compiled"):
+    for other in ("eager", "compiled", "MaxSim"):
         if other in middle:
             result[f"times_{other}"] = middle[other] / middle["ours"]
     return result
@@ -312,9 +314,18 @@ def torch_compiled(left: Left) -> Any:
     return torch.compile(eager, mode="max-autotune", dynamic=False, fullgraph=True)
 
 
+def greatest_similarity() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+    """MaxSim of patches [B, P, D] and classes [C, D], [C, B]; None where it is not installed."""
+    if importlib.util.find_spec("late_interaction_kernels") is None:
+        return None
+    from late_interaction_kernels import maxsim
+
+    return lambda patches, bank: maxsim(bank[:, None], patches)
+
+
 @torch.no_grad()
 def forward(problem: Problem, left: Left, with_compiler: bool) -> dict[str, Any]:
-    """Ours, eager, compiled and the bare product; memory beyond inputs and outputs."""
+    """Ours, eager, compiled, MaxSim and the bare product; memory beyond inputs and outputs."""
     patches, bank = problem.tensors()
     flat = patches.flatten(0, 1)
     sides: dict[str, Callable[[], object]] = {
@@ -325,6 +336,9 @@ def forward(problem: Problem, left: Left, with_compiler: bool) -> dict[str, Any]
     compiled = torch_compiled(left) if with_compiler else None
     if compiled is not None:
         sides["compiled"] = lambda: compiled(patches, bank)
+    greatest = greatest_similarity() if GPU else None
+    if greatest is not None:
+        sides["MaxSim"] = lambda: greatest(patches, bank)
     result = ratios(median_ms(sides))
     result["tflops"] = 2e-9 * flat.numel() * problem.classes / result["ms"]["ours"]["p50"]
     memory = {name: extra_memory(sides[name]) for name in ("ours", "eager")}
@@ -447,7 +461,7 @@ def parts(options: argparse.Namespace) -> Iterator[Part]:
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "kernels.md")
 BEGIN, END = "<!-- gpu-table: made by benchmarks/kernels.py -->", "<!-- end of gpu-table -->"
 COLUMNS = (
-    *("ours ms", "limit ms", "of limit", "× eager", "× compiled"),
+    *("ours ms", "limit ms", "of limit", "× eager", "× compiled", "× MaxSim"),
     *("extra memory MB", "launches", "targets"),
 )
 
@@ -464,6 +478,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         f"{row['of_limit']:.0%}" if "of_limit" in row else "–",
         f"{row['times_eager']:.2f}" if "times_eager" in row else "not run",
         f"{row['times_compiled']:.2f}" if "times_compiled" in row else "not run",
+        f"{row['times_MaxSim']:.2f}" if "times_MaxSim" in row else "not run",
         "–" if memory is None else f"{memory / 2**20:.1f}",
         str(row.get("launches", "–")),
         met if "targets" in row else "–",

@@ -175,7 +175,7 @@ def test_the_table_shows_what_was_measured_and_what_was_missed(tmp_path: Path) -
         (tmp_path / name).write_text(json.dumps(record))
     text = kernels.markdown(kernels.newest(tmp_path))
     assert text.count("NVIDIA Test") == 1
-    assert "| 1.500 | 1.000 | 67% | not run | not run | 1.0 | – |" in text
+    assert "| 1.500 | 1.000 | 67% | not run | not run | not run | 1.0 | – |" in text
     assert "missed: times_compiled >= 1.2" in text
 
 
