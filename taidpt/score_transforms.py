@@ -6,11 +6,14 @@ import importlib
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from taidpt.runtime.bundle.scoring import SCORE_TRANSFORMS
 from taidpt.runtime.errors import InputError
 
-__all__ = ["SCORE_TRANSFORMS", "transform_scores"]
+__all__ = ["SCORE_TRANSFORMS", "are_log_probabilities", "transform_scores"]
+
+_SUMS_TO_ONE = 1e-3  # but for float16's rounding
 
 Scores = TypeVar("Scores", bound=Any)
 
@@ -41,3 +44,9 @@ def transform_scores(scores: Scores, transform: str) -> Scores:
     raise InputError(
         f"score transform {transform!r}: expected one of {', '.join(SCORE_TRANSFORMS)}"
     )
+
+
+def are_log_probabilities(scores: npt.NDArray[Any]) -> bool:
+    """Whether scores [N, C] are a log_softmax's: their exponentials sum to 1 in every frame."""
+    may_be = scores.shape[1] > 1 and scores.max() <= 0
+    return bool(may_be and np.allclose(np.exp(scores).sum(axis=1), 1.0, atol=_SUMS_TO_ONE))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from taidpt.calibration.statistics.estimator import calibrate
 from taidpt.runtime.bank.class_bank import ClassBank
-from taidpt.score_transforms import transform_scores
+from taidpt.score_transforms import are_log_probabilities, transform_scores
 
 __all__ = ["ScoreTransform", "choose_transform", "with_transform"]
 
@@ -101,7 +101,7 @@ def _explained(scores: Floats) -> float:
     Log-probabilities count as log odds: calibration itself would fit them centred, which hides what
     a transform does.
     """
-    if scores.max() <= 0:
+    if are_log_probabilities(scores):
         scores = scores - np.log(-np.expm1(np.minimum(scores, _LEAST_LOG)))
     chances = calibrate(scores).probabilities(scores)
     share = chances.mean(axis=0)

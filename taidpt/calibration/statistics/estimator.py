@@ -18,6 +18,7 @@ from taidpt.calibration.statistics.sample import Sample, compress
 from taidpt.calibration.statistics.switch import Switch, above_all, choose_switches
 from taidpt.runtime.errors import InputError
 from taidpt.score_file import checked_scores
+from taidpt.score_transforms import are_log_probabilities
 
 __all__ = ["MIN_FRAMES", "Calibration", "TagCalibration", "calibrate"]
 
@@ -58,11 +59,9 @@ _FEWEST_EXAMPLES = 3
 _MOST_ON_UNSEEN = 0.015
 _USUAL_SLOPE = 0.5
 
-# Scores within _PRESSED of 0 or 1 are pressed flat by a sigmoid, if more than half of them are;
-# those whose exponentials sum to 1 in every frame, but for float16's rounding, are log_softmax's; a
-# spread below _STEADY, as a share of the whole matrix's, is a constant score.
+# Scores within this distance of 0 or 1 are pressed flat by a sigmoid, if more than half of them
+# are; a spread below _STEADY, as a share of the whole matrix's, is a constant score.
 _PRESSED = 0.02
-_SUMS_TO_ONE = 1e-3
 _STEADY = 1e-9
 
 
@@ -263,8 +262,7 @@ def _unpressed(scores: Floats) -> Floats:
     but where one tag is high it presses the others down; centred, they lie as before. Other scores
     stay as they are.
     """
-    may_be_logs = scores.shape[1] > 1 and scores.max() <= 0
-    if may_be_logs and np.allclose(np.exp(scores).sum(axis=1), 1.0, atol=_SUMS_TO_ONE):
+    if are_log_probabilities(scores):
         return np.asarray(scores - scores.mean(axis=1, keepdims=True), np.float64)
     pressed = (scores < _PRESSED) | (scores > 1 - _PRESSED)
     if scores.min() < 0 or scores.max() > 1 or pressed.mean() < 0.5:

@@ -99,3 +99,10 @@ def test_auto_on_a_matrix_says_what_it_chose(tmp_path: Path) -> None:
     done = calibrate("--scores", tmp_path / "s.npz", "--score-transform", "auto")
     assert done.returncode == 0
     assert done.stdout.count("<- chosen") == 1
+
+
+def test_scores_that_are_all_below_zero_are_not_taken_for_log_probabilities() -> None:
+    scores = simulate("plain", 300, Size(300, 8)).merged()
+    below = scores - scores.max() - 0.01
+    plain, shifted = (choose_transform(values, ("none",))[1]["none"] for values in (scores, below))
+    assert shifted == pytest.approx(plain, abs=1e-3)  # taken for such, they explained 0.17 more
