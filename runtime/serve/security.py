@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.loopback import is_loopback
 from taidpt.runtime.serve.operations import error
-from taidpt.runtime.triton_client.shared_memory import is_loopback
 
 __all__ = ["COOKIE", "Guard", "Limits", "cookie_value", "read_token", "same_text"]
 

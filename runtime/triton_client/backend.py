@@ -21,11 +21,12 @@ from taidpt.runtime.bank.class_bank import ClassBank
 from taidpt.runtime.bundle.bundle import BANK_FILE, Bundle
 from taidpt.runtime.bundle.manifest import MANIFEST_FILE, Manifest
 from taidpt.runtime.errors import BackendError, InputError
+from taidpt.runtime.loopback import is_loopback
 from taidpt.runtime.optional import optional_packages
 from taidpt.runtime.storage.temporary_folder import TemporaryFolder
 from taidpt.runtime.triton_client import SCHEME
 from taidpt.runtime.triton_client.call import infer, places
-from taidpt.runtime.triton_client.shared_memory import SharedMemory, is_loopback
+from taidpt.runtime.triton_client.shared_memory import SharedMemory
 from taidpt.runtime.triton_client.tensors import (
     BANK,
     FACTS,

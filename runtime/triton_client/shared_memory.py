@@ -7,7 +7,6 @@ no file behind.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import mmap
 import os
 import threading
@@ -18,7 +17,7 @@ from typing import Any
 
 from taidpt.runtime.closing import Closing
 
-__all__ = ["Region", "SharedMemory", "is_loopback"]
+__all__ = ["Region", "SharedMemory"]
 
 _FOLDER = Path("/dev/shm")  # where Linux keeps the regions of shm_open
 _PREFIX = "taidpt-"
@@ -30,16 +29,6 @@ class Region:
 
     name: str
     memory: mmap.mmap
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own: only it is reached there, and shares its memory."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class SharedMemory(Closing):

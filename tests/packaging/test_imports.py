@@ -29,7 +29,7 @@ ALLOWED = {
 # Where the folders and modules of a room stand: a line imports what stands above it, and itself.
 ORDER = {
     "runtime": """
-        errors closing printable redact stages
+        errors closing loopback printable redact stages
         optional
         lazy
         storage measuring events

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from taidpt.runtime.errors import InputError
+from taidpt.runtime.loopback import is_loopback
 from taidpt.runtime.serve.security import Limits, read_token
-from taidpt.runtime.triton_client.shared_memory import is_loopback
 from tests.runtime.serve.server import Server, running
 
 TOKEN = "a-token-of-enough-letters"
